@@ -1,0 +1,40 @@
+# Every target sets up .venv first; `make help` lists them.
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help setup demo up check format test test-faults bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup:  ## make or refresh .venv (about 5 minutes the first time)
+	@scripts/setup.sh
+
+demo: setup  ## three real people: transcripts to served profiles, in about 10 minutes
+	@OMP_NUM_THREADS=2 .venv/bin/lorry demo
+
+up: setup  ## start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway
+	@.venv/bin/lorry up
+
+check: setup  ## lint, formatting, types, docs
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: setup  ## let ruff mend what it can
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+test: setup  ## every test but the faults; real PostgreSQL, S3, training and vLLM (under 25 minutes)
+	@$(PY) -m pytest tests --ignore=tests/faults --durations=15
+
+test-faults: setup  ## tests that kill or break engines and servers (under 25 minutes)
+	@$(PY) -m pytest tests/faults --durations=15
+
+bench: setup  ## benchmarks, ours and a peer's in one run: make bench [NAME=first_profile] [QUICK=1]
+	@$(PY) -m bench $(if $(NAME),$(NAME)) $(if $(QUICK),--quick)
+
+clean:  ## remove .venv and every cache (LORRY_HOME stays)
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,76 @@
+"""PostgreSQL: one engine per process, one transaction per unit of work.
+
+Services and repositories flush; only `Database.transaction` commits. SQL is written in
+`repository.py` files; tables in each room's `models.py` on the shared `Base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import MetaData, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+from kit.errors import DatabaseUnavailable
+from kit.settings import DatabaseSettings
+
+
+class Base(DeclarativeBase):
+    """Every table of Lorry; constraint names are derived so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            settings.database_url,
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            pool_timeout=settings.database_timeout_seconds,
+            connect_args={
+                "timeout": settings.database_timeout_seconds,
+                "server_settings": {"statement_timeout": str(int(settings.database_timeout_seconds * 1000))},
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Yield a session; commit when the block ends, roll back when it raises.
+
+        Raises:
+            DatabaseUnavailable: when PostgreSQL cannot be reached or drops the connection.
+        """
+        try:
+            async with self._sessions() as session, session.begin():
+                yield session
+        except (InterfaceError, OperationalError, OSError, TimeoutError) as exc:
+            raise DatabaseUnavailable(f"PostgreSQL did not answer: {type(exc).__name__}") from exc
+        except DBAPIError as exc:
+            if exc.connection_invalidated:
+                raise DatabaseUnavailable("PostgreSQL dropped the connection") from exc
+            raise
+
+    async def check(self) -> None:
+        """Raise `DatabaseUnavailable` unless the database answers."""
+        async with self.transaction() as session:
+            await session.execute(text("select 1"))
+
+    async def close(self) -> None:
+        """Close every pooled connection."""
+        await self.engine.dispose()

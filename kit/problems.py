@@ -1,0 +1,72 @@
+"""Problem details (RFC 9457): how every HTTP service of ours says no.
+
+One handler on the root of the error trees renders them all; nothing below the web layer raises
+HTTPException.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from kit.errors import LorryError
+
+MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger(__name__)
+
+
+def problem(
+    status: int, *, code: str, title: str, detail: str, headers: dict[str, str] | None = None, **extensions: Any
+) -> JSONResponse:
+    """Return one problem-details response; `code` becomes ``urn:lorry:problem:<code>``."""
+    body = {"type": f"urn:lorry:problem:{code}", "title": title, "status": status, "detail": detail, **extensions}
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def problem_code(error: type[Exception]) -> str:
+    """Return the class name as kebab-case: ``AdapterNotFound`` → ``adapter-not-found``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", error.__name__).lower()
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make `app` answer every refusal, bad request and crash as problem details."""
+
+    @app.exception_handler(LorryError)
+    async def refused(request: Request, exc: LorryError) -> JSONResponse:
+        if exc.status_code >= 500:
+            _log.error("%s: %s", type(exc).__name__, exc.message)
+        title = (type(exc).__doc__ or "").split("\n")[0]
+        extensions = {**({"field": exc.field} if exc.field else {}), **exc.details}
+        headers = {"retry-after": "1"} if exc.status_code in {429, 503} else None
+        return problem(
+            exc.status_code,
+            code=problem_code(type(exc)),
+            title=title,
+            detail=exc.message,
+            headers=headers,
+            **extensions,
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
+        errors = [{"field": ".".join(str(part) for part in e["loc"]), "reason": e["msg"]} for e in exc.errors()]
+        detail = "; ".join(f"{e['field']}: {e['reason']}" for e in errors[:5])
+        return problem(422, code="invalid-request", title="The request is not valid.", detail=detail, errors=errors)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def http(request: Request, exc: StarletteHTTPException) -> JSONResponse:
+        title = str(exc.detail)
+        return problem(
+            exc.status_code, code=f"http-{exc.status_code}", title=title, detail=title, headers=dict(exc.headers or {})
+        )
+
+    @app.exception_handler(Exception)
+    async def crashed(request: Request, exc: Exception) -> JSONResponse:
+        _log.exception("unexpected error on %s %s", request.method, request.url.path)
+        return problem(500, code="internal", title="Something broke on our side.", detail="The error was logged.")

@@ -1,0 +1,1 @@
+"""The lorry command and the single-machine composition; the only package that sees every room."""

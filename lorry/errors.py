@@ -1,0 +1,53 @@
+"""What the single-machine composition can refuse to do.
+
+LocalError                 500
+├── HomeUnusable           500
+├── AlreadyRunning         409
+├── PortInUse              409
+├── PartDied               500
+├── PartUnhealthy          500
+├── MachineTooSmall        500
+└── NothingToDo            422
+"""
+
+from __future__ import annotations
+
+from kit.errors import LorryError
+
+
+class LocalError(LorryError):
+    """The parts on this machine could not be run."""
+
+
+class HomeUnusable(LocalError):
+    """LORRY_HOME cannot be used."""
+
+
+class AlreadyRunning(LocalError):
+    """Another lorry process runs its parts from this LORRY_HOME."""
+
+    status_code = 409
+
+
+class PortInUse(LocalError):
+    """A port that a part needs is taken."""
+
+    status_code = 409
+
+
+class PartDied(LocalError):
+    """A part stopped by itself."""
+
+
+class PartUnhealthy(LocalError):
+    """A part did not become healthy in time."""
+
+
+class MachineTooSmall(LocalError):
+    """This machine has too little memory or disk."""
+
+
+class NothingToDo(LocalError):
+    """There is nothing that this command could work on."""
+
+    status_code = 422

@@ -1,0 +1,118 @@
+"""LORRY_HOME: the one directory that holds everything a single-machine Lorry keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lorry.errors import AlreadyRunning, HomeUnusable
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where things lie under one LORRY_HOME. Directories appear when they are first used."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> Home:
+        """Create the directory (mode 0700) when it is missing.
+
+        Raises:
+            HomeUnusable: when it cannot be created or written.
+        """
+        path = path.expanduser().resolve()
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise HomeUnusable(f"cannot create {path}: {exc.strerror}", field="LORRY_HOME") from exc
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise HomeUnusable(f"cannot write to {path}", field="LORRY_HOME")
+        return cls(path)
+
+    def folder(self, *names: str) -> Path:
+        """Return ``<home>/<names…>``, created when missing."""
+        folder = self.path.joinpath(*names)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def logs(self) -> Path:
+        """One log file per part."""
+        return self.folder("logs")
+
+    def user_folder(self, kind: str, *, tenant: str, user: str) -> Path:
+        """Return ``<home>/<kind>/<tenant>/<user>``: datasets, runs or profiles of one user."""
+        return self.folder(kind, tenant, user)
+
+    def secret(self, name: str) -> str:
+        """Return a random secret that is made once and kept with mode 0600."""
+        path = self.folder("secrets") / name
+        if not path.exists():
+            descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32))
+            path.with_suffix(".new").replace(path)
+        return path.read_text().strip()
+
+    def keep_secret(self, name: str, value: str) -> None:
+        """Store a secret that was made elsewhere, with mode 0600."""
+        descriptor = os.open(self.folder("secrets") / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(value)
+
+    def has_secret(self, name: str) -> bool:
+        """Say whether the secret was made already."""
+        return (self.path / "secrets" / name).exists()
+
+    @contextmanager
+    def ownership(self) -> Iterator[None]:
+        """Hold the right to run parts from this home.
+
+        Raises:
+            AlreadyRunning: when another process holds it.
+        """
+        lock = FileLock(self.folder("run") / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as exc:
+            raise AlreadyRunning(f"another lorry process runs its parts from {self.path}") from exc
+        try:
+            yield
+        finally:
+            self.forget_state()
+            lock.release()
+
+    def is_owned(self) -> bool:
+        """Say whether some process runs parts from this home now."""
+        lock = FileLock(self.folder("run") / "lock")
+        try:
+            with lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def write_state(self, state: dict[str, str]) -> None:
+        """Publish the addresses of the running parts to other lorry commands."""
+        path = self.folder("run") / "state.json"
+        path.with_suffix(".new").write_text(json.dumps(state, indent=2))
+        path.with_suffix(".new").replace(path)
+
+    def read_state(self) -> dict[str, str] | None:
+        """Return the addresses that the owning process published, or None when nothing runs."""
+        path = self.folder("run") / "state.json"
+        if not path.exists() or not self.is_owned():
+            return None
+        state: dict[str, str] = json.loads(path.read_text())
+        return state
+
+    def forget_state(self) -> None:
+        """Withdraw what `write_state` published."""
+        (self.path / "run" / "state.json").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The real parts as child processes on one machine."""

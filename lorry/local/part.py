@@ -1,0 +1,172 @@
+"""One part: a child process with a log file, a health check and a clean way to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lorry.errors import PartDied, PartUnhealthy, PortInUse
+
+_POLL_SECONDS = 0.2
+_TAIL_LINES = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """How to run one part.
+
+    `is_healthy` is asked until it says True; it may raise OSError while the part is starting.
+    `system_user` is the account to run as when lorry runs as root (PostgreSQL refuses root).
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log_path: Path
+    address: str
+    is_healthy: Callable[[], Awaitable[bool]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[int, ...] = ()
+    stop_signal: signal.Signals = signal.SIGTERM
+    start_timeout_seconds: float = 60.0
+    stop_timeout_seconds: float = 20.0
+    system_user: str | None = None
+
+
+class RunningPart:
+    """A started part. Stop it with `stop`; ask `exit_code` whether it still lives."""
+
+    def __init__(self, part: Part, process: asyncio.subprocess.Process) -> None:
+        self.part = part
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also its process group's."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while the part lives."""
+        return self._process.returncode
+
+    async def wait_until_healthy(self) -> float:
+        """Return the seconds it took.
+
+        Raises:
+            PartDied: when the process ends first; the message ends with the log's last lines.
+            PartUnhealthy: when `start_timeout_seconds` pass.
+        """
+        started = time.monotonic()
+        while True:
+            if self.exit_code is not None:
+                raise PartDied(self._explain(f"{self.part.name} ended with code {self.exit_code} while starting"))
+            try:
+                if await self.part.is_healthy():
+                    return time.monotonic() - started
+            except OSError:
+                pass  # not listening yet
+            if time.monotonic() - started > self.part.start_timeout_seconds:
+                seconds = self.part.start_timeout_seconds
+                raise PartUnhealthy(self._explain(f"{self.part.name} was not healthy after {seconds:.0f} s"))
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def wait(self) -> int:
+        """Return the exit code when the part ends."""
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Ask the part to stop, wait, then kill its whole process group."""
+        if self.exit_code is None:
+            self._process.send_signal(self.part.stop_signal)
+            try:
+                await asyncio.wait_for(self._process.wait(), self.part.stop_timeout_seconds)
+            except TimeoutError:
+                pass
+        self._kill_group()
+        await self._process.wait()
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # everything ended cleanly
+
+    def _explain(self, what: str) -> str:
+        return f"{what}; see {self.part.log_path}\n{tail(self.part.log_path)}"
+
+
+async def start_part(part: Part) -> RunningPart:
+    """Start the process; its output is appended to the log file.
+
+    The child leads its own process group, so a Ctrl-C in the terminal reaches only lorry, which then stops
+    the parts in order.
+
+    Raises:
+        PortInUse: naming the port and, where it can be seen, the process that holds it.
+    """
+    for port in part.ports:
+        check_port(port, part=part.name)
+    with part.log_path.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *part.argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **part.environment},
+            start_new_session=True,
+            **run_as(part.system_user),
+        )
+    return RunningPart(part, process)
+
+
+def run_as(system_user: str | None) -> dict[str, Any]:
+    """Return subprocess arguments that take on an account's user and group, and drop our own groups."""
+    if system_user is None:
+        return {}
+    account = pwd.getpwnam(system_user)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def check_port(port: int, *, part: str) -> None:
+    """Raise `PortInUse` unless 127.0.0.1:`port` can be bound now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as exc:
+            raise PortInUse(
+                f"port {port}, which {part} needs, is in use{_holder(port)}; stop that process or choose other"
+                " ports with LORRY_GATEWAY_PORT and LORRY_PORT_BASE",
+                field=str(port),
+            ) from exc
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            bound = connection.laddr[1:2] == (port,)
+            if connection.status == psutil.CONN_LISTEN and bound and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass  # other people's processes cannot be seen; the port is taken all the same
+    return ""
+
+
+def tail(path: Path, *, lines: int = _TAIL_LINES) -> str:
+    """Return the last lines of a log file, indented."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64 * 1024))
+        text = file.read().decode(errors="replace")
+    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])

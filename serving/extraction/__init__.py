@@ -1,0 +1,1 @@
+"""Questions to evidence-checked profile."""

@@ -1,0 +1,110 @@
+"""The real parts, started once for a run; each test gets its own database and key prefix."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from kit.database import Database
+from kit.settings import DatabaseSettings, StorageSettings
+from kit.storage import ObjectStorage
+from lorry.local.part import start_part
+from lorry.local.postgres import create_database, database_url, drop_database, prepare_postgres_async
+from lorry.local.seaweed import ACCESS_KEY_ID, SeaweedPorts, prepare_seaweed
+from lorry.schema import migrate
+
+_TEMPLATE = "lorry_template"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_the_shell() -> None:
+    """What a developer exported must not reach a test."""
+    for name in [name for name in os.environ if name.startswith("LORRY_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+async def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """A running PostgreSQL whose template database holds the migrated schema."""
+    directory = tmp_path_factory.mktemp("postgres")
+    running = await start_part(await prepare_postgres_async(directory, log_path=directory / "postgres.log"))
+    await running.wait_until_healthy()
+    await create_database(directory, name=_TEMPLATE)
+    template = Database(DatabaseSettings(database_url=database_url(directory, name=_TEMPLATE)))
+    await migrate(template)
+    await template.close()
+    yield directory
+    await running.stop()
+
+
+@pytest.fixture
+async def database_settings(postgres_directory: Path) -> AsyncIterator[DatabaseSettings]:
+    """An empty, migrated database of this test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    await create_database(postgres_directory, name=name, template=_TEMPLATE)
+    yield DatabaseSettings(database_url=database_url(postgres_directory, name=name))
+    await drop_database(postgres_directory, name=name)
+
+
+@pytest.fixture
+async def database(database_settings: DatabaseSettings) -> AsyncIterator[Database]:
+    """A pool on this test's database."""
+    database = Database(database_settings)
+    yield database
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+async def seaweed_settings(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StorageSettings]:
+    """A running SeaweedFS with one bucket."""
+    directory = tmp_path_factory.mktemp("seaweed")
+    ports = SeaweedPorts.from_base(free_port_block())
+    part = prepare_seaweed(
+        directory, ports=ports, secret_key="test-secret", sse_key="test-sse", log_path=directory / "seaweed.log"
+    )
+    running = await start_part(part)
+    await running.wait_until_healthy()
+    settings = StorageSettings(
+        s3_bucket="lorry-tests",
+        s3_endpoint_url=part.address,
+        s3_access_key_id=ACCESS_KEY_ID,
+        s3_secret_access_key=SecretStr("test-secret"),
+    )
+    await ObjectStorage(settings).create_bucket()
+    yield settings
+    await running.stop()
+
+
+@pytest.fixture
+def storage_settings(seaweed_settings: StorageSettings) -> StorageSettings:
+    """A key prefix of this test's own."""
+    return seaweed_settings.model_copy(update={"s3_prefix": uuid.uuid4().hex})
+
+
+@pytest.fixture
+def storage(storage_settings: StorageSettings) -> ObjectStorage:
+    """An object store on this test's prefix."""
+    return ObjectStorage(storage_settings)
+
+
+def free_port_block() -> int:
+    """Return the first of four consecutive free ports whose twins 10,000 above are free as well."""
+    for base in range(23_400, 31_000, 20):
+        if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(4)):
+            return base
+    raise RuntimeError("no free block of ports on this machine")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

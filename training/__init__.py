@@ -1,0 +1,1 @@
+"""Transcripts to adapter: dataset, QLoRA training, evaluation, publishing."""

@@ -1,0 +1,1 @@
+"""Question writers: each turns transcripts into examples."""

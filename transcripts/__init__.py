@@ -1,0 +1,1 @@
+"""What users said: formats, import, store, search."""
