@@ -41,6 +41,7 @@ class Database:
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_pre_ping=True,
+            hide_parameters=True,  # an error's text reaches logs, a statement's values must not
             pool_timeout=settings.database_timeout_seconds,
             connect_args={
                 "timeout": settings.database_timeout_seconds,

@@ -15,6 +15,7 @@ LorryError                   500
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 
@@ -42,6 +43,11 @@ class LorryError(Exception):
 
 def _rebuild(cls: type[LorryError], message: str, field: str | None, details: dict[str, Any]) -> LorryError:
     return cls(message, field=field, **details)
+
+
+def problem_code(error: type[Exception]) -> str:
+    """Return the class name as kebab-case: ``AdapterNotFound`` → ``adapter-not-found``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", error.__name__).lower()
 
 
 class KitError(LorryError):

@@ -7,7 +7,6 @@ HTTPException.
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,10 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from kit.errors import LorryError
+from kit.errors import LorryError, problem_code
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger(__name__)
+_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
+__all__ = ["MEDIA_TYPE", "install_problem_handlers", "problem", "problem_code"]
 
 
 def problem(
@@ -27,11 +28,6 @@ def problem(
     """Return one problem-details response; `code` becomes ``urn:lorry:problem:<code>``."""
     body = {"type": f"urn:lorry:problem:{code}", "title": title, "status": status, "detail": detail, **extensions}
     return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
-
-
-def problem_code(error: type[Exception]) -> str:
-    """Return the class name as kebab-case: ``AdapterNotFound`` → ``adapter-not-found``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", error.__name__).lower()
 
 
 def install_problem_handlers(app: FastAPI) -> None:
@@ -43,7 +39,7 @@ def install_problem_handlers(app: FastAPI) -> None:
             _log.error("%s: %s", type(exc).__name__, exc.message)
         title = (type(exc).__doc__ or "").split("\n")[0]
         extensions = {**({"field": exc.field} if exc.field else {}), **exc.details}
-        headers = {"retry-after": "1"} if exc.status_code in {429, 503} else None
+        headers = _HEADERS.get(exc.status_code)
         return problem(
             exc.status_code,
             code=problem_code(type(exc)),
@@ -68,5 +64,6 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def crashed(request: Request, exc: Exception) -> JSONResponse:
-        _log.exception("unexpected error on %s %s", request.method, request.url.path)
+        route = getattr(request.scope.get("route"), "path", "an unknown route")  # the path itself names users
+        _log.error("unexpected error on %s %s", request.method, route, exc_info=exc)
         return problem(500, code="internal", title="Something broke on our side.", detail="The error was logged.")

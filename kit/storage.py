@@ -121,16 +121,18 @@ class ObjectStorage:
 
         return await asyncio.to_thread(get)
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, etag: str | None = None) -> AsyncIterator[bytes]:
         """Yield the object in chunks of at most 1 MiB.
 
         Raises:
             ObjectMissing: when there is none.
+            ObjectConflict: when its ETag is not `etag` any more.
         """
+        extra: dict[str, Any] = {"IfMatch": etag} if etag else {}
 
         def open_body() -> Any:
             with _translated(key):
-                return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"]
+                return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **extra)["Body"]
 
         body = await asyncio.to_thread(open_body)
 
@@ -242,7 +244,7 @@ def _translated(key: str) -> Iterator[None]:
         if code in _CONFLICT:
             raise ObjectConflict(f"the object at {key} is not in the expected state") from exc
         if code in _OUTAGE:
-            raise StorageUnavailable(f"the object store answered {code} for {key}") from exc
+            raise StorageUnavailable(f"the object store answered {code}") from exc  # logged: no key, it names a user
         raise
     except (ConnectionError, HTTPClientError) as exc:
         raise StorageUnavailable(f"the object store did not answer: {type(exc).__name__}") from exc

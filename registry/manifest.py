@@ -31,6 +31,21 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VersionId = Annotated[str, Field(pattern=r"^v[0-9a-f]{32}$")]
 
 
+MAX_NUMBER = 2**31 - 1
+
+
+def _check_json(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN, and a manifest's digest needs every value to have one way of being written."""
+    try:
+        canonical_json(value)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"must hold JSON values only: {exc}") from exc
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +64,7 @@ class BaseIdentity(_Frozen):
     safetensors files, `tokenizer_sha256` the tokenizer's files, `chat_template_sha256` the template's text.
     """
 
-    id: str = Field(min_length=1, max_length=256)
+    id: str = Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
     revision: str | None = None
     config_sha256: Sha256
     weights_sha256: Sha256
@@ -98,7 +113,7 @@ class LoraShape(_Frozen):
     """What the engine must be able to hold: rank, scaling numerator and the layers touched."""
 
     rank: int = Field(gt=0)
-    alpha: float = Field(gt=0)
+    alpha: float = Field(gt=0, allow_inf_nan=False)
     target_modules: tuple[str, ...]
 
 
@@ -109,7 +124,7 @@ class Lineage(_Frozen):
     transcript_ids: tuple[str, ...] = ()
     question_writer: str | None = None
     seed: int | None = None
-    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    hyperparameters: JsonObject = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
     parent_version_id: VersionId | None = None
     trained_at: datetime | None = None
@@ -120,12 +135,14 @@ class Draft(_Frozen):
 
     owner: Owner
     adapter: Name = DEFAULT_ADAPTER
-    version: int | None = Field(default=None, gt=0, description="a number to insist on; None = the next one")
+    version: int | None = Field(
+        default=None, gt=0, le=MAX_NUMBER, description="a number to insist on; None = the next one"
+    )
     base: BaseIdentity
     lora: LoraShape
     files: tuple[ManifestFile, ...]
     lineage: Lineage = Lineage()
-    evaluation: dict[str, Any] = Field(default_factory=dict)
+    evaluation: JsonObject = Field(default_factory=dict)
 
     @property
     def content_digest(self) -> str:
@@ -139,7 +156,7 @@ class Manifest(Draft):
 
     format: Literal["lorry.adapter/1"] = FORMAT
     version_id: VersionId
-    version: int = Field(gt=0)
+    version: int = Field(gt=0, le=MAX_NUMBER)
     created_at: datetime
 
     def to_bytes(self) -> bytes:

@@ -1,0 +1,24 @@
+"""What the registry service can be told, read from the environment once."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from kit.settings import DatabaseSettings, StorageSettings
+
+_GIB = 1 << 30
+
+
+class RegistrySettings(DatabaseSettings, StorageSettings):
+    """Everything that one registry process needs."""
+
+    registry_token: SecretStr = Field(min_length=16, description="bearer token that every caller must present")
+    registry_host: str = Field("127.0.0.1", description="address to listen on")
+    registry_port: int = Field(8080, ge=1, le=65535, description="port to listen on")
+    registry_upload_seconds: int = Field(3600, gt=0, le=604_800, description="life of a signed upload URL")
+    registry_download_seconds: int = Field(600, gt=0, le=604_800, description="life of a signed download URL")
+    registry_max_adapter_bytes: int = Field(
+        2 * _GIB, gt=0, le=5 * _GIB, description="largest sum of a version's files; S3 copies at most 5 GiB at once"
+    )
+    registry_max_rank: int = Field(64, gt=0, le=512, description="largest LoRA rank that the engines can hold")
+    registry_max_request_bytes: int = Field(4 << 20, gt=0, description="largest request body; files do not pass here")
