@@ -7,7 +7,7 @@ from two formats, is one transcript; ``Transcript.from_json(t.to_json()) == t``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -27,6 +27,13 @@ class Turn:
     role: Role
     text: str
     time: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Bring `time` to UTC, so that equal moments have equal digests; ValueError for one without a zone."""
+        if self.time is not None:
+            if self.time.tzinfo is None:
+                raise ValueError("a turn's time must have a time zone")
+            object.__setattr__(self, "time", self.time.astimezone(UTC))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,75 @@
+"""OpenAI ``messages``: a JSON object a line, ``{"messages": [{"role": …, "content": …}]}``.
+
+`content` is a string, null, or a list of parts of which the text ones count. Messages of the roles
+system, developer, tool and function are neither the user nor anybody they talk to, and are
+dropped. A message may carry a ``timestamp`` and a record a ``title``. One JSON array of such
+objects, and pretty-printed objects after one another, are read as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from transcripts.conversation import (
+    Conversation,
+    Message,
+    Place,
+    optional_time,
+    optional_title,
+    require_dict,
+    require_list,
+    require_text,
+)
+from transcripts.json_reader import JsonReader
+from transcripts.source import Source
+
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_DROPPED_ROLES = frozenset({"system", "developer", "tool", "function"})
+
+
+class OpenAIMessages:
+    """The format of fine-tuning files and of most chat APIs' logs."""
+
+    name = "openai-messages"
+    default_user_speakers = frozenset({"user"})
+    merges_speakers = False
+
+    def conversations(self, source: Source) -> Iterator[Conversation]:
+        """Yield one conversation for each record."""
+        for record in JsonReader(source).records():
+            place = Place(source=source.name, line=record.line)
+            value = require_dict(record.value, place)
+            messages = require_list(value.get("messages"), place / "messages")
+            yield Conversation(
+                source=source.name,
+                line=record.line,
+                messages=tuple(_messages(messages, place / "messages")),
+                title=optional_title(value.get("title")),
+            )
+
+
+def _messages(values: list[Any], place: Place) -> Iterator[Message]:
+    for index, value in enumerate(values):
+        here = place / index
+        message = require_dict(value, here)
+        role = require_text(message.get("role"), here / "role")
+        text = _content(message.get("content"), here / "content")
+        if role not in _DROPPED_ROLES and text:
+            yield Message(speaker=role, text=text, time=optional_time(message.get("timestamp"), here / "timestamp"))
+
+
+def _content(value: Any, place: Place) -> str:
+    """Return the text of a string, of the text parts of a list, or of null (nothing)."""
+    if value is None:
+        return ""
+    if not isinstance(value, list):
+        return require_text(value, place)
+    texts: list[str] = []
+    for index, part in enumerate(value):
+        here = place / index
+        if isinstance(part, str):
+            texts.append(require_text(part, here))
+        elif require_dict(part, here).get("type") in _TEXT_PARTS:
+            texts.append(require_text(part.get("text"), here / "text"))
+    return "\n".join(text for text in texts if text)

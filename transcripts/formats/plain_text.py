@@ -1,0 +1,80 @@
+"""Plain text with speaker prefixes: ``Name: what they said``.
+
+A line that starts at the margin with one to four words, a colon and white space (or nothing more)
+begins a turn; every other line, and every indented one, continues the turn before it. Blank lines
+inside a turn are kept, around it dropped. A line of three or more ``-`` or ``=`` alone begins a
+new conversation. The importer is told which name is the user's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from transcripts.conversation import Conversation, Message
+from transcripts.errors import TranscriptUnreadable
+from transcripts.source import Line, Source
+
+# Names are kept to four words so that most sentences with a colon in a continued line stay text.
+SPEAKER_PREFIX = re.compile(r"(?P<name>[^\s:]{1,40}(?: [^\s:]{1,40}){0,3}):(?:[ \t]+(?P<text>.*))?")
+SEPARATOR = re.compile(r"-{3,}|={3,}")
+
+
+class PlainText:
+    """Chat logs and interviews as people type them."""
+
+    name = "plain-text"
+    default_user_speakers: frozenset[str] = frozenset()
+    merges_speakers = False
+
+    def conversations(self, source: Source) -> Iterator[Conversation]:
+        """Yield the conversations between separators."""
+        open_conversation = _Open(source)
+        for line in source.lines():
+            text = line.text.rstrip()
+            if SEPARATOR.fullmatch(text):
+                yield from open_conversation.close()
+                open_conversation = _Open(source)
+            elif found := SPEAKER_PREFIX.fullmatch(text):
+                open_conversation.begin_turn(line, found["name"], found["text"] or "")
+            elif text or open_conversation.started:
+                open_conversation.continue_turn(line, text)
+        yield from open_conversation.close()
+
+
+class _Open:
+    """The conversation that is being read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._turns: list[tuple[str, list[str]]] = []
+        self._line = 0
+        self._size = 0
+
+    @property
+    def started(self) -> bool:
+        return bool(self._turns)
+
+    def begin_turn(self, line: Line, name: str, text: str) -> None:
+        self._line = self._line or line.number
+        self._turns.append((name, []))
+        self.continue_turn(line, text)
+
+    def continue_turn(self, line: Line, text: str) -> None:
+        if not self._turns:
+            raise TranscriptUnreadable(
+                f"{self._source.name}, line {line.number}: text before the first speaker; "
+                "a turn begins with 'Name: ' at the start of a line",
+                field=self._source.where(line.number),
+            )
+        self._size += len(text) + 1
+        if self._size > self._source.max_transcript_bytes:
+            raise self._source.transcript_too_large(line=self._line)
+        self._turns[-1][1].append(text)
+
+    def close(self) -> Iterator[Conversation]:
+        """Yield the conversation, unless nobody spoke."""
+        spoken = [(name, "\n".join(lines).strip()) for name, lines in self._turns]
+        messages = tuple(Message(speaker=name, text=text) for name, text in spoken if text)
+        if messages:
+            yield Conversation(source=self._source.name, line=self._line, messages=messages)

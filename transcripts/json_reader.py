@@ -1,0 +1,207 @@
+"""JSON read value by value from a source, without ever holding the whole file.
+
+Three shapes are read alike: one array, one object, or values after one another (JSON Lines, or pretty-printed
+objects). Every error names file and line. A value that the end of the file cuts off is
+`TranscriptTruncated`; a value that is wrong in itself is `TranscriptUnreadable`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from transcripts.errors import TranscriptEmpty, TranscriptTruncated, TranscriptUnreadable
+from transcripts.source import Source
+
+_SPACE = " \t\r\n"
+# Longest thing that is wrong only because it is cut off: a pair of \uXXXX escapes, or a literal.
+_CUT_MARGIN = 12
+_LITERALS = ("true", "false", "null", "NaN", "-Infinity", "Infinity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One value: its place in the file (`index` from 0, `line` from 1) and its `key` inside an object."""
+
+    index: int
+    line: int
+    value: Any
+    key: str = ""
+
+
+class JsonReader:
+    """A cursor over the text of a source."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._chunks = source.chunks()
+        self._decoder = json.JSONDecoder()
+        self._buffer = ""
+        self._at = 0
+        self._line = 1
+        self._ended = False
+
+    def records(self) -> Iterator[Record]:
+        """Yield the elements of the one array, or else the values after one another.
+
+        Raises:
+            TranscriptTruncated: naming the line on which the unfinished value starts.
+            TranscriptUnreadable: naming the line of what is not JSON.
+            TranscriptTooLarge: when one value is larger than `max_transcript_bytes`.
+            TranscriptEmpty: when the source is.
+        """
+        if self._peek() == "[":
+            yield from self._array()
+            return
+        index = 0
+        while self._peek():
+            line = self._line
+            yield Record(index=index, line=line, value=self._value())
+            index += 1
+
+    def items(self) -> Iterator[Record]:
+        """Yield the members of the object at the cursor, each with its key.
+
+        Raises: what `records` raises.
+        """
+        self._expect("{")
+        if self._peek() == "}":
+            self._advance(1)
+            return
+        for index in range(2**63):
+            line = self._line
+            if self._peek() != '"':
+                raise self._wrong("expected a key in double quotes")
+            key = self._value()
+            self._expect(":")
+            self._peek()
+            yield Record(index=index, line=line, key=key, value=self._value())
+            if self._expect(",}") == "}":
+                return
+
+    def end(self) -> None:
+        """Require that nothing follows.
+
+        Raises:
+            TranscriptUnreadable: when something does.
+        """
+        if self._peek():
+            raise self._wrong("there is more after the end of the JSON value")
+
+    def first_character(self) -> str:
+        """Return the first character that is not white space, without reading past it.
+
+        Raises:
+            TranscriptEmpty: when there is none.
+        """
+        return self._peek()
+
+    def held_text(self) -> str:
+        """Return what has been read from the source and not been consumed."""
+        return self._buffer[self._at :]
+
+    def _array(self) -> Iterator[Record]:
+        self._expect("[")
+        if self._peek() == "]":
+            raise TranscriptEmpty(f"{self._source.name} holds an empty array", field=self._source.name)
+        for index in range(2**63):
+            self._peek()
+            line = self._line
+            yield Record(index=index, line=line, value=self._value())
+            if self._expect(",]") == "]":
+                break
+        self.end()
+
+    def _value(self) -> Any:
+        """Decode one value at the cursor, reading on (by doubling) while it seems cut off."""
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except json.JSONDecodeError as exc:
+                if not self._may_be_cut(exc):
+                    raise self._wrong(exc.msg, at=exc.pos) from exc
+                back = len(self._buffer) - exc.pos
+                if not self._more():
+                    raise self._ended_by(exc, at=len(self._buffer) - back) from exc
+            except RecursionError as exc:
+                raise self._wrong("values are nested too deeply") from exc
+            except ValueError as exc:  # an integer of thousands of digits
+                raise self._wrong("a number has too many digits") from exc
+            else:
+                length = end - self._at
+                # A number at the very end of the buffer may go on in the next chunk.
+                if end == len(self._buffer) and self._buffer[end - 1] not in '}]"' and self._more():
+                    continue
+                if length > self._source.max_transcript_bytes:
+                    raise self._source.transcript_too_large(line=self._line)
+                self._advance(length)
+                return value
+
+    def _may_be_cut(self, exc: json.JSONDecodeError) -> bool:
+        """Whether more text could cure the error."""
+        return exc.msg.startswith("Unterminated string") or exc.pos >= len(self._buffer) - _CUT_MARGIN
+
+    def _ended_by(self, exc: json.JSONDecodeError, *, at: int) -> TranscriptTruncated | TranscriptUnreadable:
+        """Tell a value that the end of the file cut off from one that is wrong close to the end."""
+        rest = self._buffer[at:].rstrip(_SPACE)
+        in_string = exc.msg.startswith("Unterminated string") or ("escape" in exc.msg and '"' not in rest)
+        if in_string or any(literal.startswith(rest) for literal in _LITERALS):
+            return self._truncated()
+        return self._wrong(exc.msg, at=at)
+
+    def _more(self) -> bool:
+        """Drop what was consumed and about double what is held; False at the end of the source."""
+        held = len(self._buffer) - self._at
+        if held > self._source.max_transcript_bytes:
+            raise self._source.transcript_too_large(line=self._line)
+        parts, wanted = [self._buffer[self._at :]], max(held, 1)
+        while wanted > 0 and not self._ended:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self._ended = True
+            else:
+                parts.append(chunk)
+                wanted -= len(chunk)
+        self._buffer, self._at = "".join(parts), 0
+        return len(self._buffer) > held
+
+    def _peek(self) -> str:
+        """Skip white space; return the character at the cursor, or nothing at the end."""
+        while True:
+            at = self._at
+            while at < len(self._buffer) and self._buffer[at] in _SPACE:
+                at += 1
+            self._advance(at - self._at)
+            if at < len(self._buffer):
+                return self._buffer[at]
+            if not self._more():
+                return ""
+
+    def _expect(self, characters: str) -> str:
+        found = self._peek()
+        if not found:
+            raise self._truncated()
+        if found not in characters:
+            raise self._wrong("expected " + " or ".join(characters))
+        self._advance(1)
+        return found
+
+    def _advance(self, count: int) -> None:
+        self._line += self._buffer.count("\n", self._at, self._at + count)
+        self._at += count
+
+    def _wrong(self, reason: str, *, at: int | None = None) -> TranscriptUnreadable:
+        start = self._line
+        line = start + (self._buffer.count("\n", self._at, at) if at is not None else 0)
+        of = f" (in the value that starts on line {start})" if line != start else ""
+        return TranscriptUnreadable(
+            f"{self._source.name}, line {line}: not valid JSON{of}: {reason}", field=self._source.where(line)
+        )
+
+    def _truncated(self) -> TranscriptTruncated:
+        return TranscriptTruncated(
+            f"{self._source.name}, line {self._line}: the file ends before the JSON that starts here does",
+            field=self._source.where(self._line),
+        )
