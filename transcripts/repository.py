@@ -1,0 +1,222 @@
+"""The SQL of this room. Every query names tenant and user; nothing here commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, insert, literal, select, text, tuple_
+from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
+from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from transcripts.models import SEARCH_CONFIGURATION, TranscriptRow, TurnRow
+from transcripts.transcript import Transcript, Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A turn of the user's that answers a search.
+
+    `matched` counts the query's distinct words (by stem) that the turn holds; `rank` is PostgreSQL's
+    `ts_rank`, lowered for long turns: it orders passages of one search and means nothing across two.
+    """
+
+    transcript_id: str
+    turn_index: int
+    text: str
+    time: datetime | None
+    rank: float
+    matched: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What is kept of one user; the times are None where no source told any."""
+
+    transcripts: int
+    turns: int
+    user_turns: int
+    user_words: int
+    first_started_at: datetime | None
+    last_started_at: datetime | None
+    last_imported_at: datetime | None
+
+
+class TranscriptRepository:
+    """Reads and writes `transcript` and `turn` through one session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def lock_user(self, *, tenant: str, user: str) -> None:
+        """Wait for other imports of this user to end, and hold them off until this transaction does.
+
+        Two imports of the same conversations in different orders would otherwise deadlock.
+        """
+        key = func.hashtextextended(f"lorry transcripts\n{tenant}\n{user}", 0)
+        await self._session.execute(select(func.pg_advisory_xact_lock(key)))
+
+    async def insert(self, transcripts: Sequence[Transcript], *, tenant: str, user: str) -> set[str]:
+        """Store those that the user does not have yet; return their ids. The ids given must be distinct."""
+        if not transcripts:
+            return set()
+        rows = [_transcript_row(transcript, tenant=tenant, user=user) for transcript in transcripts]
+        statement = insert_or_ignore(TranscriptRow).values(rows).on_conflict_do_nothing().returning(TranscriptRow.id)
+        new = set((await self._session.execute(statement)).scalars())
+        turns = [
+            row
+            for transcript in transcripts
+            if transcript.id in new
+            for row in _turn_rows(transcript, tenant=tenant, user=user)
+        ]
+        if turns:
+            await self._session.execute(insert(TurnRow), turns)
+        return new
+
+    async def page(
+        self, *, tenant: str, user: str, limit: int, after: tuple[datetime | None, str] | None
+    ) -> list[Transcript]:
+        """Return the next transcripts by (started_at, id), those without a time last."""
+        far_future = text("'infinity'::timestamptz")
+        started = func.coalesce(TranscriptRow.started_at, far_future)
+        query = (
+            select(TranscriptRow)
+            .where(TranscriptRow.tenant == tenant, TranscriptRow.user_id == user)
+            .order_by(started, TranscriptRow.id)
+            .limit(limit)
+        )
+        if after is not None:
+            time, transcript_id = after
+            last = literal(time, TranscriptRow.started_at.type) if time is not None else far_future
+            query = query.where(tuple_(started, TranscriptRow.id) > tuple_(last, literal(transcript_id)))
+        rows = (await self._session.execute(query)).scalars().all()
+        turns = await self._turns([row.id for row in rows], tenant=tenant, user=user)
+        return [_transcript(row, turns[row.id]) for row in rows]
+
+    async def get(self, transcript_id: str, *, tenant: str, user: str) -> Transcript | None:
+        """Return one transcript, or None when the user has none of that id."""
+        row = await self._session.get(TranscriptRow, (tenant, user, transcript_id))
+        if row is None:
+            return None
+        return _transcript(row, (await self._turns([row.id], tenant=tenant, user=user))[row.id])
+
+    async def summary(self, *, tenant: str, user: str) -> Summary:
+        """Return counts and times; all zero and None for a user without transcripts."""
+        query = select(
+            func.count(),
+            func.coalesce(func.sum(TranscriptRow.turn_count), 0),
+            func.coalesce(func.sum(TranscriptRow.user_turn_count), 0),
+            func.coalesce(func.sum(TranscriptRow.user_word_count), 0),
+            func.min(TranscriptRow.started_at),
+            func.max(TranscriptRow.started_at),
+            func.max(TranscriptRow.imported_at),
+        ).where(TranscriptRow.tenant == tenant, TranscriptRow.user_id == user)
+        found = (await self._session.execute(query)).one()
+        return Summary(
+            transcripts=found[0],
+            turns=found[1],
+            user_turns=found[2],
+            user_words=found[3],
+            first_started_at=found[4],
+            last_started_at=found[5],
+            last_imported_at=found[6],
+        )
+
+    async def users(self, *, tenant: str) -> list[str]:
+        """Return everybody in the tenant who has a transcript, sorted by code point."""
+        query = select(TranscriptRow.user_id).where(TranscriptRow.tenant == tenant).distinct()
+        return sorted((await self._session.execute(query)).scalars())
+
+    async def delete(self, *, tenant: str, user: str, transcript_id: str | None) -> int:
+        """Remove one transcript, or all of the user's when `transcript_id` is None; return how many there were."""
+        statement = delete(TranscriptRow).where(TranscriptRow.tenant == tenant, TranscriptRow.user_id == user)
+        if transcript_id is not None:
+            statement = statement.where(TranscriptRow.id == transcript_id)
+        removed = await self._session.execute(statement.returning(TranscriptRow.id))
+        return len(removed.all())
+
+    async def words(self, query: str) -> list[str]:
+        """Return the query's distinct words as the index knows them: stemmed, without stop words, sorted."""
+        vector = func.to_tsvector(cast(SEARCH_CONFIGURATION, REGCONFIG), query)
+        found = await self._session.execute(select(func.tsvector_to_array(vector)))
+        return sorted(found.scalar_one())
+
+    async def search(
+        self, words: Sequence[str], *, tenant: str, user: str, min_match: int, limit: int
+    ) -> list[Passage]:
+        """Return the user's own turns that hold at least `min_match` of `words`, which `words()` gave."""
+        any_word = cast(bindparam("any_word", match_any(words), Text), TSQUERY)
+        held = func.unnest(cast(list(words), ARRAY(Text))).column_valued("word")
+        matched = (
+            select(func.count())
+            .select_from(held)
+            .where(held == func.any(func.tsvector_to_array(TurnRow.search)))
+            .correlate(TurnRow)
+            .scalar_subquery()
+        )
+        rank = func.ts_rank(TurnRow.search, any_word, 1)  # 1: divided by 1 + log(length)
+        found = (
+            select(
+                TurnRow.transcript_id, TurnRow.index, TurnRow.text, TurnRow.time,
+                rank.label("rank"), matched.label("matched"),
+            )
+            .where(TurnRow.tenant == tenant, TurnRow.user_id == user, TurnRow.role == "user")
+            .where(TurnRow.search.bool_op("@@")(any_word))
+            .subquery()
+        )  # fmt: skip
+        query = (
+            select(found)
+            .where(found.c.matched >= min_match)
+            .order_by(found.c.matched.desc(), found.c.rank.desc(), found.c.transcript_id, found.c.index)
+            .limit(limit)
+        )
+        return [
+            Passage(transcript_id=row[0], turn_index=row[1], text=row[2], time=row[3], rank=row[4], matched=row[5])
+            for row in await self._session.execute(query)
+        ]
+
+    async def _turns(self, transcript_ids: Sequence[str], *, tenant: str, user: str) -> dict[str, list[Turn]]:
+        turns: dict[str, list[Turn]] = {transcript_id: [] for transcript_id in transcript_ids}
+        query = (
+            select(TurnRow.transcript_id, TurnRow.role, TurnRow.text, TurnRow.time)
+            .where(TurnRow.tenant == tenant, TurnRow.user_id == user, TurnRow.transcript_id.in_(transcript_ids))
+            .order_by(TurnRow.transcript_id, TurnRow.index)
+        )
+        for transcript_id, role, words, time in await self._session.execute(query):
+            turns[transcript_id].append(Turn(role=role, text=words, time=time))
+        return turns
+
+
+def match_any(words: Iterable[str]) -> str:
+    """Return a tsquery literal that matches any of `words`, each quoted so that none is read as syntax."""
+    quoted = (word.replace("\\", "\\\\").replace("'", "''") for word in words)
+    return " | ".join(f"'{word}'" for word in quoted)
+
+
+def _transcript_row(transcript: Transcript, *, tenant: str, user: str) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "user_id": user,
+        "id": transcript.id,
+        "source_format": transcript.source_format,
+        "title": transcript.title,
+        "started_at": transcript.started_at,
+        "turn_count": len(transcript.turns),
+        "user_turn_count": len(transcript.user_turns),
+        "user_word_count": sum(len(turn.text.split()) for turn in transcript.user_turns),
+    }
+
+
+def _turn_rows(transcript: Transcript, *, tenant: str, user: str) -> list[dict[str, Any]]:
+    key = {"tenant": tenant, "user_id": user, "transcript_id": transcript.id}
+    return [
+        {**key, "index": index, "role": turn.role, "text": turn.text, "time": turn.time}
+        for index, turn in enumerate(transcript.turns)
+    ]
+
+
+def _transcript(row: TranscriptRow, turns: list[Turn]) -> Transcript:
+    return Transcript(turns=tuple(turns), source_format=row.source_format, title=row.title)

@@ -1,0 +1,147 @@
+"""The transcripts of a tenant's users: added all or none, read back as they were, deleted.
+
+Laws: adding what is there already changes nothing; what `list` returns equals what was added, and
+its order depends on the transcripts alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.names import check_name
+from transcripts.conversation import unfit
+from transcripts.errors import NoUserTurn, TranscriptNotFound, TranscriptUnreadable
+from transcripts.repository import Summary, TranscriptRepository
+from transcripts.transcript import Transcript
+
+# One statement inserts at most so many transcripts, and starts when so much text has been gathered.
+_BATCH_TRANSCRIPTS = 500
+_BATCH_CHARACTERS = 4 * 1024 * 1024
+_PAGE_TRANSCRIPTS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """How many transcripts were stored, and how many the user had already (or came twice)."""
+
+    new: int
+    known: int
+
+
+class TranscriptStore:
+    """Transcripts as one session sees them; whoever opened its transaction commits."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._repository = TranscriptRepository(session)
+
+    async def add(self, tenant: str, user: str, transcripts: Iterable[Transcript]) -> Added:
+        """Store those transcripts that the user does not have yet.
+
+        The iterable is drawn in batches in a worker thread, so an importer may be handed in as it is, and
+        memory holds one batch. When it raises, the error rises from here and the caller's transaction, rolled
+        back, keeps none of them.
+
+        Raises:
+            InvalidName: when `tenant` or `user` is no name.
+            NoUserTurn: when a transcript has no turn of the user's.
+            TranscriptUnreadable: when a text holds what cannot be stored (NUL, half a surrogate pair).
+        """
+        _check_owner(tenant, user)
+        await self._repository.lock_user(tenant=tenant, user=user)
+        given = new = 0
+        batches = _batches(transcripts)
+        while batch := await asyncio.to_thread(next, batches, None):
+            given += len(batch)
+            distinct = {transcript.id: transcript for transcript in reversed(batch)}
+            ordered = [distinct[key] for key in sorted(distinct)]
+            new += len(await self._repository.insert(ordered, tenant=tenant, user=user))
+        return Added(new=new, known=given - new)
+
+    async def get(self, tenant: str, user: str, transcript_id: str) -> Transcript:
+        """Return one transcript.
+
+        Raises:
+            TranscriptNotFound: when the user has none of that id.
+        """
+        _check_owner(tenant, user)
+        found = await self._repository.get(transcript_id, tenant=tenant, user=user)
+        if found is None:
+            raise TranscriptNotFound(f"the user has no transcript {transcript_id!r}", field="transcript_id")
+        return found
+
+    async def stream(self, tenant: str, user: str) -> AsyncIterator[Transcript]:
+        """Yield the user's transcripts by (started_at, id), those without a time last, a page in memory at a time."""
+        _check_owner(tenant, user)
+        after = None
+        while True:
+            page = await self._repository.page(tenant=tenant, user=user, limit=_PAGE_TRANSCRIPTS, after=after)
+            for transcript in page:
+                yield transcript
+            if len(page) < _PAGE_TRANSCRIPTS:
+                return
+            after = (page[-1].started_at, page[-1].id)
+
+    async def list(self, tenant: str, user: str) -> builtins.list[Transcript]:
+        """Return what `stream` yields; empty for a user without transcripts."""
+        return [transcript async for transcript in self.stream(tenant, user)]
+
+    async def summary(self, tenant: str, user: str) -> Summary:
+        """Return counts and times; all zero and None for a user without transcripts."""
+        _check_owner(tenant, user)
+        return await self._repository.summary(tenant=tenant, user=user)
+
+    async def users(self, tenant: str) -> builtins.list[str]:
+        """Return everybody in the tenant who has a transcript, sorted."""
+        check_name(tenant, field="tenant")
+        return await self._repository.users(tenant=tenant)
+
+    async def delete(self, tenant: str, user: str, transcript_id: str | None = None) -> int:
+        """Delete one transcript, or with None all of the user's; return how many were deleted.
+
+        Raises:
+            TranscriptNotFound: when `transcript_id` is given and the user has none of that id.
+        """
+        _check_owner(tenant, user)
+        deleted = await self._repository.delete(tenant=tenant, user=user, transcript_id=transcript_id)
+        if transcript_id is not None and not deleted:
+            raise TranscriptNotFound(f"the user has no transcript {transcript_id!r}", field="transcript_id")
+        return deleted
+
+
+def _check_owner(tenant: str, user: str) -> None:
+    check_name(tenant, field="tenant")
+    check_name(user, field="user_id")
+
+
+def _batches(transcripts: Iterable[Transcript]) -> Iterator[list[Transcript]]:
+    """Yield checked transcripts in lists that bound both their number and their text."""
+    batch: list[Transcript] = []
+    characters = 0
+    for index, transcript in enumerate(transcripts):
+        _check(transcript, index)
+        batch.append(transcript)
+        characters += sum(len(turn.text) for turn in transcript.turns)
+        if len(batch) >= _BATCH_TRANSCRIPTS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _check(transcript: Transcript, index: int) -> None:
+    """Refuse what no importer of ours yields, but a caller may build."""
+    if not transcript.user_turns:
+        raise NoUserTurn(f"transcripts[{index}] has no turn of the user's", field=f"transcripts[{index}]")
+    if (reason := unfit(transcript.title)) is not None:
+        raise TranscriptUnreadable(f"transcripts[{index}].title {reason}", field=f"transcripts[{index}].title")
+    for number, turn in enumerate(transcript.turns):
+        field = f"transcripts[{index}].turns[{number}]"
+        if turn.role not in {"user", "other"}:
+            raise TranscriptUnreadable(f"{field}.role must be 'user' or 'other'", field=f"{field}.role")
+        if (reason := unfit(turn.text)) is not None:
+            raise TranscriptUnreadable(f"{field}.text {reason}", field=f"{field}.text")
