@@ -1,0 +1,35 @@
+"""The entry point of ``vllm.general_plugins``: runs in the API server, the engine core and every worker."""
+
+from __future__ import annotations
+
+import logging
+
+from pydantic import ValidationError
+
+from serving.engine.settings import process_settings
+
+_log = logging.getLogger(__name__)
+
+
+def register() -> None:
+    """Register our resolver and, on a CPU, our LoRA product; calling it again changes nothing.
+
+    vLLM loads every installed plugin unless it is told otherwise. In a process that `serving.engine` did not
+    start there are no settings: then nothing is touched.
+    """
+    try:
+        process_settings()
+    except ValidationError:
+        _log.debug("not started by serving.engine: the Lorry plugin stays out of the way")
+        return
+    from vllm.lora.resolver import LoRAResolverRegistry
+    from vllm.platforms import current_platform
+
+    from serving.engine.resolver import RESOLVER_NAME, RegistryResolver
+
+    if RESOLVER_NAME not in LoRAResolverRegistry.get_supported_resolvers():
+        LoRAResolverRegistry.register_resolver(RESOLVER_NAME, RegistryResolver())
+    if current_platform.is_cpu():
+        from serving.engine.cpu_lora import use_masked_product
+
+        use_masked_product()

@@ -1,0 +1,57 @@
+"""vLLM's resolver of adapter names: an opaque version_id becomes verified files and a LoRARequest.
+
+vLLM, its logs and its metrics see the version_id only; whose adapter it is stays in the registry.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from vllm.exceptions import GracefulHTTPError
+from vllm.lora.request import LoRARequest
+from vllm.lora.resolver import LoRAResolver
+
+from kit.errors import LorryError
+from serving.engine.source import AdapterSource
+
+RESOLVER_NAME = "lorry"
+_VERSION_ID = re.compile(r"v[0-9a-f]{32}", re.ASCII)
+_UNNUMBERED = 1  # vLLM replaces the number by its own
+
+
+class RegistryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed
+    """Registered in every process of vLLM; works in the API server, once `connect` gave it a source."""
+
+    def __init__(self) -> None:
+        self._source: AdapterSource | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether adapters can be resolved."""
+        return self._source is not None
+
+    def connect(self, source: AdapterSource) -> None:
+        """Fetch adapters from `source` from now on."""
+        self._source = source
+
+    async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
+        """Return the request that loads version `lora_name`; None = not a version_id, so not ours.
+
+        Raises:
+            GracefulHTTPError: the version is ours and cannot be had; vLLM answers with its status and message.
+        """
+        if _VERSION_ID.fullmatch(lora_name) is None:
+            return None
+        if self._source is None:
+            raise GracefulHTTPError("The engine is still starting.", HTTPStatus.SERVICE_UNAVAILABLE)
+        try:
+            directory = await self._source.install(lora_name)
+        except LorryError as exc:
+            raise refusal(exc) from exc
+        return LoRARequest(lora_name=lora_name, lora_int_id=_UNNUMBERED, lora_path=str(directory))
+
+
+def refusal(error: LorryError) -> GracefulHTTPError:
+    """Return what makes vLLM answer with the error's status and message in OpenAI's shape."""
+    return GracefulHTTPError(error.message, HTTPStatus(error.status_code))

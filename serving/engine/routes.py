@@ -1,0 +1,159 @@
+"""The entry point of ``vllm.endpoint_plugins``: connects the parts in the API server, and answers ``/lorry/…``.
+
+vLLM calls `attach_router` while it builds its app, `init_state` once the engine runs, and the app's lifespan
+last; requests come after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
+from prometheus_client import REGISTRY
+from registry.client import RegistryClient
+from starlette.datastructures import State
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.lora.resolver import LoRAResolverRegistry
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from kit.problems import problem
+from serving.engine.guard import Guard
+from serving.engine.installer import Installer
+from serving.engine.launch import TARGET_MODULES
+from serving.engine.loader import AdapterLoader
+from serving.engine.metrics import EngineMetrics
+from serving.engine.resolver import RESOLVER_NAME, RegistryResolver
+from serving.engine.settings import EngineSettings, process_settings
+from serving.engine.source import AdapterSource, Fit, identify_base
+from serving.errors import EngineMisconfigured
+
+_log = logging.getLogger(__name__)
+
+
+class LorryRoutes:
+    """Our endpoint plugin, as vLLM's `EndpointPlugin` protocol wants it."""
+
+    name = "lorry_routes"
+    required_tasks = ("generate",)
+
+    def __init__(self) -> None:
+        self._settings = process_settings()
+        token = self._settings.registry_token.get_secret_value()
+        self._registry = RegistryClient(url=self._settings.registry_url, token=token)
+        self._app: FastAPI | None = None
+        self._engine: AsyncLLM | None = None
+        self._models: OpenAIServingModels | None = None
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add our routes, and the registry's client to the app's lifespan."""
+        self._app = app
+        router = APIRouter(prefix="/lorry")
+        router.add_api_route("/ready", self.ready, methods=["GET"])
+        router.add_api_route("/adapters", self.adapters, methods=["GET"])
+        app.include_router(router)
+        app.router.lifespan_context = self._lifespan(app.router.lifespan_context)
+
+    async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
+        """Connect registry, disk, resolver and engine; the server does not start when this raises.
+
+        Raises:
+            EngineMisconfigured: more than one API server or data-parallel rank, or a missing guard or resolver.
+            BaseModelUnreadable: naming the file that the base model lacks.
+        """
+        if not isinstance(engine_client, AsyncLLM):
+            raise EngineMisconfigured("Lorry's routes need vLLM's asynchronous engine in this process.")
+        self._refuse_unguarded()
+        _refuse_several(engine_client)
+        self._engine, self._models = engine_client, state.openai_serving_models
+        resolver = _registered_resolver(state.openai_serving_models)
+        metrics = EngineMetrics(REGISTRY)
+        resolver.connect(await self._source(metrics))
+        AdapterLoader(state.openai_serving_models, engine=engine_client, resolver=resolver, metrics=metrics).take_over()
+        _log.info("adapters are served from the registry")
+
+    async def ready(self) -> JSONResponse:
+        """Answer 200 when adapters can be resolved and the engine lives, else 503 with the reason."""
+        if self._engine is None or self._models is None:
+            return _not_ready("The engine is still starting.")
+        resolvers = self._models.lora_resolvers
+        if not any(isinstance(resolver, RegistryResolver) and resolver.connected for resolver in resolvers):
+            return _not_ready("The registry's resolver is not connected.")
+        try:
+            await self._engine.check_health()
+        except EngineDeadError:
+            return _not_ready("The engine core is dead.")
+        return JSONResponse({"status": "ready", "base": self._settings.base_name})
+
+    async def adapters(self) -> JSONResponse:
+        """List the versions that requests can name now, and whether host memory holds them."""
+        if self._engine is None or self._models is None:
+            return _not_ready("The engine is still starting.")
+        held = await self._engine.list_loras()
+        known = sorted(self._models.lora_requests.values(), key=lambda request: request.lora_name)
+        adapters = [{"version_id": known_.lora_name, "in_memory": known_.lora_int_id in held} for known_ in known]
+        return JSONResponse({"adapters": adapters})
+
+    async def _source(self, metrics: EngineMetrics) -> AdapterSource:
+        settings = self._settings
+        installer = Installer(
+            settings.adapter_cache_directory, metrics=metrics, lock_seconds=settings.adapter_lock_seconds
+        )
+        installer.open()
+        return AdapterSource(
+            self._registry,
+            installer=installer,
+            fit=await _fit(settings),
+            metrics=metrics,
+            refusal_ttl_seconds=settings.refusal_ttl_seconds,
+        )
+
+    def _lifespan(self, inner: Any) -> Any:
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+            async with self._registry, inner(app) as state:
+                yield state
+
+        return lifespan
+
+    def _refuse_unguarded(self) -> None:
+        if self._app is None or not any(_is_guard(middleware.cls) for middleware in self._app.user_middleware):
+            raise EngineMisconfigured(
+                "vLLM runs without --middleware serving.engine.guard.Guard: start serving.engine."
+            )
+
+
+async def _fit(settings: EngineSettings) -> Fit:
+    base = await identify_base(settings.base_directory, name=settings.base_name)
+    return Fit(base=base, max_rank=settings.max_lora_rank, target_modules=frozenset(TARGET_MODULES))
+
+
+def _refuse_several(engine: AsyncLLM) -> None:
+    parallel = engine.vllm_config.parallel_config
+    if parallel.data_parallel_size > 1:
+        raise EngineMisconfigured("Data parallelism is refused: an idle rank's dummy batches wipe its adapters.")
+    if parallel._api_process_count > 1:
+        raise EngineMisconfigured("More than one API server is refused: adapters are known to one only.")
+
+
+def _registered_resolver(models: OpenAIServingModels) -> RegistryResolver:
+    if RESOLVER_NAME not in LoRAResolverRegistry.get_supported_resolvers():
+        raise EngineMisconfigured("The plugin `lorry` is not loaded: start serving.engine.")
+    resolver = LoRAResolverRegistry.get_resolver(RESOLVER_NAME)
+    if not isinstance(resolver, RegistryResolver) or models.lora_resolvers != [resolver]:
+        raise EngineMisconfigured("Other adapter resolvers than Lorry's are loaded: start serving.engine.")
+    return resolver
+
+
+def _not_ready(reason: str) -> JSONResponse:
+    return problem(503, code="engine-not-ready", title="The engine is not ready.", detail=reason)
+
+
+def _is_guard(middleware: object) -> bool:
+    return middleware is Guard

@@ -1,0 +1,94 @@
+"""What an engine can be told.
+
+The launcher writes these settings into vLLM's environment (`EngineSettings.to_environment`), and
+every process of vLLM reads them back once, through `process_settings`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from kit.settings import Settings
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class EngineSettings(Settings):
+    """One engine: a base model, its adapter slots, and where adapters come from."""
+
+    base_directory: Path = Field(description="directory of the base model, as transformers saves it")
+    base_name: str = Field("base", pattern=r"^[a-z][a-z0-9._-]{0,63}$", description="what requests call the base model")
+
+    engine_host: str = Field("127.0.0.1", description="address to listen on")
+    engine_port: int = Field(8100, ge=1, le=65535, description="port to listen on")
+    engine_token: SecretStr = Field(description="bearer token of every route but health and metrics")
+    engine_device: Literal["cpu", "cuda"] = Field("cpu", description="what computes")
+    engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto = float32 on a CPU, the base model's own on CUDA"
+    )
+    engine_threads: int = Field(
+        1, ge=1, description="compute threads of a CPU engine; more than the free cores is slower"
+    )
+    engine_arguments: str = Field("", description="further vLLM arguments, as in a shell; those Lorry sets are refused")
+    attention_backend: str | None = Field(None, description="vLLM's attention backend; unset = vLLM chooses")
+    tensor_parallel_size: int = Field(1, ge=1, description="devices that share one copy of the model")
+
+    max_loras: int = Field(4, ge=1, description="adapter slots: distinct adapters in one batch")
+    max_cpu_loras: int = Field(32, ge=1, description="adapters kept in host memory; at least max_loras")
+    max_lora_rank: int = Field(16, description=f"largest rank served: one of {', '.join(map(str, LORA_RANKS))}")
+    max_model_len: int = Field(2048, ge=16, description="tokens of prompt and answer together")
+    max_num_seqs: int = Field(64, ge=1, description="requests that run at once")
+    kv_cache_gib: int = Field(2, ge=1, description="memory for the KV cache of a CPU engine, in GiB")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM may take")
+
+    registry_url: str = Field(pattern=r"^https?://", description="base URL of the registry")
+    registry_token: SecretStr = Field(description="bearer token of the registry")
+    adapter_cache_directory: Path = Field(description="where verified adapters are installed; survives restarts")
+    adapter_lock_seconds: float = Field(60.0, gt=0, description="how long to wait for another process's installation")
+    refusal_ttl_seconds: float = Field(
+        2.0, ge=0, description="how long a refused adapter is refused again without asking the registry"
+    )
+
+    @field_validator("engine_token", "registry_token")
+    @classmethod
+    def _usable_token(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value()
+        if len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("must be at least 8 printable ASCII characters without spaces")
+        return value
+
+    @field_validator("max_lora_rank")
+    @classmethod
+    def _known_rank(cls, value: int) -> int:
+        if value not in LORA_RANKS:
+            raise ValueError(f"must be one of {', '.join(map(str, LORA_RANKS))}")
+        return value
+
+    @model_validator(mode="after")
+    def _room_for_slots(self) -> Self:
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError(f"max_cpu_loras ({self.max_cpu_loras}) must be at least max_loras ({self.max_loras})")
+        return self
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the variables from which `EngineSettings()` rebuilds these settings, secrets included."""
+        values = ((name, value) for name, value in self if value is not None)
+        return {f"LORRY_{name.upper()}": _plain(value) for name, value in values}
+
+
+@cache
+def process_settings() -> EngineSettings:
+    """Return this vLLM process's settings, read from its environment the first time.
+
+    Raises:
+        pydantic.ValidationError: when the process was not started by `serving.engine`.
+    """
+    return EngineSettings()
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -1,0 +1,45 @@
+"""One piece of work for everyone who asks for it at the same time.
+
+Laws: at most one call of the work runs a key; everyone who joined gets its result or its error;
+who goes away does not stop it for the rest; an idle key leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class SingleFlight(Generic[Key, Value]):
+    """Joins concurrent calls for equal keys, within one event loop."""
+
+    def __init__(self) -> None:
+        self._flights: dict[Key, asyncio.Task[Value]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def run(self, key: Key, work: Callable[[], Awaitable[Value]]) -> Value:
+        """Return what `work` returns, starting it only when no call for `key` is under way.
+
+        The work runs in a task of its own: a caller that is cancelled leaves it running.
+        """
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(_call(work))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._land(key, done))
+        return await asyncio.shield(flight)
+
+    def _land(self, key: Key, flight: asyncio.Task[Value]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # marks it as seen: everyone who asked may have gone away
+
+
+async def _call(work: Callable[[], Awaitable[Value]]) -> Value:
+    return await work()

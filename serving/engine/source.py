@@ -1,0 +1,136 @@
+"""From an opaque version_id to verified files on this host's disk.
+
+The registry is asked every time, so that what it no longer serves is not served from the disk either;
+adapters that vLLM already holds do not come by here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from registry.client import RegistryClient, Resolution
+
+from kit.errors import LorryError
+from registry.errors import (
+    ArtifactError,
+    BaseModelMismatch,
+    RegistryUnavailable,
+    Unauthorized,
+)
+from registry.manifest import BaseIdentity, Manifest
+from serving.engine.installer import Installer
+from serving.engine.metrics import EngineMetrics
+from serving.errors import AdapterDamaged, AdapterUnfit, RegistryRefusedEngine
+
+_REMEMBERED_REFUSALS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What this engine can hold: its base model, the largest rank, the layers it wraps."""
+
+    base: BaseIdentity
+    max_rank: int
+    target_modules: frozenset[str]
+
+    def require(self, manifest: Manifest) -> None:
+        """Refuse an adapter that this engine would answer wrongly with, or could not load.
+
+        Raises:
+            BaseModelMismatch: when it was made for another base model.
+            AdapterUnfit: when its rank or its layers are not served here.
+        """
+        if not self.base.matches(manifest.base):
+            raise BaseModelMismatch("The adapter was made for another base model than this engine serves.")
+        if manifest.lora.rank > self.max_rank:
+            raise AdapterUnfit(f"The adapter's rank is {manifest.lora.rank}; this engine serves up to {self.max_rank}.")
+        foreign = sorted(set(manifest.lora.target_modules) - self.target_modules)
+        if foreign:
+            raise AdapterUnfit(f"The adapter touches layers that are not served: {', '.join(foreign)}.")
+
+
+class AdapterSource:
+    """Fetches versions for one engine, and refuses those it could not serve."""
+
+    def __init__(
+        self,
+        registry: RegistryClient,
+        *,
+        installer: Installer,
+        fit: Fit,
+        metrics: EngineMetrics,
+        refusal_ttl_seconds: float,
+    ) -> None:
+        self._registry = registry
+        self._installer = installer
+        self._fit = fit
+        self._metrics = metrics
+        self._refusal_ttl_seconds = refusal_ttl_seconds
+        self._refusals: OrderedDict[str, tuple[float, LorryError]] = OrderedDict()
+
+    async def install(self, version_id: str) -> Path:
+        """Return the directory that holds the version's verified files.
+
+        A refusal is remembered for `refusal_ttl_seconds`, so that a crowd that asks for what cannot be had
+        costs one call of the registry.
+
+        Raises:
+            VersionNotFound, NotServable, BaseModelMismatch, AdapterUnfit: this version is not for this engine.
+            RegistryUnavailable, RegistryRefusedEngine, AdapterDamaged, CacheFull, CacheBusy: it cannot be had now.
+        """
+        self._raise_remembered(version_id)
+        try:
+            with self._metrics.stage("resolve"):
+                resolution = await self._resolve(version_id)
+            return await self._installer.install(
+                resolution.manifest, lambda directory: self._download(resolution, directory)
+            )
+        except LorryError as exc:
+            self._remember(version_id, exc)
+            self._metrics.failed(exc)
+            raise
+        except OSError as exc:  # a disk that fails in a way nobody foresaw: counted, and not hidden
+            self._metrics.failed(exc)
+            raise
+
+    async def _resolve(self, version_id: str) -> Resolution:
+        try:
+            resolution = await self._registry.get_version(version_id)
+        except Unauthorized as exc:
+            raise RegistryRefusedEngine from exc
+        if resolution.manifest.version_id != version_id:
+            raise AdapterDamaged("The registry answered with another version than the one asked for.")
+        self._fit.require(resolution.manifest)
+        return resolution
+
+    async def _download(self, resolution: Resolution, directory: Path) -> None:
+        try:
+            await self._registry.download(resolution, directory)
+        except ArtifactError as exc:
+            raise AdapterDamaged(exc.message, field=exc.field) from exc
+        except (RegistryUnavailable, Unauthorized) as exc:
+            raise RegistryUnavailable("The adapter's files could not be downloaded.") from exc
+
+    def _raise_remembered(self, version_id: str) -> None:
+        deadline, error = self._refusals.get(version_id, (0.0, None))
+        if error is not None and monotonic() < deadline:
+            raise error.with_traceback(None)  # or every raise would lengthen it
+
+    def _remember(self, version_id: str, error: LorryError) -> None:
+        self._refusals[version_id] = (monotonic() + self._refusal_ttl_seconds, error)
+        self._refusals.move_to_end(version_id)
+        while len(self._refusals) > _REMEMBERED_REFUSALS:
+            self._refusals.popitem(last=False)
+
+
+async def identify_base(directory: Path, *, name: str) -> BaseIdentity:
+    """Digest the base model that this engine serves, without blocking the event loop.
+
+    Raises:
+        BaseModelUnreadable: naming the file that is missing.
+    """
+    return await asyncio.to_thread(BaseIdentity.of_directory, directory, id=name)
