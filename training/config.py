@@ -1,0 +1,189 @@
+"""Two configurations: the short one that a person writes, and the complete one that a run stores.
+
+`TrainingRequest` is a YAML file of a few lines, every one optional. `resolve` turns it, with the command line's
+arguments, into a `ResolvedConfig`: every value there is, each with its origin. Equal resolved configurations and
+equal datasets give equal adapters.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from training.base_models import DEFAULT_BASE
+from training.errors import ConfigInvalid
+
+Origin = Literal["default", "file", "argument"]
+CONFIG_FILE = "config.resolved.yaml"
+_Model = TypeVar("_Model", bound=BaseModel)
+LINEAR_LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+
+
+class DatasetConfig(BaseModel):
+    """What a dataset is made of; part of its digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0, lt=2**32, description="chooses questions, order and split")
+    max_examples: int = Field(80, ge=1, le=100_000, description="training examples kept")
+    min_examples: int = Field(8, ge=1, description="fewer are refused")
+    statement_share: float = Field(0.6, ge=0, le=1, description="of the examples kept, at most, before filling up")
+    negative_share: float = Field(0.15, ge=0, le=1, description="of the examples kept, at most")
+    held_out_share: float = Field(0.2, gt=0, lt=1, description="of the transcripts, kept from training")
+    max_held_out: int = Field(24, ge=1, description="held-out replies kept")
+    min_held_out: int = Field(4, ge=1, description="fewer are refused: the gate could not be trusted")
+    context_turns: int = Field(3, ge=1, description="turns before a reply that its prompt shows")
+    max_prompt_characters: int = Field(400, ge=40, description="of a reply's prompt; older turns are cut first")
+    max_completion_characters: int = Field(300, ge=20, description="longer replies are left out")
+
+
+class TrainingConfig(BaseModel):
+    """How an adapter is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = Field(DEFAULT_BASE, min_length=1, description="a known base model or a directory")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the adapter's first weights and the order of examples")
+    rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
+    alpha: float = Field(16, gt=0, description="scale of the adapter's output is alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
+    learning_rate: float = Field(1e-3, gt=0, lt=1, description="peak, after warm-up; falls linearly to 0")
+    warmup_share: float = Field(0.1, ge=0, le=1, description="of the steps")
+    weight_decay: float = Field(0.0, ge=0, description="of the adapter's weights")
+    max_gradient_norm: float = Field(1.0, gt=0, description="larger gradients are scaled down")
+    batch_size: int = Field(4, ge=1, le=1024, description="examples a step")
+    statement_epochs: int = Field(3, ge=1, le=1000, description="passes over statements and negatives")
+    reply_epochs: int = Field(1, ge=1, le=1000, description="passes over replies")
+    steps: int | None = Field(None, ge=1, description="stop after so many steps; unset = after the epochs")
+    max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
+    threads: int | None = Field(None, ge=1, description="CPU threads; unset = as the process has them")
+
+
+class TrainingRequest(BaseModel):
+    """The short file that a person writes: every key is optional, unknown keys are refused.
+
+    ``dataset:`` nests the dataset's own keys.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training: dict[str, Any] = Field(default_factory=dict)
+    dataset: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingRequest:
+        """Read a YAML file.
+
+        Raises:
+            ConfigInvalid: naming the file or key, the reason, and the nearest known key.
+        """
+        try:
+            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise ConfigInvalid(f"{path} cannot be read: {exc.strerror}", field=str(path)) from exc
+        except (yaml.YAMLError, UnicodeDecodeError) as exc:
+            raise ConfigInvalid(f"{path} is not YAML: {exc}", field=str(path)) from exc
+        if value is not None and not isinstance(value, dict):
+            raise ConfigInvalid(f"{path} must hold `key: value` lines", field=str(path))
+        return cls.parse(value or {})
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> TrainingRequest:
+        """Sort a flat mapping into its parts.
+
+        Raises:
+            ConfigInvalid: naming an unknown key and the nearest known one.
+        """
+        dataset = value.get("dataset") or {}
+        if not isinstance(dataset, dict):
+            raise ConfigInvalid("dataset must hold `key: value` lines", field="dataset")
+        training = {key: entry for key, entry in value.items() if key != "dataset"}
+        _refuse_unknown(training, {*TrainingConfig.model_fields, "dataset"}, prefix="")
+        _refuse_unknown(dataset, set(DatasetConfig.model_fields), prefix="dataset.")
+        return cls(training=training, dataset=dataset)
+
+
+class ResolvedConfig(BaseModel):
+    """Every value of a run. Laws: ``ResolvedConfig.from_yaml(c.to_yaml()) == c``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training: TrainingConfig
+    dataset: DatasetConfig
+    origins: dict[str, Origin]
+
+    def to_yaml(self) -> str:
+        """Return every value with its origin, in a stable order."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=True, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> ResolvedConfig:
+        """Rebuild what `to_yaml` wrote.
+
+        Raises:
+            ConfigInvalid: when the text is something else.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(text))
+        except (yaml.YAMLError, ValidationError) as exc:
+            raise ConfigInvalid(f"{CONFIG_FILE} is damaged: {exc}", field=CONFIG_FILE) from exc
+
+
+def resolve(
+    request: TrainingRequest | None = None, *, arguments: Mapping[str, Any] | None = None
+) -> ResolvedConfig:
+    """Return the complete configuration: defaults, over them the file's values, over them the arguments.
+
+    `arguments` names a training value as ``rank`` and a dataset value as ``dataset.max_examples``; those that are
+    None count as not given. A seed given for the training alone is the dataset's seed too.
+
+    Raises:
+        ConfigInvalid: naming the key, the value and the reason.
+    """
+    request = request or TrainingRequest()
+    given = {key: value for key, value in (arguments or {}).items() if value is not None}
+    _refuse_unknown(given, _known_keys(), prefix="")
+    flat: dict[str, Any] = {**request.training, **{f"dataset.{key}": v for key, v in request.dataset.items()}, **given}
+    if "seed" in flat:
+        flat.setdefault("dataset.seed", flat["seed"])
+    origins: dict[str, Origin] = {
+        key: "argument" if key in given else "file" if key in flat else "default" for key in sorted(_known_keys())
+    }
+    if "seed" in given and "seed" not in request.dataset:
+        origins["dataset.seed"] = "argument"
+    return ResolvedConfig(
+        training=_build(TrainingConfig, {k: v for k, v in flat.items() if not k.startswith("dataset.")}, prefix=""),
+        dataset=_build(
+            DatasetConfig,
+            {k.removeprefix("dataset."): v for k, v in flat.items() if k.startswith("dataset.")},
+            prefix="dataset.",
+        ),
+        origins=origins,
+    )
+
+
+def _known_keys() -> set[str]:
+    return {*TrainingConfig.model_fields, *(f"dataset.{key}" for key in DatasetConfig.model_fields)}
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: set[str], *, prefix: str) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+            raise ConfigInvalid(f"there is no setting {prefix}{key}{hint}", field=f"{prefix}{key}")
+
+
+def _build(model: type[_Model], values: dict[str, Any], *, prefix: str) -> _Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = prefix + ".".join(str(part) for part in first["loc"])
+        raise ConfigInvalid(f"{key}: {first['msg']} (got {first['input']!r})", field=key) from exc

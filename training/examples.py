@@ -1,0 +1,65 @@
+"""One training pair: what is asked, and what this user would answer.
+
+Laws: ``Example.from_json(e.to_json()) == e``; a completion is never empty; a prompt ends with a ``user`` message,
+so that the model's turn comes next. In a prompt, the *other* speaker has the role ``user`` and the person whose
+adapter is trained has the role ``assistant``, because that is how the adapter will be asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["user", "assistant"]
+Kind = Literal["statement", "negative", "reply"]
+
+KINDS: tuple[Kind, ...] = ("statement", "negative", "reply")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message of a prompt."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One pair, and which of the user's turns it came from.
+
+    `kind` is ``statement`` for a question answered by the user's own sentence, ``negative`` for one that the
+    user's words do not support, ``reply`` for what the user wrote in answer to somebody.
+    """
+
+    kind: Kind
+    prompt: tuple[Message, ...]
+    completion: str
+    transcript_id: str
+    turn_index: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, which `from_json` reads."""
+        return {
+            "kind": self.kind,
+            "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
+            "completion": self.completion,
+            "transcript_id": self.transcript_id,
+            "turn_index": self.turn_index,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Example:
+        """Rebuild what `to_json` wrote."""
+        return cls(
+            kind=value["kind"],
+            prompt=tuple(Message(role=m["role"], content=m["content"]) for m in value["prompt"]),
+            completion=value["completion"],
+            transcript_id=value["transcript_id"],
+            turn_index=value["turn_index"],
+        )
+
+
+def ask(question: str) -> tuple[Message, ...]:
+    """Return the prompt that asks one question and nothing else."""
+    return (Message(role="user", content=question),)

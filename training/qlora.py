@@ -1,0 +1,102 @@
+"""The 4-bit base model that stays in memory, and the adapter that is put on it and taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from training.config import LINEAR_LAYERS, TrainingConfig
+from training.errors import BaseModelUnavailable
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """Return what matrices are multiplied in: bfloat16 on CUDA, float32 on CPU, where bfloat16 crawls."""
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """Return the base model's tokenizer, without asking any network.
+
+    Raises:
+        BaseModelUnavailable: when it has no chat template, since every example is a chat.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise BaseModelUnavailable(f"the base model in {directory} has no chat template", field="chat_template")
+    return tokenizer
+
+
+def load_dense(directory: Path, *, device: str) -> Any:
+    """Return the base as the engine serves it: unquantised, in the compute dtype, frozen, in evaluation mode."""
+    return _load(directory, device=device, quantization_config=None)
+
+
+def load_quantised(directory: Path, *, device: str) -> Any:
+    """Return the base in NF4, frozen; embeddings and norms stay in the compute dtype."""
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype(device)
+    )
+    return _load(directory, device=device, quantization_config=nf4)
+
+
+@contextmanager
+def fresh_adapter(base: Any, config: TrainingConfig) -> Iterator[Any]:
+    """Put a new adapter on `base` and take it off at the end, whatever happened in between.
+
+    The adapter's first weights come from `config.seed` alone. When the block ends, `base` has the modules, the
+    weights and the forward method that it had before.
+    """
+    torch.manual_seed(config.seed)
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(LINEAR_LAYERS),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(base, lora)
+    try:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32)
+        yield model
+    finally:
+        model.gradient_checkpointing_disable()
+        model.disable_input_require_grads() if hasattr(base, "_require_grads_hook") else None
+        model.unload()
+        vars(base).pop("forward", None)  # TRL patches it on the instance
+        vars(base).pop("peft_config", None)
+        base.eval()
+
+
+def _load(directory: Path, *, device: str, quantization_config: Any) -> Any:
+    with _no_progress_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=compute_dtype(device),
+            device_map=device,
+            quantization_config=quantization_config,
+            local_files_only=True,
+        )
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    return model.eval()
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
