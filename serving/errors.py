@@ -1,14 +1,32 @@
 """Everything serving can refuse to do.
 
 ServingError                     500
-└── EngineError                  500
-    ├── EngineMisconfigured      500
-    ├── AdapterUnfit             409
-    ├── AdapterDamaged           502
-    ├── AdapterNotLoaded         500
-    ├── CacheFull                503
-    ├── CacheBusy                503
-    └── RegistryRefusedEngine    503
+├── EngineError                  500
+│   ├── EngineMisconfigured      500
+│   ├── AdapterUnfit             409
+│   ├── AdapterDamaged           502
+│   ├── AdapterNotLoaded         500
+│   ├── CacheFull                503
+│   ├── CacheBusy                503
+│   └── RegistryRefusedEngine    503
+├── EngineCallError              502
+│   ├── EngineUnavailable        503
+│   ├── EngineTimeout            504
+│   ├── EngineRefused            400
+│   └── EngineAnswerUnusable     502
+├── ExtractionError              500
+│   ├── BankInvalid              422
+│   └── ProfileExists            409
+└── GatewayError                 500
+    ├── Unauthorized             401
+    ├── UnknownUser              404
+    ├── UnknownModel             404
+    ├── NoAdapter                409
+    ├── ProfileNotExtracted      404
+    ├── AnswerTruncated          422
+    ├── ExtractionBusy           503
+    ├── RequestInvalid           422
+    └── RequestTooLarge          413
 """
 
 from __future__ import annotations
@@ -60,3 +78,105 @@ class RegistryRefusedEngine(EngineError):
     """The registry does not accept this engine's token."""
 
     status_code = 503
+
+
+class EngineCallError(ServingError):
+    """The engine did not answer as asked."""
+
+    status_code = 502
+
+
+class EngineUnavailable(EngineCallError):
+    """The engine did not answer; try again."""
+
+    status_code = 503
+
+
+class EngineTimeout(EngineCallError):
+    """The engine took too long to answer."""
+
+    status_code = 504
+
+
+class EngineRefused(EngineCallError):
+    """The engine refused the request; its reason is in the message."""
+
+    status_code = 400
+
+
+class EngineAnswerUnusable(EngineCallError):
+    """The engine's answer is not what its protocol promises."""
+
+
+class ExtractionError(ServingError):
+    """A profile could not be extracted or written."""
+
+
+class BankInvalid(ExtractionError):
+    """The question bank is not valid."""
+
+    status_code = 422
+
+
+class ProfileExists(ExtractionError):
+    """Something other than a profile is at the place where the profile was to be written."""
+
+    status_code = 409
+
+
+class GatewayError(ServingError):
+    """The gateway could not do what was asked."""
+
+
+class Unauthorized(GatewayError):
+    """A valid API key is required: send it as `Authorization: Bearer lorry_…`."""
+
+    status_code = 401
+
+
+class UnknownUser(GatewayError):
+    """This tenant has neither transcripts nor an adapter of that user."""
+
+    status_code = 404
+
+
+class UnknownModel(GatewayError):
+    """There is no such model; models are named users/<user_id>."""
+
+    status_code = 404
+
+
+class NoAdapter(GatewayError):
+    """The user has no live adapter yet: train and publish one first."""
+
+    status_code = 409
+
+
+class ProfileNotExtracted(GatewayError):
+    """The user has an adapter but no profile yet: POST to the same address extracts it."""
+
+    status_code = 404
+
+
+class AnswerTruncated(GatewayError):
+    """The answer was cut before it was complete JSON: allow more tokens."""
+
+    status_code = 422
+
+
+class ExtractionBusy(GatewayError):
+    """Too many extractions are running here; try again."""
+
+    status_code = 503
+
+
+class RequestInvalid(GatewayError):
+    """The request is not valid."""
+
+    status_code = 422
+
+
+class RequestTooLarge(GatewayError):
+    """The request's body is larger than this server takes."""
+
+    status_code = 413
