@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic
 
+from serving.errors import CacheBusy
+
 _POLL_SECONDS = 0.02
 
 
@@ -22,12 +24,12 @@ async def locked(path: Path, *, timeout_seconds: float) -> AsyncIterator[None]:
     """Hold the lock at `path` while the block runs.
 
     Raises:
-        TimeoutError: when somebody else holds it for longer than `timeout_seconds`.
+        CacheBusy: when somebody else holds it for longer than `timeout_seconds`.
     """
     deadline = monotonic() + timeout_seconds
     while (descriptor := _try_lock(path)) is None:
         if monotonic() > deadline:
-            raise TimeoutError(f"{path.name} is held by another process")
+            raise CacheBusy(f"{path.name} is held by another process.")
         await asyncio.sleep(_POLL_SECONDS)
     try:
         yield

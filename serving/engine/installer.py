@@ -19,7 +19,8 @@ from kit.canonical import sha256_file
 from registry.manifest import Manifest
 from serving.engine.file_lock import lock_if_free, locked
 from serving.engine.metrics import EngineMetrics
-from serving.errors import AdapterDamaged, CacheBusy, CacheFull
+from serving.engine.single_flight import SingleFlight
+from serving.errors import AdapterDamaged, CacheFull
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _SPARE_BYTES = 16 << 20
@@ -37,10 +38,12 @@ class Installer:
         self._metrics = metrics
         self._lock_seconds = lock_seconds
         self._verified: set[str] = set()
+        self._flights: SingleFlight[str, Path] = SingleFlight()
 
     def open(self) -> None:
         """Create the cache (readable by this user only) and remove what dead processes left half-written."""
-        self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._staging.mkdir(mode=0o700, exist_ok=True)
         for leftover in sorted(self._staging.iterdir()):
             version_id = leftover.name.removesuffix(".lock")
             with lock_if_free(self._lock_path(version_id)) as free:
@@ -50,6 +53,7 @@ class Installer:
     async def install(self, manifest: Manifest, download: Download) -> Path:
         """Return the directory of the manifest's verified files, downloading them when they are not here.
 
+        Everybody who asks for a version at the same time shares one installation, which goes on when they go away.
         Files that an earlier process installed are digested again at this process's first use of them,
         and downloaded anew when they have changed.
 
@@ -58,11 +62,12 @@ class Installer:
             CacheFull: when the disk has no room.
             CacheBusy: when another process holds the version's lock for too long.
         """
+        return await self._flights.run(manifest.version_id, lambda: self._install(manifest, download))
+
+    async def _install(self, manifest: Manifest, download: Download) -> Path:
         try:
             async with locked(self._lock_path(manifest.version_id), timeout_seconds=self._lock_seconds):
                 return await self._install_locked(manifest, download)
-        except TimeoutError as exc:
-            raise CacheBusy from exc
         except OSError as exc:
             if exc.errno in _NO_ROOM:
                 raise CacheFull from exc
