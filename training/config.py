@@ -135,9 +135,7 @@ class ResolvedConfig(BaseModel):
             raise ConfigInvalid(f"{CONFIG_FILE} is damaged: {exc}", field=CONFIG_FILE) from exc
 
 
-def resolve(
-    request: TrainingRequest | None = None, *, arguments: Mapping[str, Any] | None = None
-) -> ResolvedConfig:
+def resolve(request: TrainingRequest | None = None, *, arguments: Mapping[str, Any] | None = None) -> ResolvedConfig:
     """Return the complete configuration: defaults, over them the file's values, over them the arguments.
 
     `arguments` names a training value as ``rank`` and a dataset value as ``dataset.max_examples``; those that are

@@ -40,9 +40,7 @@ def load_dense(directory: Path, *, device: str) -> Any:
 
 def load_quantised(directory: Path, *, device: str) -> Any:
     """Return the base in NF4, frozen; embeddings and norms stay in the compute dtype."""
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype(device)
-    )
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype(device))
     return _load(directory, device=device, quantization_config=nf4)
 
 

@@ -73,13 +73,16 @@ class _PlannedTrainer(SFTTrainer):  # type: ignore[misc]
         dataset = self._remove_unused_columns(self.train_dataset, description="training")
         return DataLoader(dataset, batch_sampler=_Planned(self.plan), collate_fn=self.data_collator)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         losses, _ = label_losses(model.get_base_model(), inputs)
         loss = losses.mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise LossNotFinite(
-                f"the loss was {value} at step {len(self.step_losses) + 1}: lower the learning rate", field="learning_rate"
+                f"the loss was {value} at step {len(self.step_losses) + 1}: lower the learning rate",
+                field="learning_rate",
             )
         self.step_losses.append(value)
         return loss

@@ -179,7 +179,10 @@ class Trainer:
     ) -> list[float]:
         """Put an adapter on the base, train it, write its canonical files, take it off."""
         adapter_directory.mkdir()
-        with tempfile.TemporaryDirectory(prefix="lorry-train-") as name, fresh_adapter(self._base, config.training) as m:
+        with (
+            tempfile.TemporaryDirectory(prefix="lorry-train-") as name,
+            fresh_adapter(self._base, config.training) as m,
+        ):
             scratch = Path(name)
             losses = run_sft(
                 m, self.tokenizer, tokenised, plan=plan, config=config.training, scratch=scratch, on_step=on_progress

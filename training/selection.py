@@ -1,0 +1,86 @@
+"""Which of the written examples a dataset keeps: no duplicates, no leaks, balanced by kind, in a seeded order."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+
+from training.config import DatasetConfig
+from training.examples import Example, Kind
+
+_LEAK_WORDS = 4
+
+
+def choose_held_out(replies: Sequence[Example], *, config: DatasetConfig) -> list[Example]:
+    """Return at most `max_held_out` distinct replies, chosen by the seed, in their own order.
+
+    Replies of a word or two say little about anybody and are taken only when there are no others.
+    """
+    distinct = _distinct(replies)
+    telling = [example for example in distinct if len(example.completion.split()) >= _LEAK_WORDS]
+    brief = [example for example in distinct if len(example.completion.split()) < _LEAK_WORDS]
+    chosen = _sample(telling, config.max_held_out, config.seed)
+    if len(chosen) < config.min_held_out:
+        chosen += _sample(brief, config.min_held_out - len(chosen), config.seed)
+    return [example for example in distinct if example in set(chosen)]
+
+
+def choose_training(
+    examples: Sequence[Example], held_out: Sequence[Example], *, config: DatasetConfig
+) -> list[Example]:
+    """Return at most `max_examples` distinct examples, none of whose answers is held out.
+
+    Statements and negatives come first, up to their shares; replies fill up; what room is left goes to further
+    statements.
+    """
+    leaked = {_text(example) for example in held_out}
+    pool = [
+        example
+        for example in _distinct(examples)
+        if example.kind == "negative" or len(_text(example).split()) < _LEAK_WORDS or _text(example) not in leaked
+    ]
+    by_kind = {
+        kind: [example for example in pool if example.kind == kind] for kind in ("statement", "negative", "reply")
+    }
+    room = config.max_examples
+    negatives = _sample(by_kind["negative"], round(config.negative_share * room), config.seed)
+    statements = _spread(by_kind["statement"], round(config.statement_share * room), config.seed)
+    replies = _sample(by_kind["reply"], room - len(negatives) - len(statements), config.seed)
+    spare = room - len(negatives) - len(statements) - len(replies)
+    taken = set(statements)
+    more = _spread([example for example in by_kind["statement"] if example not in taken], max(0, spare), config.seed)
+    chosen = statements + negatives + replies + more
+    random.Random(f"order:{config.seed}").shuffle(chosen)
+    return chosen[:room]
+
+
+def _spread(statements: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """Choose statements so that every sentence is asked for once before any is asked for twice."""
+    rng = random.Random(f"statements:{seed}")
+    rounds: dict[int, list[Example]] = {}
+    times: dict[str, int] = {}
+    for example in statements:
+        key = f"{example.transcript_id}:{example.turn_index}:{_text(example)}"
+        times[key] = times.get(key, 0) + 1
+        rounds.setdefault(times[key], []).append(example)
+    chosen: list[Example] = []
+    for number in sorted(rounds):
+        rng.shuffle(rounds[number])
+        chosen += rounds[number]
+    return chosen[: max(0, count)]
+
+
+def _sample(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    kind: Kind | None = examples[0].kind if examples else None
+    count = max(0, min(count, len(examples)))
+    return random.Random(f"{kind}:{seed}").sample(list(examples), count)
+
+
+def _distinct(examples: Iterable[Example]) -> list[Example]:
+    """The first of each (prompt, completion), in order."""
+    return list({(example.prompt, example.completion): example for example in reversed(list(examples))}.values())[::-1]
+
+
+def _text(example: Example) -> str:
+    return " ".join(re.findall(r"\w+", example.completion.lower()))
