@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -19,7 +19,7 @@ from kit.canonical import canonical_json, sha256_bytes, sha256_file, sha256_json
 from kit.names import Name, check_name
 from registry.errors import BaseModelUnreadable, InvalidReference
 
-FORMAT = "lorry.adapter/1"
+FORMAT: Final = "lorry.adapter/1"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 ADAPTER_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE})
@@ -73,7 +73,15 @@ class BaseIdentity(_Frozen):
 
     def matches(self, other: BaseIdentity) -> bool:
         """Say whether both describe the same base, whatever it is called."""
-        return self.model_dump(exclude={"id", "revision"}) == other.model_dump(exclude={"id", "revision"})
+        return not self.differences(other)
+
+    def differences(self, other: BaseIdentity) -> list[str]:
+        """Return the names of the digests in which the two differ."""
+        return [name for name in self.digests() if getattr(self, name) != getattr(other, name)]
+
+    def digests(self) -> dict[str, str]:
+        """Return what identifies the base: every digest, without names."""
+        return self.model_dump(exclude={"id", "revision"})
 
     @classmethod
     def of_directory(cls, directory: Path, *, id: str, revision: str | None = None) -> Self:
@@ -148,7 +156,7 @@ class Draft(_Frozen):
     def content_digest(self) -> str:
         """SHA-256 over base digests and the sorted (path, size, digest) of every file."""
         files = sorted((f.path, f.size_bytes, f.sha256) for f in self.files)
-        return sha256_json({"base": self.base.model_dump(exclude={"id", "revision"}), "files": files})
+        return sha256_json({"base": self.base.digests(), "files": files})
 
 
 class Manifest(Draft):

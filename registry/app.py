@@ -1,0 +1,58 @@
+"""The registry as a service: wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+
+from kit.database import Database
+from kit.problems import install_problem_handlers
+from kit.storage import ObjectStorage
+from registry.body_limit import BodyLimit
+from registry.endpoints import refusals, router
+from registry.publisher import Publisher
+from registry.service import RegistryService
+from registry.settings import RegistrySettings
+from registry.validation import Limits
+
+
+def create_app(settings: RegistrySettings) -> FastAPI:
+    """Return the service; it connects when it starts and lets go when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(settings)
+        storage = await asyncio.to_thread(ObjectStorage, settings)  # boto3 reads its service description from disk
+        limits = Limits(max_adapter_bytes=settings.registry_max_adapter_bytes, max_rank=settings.registry_max_rank)
+        app.state.database, app.state.storage = database, storage
+        app.state.publisher = Publisher(
+            database, storage, limits=limits, upload_seconds=settings.registry_upload_seconds
+        )
+        app.state.service = RegistryService(database, storage, download_seconds=settings.registry_download_seconds)
+        try:
+            yield
+        finally:
+            await database.close()
+
+    app = FastAPI(title="Lorry registry", description="Which adapters exist.", version="1", lifespan=lifespan)
+    app.state.settings = settings
+    app.add_middleware(BodyLimit, max_bytes=settings.registry_max_request_bytes)
+    install_problem_handlers(app)
+    app.include_router(router)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Say that the process runs; asks nothing of anybody."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: refusals()[503]})
+    async def readyz(request: Request) -> dict[str, str]:
+        """Say that the database and the object store answer."""
+        await request.app.state.database.check()
+        await request.app.state.storage.check()
+        return {"status": "ready"}
+
+    return app

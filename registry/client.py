@@ -1,0 +1,307 @@
+"""The registry from outside: what trainers, engines and gateways use.
+
+Needs httpx and nothing of the service's: no database driver, no S3 library, no credentials but
+the bearer token. Refusals arrive as the same exceptions that the registry raised. Every call can
+be repeated, so each is, a few times, while the registry does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from kit.errors import InvalidName, LorryError, problem_code
+from kit.names import check_name
+from registry.draft import draft_from_directory
+from registry.errors import (
+    AdapterNotFound,
+    AliasNotFound,
+    InvalidReference,
+    NotServable,
+    RegistryError,
+    RegistryUnavailable,
+)
+from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner
+from registry.peft_config import canonical_config
+from registry.schemas import AdapterPage, Alias, AliasMove, Publication, Resolution, VersionSummary
+from registry.transfer import check_content, install, put_file, readable, verify_directory
+
+__all__ = ["RegistryClient", "canonical_config", "draft_from_directory", "verify_directory"]
+
+Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
+_ATTEMPTS = 4
+_PROBLEM = "urn:lorry:problem:"
+
+
+class RegistryClient:
+    """One connection pool to one registry; use it as an async context manager."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        token: str,
+        actor: str = "registry-client",
+        timeout_seconds: float = 30.0,
+        complete_timeout_seconds: float = 600.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Args:
+        url: where the registry listens, without ``/v1``.
+        token: its bearer token; it is never sent to the object store.
+        actor: the program's name in the audit trail.
+        timeout_seconds: how long one attempt of a call may take.
+        complete_timeout_seconds: the same for `complete`, which reads every byte twice.
+        transport: how to reach the registry instead of by TCP.
+        """
+        headers = {"authorization": f"Bearer {token}", "x-lorry-actor": check_name(actor, field="actor")}
+        self._api = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_seconds, transport=transport)
+        self._files = httpx.AsyncClient(timeout=timeout_seconds)
+        self._complete_timeout_seconds = complete_timeout_seconds
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._api.aclose()
+        await self._files.aclose()
+
+    async def register_base(self, identity: BaseIdentity) -> BaseIdentity:
+        """Make a base model known; the same one again is no error.
+
+        Raises:
+            BaseModelMismatch: when its id is taken by a base with other digests.
+        """
+        return await self._call(BaseIdentity, "POST", "/v1/bases", body=identity)
+
+    async def list_bases(self) -> list[BaseIdentity]:
+        """Return every registered base model, by id."""
+        return await self._call(list[BaseIdentity], "GET", "/v1/bases")
+
+    async def publish(self, directory: Path, *, draft: Draft, on_progress: Progress | None = None) -> Manifest:
+        """Publish a directory; the same content again returns the version it already is.
+
+        Args:
+            directory: what `draft_from_directory` made `draft` from.
+            draft: what is declared.
+            on_progress: told (bytes sent, bytes in all) as the upload goes.
+
+        Raises:
+            VersionConflict, BaseModelNotFound, BaseModelMismatch: when the registry refuses the draft.
+            ArtifactError: when files and draft do not agree, or are no servable adapter.
+            NotServable: when this content was published before and retired, suspended or erased since.
+        """
+        publication = await self.begin(draft)
+        if publication.state == "ready":
+            return publication.manifest
+        if not publication.uploads:
+            raise NotServable(f"this content is version {publication.version_id}, which is {publication.state}")
+        await self.upload(publication, directory, on_progress=on_progress)
+        return await self.complete(publication.version_id)
+
+    async def begin(self, draft: Draft) -> Publication:
+        """Claim a version for a draft, or find the one that has its content.
+
+        Raises:
+            AdapterInvalid, VersionConflict, BaseModelNotFound, BaseModelMismatch: when the registry refuses.
+        """
+        return await self._call(Publication, "POST", "/v1/versions", body=draft)
+
+    async def upload(self, publication: Publication, directory: Path, *, on_progress: Progress | None = None) -> None:
+        """Send every file that the publication asks for; safe to repeat.
+
+        Raises:
+            AdapterInvalid, DigestMismatch: when the directory is not what was declared.
+            RegistryUnavailable: when the object store does not answer.
+        """
+        files = [file for file in publication.manifest.files if file.path in publication.uploads]
+        total_bytes = sum(file.size_bytes for file in files)
+        done_bytes = 0
+        for file in files:
+            content = await asyncio.to_thread(readable, directory, file.path)
+            await asyncio.to_thread(check_content, content, declared=file)
+
+            def sent(sent_bytes: int, before: int = done_bytes) -> None:
+                if on_progress is not None:
+                    on_progress(before + sent_bytes, total_bytes)
+
+            url = publication.uploads[file.path]
+            await _patiently(lambda: put_file(self._files, url, content, declared=file, on_sent=sent))  # noqa: B023 - awaited here
+            done_bytes += file.size_bytes
+
+    async def complete(self, version_id: str) -> Manifest:
+        """Have the upload verified and made ready; completing again is no error.
+
+        Raises:
+            VersionNotFound, ArtifactMissing, DigestMismatch, AdapterInvalid, NotServable: see the registry.
+        """
+        path = f"/v1/versions/{version_id}/complete"
+        return await self._call(Manifest, "POST", path, timeout_seconds=self._complete_timeout_seconds)
+
+    async def resolve(self, ref: AdapterRef) -> Resolution:
+        """Turn a name into a manifest and short-lived URLs.
+
+        Raises:
+            AdapterNotFound, AliasNotFound, VersionNotFound, NotServable: for what cannot be served.
+        """
+        path = f"{_adapter_path(ref.owner, ref.adapter)}/resolution"
+        return await self._call(Resolution, "GET", path, params={"selector": ref.selector})
+
+    async def get_version(self, version_id: str) -> Resolution:
+        """Resolve an opaque version id.
+
+        Raises:
+            VersionNotFound, NotServable: for what cannot be served.
+        """
+        return await self._call(Resolution, "GET", f"/v1/versions/{check_name(version_id, field='version_id')}")
+
+    async def move_alias(
+        self,
+        owner: Owner,
+        adapter: str,
+        alias: str,
+        *,
+        version_id: str,
+        expected_version_id: str | None,
+        why: str = "",
+    ) -> None:
+        """Move an alias by compare-and-swap; None expects that it does not exist yet.
+
+        Raises:
+            AliasConflict: when it names something else than expected (`details["current_version_id"]`).
+            AdapterNotFound, VersionNotFound, NotServable: when the version cannot be named.
+        """
+        move = AliasMove(version_id=version_id, expected_version_id=expected_version_id, why=why)
+        await self._call(Alias, "PUT", _alias_path(owner, adapter, alias), body=move)
+
+    async def get_alias(self, owner: Owner, adapter: str, alias: str) -> str | None:
+        """Return the version id that an alias names; None when there is no such alias or adapter."""
+        try:
+            return (await self._call(Alias, "GET", _alias_path(owner, adapter, alias))).version_id
+        except (AdapterNotFound, AliasNotFound):
+            return None
+
+    async def list_adapters(
+        self, tenant: str, user: str | None = None, cursor: str | None = None, limit: int = 100
+    ) -> AdapterPage:
+        """Return one page of a tenant's (or user's) adapters; pass its `next_cursor` for the next one."""
+        given = {"user": user, "cursor": cursor, "limit": limit}
+        params = {name: value for name, value in given.items() if value is not None}
+        path = f"/v1/tenants/{check_name(tenant, field='tenant')}/adapters"
+        return await self._call(AdapterPage, "GET", path, params=params)
+
+    async def list_versions(self, owner: Owner, adapter: str) -> list[VersionSummary]:
+        """Return an adapter's versions in every state, the newest first.
+
+        Raises:
+            AdapterNotFound: when the user has no such adapter.
+        """
+        return await self._call(list[VersionSummary], "GET", f"{_adapter_path(owner, adapter)}/versions")
+
+    async def download(self, resolution: Resolution, directory: Path) -> None:
+        """Put a version's files into `directory`, which appears whole and verified or not at all.
+
+        A directory that already holds exactly this version is left alone.
+
+        Raises:
+            DigestMismatch: when other bytes arrive, or the directory holds something else.
+            ArtifactMissing: when the files are gone or the URLs have expired.
+            RegistryUnavailable: when the object store does not answer.
+        """
+        await _patiently(lambda: install(self._files, resolution, directory))
+
+    async def _call(
+        self,
+        answer: type[_T],
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        params: dict[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> _T:
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else httpx.Timeout(timeout_seconds)
+        request = self._api.build_request(
+            method,
+            path,
+            content=None if body is None else body.model_dump_json(),
+            headers={} if body is None else {"content-type": "application/json"},
+            params=params,
+            timeout=timeout,
+        )
+        content = await _patiently(lambda: self._send(request))
+        try:
+            return TypeAdapter(answer).validate_json(content)
+        except ValidationError as exc:
+            raise RegistryError("the answer is not one of this registry's version; do the two match?") from exc
+
+    async def _send(self, request: httpx.Request) -> bytes:
+        try:
+            response = await self._api.send(request)
+        except httpx.TransportError as exc:
+            raise RegistryUnavailable(f"the registry did not answer: {type(exc).__name__}") from exc
+        if response.is_success:
+            return response.content
+        raise error_from(response)
+
+
+def error_from(response: httpx.Response) -> LorryError:
+    """Turn a problem-details answer back into the error that the registry raised."""
+    try:
+        problem = json.loads(response.content)
+        code = str(problem["type"]).removeprefix(_PROBLEM)
+        detail = str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        code, detail, problem = "", f"the registry answered {response.status_code}", {}
+    if response.status_code in {502, 503, 504}:
+        return RegistryUnavailable(detail)
+    field = problem.get("field")
+    if code == "invalid-request":
+        errors = problem.get("errors") or [{}]
+        return InvalidReference(detail, field=errors[0].get("field"))
+    known = {"type", "title", "status", "detail", "field"}
+    details = {str(name): value for name, value in problem.items() if name not in known}
+    return _ERRORS.get(code, RegistryError)(detail, field=field, **details)
+
+
+def _error_classes(root: type[LorryError]) -> Iterator[type[LorryError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _error_classes(child)
+
+
+_ERRORS = {problem_code(error): error for error in (*_error_classes(RegistryError), InvalidName)}
+
+
+async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Repeat a call, a few times and ever more slowly, while nobody answers."""
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(RegistryUnavailable),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential_jitter(initial=0.1, max=2.0),
+        reraise=True,
+    )
+    return await retrying(call)
+
+
+def _adapter_path(owner: Owner, adapter: str) -> str:
+    return f"/v1/tenants/{owner.tenant}/users/{owner.user}/adapters/{check_name(adapter, field='adapter')}"
+
+
+def _alias_path(owner: Owner, adapter: str, alias: str) -> str:
+    return f"{_adapter_path(owner, adapter)}/aliases/{check_name(alias, field='alias')}"

@@ -1,0 +1,89 @@
+"""From a directory that PEFT saved to a draft that can be published.
+
+The same checks as the registry's, so that a mistake is named before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kit.canonical import sha256_bytes, sha256_file
+from registry.errors import AdapterInvalid
+from registry.manifest import (
+    CONFIG_FILE,
+    DEFAULT_ADAPTER,
+    WEIGHTS_FILE,
+    BaseIdentity,
+    Draft,
+    Lineage,
+    ManifestFile,
+    Owner,
+)
+from registry.peft_config import canonical_config, parse_config
+from registry.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
+from registry.validation import Limits, check_file_names, validate_adapter
+
+# The registry's own limits may be lower; these are the most that any engine can hold.
+_LIMITS = Limits(max_adapter_bytes=5 << 30, max_rank=512)
+
+
+def draft_from_directory(
+    directory: Path,
+    *,
+    owner: Owner,
+    base: BaseIdentity,
+    adapter: str = DEFAULT_ADAPTER,
+    version: int | None = None,
+    lineage: Lineage | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> Draft:
+    """Describe an adapter directory; reads and digests every byte, changes none.
+
+    The configuration is digested in its canonical form, which is also what `RegistryClient.upload` sends.
+
+    Raises:
+        AdapterInvalid: naming the file that is missing or extra, or the field or tensor that is refused.
+    """
+    config = read_config(directory)
+    weights = directory / WEIGHTS_FILE
+    with weights.open("rb") as file:
+        start = file.read(LENGTH_BYTES + MAX_HEADER_BYTES)
+    draft = Draft(
+        owner=owner,
+        adapter=adapter,
+        version=version,
+        base=base,
+        lora=parse_config(config, max_rank=_LIMITS.max_rank).shape,
+        files=(
+            ManifestFile(path=CONFIG_FILE, size_bytes=len(config), sha256=sha256_bytes(config)),
+            ManifestFile(path=WEIGHTS_FILE, size_bytes=_size(weights), sha256=sha256_file(weights)),
+        ),
+        lineage=lineage or Lineage(),
+        evaluation=dict(evaluation or {}),
+    )
+    validate_adapter(config, start, weights_size_bytes=_size(weights), draft=draft, limits=_LIMITS)
+    return draft
+
+
+def read_config(directory: Path) -> bytes:
+    """Return the canonical configuration of a directory that holds exactly an adapter's files.
+
+    Raises:
+        AdapterInvalid: when it holds something else.
+    """
+    if not directory.is_dir():
+        raise AdapterInvalid(f"{directory} is not a directory", field=str(directory))
+    check_file_names(path.name for path in directory.iterdir())
+    for path in (directory / CONFIG_FILE, directory / WEIGHTS_FILE):
+        if not path.is_file():
+            raise AdapterInvalid(f"{path.name} is not a file", field=path.name)
+    return canonical_config((directory / CONFIG_FILE).read_bytes())
+
+
+def _size(path: Path) -> int:
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise AdapterInvalid(f"{path.name} is empty", field=path.name)
+    return size_bytes
