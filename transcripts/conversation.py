@@ -33,18 +33,30 @@ class Conversation:
     title: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Place:
     """A value inside a file: what errors about it name. ``place / "messages" / 3`` goes down."""
 
-    source: str
-    line: int
-    path: str = ""
+    # One is made for every field of every message, so it is kept light: no dataclass, and the path is
+    # put together only for an error.
+    __slots__ = ("_above", "_step", "line", "source")
+
+    def __init__(self, source: str, line: int, step: str | int = "", above: Place | None = None) -> None:
+        self.source = source
+        self.line = line
+        self._step = step
+        self._above = above
 
     def __truediv__(self, step: str | int) -> Place:
         """Return the place of a member or element of this value."""
-        suffix = f"[{step}]" if isinstance(step, int) else f".{step}" if self.path else step
-        return Place(source=self.source, line=self.line, path=self.path + suffix)
+        return Place(self.source, self.line, step, self)
+
+    @property
+    def path(self) -> str:
+        """The steps from the record to the value: ``messages[3].role``; empty for the record itself."""
+        above = self._above.path if self._above else ""
+        if isinstance(self._step, int):
+            return f"{above}[{self._step}]"
+        return f"{above}.{self._step}" if above else self._step
 
     def refuse(self, reason: str) -> TranscriptUnreadable:
         """Return the error that says why this value cannot be taken."""

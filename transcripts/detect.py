@@ -6,7 +6,7 @@ from typing import Any
 
 from transcripts.errors import UnknownFormat
 from transcripts.formats import FORMATS
-from transcripts.formats.plain_text import SEPARATOR, SPEAKER_PREFIX
+from transcripts.formats.plain_text import SEPARATOR, speaker_prefix
 from transcripts.json_reader import JsonReader
 from transcripts.source import Source
 
@@ -56,5 +56,5 @@ def _is_bursts(value: Any) -> bool:
 def _starts_with_speaker(text: str) -> bool:
     for line in text.splitlines():
         if line.strip() and not SEPARATOR.fullmatch(line.rstrip()):
-            return SPEAKER_PREFIX.fullmatch(line.rstrip()) is not None
+            return speaker_prefix(line.rstrip()) is not None
     return False

@@ -52,7 +52,7 @@ class Chitchat:
         """Yield one conversation for each member of the object."""
         reader = JsonReader(source)
         for record in reader.items():
-            place = Place(source=source.name, line=record.line, path=record.key)
+            place = Place(source.name, record.line, record.key)
             value = require_dict(record.value, place)
             bursts = require_list(value.get("messages"), place / "messages")
             yield Conversation(

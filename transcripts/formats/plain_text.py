@@ -1,7 +1,8 @@
 """Plain text with speaker prefixes: ``Name: what they said``.
 
-A line that starts at the margin with one to four words, a colon and white space (or nothing more)
-begins a turn; every other line, and every indented one, continues the turn before it. Blank lines
+A line that starts at the margin with a name, a colon and white space (or nothing more) begins a turn;
+every other line, and every indented one, continues the turn before it. A name is one word, or up to
+four of which the first and the last do not begin in lower case ("Maria del Carmen", not "and she said"). Blank lines
 inside a turn are kept, around it dropped. A line of three or more ``-`` or ``=`` alone begins a
 new conversation. The importer is told which name is the user's.
 """
@@ -15,9 +16,19 @@ from transcripts.conversation import Conversation, Message
 from transcripts.errors import TranscriptUnreadable
 from transcripts.source import Line, Source
 
-# Names are kept to four words so that most sentences with a colon in a continued line stay text.
-SPEAKER_PREFIX = re.compile(r"(?P<name>[^\s:]{1,40}(?: [^\s:]{1,40}){0,3}):(?:[ \t]+(?P<text>.*))?")
+_PREFIX = re.compile(r"(?P<name>[^\s:]{1,40}(?: [^\s:]{1,40}){0,3}):(?:[ \t]+(?P<text>.*))?")
 SEPARATOR = re.compile(r"-{3,}|={3,}")
+
+
+def speaker_prefix(line: str) -> tuple[str, str] | None:
+    """Return the speaker and the rest of a line that begins a turn; None for any other line."""
+    found = _PREFIX.fullmatch(line)
+    if found is None:
+        return None
+    words = found["name"].split(" ")
+    if len(words) > 1 and (words[0][0].islower() or words[-1][0].islower()):
+        return None
+    return found["name"], found["text"] or ""
 
 
 class PlainText:
@@ -35,8 +46,8 @@ class PlainText:
             if SEPARATOR.fullmatch(text):
                 yield from open_conversation.close()
                 open_conversation = _Open(source)
-            elif found := SPEAKER_PREFIX.fullmatch(text):
-                open_conversation.begin_turn(line, found["name"], found["text"] or "")
+            elif prefix := speaker_prefix(text):
+                open_conversation.begin_turn(line, *prefix)
             elif text or open_conversation.started:
                 open_conversation.continue_turn(line, text)
         yield from open_conversation.close()

@@ -40,7 +40,7 @@ class ShareGPT:
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield one conversation for each record."""
         for record in JsonReader(source).records():
-            place = Place(source=source.name, line=record.line)
+            place = Place(source.name, record.line)
             value = require_dict(record.value, place)
             messages = require_list(value.get("conversations"), place / "conversations")
             yield Conversation(
