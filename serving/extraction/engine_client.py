@@ -1,0 +1,225 @@
+"""The engine, as the gateway and extraction call it: OpenAI's chat protocol, one adapter version a request.
+
+Every failure is one of `EngineCallError`'s branch. Version ids are opaque and stay inside: a message that
+the engine returns is passed on with the id left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
+
+_CHAT = "/v1/chat/completions"
+# What the caller of the engine did wrong, or must wait for; everything else is the engine's trouble.
+_RELAYED = frozenset({400, 404, 409, 413, 422, 429})
+_VERSION_ID = re.compile(r"\bv[0-9a-f]{32}\b")
+
+
+class EngineClient:
+    """One engine, or a load balancer before several; an async context manager."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        token: str,
+        timeout_seconds: float = 300.0,
+        max_connections: int = 512,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Prepare a client.
+
+        Args:
+            url: base URL of the engine.
+            token: the engine's internal bearer token.
+            timeout_seconds: longest silence of the engine, before and within an answer.
+            max_connections: requests in flight at once.
+            transport: how to connect, for tests; None = the network, proxies of the environment ignored.
+        """
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
+            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=64),
+            transport=transport,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def chat(self, payload: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the engine's answer to one chat completion that is not streamed.
+
+        Raises:
+            EngineRefused: with the engine's own status, when it says no.
+            EngineTimeout: when it is silent for too long.
+            EngineUnavailable: when it cannot be reached, breaks off, or fails.
+            EngineAnswerUnusable: when its answer has no choices.
+        """
+        try:
+            response = await self._http.post(_CHAT, json=dict(payload), headers=headers)
+        except httpx.HTTPError as exc:
+            raise _translated(exc) from exc
+        _raise_for_status(response)
+        return _choices_checked(response)
+
+    @asynccontextmanager
+    async def stream(
+        self, payload: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """Open a streamed chat completion and yield its lines; leaving the block closes the engine's connection.
+
+        Raises:
+            EngineCallError: as `chat` does, when the engine does not begin to answer. What breaks off later
+                rises from the lines.
+        """
+        try:
+            async with self._http.stream("POST", _CHAT, json=dict(payload), headers=headers) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    _raise_for_status(response)
+                yield _lines(response)
+        except httpx.HTTPError as exc:
+            raise _translated(exc) from exc
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        version_id: str,
+        schema: Mapping[str, Any],
+        samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[str]:
+        """Ask one question of one adapter, `samples` times; return the raw texts, which `schema` shaped.
+
+        A text that reached `max_tokens` is cut, and so may be no JSON: `parse_answers` reads it all the same.
+        """
+        answer = await self.chat(
+            {
+                "model": version_id,
+                "messages": [{"role": "user", "content": question}],
+                "n": samples,
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "seed": seed,
+                "response_format": {"type": "json_schema", "json_schema": {"name": "answers", "schema": schema}},
+            }
+        )
+        return [_content(choice) for choice in answer["choices"]]
+
+    async def is_healthy(self) -> bool:
+        """Say whether the engine answers its health check."""
+        try:
+            response = await self._http.get("/health", timeout=5.0)
+        except httpx.HTTPError:
+            return False
+        return response.status_code == 200
+
+
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?')
+
+
+def parse_answers(text: str) -> list[str]:
+    """Return the strings of ``{"answers": [...]}``, also when the text was cut.
+
+    Of a string that was cut, the last word is left out, since it may be half a word. Anything else than an
+    object with an array gives no answers.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return _parse_cut(text)
+    answers = value.get("answers") if isinstance(value, dict) else None
+    found = answers if isinstance(answers, list) else []
+    return [stripped for answer in found if isinstance(answer, str) and (stripped := answer.strip())]
+
+
+def _parse_cut(text: str) -> list[str]:
+    head, bracket, body = text.partition("[")
+    if not bracket or '"answers"' not in head:
+        return []
+    found = []
+    for match in _STRING.finditer(body):
+        is_whole = match[0].endswith('"') and len(match[0]) > 1
+        content = match[1] if is_whole else match[1].rpartition(" ")[0]
+        if (answer := _unescaped(content)) is not None:
+            found.append(answer)
+    return found
+
+
+def _unescaped(content: str) -> str | None:
+    try:
+        return str(json.loads(f'"{content}"', strict=False)).strip() or None
+    except ValueError:
+        return None
+
+
+def _content(choice: Any) -> str:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
+
+
+def _choices_checked(response: httpx.Response) -> dict[str, Any]:
+    try:
+        value = response.json()
+    except ValueError as exc:
+        raise EngineAnswerUnusable("the engine's answer is not JSON") from exc
+    if not isinstance(value, dict) or not isinstance(value.get("choices"), list):
+        raise EngineAnswerUnusable("the engine's answer has no choices", field="choices")
+    return value
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    try:
+        async for line in response.aiter_lines():
+            yield line
+    except httpx.HTTPError as exc:
+        raise _translated(exc) from exc
+
+
+def _translated(error: httpx.HTTPError) -> EngineCallError:
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return EngineTimeout()
+    return EngineUnavailable(f"the engine did not answer: {type(error).__name__}")
+
+
+def _raise_for_status(response: httpx.Response) -> None:
+    status = response.status_code
+    if status < 400:
+        return
+    if status not in _RELAYED:
+        raise EngineUnavailable(f"the engine answered {status}")
+    refusal = EngineRefused(f"the engine refused the request: {_reason(response)}", engine_status=status)
+    refusal.status_code = status
+    raise refusal
+
+
+def _reason(response: httpx.Response) -> str:
+    """Read the reason from OpenAI's error shape or from problem details."""
+    try:
+        value = response.json()
+    except ValueError:
+        value = {}
+    error = value.get("error", value) if isinstance(value, dict) else {}
+    reason = (error.get("message") or error.get("detail")) if isinstance(error, dict) else error
+    text = str(reason or f"status {response.status_code}")
+    return _VERSION_ID.sub("the adapter", text)[:500]
