@@ -34,7 +34,7 @@ from registry.peft_config import canonical_config
 from registry.schemas import AdapterPage, Alias, AliasMove, Publication, Resolution, VersionSummary
 from registry.transfer import check_content, install, put_file, readable, verify_directory
 
-__all__ = ["RegistryClient", "canonical_config", "draft_from_directory", "verify_directory"]
+__all__ = ["RegistryClient", "Resolution", "canonical_config", "draft_from_directory", "verify_directory"]
 
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
@@ -55,13 +55,15 @@ class RegistryClient:
         complete_timeout_seconds: float = 600.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Args:
-        url: where the registry listens, without ``/v1``.
-        token: its bearer token; it is never sent to the object store.
-        actor: the program's name in the audit trail.
-        timeout_seconds: how long one attempt of a call may take.
-        complete_timeout_seconds: the same for `complete`, which reads every byte twice.
-        transport: how to reach the registry instead of by TCP.
+        """Connect to nothing yet.
+
+        Args:
+            url: where the registry listens, without ``/v1``.
+            token: its bearer token; it is never sent to the object store.
+            actor: the program's name in the audit trail.
+            timeout_seconds: how long one attempt of a call may take.
+            complete_timeout_seconds: the same for `complete`, which reads every byte twice.
+            transport: how to reach the registry instead of by TCP.
         """
         headers = {"authorization": f"Bearer {token}", "x-lorry-actor": check_name(actor, field="actor")}
         self._api = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_seconds, transport=transport)
@@ -186,7 +188,11 @@ class RegistryClient:
             AliasConflict: when it names something else than expected (`details["current_version_id"]`).
             AdapterNotFound, VersionNotFound, NotServable: when the version cannot be named.
         """
-        move = AliasMove(version_id=version_id, expected_version_id=expected_version_id, why=why)
+        try:
+            move = AliasMove(version_id=version_id, expected_version_id=expected_version_id, why=why)
+        except ValidationError as exc:
+            first = exc.errors()[0]
+            raise InvalidReference(first["msg"], field=str(first["loc"][0])) from exc
         await self._call(Alias, "PUT", _alias_path(owner, adapter, alias), body=move)
 
     async def get_alias(self, owner: Owner, adapter: str, alias: str) -> str | None:
@@ -263,7 +269,7 @@ class RegistryClient:
 def error_from(response: httpx.Response) -> LorryError:
     """Turn a problem-details answer back into the error that the registry raised."""
     try:
-        problem = json.loads(response.content)
+        problem: dict[str, Any] = json.loads(response.content)
         code = str(problem["type"]).removeprefix(_PROBLEM)
         detail = str(problem["detail"])
     except (ValueError, KeyError, TypeError):
@@ -274,9 +280,10 @@ def error_from(response: httpx.Response) -> LorryError:
     if code == "invalid-request":
         errors = problem.get("errors") or [{}]
         return InvalidReference(detail, field=errors[0].get("field"))
-    known = {"type", "title", "status", "detail", "field"}
+    known = {"type", "title", "status", "detail", "field", "message"}
     details = {str(name): value for name, value in problem.items() if name not in known}
-    return _ERRORS.get(code, RegistryError)(detail, field=field, **details)
+    error = _ERRORS.get(code, RegistryError)
+    return error(detail, field=field, **details)
 
 
 def _error_classes(root: type[LorryError]) -> Iterator[type[LorryError]]:
@@ -285,7 +292,9 @@ def _error_classes(root: type[LorryError]) -> Iterator[type[LorryError]]:
         yield from _error_classes(child)
 
 
-_ERRORS = {problem_code(error): error for error in (*_error_classes(RegistryError), InvalidName)}
+_ERRORS: dict[str, type[LorryError]] = {
+    problem_code(error): error for error in (*_error_classes(RegistryError), InvalidName)
+}
 
 
 async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
@@ -293,10 +302,14 @@ async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RegistryUnavailable),
         stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_exponential_jitter(initial=0.1, max=2.0),
+        wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
         reraise=True,
     )
-    return await retrying(call)
+
+    async def attempt() -> _T:  # tenacity does not await what a plain callable returns
+        return await call()
+
+    return await retrying(attempt)
 
 
 def _adapter_path(owner: Owner, adapter: str) -> str:
