@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
 from kit.database import Database
 from kit.settings import DatabaseSettings, StorageSettings
 from kit.storage import ObjectStorage
+from lorry.home import Home
 from lorry.local.part import start_part
+from lorry.local.plan import Plan
 from lorry.local.postgres import create_database, database_url, drop_database, prepare_postgres_async
 from lorry.local.seaweed import ACCESS_KEY_ID, SeaweedPorts, prepare_seaweed
+from lorry.local.stack import Stack, own_stack
 from lorry.schema import migrate
+from lorry.settings import LorrySettings
+from registry.client import RegistryClient
+from registry.manifest import BaseIdentity
+from training.base_models import DEFAULT_BASE, prepare_base
 
 _TEMPLATE = "lorry_template"
 
@@ -93,10 +102,10 @@ def storage(storage_settings: StorageSettings) -> ObjectStorage:
     return ObjectStorage(storage_settings)
 
 
-def free_port_block() -> int:
-    """Return the first of four consecutive free ports whose twins 10,000 above are free as well."""
-    for base in range(23_400, 31_000, 20):
-        if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(4)):
+def free_port_block(count: int = 4, *, start: int = 23_400) -> int:
+    """Return the first of `count` consecutive free ports whose twins 10,000 above are free as well."""
+    for base in range(start, 31_000, max(20, count)):
+        if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(count)):
             return base
     raise RuntimeError("no free block of ports on this machine")
 
@@ -108,3 +117,37 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@pytest.fixture(scope="session")
+def base_directory() -> Path:
+    """The base model, prepared once on this machine."""
+    return prepare_base(DEFAULT_BASE, Path(tempfile.gettempdir()) / "lorry-base" / DEFAULT_BASE)
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory, base_directory: Path) -> AsyncIterator[Stack]:
+    """Every part of one machine, from a home of this run's own; a test starts what it needs with `ensure`."""
+    home = Home.open(tmp_path_factory.mktemp("home"))
+    settings = LorrySettings(home=home.path, port_base=free_port_block(21, start=22_000), threads=1)
+    plan = Plan(settings=settings, home=home)
+    async with own_stack(plan, base_directory=lambda: base_directory, on_state=lambda *_: None) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+async def registry_client(stack: Stack, base_directory: Path) -> AsyncIterator[RegistryClient]:
+    """A client of the run's registry, which knows the base model."""
+    await stack.ensure("registry")
+    async with RegistryClient(url=stack.plan.registry_url, token=stack.plan.registry_token) as client:
+        await client.register_base(BaseIdentity.of_directory(base_directory, id=DEFAULT_BASE))
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def engine(stack: Stack, registry_client: RegistryClient) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the one real engine of this run, with its token."""
+    await stack.ensure("engine")
+    headers = {"authorization": f"Bearer {stack.plan.engine_token}"}
+    async with httpx.AsyncClient(base_url=stack.plan.engine_url, headers=headers, timeout=300) as client:
+        yield client

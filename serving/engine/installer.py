@@ -26,7 +26,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _SPARE_BYTES = 16 << 20
 
 Download = Callable[[Path], Awaitable[None]]
-"""Puts a version's files into the given directory, which exists or may be created."""
+"""Puts a version's files into a directory, which does not exist yet; may use its parent for work in progress."""
 
 
 class Installer:
@@ -78,9 +78,10 @@ class Installer:
         if await asyncio.to_thread(self._is_intact, target, manifest):
             return target
         self._verified.discard(manifest.version_id)
-        staged = self._staging / manifest.version_id
+        workspace = self._staging / manifest.version_id
+        staged = workspace / "files"
         try:
-            await asyncio.to_thread(self._prepare, staged, manifest)
+            await asyncio.to_thread(self._prepare, workspace, manifest)
             with self._metrics.stage("download"):
                 await download(staged)
             with self._metrics.stage("verify"):
@@ -88,7 +89,7 @@ class Installer:
             with self._metrics.stage("install"):
                 await asyncio.to_thread(_publish, staged, target)
         finally:
-            await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
         self._verified.add(manifest.version_id)
         return target
 
@@ -107,13 +108,13 @@ class Installer:
         self._verified.add(manifest.version_id)
         return True
 
-    def _prepare(self, staged: Path, manifest: Manifest) -> None:
+    def _prepare(self, workspace: Path, manifest: Manifest) -> None:
         needed = sum(file.size_bytes for file in manifest.files) + _SPARE_BYTES
         free = shutil.disk_usage(self._staging).free
         if free < needed:
             raise CacheFull(f"The engine's disk has {free} bytes free; this adapter needs {needed}.")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(mode=0o700)
+        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.mkdir(mode=0o700)
 
     def _lock_path(self, version_id: str) -> Path:
         return self._staging / f"{version_id}.lock"
@@ -143,6 +144,7 @@ def _check_sizes(directory: Path, manifest: Manifest) -> None:
 
 
 def _publish(staged: Path, target: Path) -> None:
+    staged.chmod(0o700)
     for path in staged.iterdir():
         _sync(path)
     _sync(staged)

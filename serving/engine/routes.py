@@ -15,7 +15,6 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY
-from registry.client import RegistryClient
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
@@ -24,6 +23,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from kit.problems import problem
+from registry.client import RegistryClient
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
 from serving.engine.launch import TARGET_MODULES
@@ -45,8 +45,12 @@ class LorryRoutes:
 
     def __init__(self) -> None:
         self._settings = process_settings()
-        token = self._settings.registry_token.get_secret_value()
-        self._registry = RegistryClient(url=self._settings.registry_url, token=token)
+        self._registry = RegistryClient(
+            url=self._settings.registry_url,
+            token=self._settings.registry_token.get_secret_value(),
+            actor="engine",
+            timeout_seconds=self._settings.registry_timeout_seconds,
+        )
         self._app: FastAPI | None = None
         self._engine: AsyncLLM | None = None
         self._models: OpenAIServingModels | None = None

@@ -47,6 +47,7 @@ class EngineSettings(Settings):
 
     registry_url: str = Field(pattern=r"^https?://", description="base URL of the registry")
     registry_token: SecretStr = Field(description="bearer token of the registry")
+    registry_timeout_seconds: float = Field(5.0, gt=0, description="time-out of one attempt to ask the registry")
     adapter_cache_directory: Path = Field(description="where verified adapters are installed; survives restarts")
     adapter_lock_seconds: float = Field(60.0, gt=0, description="how long to wait for another process's installation")
     refusal_ttl_seconds: float = Field(

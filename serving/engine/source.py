@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from registry.client import RegistryClient, Resolution
-
 from kit.errors import LorryError
+from registry.client import RegistryClient, Resolution
 from registry.errors import (
     ArtifactError,
     BaseModelMismatch,
@@ -44,8 +43,10 @@ class Fit:
             BaseModelMismatch: when it was made for another base model.
             AdapterUnfit: when its rank or its layers are not served here.
         """
-        if not self.base.matches(manifest.base):
-            raise BaseModelMismatch("The adapter was made for another base model than this engine serves.")
+        if different := self.base.differences(manifest.base):
+            raise BaseModelMismatch(
+                f"The adapter was made for another base model than this engine serves: {', '.join(different)} differ."
+            )
         if manifest.lora.rank > self.max_rank:
             raise AdapterUnfit(f"The adapter's rank is {manifest.lora.rank}; this engine serves up to {self.max_rank}.")
         foreign = sorted(set(manifest.lora.target_modules) - self.target_modules)

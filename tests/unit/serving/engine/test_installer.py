@@ -44,6 +44,7 @@ class Downloads:
 
     async def __call__(self, directory: Path) -> None:
         self.calls += 1
+        directory.mkdir()
         await asyncio.sleep(0)
         for name, data in self.files.items():
             (directory / name).write_bytes(data)
