@@ -1,0 +1,88 @@
+"""Small adapters, written byte by byte, so that tests of the registry need neither torch nor a base model."""
+
+from __future__ import annotations
+
+import json
+import random
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity
+
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BASE = BaseIdentity(
+    id="test/base",
+    config_sha256="1" * 64,
+    weights_sha256="2" * 64,
+    tokenizer_sha256="3" * 64,
+    chat_template_sha256="4" * 64,
+)
+
+
+def peft_config(**changes: Any) -> dict[str, Any]:
+    """The configuration that PEFT 0.21 writes, with `changes`."""
+    config: dict[str, Any] = {
+        "alora_invocation_tokens": None, "alpha_pattern": {}, "arrow_config": None, "auto_mapping": None,
+        "base_model_name_or_path": "/home/somebody/base", "bias": "none", "corda_config": None,
+        "ensure_weight_tying": False, "eva_config": None, "exclude_modules": None, "fan_in_fan_out": False,
+        "inference_mode": True, "init_lora_weights": True, "kasa_config": None, "layer_replication": None,
+        "layers_pattern": None, "layers_to_transform": None, "loftq_config": {}, "lora_alpha": 8, "lora_bias": False,
+        "lora_dropout": 0.0, "lora_ga_config": None, "megatron_config": None, "megatron_core": "megatron.core",
+        "modules_to_save": None, "monteclora_config": None, "peft_type": "LORA", "peft_version": "0.21.2",
+        "qalora_group_size": 16, "r": 4, "rank_pattern": {}, "revision": None, "target_modules": list(MODULES),
+        "target_parameters": None, "task_type": "CAUSAL_LM", "trainable_token_indices": None, "use_bdlora": None,
+        "use_dora": False, "use_qalora": False, "use_rslora": False, "velora_config": None,
+    }  # fmt: skip
+    return config | changes
+
+
+def tensor_name(layer: int, module: str, side: str) -> str:
+    block = "self_attn" if module in {"q_proj", "k_proj", "v_proj", "o_proj"} else "mlp"
+    return f"base_model.model.model.layers.{layer}.{block}.{module}.lora_{side}.weight"
+
+
+def lora_shapes(
+    *, rank: int = 4, layers: int = 2, hidden: int = 8, modules: Sequence[str] = MODULES
+) -> dict[str, tuple[int, ...]]:
+    """Tensor name → shape of a LoRA of a base with square layers."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(layers):
+        for module in modules:
+            shapes[tensor_name(layer, module, "A")] = (rank, hidden)
+            shapes[tensor_name(layer, module, "B")] = (hidden, rank)
+    return shapes
+
+
+def safetensors_bytes(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> bytes:
+    """A safetensors file of float32 tensors with small random values."""
+    rng = random.Random(seed)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    data = bytearray()
+    for name, shape in shapes.items():
+        count = 1
+        for size in shape:
+            count *= size
+        begin = len(data)
+        data += array("f", [rng.uniform(-0.1, 0.1) for _ in range(count)]).tobytes()
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, len(data)]}
+    return with_header(header, bytes(data))
+
+
+def with_header(header: Any, data: bytes) -> bytes:
+    """A safetensors file with any header, valid or not."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + data
+
+
+def write_adapter(
+    directory: Path, *, seed: int = 0, hidden: int = 8, layers: int = 2, rank: int = 4, **changes: Any
+) -> Path:
+    """Write an adapter as PEFT would; `seed` decides the weights, `changes` the configuration."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = peft_config(r=rank, **changes)
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2))
+    shapes = lora_shapes(rank=rank, layers=layers, hidden=hidden)
+    (directory / WEIGHTS_FILE).write_bytes(safetensors_bytes(shapes, seed=seed))
+    return directory
