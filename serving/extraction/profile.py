@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kit.names import Name
 from registry.manifest import VersionId
 
-SCHEMA_VERSION = "lorry.profile/1"
+SCHEMA_VERSION: Literal["lorry.profile/1"] = "lorry.profile/1"
 
 
 class _Frozen(BaseModel):

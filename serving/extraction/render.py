@@ -1,7 +1,7 @@
 """A profile for a person to read, and as files.
 
-A directory holds ``profile.json``, ``USER_PROFILE.md``, ``facts.jsonl`` and ``patterns.jsonl``, all of one extraction: it appears
-whole or not at all.
+A directory holds ``profile.json``, ``USER_PROFILE.md``, ``facts.jsonl`` and ``patterns.jsonl``, all of one
+extraction: it appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -44,12 +44,23 @@ def write_profile(profile: Profile, directory: Path) -> Path:
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         _write_files(profile, staging / "new")
-        if directory.is_dir():
-            os.rename(directory, staging / "old")
-        os.rename(staging / "new", directory)
+        _swap(staging / "new", directory, old=staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return directory
+
+
+def _swap(new: Path, directory: Path, *, old: Path) -> None:
+    """Put `new` in the place of `directory`; when that fails, `directory` is what it was."""
+    if not directory.is_dir():
+        os.rename(new, directory)
+        return
+    os.rename(directory, old)
+    try:
+        os.rename(new, directory)
+    except OSError:
+        os.rename(old, directory)
+        raise
 
 
 def fact_lines(profile: Profile) -> Iterator[str]:
@@ -90,7 +101,7 @@ def _markdown_lines(profile: Profile) -> Iterator[str]:
     yield f"# Profile of {_plain(profile.user)}"
     yield ""
     yield f"Made {profile.generated_at:%Y-%m-%d %H:%M} UTC by adapter version {adapter.version} ({adapter.version_id}),"
-    yield f"question bank {profile.bank.name} {profile.bank.version}: {asked.samples} answers to {asked.questions} questions."
+    yield f"bank {profile.bank.name} {profile.bank.version}, {asked.samples} answers to {asked.questions} questions."
     yield "Each statement stands above the person's own words that back it."
     yield f"{asked.unsupported_claims} further claims of the adapter had no such words and were left out."
     for section in profile.topics:
