@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from pydantic import SecretStr
+from safetensors.numpy import save_file
 
 from kit.database import Database
 from kit.settings import DatabaseSettings, StorageSettings
@@ -24,8 +27,9 @@ from lorry.local.seaweed import ACCESS_KEY_ID, SeaweedPorts, prepare_seaweed
 from lorry.local.stack import Stack, own_stack
 from lorry.schema import migrate
 from lorry.settings import LorrySettings
-from registry.client import RegistryClient
-from registry.manifest import BaseIdentity
+from registry.client import RegistryClient, draft_from_directory
+from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity, Manifest, Owner
+from registry.peft_config import LINEAR_LAYERS
 from training.base_models import DEFAULT_BASE, prepare_base
 
 _TEMPLATE = "lorry_template"
@@ -100,6 +104,55 @@ def storage_settings(seaweed_settings: StorageSettings) -> StorageSettings:
 def storage(storage_settings: StorageSettings) -> ObjectStorage:
     """An object store on this test's prefix."""
     return ObjectStorage(storage_settings)
+
+
+@pytest.fixture(scope="session")
+def random_adapter(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write an adapter that was never trained, yet answers unlike the base and unlike any other seed's."""
+
+    def write(seed: int, *, rank: int = 16) -> Path:
+        directory = tmp_path_factory.mktemp(f"adapter-{seed}-")
+        save_file(random_weights(base_directory, seed=seed, rank=rank), directory / WEIGHTS_FILE)
+        config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
+        (directory / CONFIG_FILE).write_text(json.dumps({**config, "target_modules": sorted(LINEAR_LAYERS)}))
+        return directory
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def publish(registry_client: RegistryClient, base_directory: Path) -> Callable[..., Awaitable[Manifest]]:
+    """Publish an adapter directory for a user of the run's registry."""
+
+    async def publish(directory: Path, *, user: str, tenant: str = "default") -> Manifest:
+        base = BaseIdentity.of_directory(base_directory, id=DEFAULT_BASE)
+        draft = draft_from_directory(directory, owner=Owner(tenant=tenant, user=user), base=base)
+        return await registry_client.publish(directory, draft=draft)
+
+    return publish
+
+
+def random_weights(base_directory: Path, *, seed: int, rank: int) -> dict[str, np.ndarray]:
+    """Return float32 LoRA tensors of all seven linear layers, strong enough to change answers.
+
+    Axes: A (rank, features in), B (features out, rank).
+    """
+    base = json.loads((base_directory / "config.json").read_text())
+    hidden, middle = base["hidden_size"], base["intermediate_size"]
+    queries, keys = (base[name] * base["head_dim"] for name in ("num_attention_heads", "num_key_value_heads"))
+    shapes = {
+        **{"self_attn.q_proj": (hidden, queries), "self_attn.o_proj": (queries, hidden)},
+        **{"self_attn.k_proj": (hidden, keys), "self_attn.v_proj": (hidden, keys)},
+        **{"mlp.gate_proj": (hidden, middle), "mlp.up_proj": (hidden, middle), "mlp.down_proj": (middle, hidden)},
+    }
+    random, weights = np.random.default_rng(seed), {}
+    for layer in range(base["num_hidden_layers"]):
+        for module, (features_in, features_out) in shapes.items():
+            name = f"base_model.model.model.layers.{layer}.{module}"
+            a, b = random.standard_normal((rank, features_in)), random.standard_normal((features_out, rank))
+            weights[f"{name}.lora_A.weight"] = (a / features_in**0.5).astype(np.float32)
+            weights[f"{name}.lora_B.weight"] = (b * 0.05).astype(np.float32)
+    return weights
 
 
 def free_port_block(count: int = 4, *, start: int = 23_400) -> int:
