@@ -149,11 +149,11 @@ class TranscriptRepository:
     ) -> list[Passage]:
         """Return the user's own turns that hold at least `min_match` of `words`, which `words()` gave."""
         any_word = cast(bindparam("any_word", match_any(words), Text), TSQUERY)
-        held = func.unnest(cast(list(words), ARRAY(Text))).column_valued("word")
+        held = func.unnest(cast(list(words), ARRAY(Text))).table_valued("word").render_derived(name="wanted")
         matched = (
             select(func.count())
             .select_from(held)
-            .where(held == func.any(func.tsvector_to_array(TurnRow.search)))
+            .where(held.c.word == func.any(func.tsvector_to_array(TurnRow.search)))
             .correlate(TurnRow)
             .scalar_subquery()
         )
