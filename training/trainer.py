@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,10 @@ _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """What happened in one training: counts, losses in nats per completion token, seconds of wall clock."""
+    """What happened in one training: counts, losses in nats per completion token, seconds of wall clock.
+
+    `finished_at` is UTC in ISO 8601.
+    """
 
     dataset_digest: str
     question_writer: str
@@ -55,6 +59,7 @@ class TrainingRecord:
     threads: int
     device: str
     packages: dict[str, str]
+    finished_at: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +172,7 @@ class Trainer:
             threads=threads,
             device=self.device,
             packages={package: version(package) for package in _PACKAGES},
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
     def _fit(
@@ -188,7 +194,7 @@ class Trainer:
                 m, self.tokenizer, tokenised, plan=plan, config=config.training, scratch=scratch, on_step=on_progress
             )
             m.save_pretrained(scratch / "peft", safe_serialization=True, save_embedding_layers=False)
-            canonicalise(scratch / "peft", adapter_directory, base_id=self.base_identity.id)
+            canonicalise(scratch / "peft", adapter_directory)
         return losses
 
     def _tokenise(self, dataset: Dataset, config: ResolvedConfig) -> tuple[list[Example], list[TokenisedExample]]:

@@ -1,0 +1,133 @@
+"""From a trained and evaluated adapter to a version in the registry, and to `live` when its gate allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from registry.client import RegistryClient, draft_from_directory
+from registry.errors import AliasConflict
+from registry.manifest import DEFAULT_ADAPTER, LIVE, Draft, Lineage, Manifest, Owner
+from training.errors import GateNotPassed
+from training.evaluation import UserEvaluation
+from training.gate import GateDecision, GatePolicy, decide
+from training.trainer import TrainedAdapter
+
+_ALIAS_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What became of a training: its version, what the gate said, and whether `live` names it now."""
+
+    manifest: Manifest
+    decision: GateDecision
+    live: bool
+
+    def require_live(self) -> Manifest:
+        """Return the manifest of a version that is live.
+
+        Raises:
+            GateNotPassed: with the gate's reasons.
+        """
+        if not self.live:
+            raise GateNotPassed("; ".join(self.decision.reasons), version_id=self.manifest.version_id)
+        return self.manifest
+
+
+def describe(trained: TrainedAdapter, *, parent_version_id: str | None = None) -> Lineage:
+    """Return where an adapter came from."""
+    record, training = trained.record, trained.config.training
+    return Lineage(
+        dataset_digest=record.dataset_digest,
+        transcript_ids=record.transcript_ids,
+        question_writer=record.question_writer,
+        seed=training.seed,
+        hyperparameters={
+            **training.model_dump(mode="json", exclude={"base", "seed"}),
+            "steps": record.steps,
+            "examples": record.examples,
+            "tokens": record.tokens,
+            "quantisation": "nf4",
+            "threads": record.threads,
+            "device": record.device,
+        },
+        packages=record.packages,
+        parent_version_id=parent_version_id,
+        trained_at=datetime.fromisoformat(record.finished_at),
+    )
+
+
+async def publish(
+    trained: TrainedAdapter,
+    evaluation: UserEvaluation,
+    *,
+    owner: Owner,
+    registry: RegistryClient,
+    adapter: str = DEFAULT_ADAPTER,
+    policy: GatePolicy | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Published:
+    """Publish a version with its lineage and evaluation; move `live` to it only when it passes the gate.
+
+    A version that fails is kept, with the reasons in its manifest, and no alias moves. Publishing the same training
+    again is a success and returns the version that exists. `on_progress` is told (bytes sent, of).
+
+    Raises:
+        BaseModelMismatch: the registry knows another base model by this id.
+        AliasConflict: others kept moving `live` at the same time.
+        RegistryError: see `RegistryClient.publish`.
+    """
+    decision = decide(evaluation, policy or GatePolicy())
+    await registry.register_base(trained.base)
+    parent = await registry.get_alias(owner, adapter, LIVE)
+    draft = await asyncio.to_thread(_draft, trained, evaluation, decision, owner, adapter, parent)
+    manifest = await registry.publish(trained.adapter_directory, draft=draft, on_progress=on_progress)
+    if decision.passed:
+        await _move_live(registry, owner, adapter, manifest.version_id)
+    live = await registry.get_alias(owner, adapter, LIVE) == manifest.version_id
+    return Published(manifest=manifest, decision=decision, live=live)
+
+
+def _draft(
+    trained: TrainedAdapter,
+    evaluation: UserEvaluation,
+    decision: GateDecision,
+    owner: Owner,
+    adapter: str,
+    parent_version_id: str | None,
+) -> Draft:
+    report: dict[str, Any] = {"held_out": evaluation_for_manifest(evaluation), "gate": decision.to_json()}
+    return draft_from_directory(
+        trained.adapter_directory,
+        owner=owner,
+        adapter=adapter,
+        base=trained.base,
+        lineage=describe(trained, parent_version_id=parent_version_id),
+        evaluation=report,
+    )
+
+
+def evaluation_for_manifest(evaluation: UserEvaluation) -> dict[str, Any]:
+    """Return the evaluation without other users' names: a manifest belongs to one user."""
+    report = evaluation.to_json()
+    others = sorted(report.pop("other_losses").values())
+    return {**report, "other_losses": others}
+
+
+async def _move_live(registry: RegistryClient, owner: Owner, adapter: str, version_id: str) -> None:
+    for attempt in range(_ALIAS_ATTEMPTS):
+        current = await registry.get_alias(owner, adapter, LIVE)
+        if current == version_id:
+            return
+        try:
+            await registry.move_alias(
+                owner, adapter, LIVE, version_id=version_id, expected_version_id=current, why="passed its gate"
+            )
+            return
+        except AliasConflict:
+            if attempt + 1 == _ALIAS_ATTEMPTS:
+                raise
