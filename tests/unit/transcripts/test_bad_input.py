@@ -211,12 +211,12 @@ def test_a_sparse_file_of_200_mb_is_refused_without_being_read(tmp_path: Path) -
     path = tmp_path / "huge.jsonl"
     path.touch()
     os.truncate(path, 200_000_000)
-    started = time.process_time()
+    started = time.thread_time()
     for read in (lambda: list(read_transcripts(path)), lambda: detect_format(path), lambda: list_speakers(path)):
         with pytest.raises(TranscriptTooLarge, match=r"200000000 bytes or more; the limit is 100000000") as caught:
             read()
         assert caught.value.status_code == 413
-    assert time.process_time() - started < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 def test_a_file_that_grows_past_the_limit_while_it_is_read_is_refused(tmp_path: Path) -> None:
