@@ -25,7 +25,7 @@ ServingError                     500
     ├── ProfileNotExtracted      404
     ├── AnswerTruncated          422
     ├── ExtractionBusy           503
-    ├── RequestInvalid           422
+    ├── NotAcceptable            406
     └── RequestTooLarge          413
 """
 
@@ -170,10 +170,10 @@ class ExtractionBusy(GatewayError):
     status_code = 503
 
 
-class RequestInvalid(GatewayError):
-    """The request is not valid."""
+class NotAcceptable(GatewayError):
+    """There is no form of this that the request accepts."""
 
-    status_code = 422
+    status_code = 406
 
 
 class RequestTooLarge(GatewayError):

@@ -1,0 +1,27 @@
+"""`python -m serving.gateway`: one gateway process."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from kit.telemetry import configure_logging
+from serving.gateway.app import create_app
+from serving.gateway.settings import GatewaySettings
+
+
+def main() -> None:
+    """Serve until told to stop. There is no access log: paths name users."""
+    settings = GatewaySettings()
+    configure_logging(settings.log_level)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.gateway_drain_seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Which adapter version answers for a user, and if none does, why and what to do."""
+
+from __future__ import annotations
+
+from kit.database import Database
+from registry.client import RegistryClient
+from registry.errors import AdapterNotFound, AliasNotFound
+from registry.manifest import LIVE, AdapterRef, Manifest, Owner
+from serving.errors import GatewayError, NoAdapter, UnknownModel, UnknownUser
+from serving.gateway.brief_cache import BriefCache
+from transcripts.store import TranscriptStore
+
+_PREFIX = "users/"
+
+
+class Adapters:
+    """The adapters of every tenant, as the registry resolves them; answers are remembered briefly."""
+
+    def __init__(self, registry: RegistryClient, database: Database, *, cache_seconds: float) -> None:
+        self._registry = registry
+        self._database = database
+        self._resolved: BriefCache[AdapterRef, Manifest] = BriefCache(seconds=cache_seconds)
+
+    async def require(self, ref: AdapterRef) -> Manifest:
+        """Return the manifest of the version that `ref` names now.
+
+        Raises:
+            UnknownUser: when the tenant has neither transcripts nor an adapter of that user.
+            NoAdapter: when the user is known but has no live version of this adapter.
+            AliasNotFound, VersionNotFound, NotServable: when another alias or number was asked for.
+            RegistryUnavailable: when the registry does not answer.
+        """
+        manifest = self._resolved.get(ref)
+        if manifest is None:
+            try:
+                manifest = (await self._registry.resolve(ref)).manifest
+            except AliasNotFound as exc:
+                if ref.selector != LIVE:
+                    raise
+                raise _not_live(ref) from exc
+            except AdapterNotFound as exc:
+                raise await self._reason(ref) from exc
+            self._resolved.put(ref, manifest)
+        return manifest
+
+    async def require_live(self, tenant: str, user: str) -> Manifest:
+        """Return the user's live version of the default adapter; raises as `require` does."""
+        return await self.require(AdapterRef(owner=Owner(tenant=tenant, user=user)))
+
+    async def _reason(self, ref: AdapterRef) -> GatewayError:
+        owner = ref.owner
+        async with self._database.transaction() as session:
+            transcripts = (await TranscriptStore(session).summary(owner.tenant, owner.user)).transcripts
+        others = (await self._registry.list_adapters(owner.tenant, user=owner.user, limit=1)).adapters
+        if transcripts or others:
+            return NoAdapter(
+                f"user {owner.user!r} has {transcripts} transcripts but no adapter {ref.adapter!r} yet: "
+                f"train and publish one (`lorry run --user {owner.user}`), then ask again",
+                transcripts=transcripts,
+            )
+        return UnknownUser(
+            f"there are neither transcripts nor an adapter of user {owner.user!r}: import transcripts first",
+            field="user_id",
+        )
+
+
+def parse_model(model: str, *, tenant: str) -> AdapterRef:
+    """Read the `model` of an OpenAI-compatible request, ``users/<user_id>[/<adapter>][@<alias or version>]``.
+
+    Raises:
+        UnknownModel: for anything that does not begin with ``users/``.
+        InvalidReference: for what does, but is no reference.
+        InvalidName: when the user id is no name.
+    """
+    if not model.startswith(_PREFIX):
+        raise UnknownModel(f"there is no model {model[:200]!r}; models are named users/<user_id>", field="model")
+    return AdapterRef.parse(model, tenant=tenant)
+
+
+def _not_live(ref: AdapterRef) -> NoAdapter:
+    return NoAdapter(
+        f"adapter {ref.adapter!r} of user {ref.owner.user!r} has no live version: let the alias `live` name a "
+        "version that is ready, then ask again",
+    )

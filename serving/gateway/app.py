@@ -1,0 +1,128 @@
+"""The public API: wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import httpx
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import ClientDisconnect
+
+from kit.database import Database
+from kit.problems import install_problem_handlers
+from registry.client import RegistryClient
+from serving.errors import EngineUnavailable
+from serving.extraction.bank import standard_bank
+from serving.extraction.engine_client import EngineClient
+from serving.gateway import endpoints, openai_endpoints
+from serving.gateway.adapters import Adapters
+from serving.gateway.auth import Authenticator
+from serving.gateway.body_limit import BodyLimit
+from serving.gateway.metrics import GatewayMetrics, MeasureRequests
+from serving.gateway.openai_errors import install_openai_errors
+from serving.gateway.profiles import Profiles
+from serving.gateway.settings import GatewaySettings
+
+
+def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
+    """Return the gateway; it connects when it starts and lets go when it stops.
+
+    Args:
+        settings: of this process.
+        registry_transport: how to reach the registry other than by TCP, for a registry in the same process.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(settings)
+        try:
+            async with _registry(settings, registry_transport) as registry, _engine(settings) as engine:
+                _connect(app, settings, database=database, registry=registry, engine=engine)
+                yield
+        finally:
+            await database.close()
+
+    app = FastAPI(
+        title="Lorry",
+        description="Profiles of users and live queries to their adapters.",
+        version=_version(),
+        lifespan=lifespan,
+    )
+    measures = CollectorRegistry()
+    app.state.measures = measures
+    app.add_middleware(BodyLimit, max_bytes=settings.gateway_max_request_bytes)
+    app.add_middleware(MeasureRequests, metrics=GatewayMetrics(measures))
+    install_problem_handlers(app)
+    install_openai_errors(app)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.include_router(endpoints.router)
+    app.include_router(openai_endpoints.router)
+    _add_operations(app)
+    return app
+
+
+def _registry(settings: GatewaySettings, transport: httpx.AsyncBaseTransport | None) -> RegistryClient:
+    token = settings.registry_token.get_secret_value()
+    return RegistryClient(url=settings.registry_url, token=token, actor="gateway", transport=transport)
+
+
+def _engine(settings: GatewaySettings) -> EngineClient:
+    token = settings.engine_token.get_secret_value()
+    return EngineClient(url=settings.engine_url, token=token, timeout_seconds=settings.engine_timeout_seconds)
+
+
+def _connect(
+    app: FastAPI, settings: GatewaySettings, *, database: Database, registry: RegistryClient, engine: EngineClient
+) -> None:
+    seconds = settings.gateway_cache_seconds
+    adapters = Adapters(registry, database, cache_seconds=seconds)
+    app.state.database, app.state.registry, app.state.engine, app.state.adapters = database, registry, engine, adapters
+    app.state.authenticator = Authenticator(database, cache_seconds=seconds)
+    app.state.profiles = Profiles(
+        database, adapters, engine, bank=standard_bank(), settings=settings, at_once=settings.gateway_extractions
+    )
+
+
+def _add_operations(app: FastAPI) -> None:
+    """Add what needs no key: health, readiness, version, metrics."""
+
+    @app.get("/healthz", tags=["operations"])
+    async def healthz() -> dict[str, str]:
+        """Say that the process runs; asks nothing of anybody."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["operations"], responses=endpoints.refusals(503))
+    async def readyz(request: Request) -> dict[str, str]:
+        """Say that database, registry and engine answer; 503 names the first that does not."""
+        state = request.app.state
+        await state.database.check()
+        await state.registry.list_bases()
+        if not await state.engine.is_healthy():
+            raise EngineUnavailable
+        return {"status": "ready"}
+
+    @app.get("/version", tags=["operations"])
+    async def get_version() -> dict[str, str]:
+        """Say which version of Lorry this is."""
+        return {"version": _version()}
+
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        """Return the gateway's measures for Prometheus."""
+        return Response(generate_latest(request.app.state.measures), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _gone(request: Request, exc: Exception) -> Response:
+    """The client went away: nobody reads this, but the metrics see the status."""
+    return Response(status_code=499)
+
+
+def _version() -> str:
+    try:
+        return version("lorry")
+    except PackageNotFoundError:
+        return "unknown"

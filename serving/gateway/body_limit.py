@@ -1,0 +1,56 @@
+"""No request is read beyond the limit, whether it declares its length or not."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kit.problems import problem, problem_code
+from serving.errors import RequestTooLarge
+
+
+class BodyLimit:
+    """Answers 413 to bodies over `max_bytes`; others reach the application whole."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, and pass the request on or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        messages = None if int(declared) > self._max_bytes else await self._read(receive)
+        if messages is None:
+            await self._refuse(scope, receive, send)
+            return
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> list[Message] | None:
+        """Return the messages of the body, None when they are too large."""
+        messages: list[Message] = []
+        size = 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            size += len(message.get("body", b""))
+            if size > self._max_bytes:
+                return None
+            if not message.get("more_body", False):
+                return messages
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = problem(
+            413,
+            code=problem_code(RequestTooLarge),
+            title=RequestTooLarge().message,
+            detail=f"at most {self._max_bytes} bytes are accepted",
+            headers={"connection": "close"},
+        )
+        await answer(scope, receive, send)
