@@ -1,0 +1,80 @@
+"""A registry service over real HTTP, in this process, on a test's own database and key prefix."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from kit.settings import DatabaseSettings, StorageSettings
+from registry.app import create_app
+from registry.client import RegistryClient
+from registry.manifest import Owner
+from registry.settings import RegistrySettings
+from tests.support.adapters import BASE
+
+TOKEN = "a-token-for-tests-only"
+OWNER = Owner(tenant="default", user="ann")
+
+
+def free_socket() -> socket.socket:
+    """A socket bound to the first free port of this room's range."""
+    for port in range(21_000, 21_100):
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError:
+            listening.close()
+            continue
+        return listening
+    raise RuntimeError("no free port")
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """Serve `app` and yield its URL; a test on the same loop talks to it through the kernel's sockets."""
+    listening = free_socket()
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        if task.done():
+            await task
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
+
+
+@pytest.fixture
+def registry_settings(database_settings: DatabaseSettings, storage_settings: StorageSettings) -> RegistrySettings:
+    """The settings of this test's registry."""
+    return RegistrySettings(
+        **database_settings.model_dump(),
+        **storage_settings.model_dump(exclude={"log_level"}),
+        registry_token=SecretStr(TOKEN),
+    )
+
+
+@pytest.fixture
+async def registry_url(registry_settings: RegistrySettings) -> AsyncIterator[str]:
+    """Where this test's registry listens."""
+    async with serving(create_app(registry_settings)) as url:
+        yield url
+
+
+@pytest.fixture
+async def client(registry_url: str) -> AsyncIterator[RegistryClient]:
+    """A client that has registered the test's base model."""
+    async with RegistryClient(url=registry_url, token=TOKEN, actor="test") as client:
+        await client.register_base(BASE)
+        yield client
