@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy import MetaData, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -59,13 +60,19 @@ class Database:
         """
         try:
             async with self._sessions() as session, session.begin():
+                await self._connect(session)
                 yield session
-        except (InterfaceError, OperationalError, OSError, TimeoutError) as exc:
-            raise DatabaseUnavailable(f"PostgreSQL did not answer: {type(exc).__name__}") from exc
         except DBAPIError as exc:
-            if exc.connection_invalidated:
-                raise DatabaseUnavailable("PostgreSQL dropped the connection") from exc
+            if exc.connection_invalidated or isinstance(exc, InterfaceError | OperationalError):
+                raise DatabaseUnavailable(f"PostgreSQL did not answer: {type(exc).__name__}") from exc
             raise
+
+    async def _connect(self, session: AsyncSession) -> None:
+        """Take a connection now, so that the OSError of a refused one is told from those of the caller's block."""
+        try:
+            await session.connection()
+        except (OSError, PoolTimeout) as exc:
+            raise DatabaseUnavailable(f"PostgreSQL did not answer: {type(exc).__name__}") from exc
 
     async def check(self) -> None:
         """Raise `DatabaseUnavailable` unless the database answers."""

@@ -7,6 +7,9 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+# These write the URLs that they call: users' names in paths, and signatures that open files.
+_INDISCREET = ("httpx", "httpcore", "urllib3", "boto3", "botocore", "s3transfer")
+
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -26,3 +29,5 @@ def configure_logging(level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _INDISCREET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,49 @@
+"""The `lorry` command: what people type, sorted by what they want to do."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated
+
+import typer
+
+from kit.telemetry import configure_logging
+from lorry.commands import adapters, demo, doctor, pipeline, profiles, status, transcripts, up
+
+app = typer.Typer(
+    name="lorry",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="One LoRA adapter per user: from transcripts to served profiles.\n\n"
+    "A first tour: `lorry demo`. With your own data: `lorry run USER FILE`, then `lorry up`.",
+)
+
+app.command(rich_help_panel="Run")(up.up)
+app.command(rich_help_panel="Run")(demo.demo)
+app.command(rich_help_panel="Run")(doctor.doctor)
+app.command("import", rich_help_panel="Pipeline")(transcripts.import_)
+app.command("build-dataset", rich_help_panel="Pipeline")(pipeline.build_dataset)
+app.command(rich_help_panel="Pipeline")(pipeline.train)
+app.command(rich_help_panel="Pipeline")(pipeline.extract)
+app.command("run", rich_help_panel="Pipeline")(pipeline.run_all)
+app.command(rich_help_panel="Look")(status.status)
+app.command(rich_help_panel="Look")(profiles.profile)
+app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
+
+
+@app.callback()
+def _configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log what happens to standard error")] = False,
+) -> None:
+    configure_logging("debug" if verbose else "error")
+    if not verbose:
+        warnings.simplefilter("ignore")  # third parties' deprecations are no news for a user of the command
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

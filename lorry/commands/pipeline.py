@@ -1,0 +1,89 @@
+"""`lorry build-dataset | train | extract | run`: the pipeline, stage by stage or whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lorry.output import out, print_json, run
+
+User = Annotated[str, typer.Argument(help="user_id")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with the settings to change")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="one setting, such as steps=60 or dataset.max_examples=50")
+]
+
+
+def build_dataset(
+    user: User,
+    config: Config = None,
+    set_: Set = None,
+    output: Annotated[Path | None, typer.Option(help="directory to write; LORRY_HOME when omitted")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a user's dataset from their transcripts: questions, replies, and held-out turns."""
+    from lorry.pipeline import run_build_dataset
+
+    built = run(run_build_dataset(user, config=config, settings=set_ or [], output=output), as_json=as_json)
+    _report(built, as_json=as_json, text="dataset of {user}: {train} examples to train on, {held_out} held-out replies")
+
+
+def train(
+    users: Annotated[list[str], typer.Argument(help="one or more user_ids; the base is loaded once for all")],
+    config: Config = None,
+    set_: Set = None,
+    dataset: Annotated[Path | None, typer.Option(help="dataset directory, for a single user")] = None,
+    publish: Annotated[bool, typer.Option(help="publish to the registry and move `live` if the gate passes")] = True,
+    as_json: Json = False,
+) -> None:
+    """Train, evaluate on held-out turns, publish. A training that finished before is reused."""
+    from lorry.pipeline import run_train
+
+    results = run(
+        run_train(users, config=config, settings=set_ or [], dataset=dataset, publish=publish), as_json=as_json
+    )
+    if as_json:
+        print_json(results)
+
+
+def extract(
+    user: User,
+    force: Annotated[
+        bool, typer.Option("--force", help="extract again although this version's profile exists")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the user's live adapter and write their profile."""
+    from lorry.pipeline import run_extract
+
+    extracted = run(run_extract(user, force=force), as_json=as_json)
+    _report(extracted, as_json=as_json, text="profile of {user}: {statements} statements, in {directory}")
+
+
+def run_all(
+    user: User,
+    path: Annotated[str | None, typer.Argument(help="transcripts to import first; omit to use those imported")] = None,
+    format: Annotated[str | None, typer.Option(help="format of the transcripts")] = None,
+    user_speaker: Annotated[str | None, typer.Option(help="the user's name in the transcripts")] = None,
+    config: Config = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Import, build the dataset, train, evaluate, publish, extract. What is done already is not repeated."""
+    from lorry.pipeline import run_everything
+
+    result = run(
+        run_everything(user, path=path, format=format, user_speaker=user_speaker, config=config, settings=set_ or []),
+        as_json=as_json,
+    )
+    _report(result, as_json=as_json, text="profile of {user}: {statements} statements, in {directory}")
+
+
+def _report(result: dict[str, Any], *, as_json: bool, text: str) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        out.print(text.format(**result), highlight=False, markup=False)

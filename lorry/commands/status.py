@@ -1,0 +1,130 @@
+"""`lorry status`: who is trained, on what, how well, and who is stale."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from lorry.context import Context, open_context
+from lorry.output import out, print_json, print_table, run
+from registry.errors import AdapterNotFound, AliasNotFound
+from registry.manifest import AdapterRef, Manifest, Owner
+from serving.extraction.repository import ProfileRepository
+from transcripts.store import TranscriptStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserStatus:
+    """One user: what is stored, what is live, and how far apart the two are.
+
+    `new_transcripts` counts those that the live version was not trained on; `stale` says so in words, or is empty.
+    """
+
+    user: str
+    transcripts: int
+    own_words: int
+    version: int | None
+    trained_at: datetime | None
+    dataset: str | None
+    base_loss: float | None
+    own_loss: float | None
+    new_transcripts: int
+    profile_version: int | None
+    stale: str
+
+
+def status(
+    user: Annotated[str | None, typer.Argument(help="one user_id; all of the tenant's when omitted")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Show every user's adapter age, last run, dataset and loss, and who is stale and why."""
+    statuses = run(_statuses(user), as_json=as_json)
+    if as_json:
+        print_json([asdict(each) for each in statuses])
+        return
+    if not statuses:
+        out.print("No transcripts yet; import some with `lorry import USER FILE`, or try `lorry demo`.")
+        return
+    columns = ["user", "transcripts", "words", "live", "age", "dataset", "loss base → own", "profile", "stale"]
+    numeric = frozenset({"transcripts", "words", "live"})
+    print_table("Users", columns, [_row(each) for each in statuses], numeric=numeric)
+
+
+async def _statuses(user: str | None) -> list[UserStatus]:
+    async with open_context() as context:
+        async with context.database.transaction() as session:
+            users = [user] if user else await TranscriptStore(session).users(context.settings.tenant)
+        return [await _status(context, each) for each in users]
+
+
+async def _status(context: Context, user: str) -> UserStatus:
+    tenant = context.settings.tenant
+    async with context.database.transaction() as session:
+        store = TranscriptStore(session)
+        summary = await store.summary(tenant, user)
+        ids = {transcript.id async for transcript in store.stream(tenant, user)}
+        profile = await ProfileRepository(session).latest(tenant, user)
+    manifest = await _live(context, user)
+    held_out = manifest.evaluation.get("held_out", {}) if manifest else {}
+    new = len(ids - set(manifest.lineage.transcript_ids)) if manifest else len(ids)
+    version = profile.adapter.version if profile else None
+    return UserStatus(
+        user=user,
+        transcripts=summary.transcripts,
+        own_words=summary.user_words,
+        version=manifest.version if manifest else None,
+        trained_at=(manifest.lineage.trained_at or manifest.created_at) if manifest else None,
+        dataset=manifest.lineage.dataset_digest if manifest else None,
+        base_loss=held_out.get("base_loss"),
+        own_loss=held_out.get("own_loss"),
+        new_transcripts=new,
+        profile_version=version,
+        stale=_staleness(manifest, new=new, profile_version=version),
+    )
+
+
+async def _live(context: Context, user: str) -> Manifest | None:
+    ref = AdapterRef(owner=Owner(tenant=context.settings.tenant, user=user))
+    try:
+        return (await context.registry.resolve(ref)).manifest
+    except (AdapterNotFound, AliasNotFound):
+        return None
+
+
+def _staleness(manifest: Manifest | None, *, new: int, profile_version: int | None) -> str:
+    if manifest is None:
+        return "no live adapter"
+    if new:
+        return f"{new} transcripts since the training"
+    if profile_version is None:
+        return "no profile yet"
+    if profile_version != manifest.version:
+        return f"profile is of version {profile_version}"
+    return ""
+
+
+def _row(status: UserStatus) -> list[str]:
+    losses = f"{status.base_loss:.3f} → {status.own_loss:.3f}" if status.own_loss and status.base_loss else "—"
+    return [
+        status.user,
+        str(status.transcripts),
+        str(status.own_words),
+        str(status.version or "—"),
+        _age(status.trained_at),
+        (status.dataset or "—")[:12],
+        losses,
+        f"version {status.profile_version}" if status.profile_version else "—",
+        status.stale or "no",
+    ]
+
+
+def _age(moment: datetime | None) -> str:
+    if moment is None:
+        return "—"
+    minutes = int((datetime.now(UTC) - moment).total_seconds() // 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} days"

@@ -1,0 +1,73 @@
+"""`lorry import`: what a user said, from files of several formats."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from lorry.context import open_context
+from lorry.output import Bar, err, out, print_json, progress, run
+from lorry.stages.importing import Imported, import_transcripts
+from transcripts.formats import FORMATS
+from transcripts.importer import list_speakers
+
+
+def import_(
+    user: Annotated[str, typer.Argument(help="user_id to store the transcripts under")],
+    path: Annotated[str, typer.Argument(help="file, directory of files, or the word chitchat")],
+    format: Annotated[
+        str | None, typer.Option(help=f"one of {', '.join(FORMATS)}; detected from the content when omitted")
+    ] = None,
+    user_speaker: Annotated[
+        str | None, typer.Option(help="the user's name in the file; asked for when the format does not tell")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
+) -> None:
+    """Import a user's transcripts. Importing the same conversation again changes nothing."""
+    source: Path | str = path if path == "chitchat" else Path(path)
+    imported = run(_import(user, source, format=format, user_speaker=user_speaker), as_json=as_json)
+    if as_json:
+        print_json({**vars(imported.added), "skipped": imported.skipped, **vars(imported.summary)})
+        return
+    summary = imported.summary
+    out.print(
+        f"{imported.added.new} new transcripts, {imported.added.known} known already,"
+        f" {imported.skipped} without a turn of the user's. {user} now has {summary.transcripts} transcripts,"
+        f" {summary.user_turns} own turns, {summary.user_words} own words.",
+        highlight=False,
+    )
+
+
+async def _import(user: str, source: Path | str, *, format: str | None, user_speaker: str | None) -> Imported:
+    speaker = user_speaker or ask_speaker(source, format=format)
+    async with open_context() as context:
+        with progress() as bars:
+            bar = Bar(bars, "importing transcripts")
+            imported = await import_transcripts(
+                context,
+                user=user,
+                path=source,
+                format=format,
+                user_speaker=speaker,
+                on_progress=lambda number: bar(number, 0),
+            )
+            bar.finish()
+            return imported
+
+
+def ask_speaker(source: Path | str, *, format: str | None) -> str | None:
+    """Ask who the user is, where the format does not tell and somebody is there to answer; None otherwise."""
+    if not sys.stdin.isatty() or source == "chitchat":
+        return None
+    speakers = list_speakers(source, format=format)
+    if not speakers or any(speaker.is_user for speaker in speakers):
+        return None
+    err.print("Who is the user?")
+    for number, speaker in enumerate(speakers, 1):
+        err.print(f"  {number}  {speaker.name} ({speaker.turns} turns)", markup=False, highlight=False)
+    chosen = int(typer.prompt("Number", type=click.IntRange(1, len(speakers)), err=True))
+    return speakers[chosen - 1].name

@@ -1,0 +1,62 @@
+"""`lorry up`: everything on one machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from lorry.context import announce, base_directory, make_plan
+from lorry.keys import local_api_key
+from lorry.local.plan import Plan
+from lorry.local.stack import Stack, own_stack
+from lorry.output import err, out, print_table, run
+
+
+def up() -> None:
+    """Start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway; stop them on Ctrl-C.
+
+    State lives in LORRY_HOME (default ~/.lorry) and survives a restart; each part's log is in its logs folder.
+    """
+    run(_up())
+
+
+async def _up() -> None:
+    plan = make_plan()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    err.print(f"Starting Lorry from {plan.home.path} (logs in {plan.home.logs})")
+    async with own_stack(plan, base_directory=lambda: base_directory(plan), on_state=announce) as stack:
+        starting = asyncio.create_task(stack.ensure("gateway"))
+        if await _unless_stopped(starting, stop):
+            await _print_addresses(plan, stack)
+            await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+
+
+async def _unless_stopped(task: asyncio.Task[None], stop: asyncio.Event) -> bool:
+    """Wait for `task` or for Ctrl-C; say whether the task ended first. What it raised rises here."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    err.print("stopping …")
+    return False
+
+
+async def _print_addresses(plan: Plan, stack: Stack) -> None:
+    rows = [[name, "healthy", address, str(pid)] for name, address, pid in stack.addresses()]
+    print_table("Lorry is up", ["part", "state", "address", "pid"], rows, numeric=frozenset({"pid"}))
+    key = await local_api_key(plan)
+    out.print(f"API key of tenant {plan.settings.tenant}: {key}", highlight=False)
+    out.print("Ask for a profile:", highlight=False)
+    out.print(
+        f"  curl -H 'Authorization: Bearer {key}' {plan.gateway_url}/v1/users/USER/profile",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print("Ctrl-C stops everything.")

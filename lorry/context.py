@@ -1,0 +1,85 @@
+"""What every command needs: settings, home, plan, and a stack with its parts' states shown."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.database import Database
+from lorry.home import Home
+from lorry.local.plan import Plan
+from lorry.local.stack import OnState, Stack, State, open_stack
+from lorry.output import err
+from lorry.settings import LorrySettings
+from registry.client import RegistryClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """One command's view of the world; `database` and `registry` are open while the block runs."""
+
+    plan: Plan
+    stack: Stack
+    database: Database
+    registry: RegistryClient
+
+    @property
+    def settings(self) -> LorrySettings:
+        """The command's settings."""
+        return self.plan.settings
+
+    @property
+    def home(self) -> Home:
+        """The command's home."""
+        return self.plan.home
+
+
+def make_plan() -> Plan:
+    """Read the settings and open the home.
+
+    Raises:
+        HomeUnusable: when LORRY_HOME cannot be used.
+    """
+    settings = LorrySettings()
+    return Plan(settings=settings, home=Home.open(settings.home))
+
+
+def base_directory(plan: Plan) -> Path:
+    """Return the base model's directory, unpacked on first use (about a minute)."""
+    from training.base_models import prepare_base  # torch is imported only by commands that need it
+
+    name = plan.settings.base_model
+    return prepare_base(name, plan.home.folder("bases") / Path(name).name)
+
+
+def quiet(name: str, state: State, seconds: float) -> None:
+    """Say nothing about parts that come and go."""
+
+
+def announce(name: str, state: State, seconds: float) -> None:
+    """Print each part's states to standard error."""
+    match state:
+        case "starting":
+            err.print(f"  [dim]…[/dim] {name} starting")
+        case "healthy":
+            err.print(f"  [green]✓[/green] {name} healthy after {seconds:.1f} s")
+        case "stopping":
+            err.print(f"  [dim]…[/dim] {name} stopping")
+        case "stopped":
+            err.print(f"  [dim]✓[/dim] {name} stopped")
+
+
+@asynccontextmanager
+async def open_context(*, last_part: str = "registry", on_state: OnState = quiet) -> AsyncIterator[Context]:
+    """Have the parts up to `last_part` run, ours or those of a running `lorry up`, and connect to them."""
+    plan = make_plan()
+    async with open_stack(plan, base_directory=lambda: base_directory(plan), on_state=on_state) as stack:
+        await stack.ensure(last_part)
+        database = Database(plan.database)
+        try:
+            async with RegistryClient(url=plan.registry_url, token=plan.registry_token) as registry:
+                yield Context(plan=plan, stack=stack, database=database, registry=registry)
+        finally:
+            await database.close()

@@ -1,0 +1,213 @@
+"""Which parts run here, with which commands and environment: settings → parts.
+
+The order of `PART_NAMES` is the order of dependency: a later part needs the earlier ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from kit.settings import DatabaseSettings, StorageSettings
+from lorry.home import Home
+from lorry.local.part import Part
+from lorry.local.postgres import database_url, prepare_postgres
+from lorry.local.seaweed import ACCESS_KEY_ID, SeaweedPorts, prepare_seaweed
+from lorry.settings import LorrySettings
+
+PART_NAMES = ("postgres", "seaweedfs", "registry", "engine", "gateway")
+_DATABASE = "lorry"
+_AWS = "aws"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Where every part of one home is, or would be if it were started."""
+
+    settings: LorrySettings
+    home: Home
+
+    @property
+    def local_parts(self) -> tuple[str, ...]:
+        """The parts that run on this machine, in the order in which they start."""
+        elsewhere = {
+            "postgres": self.settings.database_url,
+            "seaweedfs": self.settings.s3_endpoint_url,
+            "registry": self.settings.registry_url,
+            "engine": self.settings.engine_url,
+            "gateway": None,
+        }
+        return tuple(name for name in PART_NAMES if not elsewhere[name])
+
+    @property
+    def database(self) -> DatabaseSettings:
+        """Where PostgreSQL is."""
+        local = database_url(self.home.path / "postgres", name=_DATABASE)
+        return DatabaseSettings(database_url=self.settings.database_url or local)
+
+    @property
+    def storage(self) -> StorageSettings:
+        """Where the object store is."""
+        settings = self.settings
+        if settings.s3_endpoint_url:
+            return StorageSettings(
+                s3_bucket=settings.s3_bucket,
+                s3_endpoint_url=None if settings.s3_endpoint_url == _AWS else settings.s3_endpoint_url,
+                s3_region=settings.s3_region,
+                s3_access_key_id=settings.s3_access_key_id,
+                s3_secret_access_key=settings.s3_secret_access_key,
+            )
+        return StorageSettings(
+            s3_bucket=settings.s3_bucket,
+            s3_endpoint_url=f"http://127.0.0.1:{self.seaweed_ports.s3}",
+            s3_access_key_id=ACCESS_KEY_ID,
+            s3_secret_access_key=SecretStr(self.home.secret("s3")),
+        )
+
+    @property
+    def seaweed_ports(self) -> SeaweedPorts:
+        """Ports of the local SeaweedFS."""
+        return SeaweedPorts.from_base(self.settings.port_base + 10)
+
+    @property
+    def registry_url(self) -> str:
+        """Base URL of the registry."""
+        return self.settings.registry_url or f"http://127.0.0.1:{self.settings.port_base}"
+
+    @property
+    def registry_token(self) -> str:
+        """Bearer token of the registry."""
+        given = self.settings.registry_token
+        return given.get_secret_value() if given else self.home.secret("registry-token")
+
+    @property
+    def engine_url(self) -> str:
+        """Base URL of the engine."""
+        return self.settings.engine_url or f"http://127.0.0.1:{self.settings.port_base + 1}"
+
+    @property
+    def engine_token(self) -> str:
+        """Bearer token of the engine."""
+        given = self.settings.engine_token
+        return given.get_secret_value() if given else self.home.secret("engine-token")
+
+    @property
+    def gateway_url(self) -> str:
+        """Base URL of the public API on this machine."""
+        return f"http://127.0.0.1:{self.settings.gateway_port}"
+
+    def part(self, name: str, *, base_directory: Path) -> Part:
+        """Return how to run one part; first use of `postgres` initialises its directory (about a second)."""
+        match name:
+            case "postgres":
+                return prepare_postgres(self.home.folder("postgres"), log_path=self._log("postgres"))
+            case "seaweedfs":
+                return self._seaweed()
+            case "registry":
+                return self._registry()
+            case "engine":
+                return self._engine(base_directory)
+            case "gateway":
+                return self._gateway()
+            case _:
+                raise KeyError(name)
+
+    def _seaweed(self) -> Part:
+        return prepare_seaweed(
+            self.home.folder("seaweedfs"),
+            ports=self.seaweed_ports,
+            secret_key=self.home.secret("s3"),
+            sse_key=self.home.secret("s3-sse"),
+            log_path=self._log("seaweedfs"),
+        )
+
+    def _registry(self) -> Part:
+        port = self.settings.port_base
+        return Part(
+            name="registry",
+            argv=(sys.executable, "-m", "registry"),
+            environment={
+                **self._store_environment(),
+                "LORRY_REGISTRY_TOKEN": self.registry_token,
+                "LORRY_REGISTRY_HOST": "127.0.0.1",
+                "LORRY_REGISTRY_PORT": str(port),
+            },
+            log_path=self._log("registry"),
+            address=self.registry_url,
+            ports=(port,),
+            is_healthy=lambda: _answers_ok(f"{self.registry_url}/healthz"),
+        )
+
+    def _engine(self, base_directory: Path) -> Part:
+        port = self.settings.port_base + 1
+        return Part(
+            name="engine",
+            argv=(sys.executable, "-m", "serving.engine"),
+            environment={
+                **self._service_environment(),
+                "LORRY_BASE_DIRECTORY": str(base_directory),
+                "LORRY_ENGINE_HOST": "127.0.0.1",
+                "LORRY_ENGINE_PORT": str(port),
+                "LORRY_ENGINE_DEVICE": self.settings.device,
+                "LORRY_ADAPTER_CACHE_DIRECTORY": str(self.home.folder("cache", "adapters")),
+            },
+            log_path=self._log("engine"),
+            address=self.engine_url,
+            ports=(port,),
+            is_healthy=lambda: _answers_ok(f"{self.engine_url}/lorry/ready", token=self.engine_token),
+            start_timeout_seconds=self.settings.engine_timeout_seconds,
+        )
+
+    def _gateway(self) -> Part:
+        port = self.settings.gateway_port
+        return Part(
+            name="gateway",
+            argv=(sys.executable, "-m", "serving.gateway"),
+            environment={
+                **self._store_environment(),
+                **self._service_environment(),
+                "LORRY_GATEWAY_HOST": "127.0.0.1",
+                "LORRY_GATEWAY_PORT": str(port),
+            },
+            log_path=self._log("gateway"),
+            address=self.gateway_url,
+            ports=(port,),
+            is_healthy=lambda: _answers_ok(f"{self.gateway_url}/healthz"),
+        )
+
+    def _store_environment(self) -> dict[str, str]:
+        storage = self.storage
+        secret = storage.s3_secret_access_key
+        values = {
+            "LORRY_DATABASE_URL": self.database.database_url,
+            "LORRY_S3_BUCKET": storage.s3_bucket,
+            "LORRY_S3_ENDPOINT_URL": storage.s3_endpoint_url,
+            "LORRY_S3_REGION": storage.s3_region,
+            "LORRY_S3_ACCESS_KEY_ID": storage.s3_access_key_id,
+            "LORRY_S3_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _service_environment(self) -> dict[str, str]:
+        return {
+            "LORRY_REGISTRY_URL": self.registry_url,
+            "LORRY_REGISTRY_TOKEN": self.registry_token,
+            "LORRY_ENGINE_URL": self.engine_url,
+            "LORRY_ENGINE_TOKEN": self.engine_token,
+        }
+
+    def _log(self, name: str) -> Path:
+        return self.home.logs / f"{name}.log"
+
+
+async def _answers_ok(url: str, *, token: str = "") -> bool:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+            return (await client.get(url, headers=headers)).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,140 @@
+"""The parts of one machine, started in order, watched, and stopped in reverse.
+
+A command either owns the stack (starts the parts it needs, stops them when it ends) or, when `lorry up`
+owns it already, uses the parts that run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from kit.database import Database
+from kit.storage import ObjectStorage
+from lorry.errors import AlreadyRunning, PartDied
+from lorry.local.machine import check_machine
+from lorry.local.part import RunningPart, start_part, tail
+from lorry.local.plan import PART_NAMES, Plan
+from lorry.local.postgres import create_database
+from lorry.schema import migrate
+
+State = Literal["starting", "healthy", "stopping", "stopped"]
+OnState = Callable[[str, State, float], None]
+BaseDirectory = Callable[[], Path]
+
+
+class Stack:
+    """What runs. `ensure` starts what is missing; `watch` returns when something dies."""
+
+    def __init__(self, plan: Plan, *, base_directory: BaseDirectory, on_state: OnState, attached: bool) -> None:
+        self.plan = plan
+        self._base_directory = base_directory
+        self._on_state = on_state
+        self._attached = attached
+        self._running: dict[str, RunningPart] = {}
+
+    async def ensure(self, last: str) -> None:
+        """Have every part up to and including `last` run and be healthy.
+
+        Raises:
+            AlreadyRunning: when another lorry process owns the home and does not run that part.
+            MachineTooSmall, PortInUse, PartDied, PartUnhealthy: when a part cannot be started.
+        """
+        wanted = PART_NAMES[: PART_NAMES.index(last) + 1]
+        if self._attached:
+            self._require_running(last)
+            return
+        missing = tuple(name for name in wanted if name in self.plan.local_parts and name not in self._running)
+        check_machine(missing, home=self.plan.home.path)
+        await self._start_together([name for name in missing if name in {"postgres", "seaweedfs"}])
+        if set(missing) & {"postgres", "seaweedfs", "registry"}:
+            await self._prepare_stores()
+        await self._start_together([name for name in missing if name not in {"postgres", "seaweedfs"}])
+        self.plan.home.write_state({name: running.part.address for name, running in self._running.items()})
+
+    async def stop(self) -> None:
+        """Stop every part that this stack started, the latest first."""
+        for name in reversed(list(self._running)):
+            self._on_state(name, "stopping", 0.0)
+            await self._running.pop(name).stop()
+            self._on_state(name, "stopped", 0.0)
+
+    def addresses(self) -> list[tuple[str, str, int]]:
+        """Return (name, address, pid) of every part that this stack started."""
+        return [(name, running.part.address, running.pid) for name, running in self._running.items()]
+
+    async def watch(self) -> None:
+        """Wait until a part ends by itself.
+
+        Raises:
+            PartDied: naming it, with the last lines of its log.
+        """
+        waits = {asyncio.create_task(running.wait()): name for name, running in self._running.items()}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        name = waits[done.pop()]
+        part = self._running[name].part
+        code = self._running[name].exit_code
+        raise PartDied(f"{name} ended by itself with code {code}; see {part.log_path}\n{tail(part.log_path)}")
+
+    async def _start_together(self, names: list[str]) -> None:
+        for name in names:
+            self._on_state(name, "starting", 0.0)
+            base = self._base_directory() if name == "engine" else Path()
+            part = await asyncio.to_thread(self.plan.part, name, base_directory=base)
+            self._running[name] = await start_part(part)
+        await asyncio.gather(*(self._become_healthy(name) for name in names))
+
+    async def _become_healthy(self, name: str) -> None:
+        seconds = await self._running[name].wait_until_healthy()
+        self._on_state(name, "healthy", seconds)
+
+    async def _prepare_stores(self) -> None:
+        """Schema and bucket: what the services expect to find."""
+        if "postgres" in self.plan.local_parts:
+            await create_database(self.plan.home.path / "postgres", name="lorry")
+        database = Database(self.plan.database)
+        try:
+            await migrate(database)
+        finally:
+            await database.close()
+        await ObjectStorage(self.plan.storage).create_bucket()
+
+    def _require_running(self, name: str) -> None:
+        state = self.plan.home.read_state() or {}
+        if name in self.plan.local_parts and name not in state:
+            raise AlreadyRunning(
+                f"another lorry command runs parts from {self.plan.home.path}, but not the {name};"
+                " wait until it ends, or start everything with `lorry up`"
+            )
+
+
+@asynccontextmanager
+async def open_stack(plan: Plan, *, base_directory: BaseDirectory, on_state: OnState) -> AsyncIterator[Stack]:
+    """Attach to the parts that run from this home, or own a new stack until the block ends."""
+    if plan.home.read_state() is not None:
+        yield Stack(plan, base_directory=base_directory, on_state=on_state, attached=True)
+        return
+    async with own_stack(plan, base_directory=base_directory, on_state=on_state) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def own_stack(plan: Plan, *, base_directory: BaseDirectory, on_state: OnState) -> AsyncIterator[Stack]:
+    """Own the home's parts until the block ends, however it ends.
+
+    Raises:
+        AlreadyRunning: when another process owns them.
+    """
+    with plan.home.ownership():
+        stack = Stack(plan, base_directory=base_directory, on_state=on_state, attached=False)
+        try:
+            yield stack
+        finally:
+            await stack.stop()

@@ -1,0 +1,222 @@
+"""The pipeline in order: what each command runs, with its progress shown.
+
+import → build-dataset → train → evaluate → publish → extract. Read `run_everything` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kit.names import check_name
+from lorry.context import Context, open_context
+from lorry.output import Bar, err, print_table, progress
+from lorry.stages.building import build_user_dataset, require_dataset
+from lorry.stages.extracting import extract_user_profile, profile_directory
+from lorry.stages.importing import import_transcripts
+from lorry.stages.training import evaluate_users, train_users
+from registry.manifest import Owner
+from serving.extraction.profile import Profile
+from training.config import ResolvedConfig, TrainingRequest, resolve
+from training.dataset import Dataset
+from training.errors import ConfigInvalid
+from training.evaluation import EvaluationReport
+from training.publishing import Published, publish
+from training.trainer import TrainedAdapter
+
+
+async def run_everything(
+    user: str,
+    *,
+    path: str | None,
+    format: str | None,
+    user_speaker: str | None,
+    config: Path | None,
+    settings: Sequence[str],
+) -> dict[str, Any]:
+    """Go from transcripts to a profile; every stage that was done with the same inputs is reused."""
+    resolved = resolve_config(config, settings)
+    check_name(user, field="user_id")
+    async with open_context() as context:
+        if path is not None:
+            await _import(context, user=user, path=path, format=format, user_speaker=user_speaker)
+        dataset = await build_user_dataset(context, user=user, config=resolved)
+        published = await train_and_publish(context, {user: dataset}, config=resolved, publish_=True)
+        published[user].require_live()
+        profile = (await extract_profiles(context, [user], force=False))[user]
+        return describe_profile(context, profile)
+
+
+async def run_build_dataset(
+    user: str, *, config: Path | None, settings: Sequence[str], output: Path | None
+) -> dict[str, Any]:
+    """`lorry build-dataset`."""
+    resolved = resolve_config(config, settings)
+    async with open_context() as context:
+        dataset = await build_user_dataset(context, user=user, config=resolved, directory=output)
+    return {"user": user, "digest": dataset.digest, **dataset.counts, "directory": str(output) if output else None}
+
+
+async def run_train(
+    users: Sequence[str], *, config: Path | None, settings: Sequence[str], dataset: Path | None, publish: bool
+) -> dict[str, Any]:
+    """`lorry train`: returns what became of every user's training, by user."""
+    resolved = resolve_config(config, settings)
+    if dataset is not None and len(users) != 1:
+        raise ConfigInvalid("--dataset names one user's dataset; name one user", field="--dataset")
+    async with open_context() as context:
+        datasets = {user: require_dataset(context, user=user, directory=dataset) for user in users}
+        published = await train_and_publish(context, datasets, config=resolved, publish_=publish)
+    return {user: _describe_published(each) for user, each in published.items()}
+
+
+async def run_extract(user: str, *, force: bool) -> dict[str, Any]:
+    """`lorry extract`."""
+    async with open_context() as context:
+        profile = (await extract_profiles(context, [user], force=force))[user]
+        return describe_profile(context, profile)
+
+
+async def train_and_publish(
+    context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig, publish_: bool
+) -> dict[str, Published]:
+    """Train, evaluate against one another, show the tables, publish; without `publish_` return nothing."""
+    trained, report = await train_and_evaluate(context, datasets, config=config)
+    show_evaluation(report)
+    if not publish_:
+        for user, run in trained.items():
+            err.print(f"adapter of {user}: {run.adapter_directory}", highlight=False, markup=False)
+        return {}
+    return await publish_users(context, trained, report)
+
+
+async def train_and_evaluate(
+    context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig
+) -> tuple[dict[str, TrainedAdapter], EvaluationReport]:
+    """Train every user and score everybody's held-out replies, with a bar for each."""
+    with progress() as bars:
+        steps = {user: Bar(bars, f"training {user}") for user in datasets}
+
+        def on_step(user: str, step: int, total: int, loss: float) -> None:
+            steps[user](step, total, f"loss {loss:.2f}")
+
+        trained = await train_users(context, datasets, config=config, on_step=on_step)
+        for user, bar in steps.items():
+            bar.finish(f"loss {trained[user].record.losses[-1]:.2f}")
+        scoring = Bar(bars, "evaluating on held-out turns")
+        report = await evaluate_users(context, trained, datasets, on_score=scoring)
+        scoring.finish()
+    return trained, report
+
+
+async def publish_users(
+    context: Context, trained: Mapping[str, TrainedAdapter], report: EvaluationReport
+) -> dict[str, Published]:
+    """Publish every user's version and move `live` where the gate allows, saying so."""
+    published: dict[str, Published] = {}
+    with progress() as bars:
+        bar = Bar(bars, "publishing", total=len(trained))
+        for number, (user, run) in enumerate(trained.items(), 1):
+            owner = Owner(tenant=context.settings.tenant, user=user)
+            published[user] = await publish(run, report.users[user], owner=owner, registry=context.registry)
+            bar(number, len(trained), f"{user} version {published[user].manifest.version}")
+    for user, each in published.items():
+        if not each.live:
+            reasons = "; ".join(each.decision.reasons)
+            err.print(f"{user}: version {each.manifest.version} is kept but not live: {reasons}", highlight=False)
+    return published
+
+
+async def extract_profiles(context: Context, users: Sequence[str], *, force: bool) -> dict[str, Profile]:
+    """Have the engine run and extract every user's profile, one after the other."""
+    err.print("starting the engine …") if "engine" in context.plan.local_parts else None
+    await context.stack.ensure("engine")
+    profiles: dict[str, Profile] = {}
+    with progress() as bars:
+        for user in users:
+            bar = Bar(bars, f"extracting {user}")
+            profiles[user] = await extract_user_profile(context, user=user, force=force, on_progress=bar)
+            bar.finish(f"{_count(profiles[user])} statements")
+    return profiles
+
+
+def show_evaluation(report: EvaluationReport) -> None:
+    """Print held-out loss before and after, and everybody's adapter against everybody's turns."""
+    rows = [
+        [user, str(each.n_examples), f"{each.base_loss:.3f}", f"{each.own_loss:.3f}", f"{each.gain:+.3f}"]
+        for user, each in report.users.items()
+    ]
+    columns = ["user", "held-out replies", "base", "own adapter", "gain"]
+    print_table("Held-out loss (nats per token)", columns, rows, numeric=frozenset(columns[1:]))
+    if len(report.users) < 2:
+        return
+    names = list(report.users)
+    matrix = [
+        [user, *(_cell(report, user, adapter) for adapter in names), "yes" if each.identified else "no"]
+        for user, each in report.users.items()
+    ]
+    columns = ["turns of", *(f"adapter of {name}" for name in names), "own is best"]
+    print_table("Own adapter versus others (nats per token)", columns, matrix, numeric=frozenset(columns[1:-1]))
+
+
+def describe_profile(context: Context, profile: Profile) -> dict[str, Any]:
+    """Return what the command reports of a profile."""
+    directory = profile_directory(context.home, tenant=context.settings.tenant, user=profile.user)
+    return {
+        "user": profile.user,
+        "version": profile.adapter.version,
+        "version_id": profile.adapter.version_id,
+        "statements": _count(profile),
+        "directory": str(directory),
+    }
+
+
+def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig:
+    """Return the complete configuration from a person's file and ``key=value`` arguments.
+
+    Raises:
+        ConfigInvalid: naming file, key and reason.
+    """
+    arguments: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise ConfigInvalid(f"--set {setting!r} must be key=value", field=setting)
+        arguments[key] = value
+    return resolve(TrainingRequest.read(path) if path else None, arguments=arguments)
+
+
+async def _import(context: Context, *, user: str, path: str, format: str | None, user_speaker: str | None) -> None:
+    source: Path | str = path if path == "chitchat" else Path(path)
+    with progress() as bars:
+        bar = Bar(bars, "importing transcripts")
+        imported = await import_transcripts(
+            context,
+            user=user,
+            path=source,
+            format=format,
+            user_speaker=user_speaker,
+            on_progress=lambda number: bar(number, 0),
+        )
+        bar.finish(f"{imported.added.new} new, {imported.added.known} known")
+
+
+def _describe_published(published: Published) -> dict[str, Any]:
+    return {
+        "version": published.manifest.version,
+        "version_id": published.manifest.version_id,
+        "live": published.live,
+        "gate": published.decision.to_json(),
+        "evaluation": published.manifest.evaluation,
+    }
+
+
+def _cell(report: EvaluationReport, user: str, adapter: str) -> str:
+    evaluation = report.users[user]
+    loss = evaluation.own_loss if adapter == user else evaluation.other_losses[adapter]
+    return f"[bold]{loss:.3f}[/bold]" if adapter == user else f"{loss:.3f}"
+
+
+def _count(profile: Profile) -> int:
+    return sum(len(section.statements) for section in profile.topics)

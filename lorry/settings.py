@@ -1,0 +1,37 @@
+"""What the `lorry` command can be told; every part's own settings are derived from these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from kit.settings import Settings
+
+
+class LorrySettings(Settings):
+    """The single-machine composition.
+
+    Each of `database_url`, `s3_endpoint_url` (or bare AWS credentials), `registry_url`, `engine_url` that is set
+    names a part that runs elsewhere; lorry then uses that one and starts none of its own.
+    """
+
+    home: Path = Field(Path("~/.lorry"), description="directory that holds all state of this machine")
+    tenant: str = Field("default", description="tenant that the commands act for")
+    base_model: str = Field("smollm2-135m-instruct", description="name of a known base model, or a directory")
+    gateway_port: int = Field(8080, ge=1, le=65535, description="port of the public HTTP API")
+    port_base: int = Field(18300, ge=1024, le=55000, description="first of about 20 ports for the internal parts")
+    device: str = Field("cpu", pattern="^(cpu|cuda)$", description="where the engine and the trainer compute")
+    threads: int = Field(2, ge=1, description="CPU threads of a training; part of what makes a run repeatable")
+    engine_timeout_seconds: float = Field(300.0, gt=0, description="how long the engine may take to start")
+
+    database_url: str | None = Field(None, description="PostgreSQL that runs elsewhere")
+    s3_endpoint_url: str | None = Field(None, description="S3 that runs elsewhere; 'aws' for Amazon's own")
+    s3_bucket: str = Field("lorry", description="bucket in the S3 that runs elsewhere")
+    s3_region: str = Field("us-east-1", description="region of the S3 that runs elsewhere")
+    s3_access_key_id: str | None = Field(None, description="unset = boto3's own credential chain")
+    s3_secret_access_key: SecretStr | None = Field(None, description="unset = boto3's own credential chain")
+    registry_url: str | None = Field(None, description="registry that runs elsewhere; needs LORRY_REGISTRY_TOKEN")
+    registry_token: SecretStr | None = Field(None, description="bearer token of that registry")
+    engine_url: str | None = Field(None, description="engine that runs elsewhere; needs LORRY_ENGINE_TOKEN")
+    engine_token: SecretStr | None = Field(None, description="bearer token of that engine")

@@ -1,0 +1,1 @@
+"""The stages of the pipeline: each takes directories or references and gives directories or references."""
