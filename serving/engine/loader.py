@@ -7,6 +7,7 @@ takes its place on vLLM's instance; the seam is private, so a contract test watc
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 
 from vllm.engine.protocol import EngineClient
@@ -21,6 +22,8 @@ from serving.engine.metrics import EngineMetrics
 from serving.engine.resolver import RegistryResolver, refusal
 from serving.engine.single_flight import SingleFlight
 from serving.errors import AdapterNotLoaded
+
+_log = logging.getLogger(__name__)
 
 
 class AdapterLoader:
@@ -56,18 +59,24 @@ class AdapterLoader:
     async def _load(self, lora_name: str) -> LoRARequest | ErrorResponse:
         if (known := self._models.lora_requests.get(lora_name)) is not None:
             return known
-        request = await self._resolver.resolve_lora(self._models.model_config.model, lora_name)
+        try:
+            request = await self._resolver.resolve_lora(self._models.model_config.model, lora_name)
+            if request is not None:
+                await self._hand_to_engine(request)
+        except GracefulHTTPError as exc:
+            _log.warning("refused %s: %d %s", lora_name, exc.http_status, exc.message)
+            raise
         if request is None:
             return create_error_response(
                 f"The model `{lora_name}` does not exist.", "NotFoundError", HTTPStatus.NOT_FOUND, param="model"
             )
-        request.lora_int_id = self._models.lora_id_counter.inc(1)
-        await self._hand_to_engine(request)
         self._models.lora_requests[lora_name] = request
         self._metrics.loaded()
+        _log.info("loaded %s", lora_name)
         return request
 
     async def _hand_to_engine(self, request: LoRARequest) -> None:
+        request.lora_int_id = self._models.lora_id_counter.inc(1)
         try:
             with self._metrics.stage("engine_load"):
                 loaded = await self._engine.add_lora(request)

@@ -23,6 +23,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from kit.problems import problem
+from kit.telemetry import configure_logging
 from registry.client import RegistryClient
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
@@ -43,8 +44,9 @@ class LorryRoutes:
     name = "lorry_routes"
     required_tasks = ("generate",)
 
-    def __init__(self) -> None:
-        self._settings = process_settings()
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        """Build the registry's client; `settings` are this process's when None, which is how vLLM builds it."""
+        self._settings = settings or process_settings()
         self._registry = RegistryClient(
             url=self._settings.registry_url,
             token=self._settings.registry_token.get_secret_value(),
@@ -73,6 +75,7 @@ class LorryRoutes:
         """
         if not isinstance(engine_client, AsyncLLM):
             raise EngineMisconfigured("Lorry's routes need vLLM's asynchronous engine in this process.")
+        configure_logging(self._settings.log_level)
         self._refuse_unguarded()
         _refuse_several(engine_client)
         self._engine, self._models = engine_client, state.openai_serving_models

@@ -1,0 +1,124 @@
+"""What of vLLM we build on, as it was when we read it.
+
+A failure here means that another vLLM is installed than the one `serving.engine` was written for: read what changed,
+adapt the named file of ours, and only then write down the new digest or signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve.engine.serving import BaseServing
+from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
+from vllm.exceptions import GracefulHTTPError, VLLMError
+from vllm.lora.ops.torch_ops import lora_ops
+from vllm.lora.punica_wrapper import punica_base, punica_cpu, punica_selector
+from vllm.lora.punica_wrapper.utils import convert_mapping
+from vllm.lora.request import LoRARequest
+from vllm.lora.resolver import LoRAResolver
+from vllm.platforms.cpu import CpuPlatform
+from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from serving.engine.launch import plan_launch
+from serving.engine.routes import LorryRoutes
+from serving.engine.settings import EngineSettings
+
+PRIVATE: dict[str, tuple[Any, str]] = {
+    # cpu_lora.py subclasses the first and replaces the choice that the second makes
+    "PunicaWrapperCPU": (punica_cpu.PunicaWrapperCPU, "acc9bc9cf24eb2db"),
+    "CpuPlatform.get_punica_wrapper": (CpuPlatform.get_punica_wrapper, "61c5754d5d8319c7"),
+    "PunicaWrapperBase": (punica_base.PunicaWrapperBase, "1f0a6ab456095efc"),
+    "get_punica_wrapper": (punica_selector.get_punica_wrapper, "73bf642d63b1513e"),
+    "convert_mapping": (convert_mapping, "f95d398f21afb453"),
+    "lora_ops": (lora_ops, "33bc2aca729ebc37"),
+    # loader.py takes the place of the first, and of its caller's expectations
+    "OpenAIServingModels.resolve_lora": (OpenAIServingModels.resolve_lora, "b9ef864b9ccd3310"),
+    "OpenAIServingModels.__init__": (OpenAIServingModels.__init__, "0218cc457c0bbb8b"),
+    "BaseServing._check_model": (BaseServing._check_model, "5a2f4707ffb7f367"),
+    "BaseServing._maybe_get_adapters": (BaseServing._maybe_get_adapters, "c7bc850c2f8df5c3"),
+    # guard.py and routes.py rely on the order in which the app is put together
+    "build_app": (build_app, "6438b7e524cb0b4f"),
+    "init_entrypoints_middleware": (init_entrypoints_middleware, "583c2958f2eb48d0"),
+}
+
+
+def digest(thing: Any) -> str:
+    return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_what_we_replace_is_what_we_read(name: str) -> None:
+    thing, known = PRIVATE[name]
+
+    assert digest(thing) == known, f"vLLM's {name} has changed: read it again before trusting serving.engine"
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_a_resolver_gets_two_names_and_gives_a_request() -> None:
+    assert parameters(LoRAResolver.resolve_lora) == ["self", "base_model_name", "lora_name"]
+    request = LoRARequest(lora_name="v", lora_int_id=1, lora_path="/p")
+    request.lora_int_id = 7
+    assert (request.lora_name, request.lora_int_id, request.lora_path) == ("v", 7, "/p")
+
+
+def test_the_engine_client_loads_lists_and_tells_its_health() -> None:
+    assert parameters(AsyncLLM.add_lora) == ["self", "lora_request"]
+    assert parameters(AsyncLLM.list_loras) == ["self"]
+    assert parameters(AsyncLLM.check_health) == ["self"]
+
+
+def test_a_refusal_carries_its_status_to_the_client() -> None:
+    assert issubclass(GracefulHTTPError, VLLMError)
+    assert parameters(GracefulHTTPError) == ["message", "http_status"]
+
+
+def test_our_routes_are_an_endpoint_plugin() -> None:
+    assert isinstance(LorryRoutes(settings()), EndpointPlugin)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("vllm.general_plugins", "lorry", "serving.engine.plugin:register"),
+        ("vllm.endpoint_plugins", "lorry_routes", "serving.engine.routes:LorryRoutes"),
+    ],
+)
+def test_vllm_finds_our_entry_points(group: str, name: str, value: str) -> None:
+    assert [point.value for point in entry_points(group=group) if point.name == name] == [value]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_vllm_knows_every_argument_that_we_pass(device: str) -> None:
+    arguments = plan_launch(settings(engine_device=device, attention_backend="FLASH_ATTN"), inherited={}).arguments
+    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments[3:]))
+
+    assert parsed.enable_lora is True
+    assert parsed.middleware == ["serving.engine.guard.Guard"]
+    assert parsed.served_model_name == ["base"]
+    assert len(parsed.lora_target_modules) == 7
+    assert parsed.enable_log_requests is False
+    assert parsed.disable_uvicorn_access_log is True
+
+
+def settings(**changes: Any) -> EngineSettings:
+    values: dict[str, Any] = {
+        "base_directory": "/models/base",
+        "engine_token": "engine-token",
+        "registry_url": "http://127.0.0.1:8200",
+        "registry_token": "registry-token",
+        "adapter_cache_directory": "/cache",
+    }
+    return EngineSettings(**(values | changes))
