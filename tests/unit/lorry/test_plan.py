@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from lorry.home import Home
+from lorry.local.plan import PART_NAMES, Plan
+from lorry.settings import LorrySettings
+
+
+def plan(tmp_path: Path, **settings: object) -> Plan:
+    return Plan(settings=LorrySettings(home=tmp_path, **settings), home=Home.open(tmp_path))
+
+
+def test_everything_runs_here_unless_told_otherwise(tmp_path: Path) -> None:
+    assert plan(tmp_path).local_parts == PART_NAMES
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ({"database_url": "postgresql+asyncpg://db/lorry"}, "postgres"),
+        ({"s3_endpoint_url": "https://s3.example.org"}, "seaweedfs"),
+        ({"registry_url": "https://registry.example.org"}, "registry"),
+        ({"engine_url": "https://engine.example.org"}, "engine"),
+    ],
+)
+def test_a_part_that_runs_elsewhere_is_not_started_here(tmp_path: Path, setting: dict[str, str], part: str) -> None:
+    assert plan(tmp_path, **setting).local_parts == tuple(name for name in PART_NAMES if name != part)
+
+
+def test_amazons_own_s3_needs_no_endpoint(tmp_path: Path) -> None:
+    storage = plan(tmp_path, s3_endpoint_url="aws", s3_bucket="ours").storage
+    assert (storage.s3_endpoint_url, storage.s3_bucket) == (None, "ours")
+
+
+def test_the_engine_gets_no_credentials_of_database_or_store(tmp_path: Path) -> None:
+    environment = plan(tmp_path).part("engine", base_directory=tmp_path).environment
+    assert not [name for name in environment if "S3" in name or "DATABASE" in name]
+    assert environment["LORRY_REGISTRY_TOKEN"]
+
+
+def test_given_tokens_are_used_instead_of_our_own(tmp_path: Path) -> None:
+    made = plan(tmp_path, registry_url="http://r", registry_token=SecretStr("given-token"))
+    assert made.registry_token == "given-token"
+
+
+def test_secrets_are_the_same_for_every_command_of_a_home(tmp_path: Path) -> None:
+    assert plan(tmp_path).engine_token == plan(tmp_path).engine_token
