@@ -28,6 +28,7 @@ from registry.errors import (
     NotServable,
     RegistryError,
     RegistryUnavailable,
+    Unauthorized,
 )
 from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner
 from registry.peft_config import canonical_config
@@ -64,7 +65,12 @@ class RegistryClient:
             timeout_seconds: how long one attempt of a call may take.
             complete_timeout_seconds: the same for `complete`, which reads every byte twice.
             transport: how to reach the registry instead of by TCP.
+
+        Raises:
+            Unauthorized: for a token that cannot be sent, as an empty one.
         """
+        if not token or not token.isascii() or not token.isprintable() or token != token.strip():
+            raise Unauthorized("the registry's token is empty or has characters that no header can carry")
         headers = {"authorization": f"Bearer {token}", "x-lorry-actor": check_name(actor, field="actor")}
         self._api = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_seconds, transport=transport)
         self._files = httpx.AsyncClient(timeout=timeout_seconds)

@@ -113,3 +113,9 @@ async def test_names_that_would_leave_their_place_in_a_url_are_refused_before_se
             await client.get_version("a/b")
         with pytest.raises(InvalidReference):
             await client.move_alias(owner, "profile", "live", version_id="nonsense", expected_version_id=None)
+
+
+@pytest.mark.parametrize("token", ["", " t", "t\n", "\u00e4"])
+def test_a_token_that_no_header_can_carry_is_refused_at_once(token: str) -> None:
+    with pytest.raises(Unauthorized):
+        RegistryClient(url="http://r", token=token)
