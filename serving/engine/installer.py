@@ -64,6 +64,10 @@ class Installer:
         """
         return await self._flights.run(manifest.version_id, lambda: self._install(manifest, download))
 
+    def distrust(self, version_id: str) -> None:
+        """Digest the version's files again before they are next used."""
+        self._verified.discard(version_id)
+
     async def _install(self, manifest: Manifest, download: Download) -> Path:
         try:
             async with locked(self._lock_path(manifest.version_id), timeout_seconds=self._lock_seconds):

@@ -19,7 +19,7 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serving.engine.metrics import EngineMetrics
-from serving.engine.resolver import RegistryResolver, refusal
+from serving.engine.resolver import RegistryResolver
 from serving.engine.single_flight import SingleFlight
 from serving.errors import AdapterNotLoaded
 
@@ -83,11 +83,10 @@ class AdapterLoader:
         except EngineDeadError:
             raise
         except Exception as exc:  # the engine core sends every failure as a bare Exception with a text
-            raise self._refused(str(exc)) from exc
+            raise self._resolver.reject(request.lora_name, AdapterNotLoaded(_because(str(exc)))) from exc
         if not loaded:
-            raise self._refused("the engine refused the adapter")
+            raise self._resolver.reject(request.lora_name, AdapterNotLoaded(_because("vLLM did not take it")))
 
-    def _refused(self, reason: str) -> GracefulHTTPError:
-        error = AdapterNotLoaded(f"The engine could not load the adapter: {reason}")
-        self._metrics.failed(error)
-        return refusal(error)
+
+def _because(reason: str) -> str:
+    return f"The engine could not load the adapter: {reason}"

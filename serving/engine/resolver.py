@@ -51,6 +51,12 @@ class RegistryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed
             raise refusal(exc) from exc
         return LoRARequest(lora_name=lora_name, lora_int_id=_UNNUMBERED, lora_path=str(directory))
 
+    def reject(self, version_id: str, error: LorryError) -> GracefulHTTPError:
+        """Refuse a version that was resolved and could not be loaded; returns what to raise."""
+        if self._source is not None:
+            self._source.reject(version_id, error)
+        return refusal(error)
+
 
 def refusal(error: LorryError) -> GracefulHTTPError:
     """Return what makes vLLM answer with the error's status and message in OpenAI's shape."""

@@ -91,12 +91,20 @@ class AdapterSource:
                 resolution.manifest, lambda directory: self._download(resolution, directory)
             )
         except LorryError as exc:
-            self._remember(version_id, exc)
-            self._metrics.failed(exc)
+            self.reject(version_id, exc)
             raise
         except OSError as exc:  # a disk that fails in a way nobody foresaw: counted, and not hidden
             self._metrics.failed(exc)
             raise
+
+    def reject(self, version_id: str, error: LorryError) -> None:
+        """Count a load that failed, answer it the same way for a while, and trust its files no longer."""
+        self._metrics.failed(error)
+        self._installer.distrust(version_id)
+        self._refusals[version_id] = (monotonic() + self._refusal_ttl_seconds, error)
+        self._refusals.move_to_end(version_id)
+        while len(self._refusals) > _REMEMBERED_REFUSALS:
+            self._refusals.popitem(last=False)
 
     async def _resolve(self, version_id: str) -> Resolution:
         try:
@@ -120,12 +128,6 @@ class AdapterSource:
         deadline, error = self._refusals.get(version_id, (0.0, None))
         if error is not None and monotonic() < deadline:
             raise error.with_traceback(None)  # or every raise would lengthen it
-
-    def _remember(self, version_id: str, error: LorryError) -> None:
-        self._refusals[version_id] = (monotonic() + self._refusal_ttl_seconds, error)
-        self._refusals.move_to_end(version_id)
-        while len(self._refusals) > _REMEMBERED_REFUSALS:
-            self._refusals.popitem(last=False)
 
 
 async def identify_base(directory: Path, *, name: str) -> BaseIdentity:

@@ -1,0 +1,211 @@
+"""What one broken part does to a real engine: one request fails with the reason, the others are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from kit.storage import ObjectStorage
+from lorry.local.part import RunningPart, start_part
+from lorry.local.stack import Stack
+from registry.layout import final_key
+from registry.manifest import WEIGHTS_FILE, Manifest
+
+Publish = Callable[..., Awaitable[Manifest]]
+RandomAdapter = Callable[..., Path]
+REFUSAL_SECONDS = 2.5  # a little longer than the engine remembers a refusal
+
+
+async def ask(engine: httpx.AsyncClient, model: str, *, max_tokens: int = 8) -> httpx.Response:
+    body: dict[str, Any] = {"model": model, "prompt": "My name is", "max_tokens": max_tokens, "temperature": 0}
+    return await engine.post("/v1/completions", json=body)
+
+
+def text_of(response: httpx.Response) -> str:
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["text"])
+
+
+def reason_of(response: httpx.Response) -> str:
+    return str(response.json()["error"]["message"])
+
+
+def cached(stack: Stack, version_id: str) -> Path:
+    return stack.plan.home.path / "cache" / "adapters" / version_id
+
+
+@pytest.fixture(scope="module")
+async def resident(engine: httpx.AsyncClient, random_adapter: RandomAdapter, publish: Publish) -> tuple[str, str]:
+    """An adapter that the engine holds already, and what it answers."""
+    version_id = (await publish(random_adapter(60), user="resident")).version_id
+    return version_id, text_of(await ask(engine, version_id))
+
+
+@pytest.mark.parametrize("damage", ["bit flip", "truncated", "gone"])
+async def test_a_damaged_download_fails_alone_and_heals(
+    stack: Stack,
+    engine: httpx.AsyncClient,
+    resident: tuple[str, str],
+    random_adapter: RandomAdapter,
+    publish: Publish,
+    damage: str,
+) -> None:
+    manifest = await publish(random_adapter(61), user=f"damaged-{damage.replace(' ', '-')}")
+    storage, key = ObjectStorage(stack.plan.storage), final_key(manifest, WEIGHTS_FILE)
+    sound = await storage.get(key)
+    if damage == "gone":
+        await storage.delete(key)
+    else:
+        await storage.put(key, sound[:-64] if damage == "truncated" else sound[:-1] + bytes([sound[-1] ^ 1]))
+    names = [manifest.version_id, resident[0], "base", manifest.version_id, resident[0]]
+    answers = await asyncio.gather(*(ask(engine, name) for name in names))
+
+    assert [answer.status_code for answer in answers] == [502, 200, 200, 502, 200]
+    assert WEIGHTS_FILE in reason_of(answers[0])
+    assert text_of(answers[1]) == text_of(answers[4]) == resident[1]
+
+    await storage.put(key, sound)
+    await asyncio.sleep(REFUSAL_SECONDS)
+    assert (await ask(engine, manifest.version_id)).status_code == 200
+
+
+class Registry:
+    """The run's registry process, to be killed and started again."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._revived: list[RunningPart] = []
+
+    @property
+    def process(self) -> psutil.Process:
+        first = next(pid for name, _, pid in self._stack.addresses() if name == "registry")
+        return psutil.Process(self._revived[-1].pid if self._revived else first)
+
+    @asynccontextmanager
+    async def killed(self) -> AsyncIterator[None]:
+        """Kill it with −9; start it again when the block ends."""
+        process = self.process
+        process.kill()
+        await asyncio.to_thread(psutil.wait_procs, [process], 10)
+        try:
+            yield
+        finally:
+            part = self._stack.plan.part("registry", base_directory=Path())
+            self._revived.append(await start_part(part))
+            await self._revived[-1].wait_until_healthy()
+
+    async def stop(self) -> None:
+        for running in self._revived:
+            await running.stop()
+
+
+@pytest.fixture(scope="module")
+async def registry(stack: Stack, engine: httpx.AsyncClient) -> AsyncIterator[Registry]:
+    registry = Registry(stack)
+    yield registry
+    await registry.stop()
+
+
+@contextmanager
+def frozen(processes: list[psutil.Process]) -> Iterator[None]:
+    """Stop processes where they are; they go on when the block ends."""
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def engine_core(stack: Stack) -> list[psutil.Process]:
+    """Every process of the engine but its API server."""
+    pid = next(pid for name, _, pid in stack.addresses() if name == "engine")
+    return psutil.Process(pid).children(recursive=True)
+
+
+async def appears(path: Path) -> Path:
+    async with asyncio.timeout(60):
+        while not path.exists():  # noqa: ASYNC110 - a file system tells nobody
+            await asyncio.sleep(0.02)
+    return path
+
+
+async def test_files_that_rot_between_disk_and_engine_fail_alone_and_are_fetched_again(
+    stack: Stack, engine: httpx.AsyncClient, resident: tuple[str, str], random_adapter: RandomAdapter, publish: Publish
+) -> None:
+    version_id = (await publish(random_adapter(62), user="rotten")).version_id
+    weights = cached(stack, version_id) / WEIGHTS_FILE
+    with frozen(engine_core(stack)):
+        asking = asyncio.create_task(ask(engine, version_id))
+        await appears(weights)
+        weights.write_bytes(b"\xff" * weights.stat().st_size)
+    refused = await asking
+
+    assert refused.status_code == 500
+    assert "The engine could not load the adapter" in reason_of(refused)
+    assert text_of(await ask(engine, resident[0])) == resident[1]
+    await asyncio.sleep(REFUSAL_SECONDS)
+    assert (await ask(engine, version_id)).status_code == 200
+
+
+async def test_without_a_registry_resident_adapters_serve_on_and_others_are_refused(
+    registry: Registry,
+    engine: httpx.AsyncClient,
+    resident: tuple[str, str],
+    random_adapter: RandomAdapter,
+    publish: Publish,
+) -> None:
+    cold = (await publish(random_adapter(63), user="cold")).version_id
+    async with registry.killed():
+        names = [cold, resident[0], "base", cold, resident[0]]
+        answers = await asyncio.gather(*(ask(engine, name) for name in names))
+
+        assert [answer.status_code for answer in answers] == [503, 200, 200, 503, 200]
+        assert "registry did not answer" in reason_of(answers[0])
+        assert text_of(answers[1]) == text_of(answers[4]) == resident[1]
+        assert (await engine.get("/lorry/ready")).status_code == 200
+
+    await asyncio.sleep(REFUSAL_SECONDS)
+    assert (await ask(engine, cold)).status_code == 200
+
+
+async def test_what_lies_on_disk_is_not_served_while_nobody_confirms_it(
+    stack: Stack,
+    registry: Registry,
+    engine: httpx.AsyncClient,
+    resident: tuple[str, str],
+    random_adapter: RandomAdapter,
+    publish: Publish,
+) -> None:
+    directory = random_adapter(64)
+    version_id = (await publish(directory, user="unconfirmed")).version_id
+    shutil.copytree(directory, cached(stack, version_id))
+    with frozen([registry.process]):
+        answers = await asyncio.gather(ask(engine, version_id), ask(engine, resident[0]))
+
+    assert answers[0].status_code == 503
+    assert text_of(answers[1]) == resident[1]
+
+
+async def test_the_counters_agree_with_what_happened(engine: httpx.AsyncClient) -> None:
+    metrics = (await engine.get("/metrics")).text
+    values = {
+        line.split('reason="')[1].split('"')[0]: float(line.rsplit(" ", 1)[1])
+        for line in metrics.splitlines()
+        if line.startswith("lorry_adapter_load_failures_total{")
+    }
+
+    assert {reason: count for reason, count in values.items() if count} == {
+        "damaged": 3,  # one each: who asked meanwhile shared the load
+        "engine_load": 1,
+        "registry_unavailable": 2,
+    }
