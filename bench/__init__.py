@@ -1,0 +1,1 @@
+"""Benchmarks: ours and a peer's in one run, printed as ratios."""

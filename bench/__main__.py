@@ -1,0 +1,34 @@
+"""`python -m bench [NAME …] [--quick]`: run benchmarks; all of them without a name."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+
+_PLUMBING = {"__init__", "__main__", "report", "stock"}
+
+
+def names() -> list[str]:
+    """Return every benchmark's name: the modules of this folder that are no plumbing."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _PLUMBING)
+
+
+def main() -> None:
+    """Run what was asked for, one after the other."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(names())}; all when omitted")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: few rounds, figures mean little")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(names()))
+    if unknown:
+        sys.exit(f"bench: there is no {', '.join(unknown)}; known are {', '.join(names())}")
+    for name in arguments.names or names():
+        path = asyncio.run(importlib.import_module(f"bench.{name}").run(quick=arguments.quick))
+        print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
