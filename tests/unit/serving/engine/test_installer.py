@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,3 +187,28 @@ async def test_each_stage_is_timed_once_for_a_new_version(installer: Installer, 
 
     for stage in ("download", "verify", "install"):
         assert registry.get_sample_value("lorry_adapter_load_seconds_count", {"stage": stage}) == 1
+
+
+async def test_a_disk_that_fills_during_the_download_is_named_and_leaves_nothing(
+    installer: Installer, tmp_path: Path
+) -> None:
+    async def fill(directory: Path) -> None:
+        directory.mkdir()
+        (directory / "adapter_model.safetensors").write_bytes(b"wei")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(CacheFull, match="no room"):
+        await installer.install(manifest_of(), fill)
+
+    assert list((tmp_path / ".staging").iterdir()) == []
+    assert await installer.install(manifest_of(), Downloads()) == tmp_path / manifest_of().version_id
+
+
+async def test_files_that_are_no_longer_trusted_are_digested_again(installer: Installer) -> None:
+    directory = await installer.install(manifest_of(), Downloads())
+    weights = directory / "adapter_model.safetensors"
+    weights.write_bytes(b"W" + weights.read_bytes()[1:])
+    installer.distrust(manifest_of().version_id)
+    await installer.install(manifest_of(), Downloads())
+
+    assert weights.read_bytes() == FILES["adapter_model.safetensors"]
