@@ -17,7 +17,7 @@ OWNER = Owner(tenant="default", user="ann")
 pytestmark = [  # PEFT warns about what it is asked to make here
     pytest.mark.filterwarnings("ignore:.*lora_bias"),
     pytest.mark.filterwarnings("ignore:Setting .save_embedding_layers."),
-    pytest.mark.filterwarnings("ignore:Adapter .default.: [0-9]+ LoRA tensor"),
+    pytest.mark.filterwarnings("ignore:Adapter .default.. [0-9]+ LoRA tensor"),
 ]
 
 
