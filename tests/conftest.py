@@ -182,7 +182,8 @@ def base_directory() -> Path:
 async def stack(tmp_path_factory: pytest.TempPathFactory, base_directory: Path) -> AsyncIterator[Stack]:
     """Every part of one machine, from a home of this run's own; a test starts what it needs with `ensure`."""
     home = Home.open(tmp_path_factory.mktemp("home"))
-    settings = LorrySettings(home=home.path, port_base=free_port_block(21, start=22_000), threads=1)
+    ports = free_port_block(22, start=22_000)
+    settings = LorrySettings(home=home.path, port_base=ports, gateway_port=ports + 21, threads=1)
     plan = Plan(settings=settings, home=home)
     async with own_stack(plan, base_directory=lambda: base_directory, on_state=lambda *_: None) as stack:
         yield stack
