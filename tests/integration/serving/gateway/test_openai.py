@@ -1,0 +1,162 @@
+"""OpenAI's routes, called with the official client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.support.gateway_server import Gateway, StandInEngine
+
+HELLO: Any = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture
+async def official(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
+        yield client
+
+
+async def test_a_chat_is_answered_as_the_users_model(
+    gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine
+) -> None:
+    manifest = await gateway.publish("ann")
+    raw = await official.chat.completions.with_raw_response.create(
+        model="users/ann", messages=HELLO, max_tokens=50, user="somebody", n=2, seed=3
+    )
+    answer = raw.parse()
+    assert raw.headers["x-lorry-adapter-version"] == "1"
+    assert (answer.model, answer.choices[0].message.content) == ("users/ann", "you said hello")
+    assert len(answer.choices) == 2
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 3
+    (request,) = stand_in.requests
+    assert request == {"model": manifest.version_id, "messages": HELLO, "max_tokens": 50, "n": 2, "seed": 3}
+    assert stand_in.headers[0]["x-lorry-adapter"] == manifest.version_id
+    assert gateway.key not in json.dumps(stand_in.headers)
+
+
+async def test_a_chat_is_streamed_word_by_word(
+    gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine
+) -> None:
+    manifest = await gateway.publish("ann")
+    stand_in.seconds_between_events = 0.2
+    loop = asyncio.get_running_loop()
+    times, words = [], []
+    stream = await official.chat.completions.create(model="users/ann@1", messages=HELLO, stream=True)
+    async for chunk in stream:
+        times.append(loop.time())
+        words.append(chunk.choices[0].delta.content)
+        assert chunk.model == "users/ann@1"
+    assert words == ["word0 ", "word1 ", "word2 "]
+    assert times[-1] - times[0] > 0.3, "chunks arrive as they are made, not all at the end"
+    assert stream.response.headers["x-lorry-adapter-version"] == "1"
+    assert stream.response.headers["content-type"].startswith("text/event-stream")
+    assert stand_in.requests[0]["model"] == manifest.version_id
+
+
+async def test_a_client_that_leaves_a_stream_closes_the_engines(
+    gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine
+) -> None:
+    await gateway.publish("ann")
+    stand_in.seconds_between_events, stand_in.events = 0.05, 1000
+    stream = await official.chat.completions.create(model="users/ann", messages=HELLO, stream=True)
+    await anext(aiter(stream))
+    assert stand_in.running == 1
+    await stream.close()
+    for _ in range(200):
+        if not stand_in.running:
+            break
+        await asyncio.sleep(0.02)
+    assert (stand_in.running, stand_in.closed_early) == (0, 1)
+
+
+async def test_an_engine_that_dies_in_mid_stream_is_an_error_to_the_client(
+    gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine
+) -> None:
+    await gateway.publish("ann")
+    stand_in.break_off_after = 2
+    stream = await official.chat.completions.create(model="users/ann", messages=HELLO, stream=True)
+    for _ in range(2):
+        await anext(aiter(stream))
+    with pytest.raises(openai.APIError, match="engine did not answer"):
+        await anext(aiter(stream))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_refusals_show_their_message_in_the_official_client(
+    gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine, stream: bool
+) -> None:
+    async def ask(model: str) -> Any:
+        return await official.chat.completions.create(model=model, messages=HELLO, stream=stream)
+
+    with pytest.raises(openai.NotFoundError, match="neither transcripts nor an adapter"):
+        await ask("users/nobody")
+    with pytest.raises(openai.NotFoundError, match="models are named users/<user_id>"):
+        await ask("base")
+    await gateway.publish("ann", live=False)
+    with pytest.raises(openai.ConflictError, match="no live version"):
+        await ask("users/ann")
+    with pytest.raises(openai.NotFoundError):
+        await ask("users/ann@candidate")
+    with pytest.raises(openai.NotFoundError):
+        await ask("users/ann@7")
+    with pytest.raises(openai.UnprocessableEntityError, match="user_id"):
+        await ask("users/a b")
+    stand_in.refuse_with = (400, "no such thing")
+    with pytest.raises(openai.BadRequestError, match="no such thing"):
+        await ask("users/ann@1")
+    stand_in.refuse_with = (500, "core dead")
+    with pytest.raises(openai.InternalServerError, match="the engine answered 500"):
+        await ask("users/ann@1")
+
+
+async def test_a_bad_request_is_refused_with_the_field_in_both_shapes(gateway: Gateway) -> None:
+    headers = {"authorization": f"Bearer {gateway.key}"}
+    body = {"model": "users/ann", "messages": HELLO, "chat_template": "{{ x }}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+        response = await http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "chat_template" in response.json()["detail"]
+    assert "chat_template" in response.json()["error"]["message"]
+
+
+async def test_a_wrong_key_is_an_authentication_error(gateway: Gateway) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="lorry_" + "x" * 43, max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError, match="valid API key"):
+            await client.chat.completions.create(model="users/ann", messages=HELLO)
+
+
+async def test_models_are_the_callers_own_live_adapters(gateway: Gateway, official: openai.AsyncOpenAI) -> None:
+    await gateway.publish("ann")
+    await gateway.publish("bob", seed=2)
+    await gateway.publish("cid", seed=3, live=False)
+    await gateway.publish("dan", seed=4, tenant="other")
+    assert sorted([model.id async for model in official.models.list()]) == ["users/ann", "users/bob"]
+    assert (await official.models.retrieve("users/ann")).owned_by == "default"
+    with pytest.raises(openai.NotFoundError):
+        await official.models.retrieve("users/dan")
+    other = official.with_options(api_key=gateway.other_key)
+    assert [model.id async for model in other.models.list()] == ["users/dan"]
+
+
+async def test_models_come_in_pages(gateway: Gateway) -> None:
+    for seed, user in enumerate(("ann", "bob", "cid")):
+        await gateway.publish(user, seed=seed)
+    headers = {"authorization": f"Bearer {gateway.key}"}
+    found, cursor = [], None
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+        while True:
+            params: dict[str, Any] = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+            page = (await http.get("/v1/models", params=params)).json()
+            found += [model["id"] for model in page["data"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+    assert found == ["users/ann", "users/bob", "users/cid"]

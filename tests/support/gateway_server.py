@@ -1,0 +1,177 @@
+"""A gateway over real HTTP, in this process, before a real registry and an engine that speaks the engine's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import SecretStr
+
+from kit.database import Database
+from kit.settings import DatabaseSettings
+from registry.client import RegistryClient, draft_from_directory
+from registry.manifest import DEFAULT_ADAPTER, LIVE, Manifest, Owner
+from serving.gateway.app import create_app
+from serving.gateway.keys import create_api_key
+from serving.gateway.settings import GatewaySettings
+from tests.support.adapters import BASE, write_adapter
+from tests.support.registry_server import TOKEN, serving
+
+ENGINE_TOKEN = "engine-token-for-tests"
+
+
+@dataclass
+class StandInEngine:
+    """Answers chat completions as vLLM does, in microseconds: what was asked, or what `answer` makes of it.
+
+    A stand-in because a real engine takes a minute to start; the end-to-end test has the real one.
+    """
+
+    answer: Callable[[dict[str, Any]], str] = lambda body: f"you said {body['messages'][-1]['content']}"
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    refuse_with: tuple[int, str] | None = None
+    seconds_between_events: float = 0.0
+    events: int = 3
+    break_off_after: int | None = None
+    running: int = 0
+    closed_early: int = 0
+
+    def app(self) -> FastAPI:
+        """The engine's open routes."""
+        app = FastAPI()
+        app.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
+        app.add_api_route("/health", self.health, methods=["GET"])
+        return app
+
+    async def health(self) -> dict[str, str]:
+        return {}
+
+    async def chat(self, request: Request) -> JSONResponse | StreamingResponse:
+        if request.headers.get("authorization") != f"Bearer {ENGINE_TOKEN}":
+            return JSONResponse({"error": {"message": "A valid bearer token is required."}}, status_code=401)
+        body = await request.json()
+        self.requests.append(body)
+        self.headers.append(dict(request.headers))
+        if self.refuse_with:
+            status, message = self.refuse_with
+            return JSONResponse(
+                {"error": {"message": message, "type": "BadRequest", "code": status}}, status_code=status
+            )
+        if body.get("stream"):
+            return StreamingResponse(self.stream(body), media_type="text/event-stream")
+        return await self.whole(request, body)
+
+    async def whole(self, request: Request, body: dict[str, Any]) -> JSONResponse:
+        self.running += 1
+        try:
+            for _ in range(int(self.seconds_between_events / 0.01)):
+                if await request.is_disconnected():
+                    self.closed_early += 1
+                    break
+                await asyncio.sleep(0.01)
+        finally:
+            self.running -= 1
+        text = self.answer(body)
+        reason = "length" if len(text) > 4 * body.get("max_tokens", 1000) else "stop"
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": reason}
+        choices = [{"index": index, **choice} for index in range(body.get("n", 1))]
+        usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+        return JSONResponse(
+            {
+                "id": "c1",
+                "object": "chat.completion",
+                "created": 1,
+                "model": body["model"],
+                "choices": choices,
+                "usage": usage,
+            }
+        )
+
+    async def stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
+        self.running += 1
+        sent = 0
+        try:
+            while sent < self.events:
+                if sent == self.break_off_after:
+                    raise ConnectionError("the engine died")
+                delta = {"content": f"word{sent} "}
+                choices = [{"index": 0, "delta": delta, "finish_reason": None}]
+                chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+                yield f"data: {json.dumps({**chunk, 'choices': choices})}\n\n"
+                sent += 1
+                await asyncio.sleep(self.seconds_between_events)
+            yield "data: [DONE]\n\n"
+        finally:
+            self.running -= 1
+            self.closed_early += sent < self.events
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """A running gateway and what a test needs beside it."""
+
+    url: str
+    key: str
+    other_key: str
+    database: Database
+    registry: RegistryClient
+    directory: Path
+
+    async def publish(self, user: str, *, seed: int = 1, tenant: str = "default", live: bool = True) -> Manifest:
+        """Publish a small adapter of `user`; `seed` makes its content."""
+        owner = Owner(tenant=tenant, user=user)
+        directory = write_adapter(self.directory / f"{tenant}-{user}-{seed}", seed=seed)
+        manifest = await self.registry.publish(directory, draft=draft_from_directory(directory, owner=owner, base=BASE))
+        if live:
+            held = await self.registry.get_alias(owner, DEFAULT_ADAPTER, LIVE)
+            await self.registry.move_alias(
+                owner, DEFAULT_ADAPTER, LIVE, version_id=manifest.version_id, expected_version_id=held
+            )
+        return manifest
+
+
+@pytest.fixture
+def stand_in() -> StandInEngine:
+    """This test's engine."""
+    return StandInEngine()
+
+
+@pytest.fixture
+async def engine_url(stand_in: StandInEngine) -> AsyncIterator[str]:
+    """Where this test's engine listens."""
+    async with serving(stand_in.app()) as url:
+        yield url
+
+
+@pytest.fixture
+def gateway_settings(database_settings: DatabaseSettings, registry_url: str, engine_url: str) -> GatewaySettings:
+    """The settings of this test's gateway: nothing is remembered, so that tests see every move at once."""
+    return GatewaySettings(
+        **database_settings.model_dump(),
+        registry_url=registry_url,
+        registry_token=SecretStr(TOKEN),
+        engine_url=engine_url,
+        engine_token=SecretStr(ENGINE_TOKEN),
+        gateway_cache_seconds=0,
+        gateway_max_request_bytes=100_000,
+    )
+
+
+@pytest.fixture
+async def gateway(
+    gateway_settings: GatewaySettings, database: Database, client: RegistryClient, tmp_path: Path
+) -> AsyncIterator[Gateway]:
+    """A gateway with a key of tenant `default` and one of tenant `other`."""
+    async with database.transaction() as session:
+        key = await create_api_key(session, "default")
+        other_key = await create_api_key(session, "other")
+    async with serving(create_app(gateway_settings)) as url:
+        yield Gateway(url=url, key=key, other_key=other_key, database=database, registry=client, directory=tmp_path)
