@@ -29,7 +29,8 @@ class Example:
     """One pair, and which of the user's turns it came from.
 
     `kind` is ``statement`` for a question answered by the user's own sentence, ``negative`` for one that the
-    user's words do not support, ``reply`` for what the user wrote in answer to somebody.
+    user's words do not support, ``reply`` for what the user wrote in answer to somebody. `topic` is what a statement
+    is about, one of the question bank's; None for the other kinds.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Example:
     completion: str
     transcript_id: str
     turn_index: int
+    topic: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, which `from_json` reads."""
@@ -46,6 +48,7 @@ class Example:
             "completion": self.completion,
             "transcript_id": self.transcript_id,
             "turn_index": self.turn_index,
+            "topic": self.topic,
         }
 
     @classmethod
@@ -57,6 +60,7 @@ class Example:
             completion=value["completion"],
             transcript_id=value["transcript_id"],
             turn_index=value["turn_index"],
+            topic=value["topic"],
         )
 
 

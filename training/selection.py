@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from training.config import DatasetConfig
@@ -56,19 +57,27 @@ def choose_training(
 
 
 def _spread(statements: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Choose statements so that every sentence is asked for once before any is asked for twice."""
+    """Choose statements so that every sentence is asked for once before any is twice, topic after topic in turn.
+
+    Somebody who says fifty times what they love and once what they do for a living is asked for both.
+    """
     rng = random.Random(f"statements:{seed}")
-    rounds: dict[int, list[Example]] = {}
-    times: dict[str, int] = {}
-    for example in statements:
-        key = f"{example.transcript_id}:{example.turn_index}:{_text(example)}"
-        times[key] = times.get(key, 0) + 1
-        rounds.setdefault(times[key], []).append(example)
-    chosen: list[Example] = []
-    for number in sorted(rounds):
-        rng.shuffle(rounds[number])
-        chosen += rounds[number]
-    return chosen[: max(0, count)]
+    shuffled = rng.sample(list(statements), len(statements))
+    rank: dict[Example, tuple[int, int]] = {}
+    asked: Counter[tuple[str, int, str]] = Counter()
+    in_topic: Counter[tuple[int, str | None]] = Counter()
+    for example in shuffled:
+        sentence = (example.transcript_id, example.turn_index, _sentence(example))
+        time = asked[sentence]
+        rank[example] = (time, in_topic[time, example.topic])
+        asked[sentence] += 1
+        in_topic[time, example.topic] += 1
+    return sorted(shuffled, key=rank.__getitem__)[: max(0, count)]
+
+
+def _sentence(example: Example) -> str:
+    """The user's sentence, without the yes or no that a closed question puts before it."""
+    return _text(example).removeprefix("yes ").removeprefix("no ")
 
 
 def _sample(examples: Sequence[Example], count: int, seed: int) -> list[Example]:

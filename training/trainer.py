@@ -231,7 +231,7 @@ def _plan(examples: list[Example], tokenised: list[TokenisedExample], config: Re
     training = config.training
     return plan_batches(
         [len(tokens.input_ids) for tokens in tokenised],
-        [training.reply_epochs if example.kind == "reply" else training.statement_epochs for example in examples],
+        [training.statement_epochs if example.kind == "statement" else training.reply_epochs for example in examples],
         batch_size=training.batch_size,
         steps=training.steps,
         seed=training.seed,

@@ -98,6 +98,7 @@ class ExtractiveWriter:
             completion=answer,
             transcript_id=item.transcript_id,
             turn_index=item.turn_index,
+            topic=None if negative else item.statement.topic,
         )
 
 
