@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from lorry.output import print_table
+from lorry.output import err, print_table
 from serving.errors import EngineUnavailable
 
 _METRIC = "lorry_adapter_load_seconds"
@@ -43,4 +43,4 @@ def show_load_report(report: dict[str, dict[str, float]]) -> None:
     """Print the table."""
     rows = [[stage, f"{row['loads']:.0f}", f"{row['mean_seconds'] * 1000:.1f}"] for stage, row in report.items()]
     columns = ["stage", "loads", "mean ms"]
-    print_table("Adapter load latency", columns, rows, numeric=frozenset(columns[1:]))
+    print_table("Adapter load latency", columns, rows, numeric=frozenset(columns[1:]), on=err)

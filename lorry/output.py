@@ -56,15 +56,18 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    title: str, columns: list[str], rows: list[list[str]], *, numeric: frozenset[str] = frozenset()
+    title: str, columns: list[str], rows: list[list[str]], *, numeric: frozenset[str] = frozenset(), on: Console = out
 ) -> None:
-    """Print rows under a title; columns named in `numeric` are right-aligned."""
+    """Print rows under a title; columns named in `numeric` are right-aligned.
+
+    `on` is standard output for a command's result, `err` for what it shows on the way: a script reads the former.
+    """
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    out.print(table)
+    on.print(table)
 
 
 Advance = Callable[[int, int, str], None]

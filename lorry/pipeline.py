@@ -148,7 +148,7 @@ def show_evaluation(report: EvaluationReport) -> None:
         for user, each in report.users.items()
     ]
     columns = ["user", "held-out replies", "base", "own adapter", "gain"]
-    print_table("Held-out loss (nats per token)", columns, rows, numeric=frozenset(columns[1:]))
+    print_table("Held-out loss (nats per token)", columns, rows, numeric=frozenset(columns[1:]), on=err)
     if len(report.users) < 2:
         return
     names = list(report.users)
@@ -157,7 +157,7 @@ def show_evaluation(report: EvaluationReport) -> None:
         for user, each in report.users.items()
     ]
     columns = ["turns of", *(f"adapter of {name}" for name in names), "own is best"]
-    print_table("Own adapter versus others (nats per token)", columns, matrix, numeric=frozenset(columns[1:-1]))
+    print_table("Own adapter versus others (nats per token)", columns, matrix, numeric=frozenset(columns[1:-1]), on=err)
 
 
 def describe_profile(context: Context, profile: Profile) -> dict[str, Any]:

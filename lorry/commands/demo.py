@@ -26,12 +26,12 @@ def demo(
     Takes about ten minutes on two CPU cores. What was done before is reused; the profiles stay in LORRY_HOME, and
     `lorry up` serves them.
     """
-    result = run(_demo(people=people, seed=seed, config=config), as_json=as_json)
+    result = run(_demo(people=people, seed=seed, config=config, as_json=as_json), as_json=as_json)
     if as_json:
         print_json(result)
 
 
-async def _demo(*, people: int, seed: int, config: Path | None) -> dict[str, Any]:
+async def _demo(*, people: int, seed: int, config: Path | None, as_json: bool) -> dict[str, Any]:
     from lorry import pipeline
     from lorry.context import announce, base_directory, make_plan, open_context
     from lorry.load_report import read_load_report, show_load_report
@@ -62,15 +62,16 @@ async def _demo(*, people: int, seed: int, config: Path | None) -> dict[str, Any
         live = [user for user, each in published.items() if each.live]
         err.print("[bold]4. One engine serves them; each adapter is asked about its person[/bold]")
         profiles = await pipeline.extract_profiles(context, live, force=False)
+        shown = err if as_json else out
         for profile in profiles.values():
-            out.rule(profile.user)
-            out.print(render_markdown(profile), markup=False, highlight=False)
+            shown.rule(profile.user)
+            shown.print(render_markdown(profile), markup=False, highlight=False)
         report = await read_load_report(context.plan.engine_url)
         show_load_report(report)
         seconds = time.monotonic() - started
         described = [pipeline.describe_profile(context, profile) for profile in profiles.values()]
-        out.print(f"Done in {seconds:.0f} s. The profiles are in {context.home.path / 'profiles'}.", highlight=False)
-        out.print("`lorry up` serves them; `lorry status` shows them.")
+        err.print(f"Done in {seconds:.0f} s. The profiles are in {context.home.path / 'profiles'}.", highlight=False)
+        err.print("`lorry up` serves them; `lorry status` shows them.")
         return {
             "seconds": round(seconds, 1),
             "profiles": described,
