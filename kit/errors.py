@@ -8,6 +8,7 @@ LorryError                   500
     ├── InvalidName          422
     ├── ObjectMissing        404
     ├── ObjectConflict       409
+    ├── RequestTooLarge      413
     ├── StorageUnavailable   503
     └── DatabaseUnavailable  503
 """
@@ -70,6 +71,12 @@ class ObjectConflict(KitError):
     """The object changed, or exists already, since the caller last looked."""
 
     status_code = 409
+
+
+class RequestTooLarge(KitError):
+    """The request's body is larger than this service reads."""
+
+    status_code = 413
 
 
 class StorageUnavailable(KitError):

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 
+from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.problems import install_problem_handlers
 from kit.storage import ObjectStorage
-from registry.body_limit import BodyLimit
 from registry.endpoints import refusals, router
 from registry.publisher import Publisher
 from registry.service import RegistryService

@@ -48,7 +48,6 @@ _DESCRIPTIONS = {
     401: "The bearer token is missing or wrong.",
     404: "There is no such base model, adapter, version or alias.",
     409: "The registry's state forbids it: another content, another base, another alias position, or not ready.",
-    411: "The request's length is not declared.",
     413: "The request is too large.",
     422: "The input is not valid; the field is named.",
     503: "The database or the object store did not answer; try again.",
@@ -86,7 +85,7 @@ _ADAPTER = "/tenants/{tenant}/users/{user}/adapters/{adapter}"
 router = APIRouter(prefix="/v1", dependencies=[Depends(require_token)])
 
 
-@router.post("/bases", responses=refusals(409, 411, 413))
+@router.post("/bases", responses=refusals(409, 413))
 async def register_base(identity: BaseIdentity, service: ServiceDep, actor: Actor = "unknown") -> BaseIdentity:
     """Make a base model known; registering the same one again is no error."""
     return await service.register_base(identity, actor=actor)
@@ -98,7 +97,7 @@ async def list_bases(service: ServiceDep) -> list[BaseIdentity]:
     return await service.list_bases()
 
 
-@router.post("/versions", responses=refusals(404, 409, 411, 413))
+@router.post("/versions", responses=refusals(404, 409, 413))
 async def begin(draft: Draft, publisher: PublisherDep, actor: Actor = "unknown") -> Publication:
     """Claim a version and get URLs to upload its files; the same content again finds the same version."""
     return await publisher.begin(draft, actor=actor)
@@ -136,7 +135,7 @@ async def get_alias(tenant: Name, user: Name, adapter: Name, alias: Name, servic
     return Alias(alias=alias, version_id=found)
 
 
-@router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 411, 413))
+@router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 413))
 async def move_alias(
     tenant: Name,
     user: Name,

@@ -25,8 +25,7 @@ ServingError                     500
     ├── ProfileNotExtracted      404
     ├── AnswerTruncated          422
     ├── ExtractionBusy           503
-    ├── NotAcceptable            406
-    └── RequestTooLarge          413
+    └── NotAcceptable            406
 """
 
 from __future__ import annotations
@@ -174,9 +173,3 @@ class NotAcceptable(GatewayError):
     """There is no form of this that the request accepts."""
 
     status_code = 406
-
-
-class RequestTooLarge(GatewayError):
-    """The request's body is larger than this server takes."""
-
-    status_code = 413

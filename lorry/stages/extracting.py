@@ -11,14 +11,10 @@ from lorry.home import Home
 from registry.manifest import AdapterRef, Owner
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
-from serving.extraction.extract import extract_profile
+from serving.extraction.extractor import Extractor
 from serving.extraction.profile import Profile
 from serving.extraction.render import write_profile
-from serving.extraction.repository import ProfileRepository
 from serving.extraction.settings import ExtractionSettings
-from transcripts.repository import Passage
-from transcripts.search import search_user_turns
-from transcripts.store import TranscriptStore
 
 OnProgress = Callable[[int, int], None]
 
@@ -34,42 +30,19 @@ async def extract_user_profile(
         AdapterNotFound, AliasNotFound: the user has nothing live.
         EngineCallError: the engine refuses or fails; nothing is kept then.
     """
-    tenant = context.settings.tenant
-    ref = AdapterRef(owner=Owner(tenant=tenant, user=user))
-    manifest = (await context.registry.resolve(ref)).manifest
-    bank, settings = standard_bank(), ExtractionSettings()
-    async with context.database.transaction() as session:
-        kept = await ProfileRepository(session).latest(tenant, user)
-        transcripts = await TranscriptStore(session).list(tenant, user)
-    wanted = (manifest.version_id, bank.version)
-    if kept is not None and not force and (kept.adapter.version_id, kept.bank.version) == wanted:
-        await _write(context.home, tenant=tenant, profile=kept)
-        return kept
-
-    async def search(query: str, *, limit: int) -> list[Passage]:
-        async with context.database.transaction() as session:
-            return await search_user_turns(session, tenant, user, query, limit)
-
+    owner = Owner(tenant=context.settings.tenant, user=user)
+    manifest = (await context.registry.resolve(AdapterRef(owner=owner))).manifest
     async with EngineClient(url=context.plan.engine_url, token=context.plan.engine_token) as engine:
-        profile = await extract_profile(
-            engine=engine,
-            search=search,
-            transcripts=transcripts,
-            manifest=manifest,
-            bank=bank,
-            settings=settings,
-            on_progress=on_progress,
-        )
-    async with context.database.transaction() as session:
-        await ProfileRepository(session).add(tenant, profile)
-    await _write(context.home, tenant=tenant, profile=profile)
+        extractor = Extractor(context.database, engine, bank=standard_bank(), settings=ExtractionSettings())
+        profile = await extractor.latest(owner.tenant, user)
+        wanted = (manifest.version_id, extractor.bank.version)
+        if force or profile is None or (profile.adapter.version_id, profile.bank.version) != wanted:
+            profile = await extractor.extract(manifest, on_progress=on_progress)
+    directory = profile_directory(context.home, tenant=owner.tenant, user=user)
+    await asyncio.to_thread(write_profile, profile, directory)
     return profile
 
 
 def profile_directory(home: Home, *, tenant: str, user: str) -> Path:
     """Return the directory that holds the user's profile, if one was extracted."""
     return home.folder("profiles", tenant) / user
-
-
-async def _write(home: Home, *, tenant: str, profile: Profile) -> None:
-    await asyncio.to_thread(write_profile, profile, profile_directory(home, tenant=tenant, user=profile.user))

@@ -138,23 +138,25 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?')
 
 
 def parse_answers(text: str) -> list[str]:
-    """Return the strings of ``{"answers": [...]}``, also when the text was cut.
+    """Return the answers in a JSON string, or in ``{"answers": ["…"]}``, also when the text was cut.
 
-    Of a string that was cut, the last word is left out, since it may be half a word. Anything else than an
-    object with an array gives no answers.
+    Of a string that was cut, the last word is left out, since it may be half a word. Any other JSON holds no
+    answers.
     """
     try:
         value = json.loads(text)
     except ValueError:
         return _parse_cut(text)
-    answers = value.get("answers") if isinstance(value, dict) else None
+    answers = value.get("answers") if isinstance(value, dict) else [value]
     found = answers if isinstance(answers, list) else []
     return [stripped for answer in found if isinstance(answer, str) and (stripped := answer.strip())]
 
 
 def _parse_cut(text: str) -> list[str]:
-    head, bracket, body = text.partition("[")
-    if not bracket or '"answers"' not in head:
+    head, _, body = text.partition("[")
+    if text.lstrip().startswith('"'):
+        body = text
+    elif '"answers"' not in head:
         return []
     found = []
     for match in _STRING.finditer(body):

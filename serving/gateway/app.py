@@ -12,16 +12,17 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import ClientDisconnect
 
+from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.problems import install_problem_handlers
 from registry.client import RegistryClient
 from serving.errors import EngineUnavailable
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
+from serving.extraction.extractor import Extractor
 from serving.gateway import endpoints, openai_endpoints
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Authenticator
-from serving.gateway.body_limit import BodyLimit
 from serving.gateway.metrics import GatewayMetrics, MeasureRequests
 from serving.gateway.openai_errors import install_openai_errors
 from serving.gateway.profiles import Profiles
@@ -82,9 +83,8 @@ def _connect(
     adapters = Adapters(registry, database, cache_seconds=seconds)
     app.state.database, app.state.registry, app.state.engine, app.state.adapters = database, registry, engine, adapters
     app.state.authenticator = Authenticator(database, cache_seconds=seconds)
-    app.state.profiles = Profiles(
-        database, adapters, engine, bank=standard_bank(), settings=settings, at_once=settings.gateway_extractions
-    )
+    extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)
+    app.state.profiles = Profiles(extractor, adapters, at_once=settings.gateway_extractions)
 
 
 def _add_operations(app: FastAPI) -> None:

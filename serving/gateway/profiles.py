@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
-from kit.database import Database
 from serving.errors import ExtractionBusy, ProfileNotExtracted
-from serving.extraction.bank import Bank
-from serving.extraction.engine_client import EngineClient
-from serving.extraction.extract import extract_profile
+from serving.extraction.extractor import Extractor
 from serving.extraction.profile import Profile
-from serving.extraction.repository import ProfileRepository
-from serving.extraction.settings import ExtractionSettings
 from serving.gateway.adapters import Adapters
-from transcripts.search import Passage, search_user_turns
-from transcripts.store import TranscriptStore
 
 
 class Profiles:
-    """Reads profiles from the database and extracts them through the engine."""
+    """Reads profiles from the database and extracts them through the engine, so many at once."""
 
-    def __init__(
-        self,
-        database: Database,
-        adapters: Adapters,
-        engine: EngineClient,
-        *,
-        bank: Bank,
-        settings: ExtractionSettings,
-        at_once: int,
-    ) -> None:
-        self._database = database
+    def __init__(self, extractor: Extractor, adapters: Adapters, *, at_once: int) -> None:
+        self._extractor = extractor
         self._adapters = adapters
-        self._engine = engine
-        self._bank = bank
-        self._settings = settings
         self._places = asyncio.Semaphore(at_once)
 
     async def require(self, tenant: str, user: str) -> Profile:
@@ -45,8 +25,7 @@ class Profiles:
             ProfileNotExtracted: when the user has a live adapter that was never asked.
             UnknownUser, NoAdapter: when there is nothing to ask.
         """
-        async with self._database.transaction() as session:
-            profile = await ProfileRepository(session).latest(tenant, user)
+        profile = await self._extractor.latest(tenant, user)
         if profile is None:
             await self._adapters.require_live(tenant, user)
             raise ProfileNotExtracted(
@@ -66,30 +45,4 @@ class Profiles:
         if self._places.locked():
             raise ExtractionBusy
         async with self._places:
-            async with self._database.transaction() as session:
-                transcripts = await TranscriptStore(session).list(tenant, user)
-            profile = await extract_profile(
-                engine=self._engine,
-                search=TurnSearch(self._database, tenant=tenant, user=user),
-                transcripts=transcripts,
-                manifest=manifest,
-                bank=self._bank,
-                settings=self._settings,
-            )
-            async with self._database.transaction() as session:
-                await ProfileRepository(session).add(tenant, profile)
-        return profile
-
-
-class TurnSearch:
-    """Search over one user's own turns, each in a short transaction of its own."""
-
-    def __init__(self, database: Database, *, tenant: str, user: str) -> None:
-        self._database = database
-        self._tenant = tenant
-        self._user = user
-
-    async def __call__(self, query: str, *, limit: int) -> Sequence[Passage]:
-        """Return at most `limit` turns that share words with `query`, best first."""
-        async with self._database.transaction() as session:
-            return await search_user_turns(session, self._tenant, self._user, query, limit)
+            return await self._extractor.extract(manifest)

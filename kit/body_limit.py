@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kit.errors import RequestTooLarge
 from kit.problems import problem, problem_code
-from serving.errors import RequestTooLarge
 
 
 class BodyLimit:

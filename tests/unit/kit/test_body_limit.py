@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.gateway.body_limit import BodyLimit
+from kit.body_limit import BodyLimit
 
 
 async def send_body(*chunks: bytes, declared: int | None = None, limit: int = 10) -> tuple[int, bytes]:
