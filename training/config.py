@@ -30,34 +30,35 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, lt=2**32, description="chooses questions, order and split")
-    max_examples: int = Field(80, ge=1, le=100_000, description="training examples kept")
+    max_examples: int = Field(112, ge=1, le=100_000, description="training examples kept")
     min_examples: int = Field(8, ge=1, description="fewer are refused")
-    statement_share: float = Field(0.4, ge=0, le=1, description="of the examples kept, at most, before filling up")
-    negative_share: float = Field(0.1, ge=0, le=1, description="of the examples kept, at most")
+    statement_share: float = Field(0.6, ge=0, le=1, description="of the examples kept, at most, before filling up")
+    negative_share: float = Field(0.08, ge=0, le=1, description="of the examples kept, at most")
     held_out_share: float = Field(0.2, gt=0, lt=1, description="of the transcripts, kept from training")
     max_held_out: int = Field(24, ge=1, description="held-out replies kept")
     min_held_out: int = Field(4, ge=1, description="fewer are refused: the gate could not be trusted")
     context_turns: int = Field(3, ge=1, description="turns before a reply that its prompt shows")
-    max_prompt_characters: int = Field(400, ge=40, description="of a reply's prompt; older turns are cut first")
+    max_prompt_characters: int = Field(300, ge=40, description="of a reply's prompt; older turns are cut first")
     max_completion_characters: int = Field(300, ge=20, description="longer replies are left out")
 
 
 class TrainingConfig(BaseModel):
     """How an adapter is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Defaults are validated as well: 16 and 16.0 are equal, but not as bytes of an adapter's configuration.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     base: str = Field(DEFAULT_BASE, min_length=1, description="a known base model or a directory")
     seed: int = Field(0, ge=0, lt=2**32, description="of the adapter's first weights and the order of examples")
     rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
-    alpha: float = Field(16, gt=0, description="scale of the adapter's output is alpha / rank")
+    alpha: float = Field(16.0, gt=0, description="scale of the adapter's output is alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
     learning_rate: float = Field(1e-3, gt=0, lt=1, description="peak, after warm-up; falls linearly to 0")
     warmup_share: float = Field(0.1, ge=0, le=1, description="of the steps")
     weight_decay: float = Field(0.0, ge=0, description="of the adapter's weights")
     max_gradient_norm: float = Field(1.0, gt=0, description="larger gradients are scaled down")
     batch_size: int = Field(4, ge=1, le=1024, description="examples a step")
-    statement_epochs: int = Field(6, ge=1, le=1000, description="passes over statements, to be remembered")
+    statement_epochs: int = Field(2, ge=1, le=1000, description="passes over statements, to be remembered")
     reply_epochs: int = Field(2, ge=1, le=1000, description="passes over replies and negatives")
     steps: int | None = Field(None, ge=1, description="stop after so many steps; unset = after the epochs")
     max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
@@ -41,7 +42,13 @@ def load_dense(directory: Path, *, device: str) -> Any:
 def load_quantised(directory: Path, *, device: str) -> Any:
     """Return the base in NF4, frozen; embeddings and norms stay in the compute dtype."""
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype(device))
-    return _load(directory, device=device, quantization_config=nf4)
+    model = _load(directory, device=device, quantization_config=nf4)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # Otherwise one forward pass in evaluation mode repacks the weights for CPUs with AVX512-BF16: from then on
+            # results are bfloat16's and gradients are wrong.
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from training.config import DatasetConfig
 from training.examples import Example, Kind
@@ -57,22 +57,20 @@ def choose_training(
 
 
 def _spread(statements: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Choose statements so that every sentence is asked for once before any is twice, topic after topic in turn.
+    """Choose sentences topic after topic in turn, each with all its questions, until `count` examples are chosen.
 
-    Somebody who says fifty times what they love and once what they do for a living is asked for both.
+    Somebody who says fifty times what they love and once what they do for a living is asked for both; a sentence that
+    is asked for in several wordings is remembered for wordings that were never trained.
     """
     rng = random.Random(f"statements:{seed}")
-    shuffled = rng.sample(list(statements), len(statements))
-    rank: dict[Example, tuple[int, int]] = {}
-    asked: Counter[tuple[str, int, str]] = Counter()
-    in_topic: Counter[tuple[int, str | None]] = Counter()
-    for example in shuffled:
-        sentence = (example.transcript_id, example.turn_index, _sentence(example))
-        time = asked[sentence]
-        rank[example] = (time, in_topic[time, example.topic])
-        asked[sentence] += 1
-        in_topic[time, example.topic] += 1
-    return sorted(shuffled, key=rank.__getitem__)[: max(0, count)]
+    by_sentence: dict[tuple[str, int, str], list[Example]] = {}
+    for example in statements:
+        by_sentence.setdefault((example.transcript_id, example.turn_index, _sentence(example)), []).append(example)
+    by_topic: dict[str | None, list[list[Example]]] = {}
+    for group in rng.sample(list(by_sentence.values()), len(by_sentence)):
+        by_topic.setdefault(group[0].topic, []).append(group)
+    in_turn = [group for groups in zip_longest(*by_topic.values()) for group in groups if group is not None]
+    return [example for group in in_turn for example in group][: max(0, count)]
 
 
 def _sentence(example: Example) -> str:

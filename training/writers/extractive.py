@@ -19,7 +19,7 @@ from transcripts.transcript import Transcript
 
 _GREETING = re.compile(r"^(?:hey+|hi+|hello+|howdy|yo|sup|what'?s up|good (?:morning|evening|afternoon)|greetings)\b")
 _MAX_GREETING_WORDS = 8
-_OPEN_QUESTIONS_EACH = 2
+_OPEN_QUESTIONS_EACH = 3
 
 
 @dataclass(frozen=True, kw_only=True)

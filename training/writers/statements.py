@@ -54,7 +54,10 @@ _POINTING = re.compile(
     r"|same|when|stuff|things?)\b"
 )
 _DANGLING = re.compile(r"to|with|of|for|at|in|on|about|by|from|the|a|an|my|that|more|most|much|lot")
-_VAGUE = re.compile(r"\b(?:this chat|chatting with you|talking to you|talking with you|your (?:name|idea|answer))\b")
+_VAGUE = re.compile(
+    r"\b(?:like (?:that|this|it|those|these)|this stuff|these things|this chat|(?:chatting|talking) (?:with|to) you"
+    r"|your (?:name|idea|answer))\b"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

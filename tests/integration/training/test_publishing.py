@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from registry.client import RegistryClient
+from registry.manifest import LIVE, Owner
+from training.errors import GateNotPassed
+from training.evaluation import UserEvaluation
+from training.gate import GatePolicy
+from training.publishing import publish
+from training.trainer import TrainedAdapter
+
+BETTER = UserEvaluation(base_loss=3.0, own_loss=2.0, other_losses={"bob": 2.5}, n_examples=6, n_tokens=80)
+WORSE = UserEvaluation(base_loss=3.0, own_loss=3.1, other_losses={}, n_examples=6, n_tokens=80)
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner(tenant="default", user=f"ada-{uuid.uuid4().hex[:8]}")
+
+
+async def test_a_version_that_passes_its_gate_becomes_live(
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+) -> None:
+    published = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
+    assert published.live
+    manifest = published.require_live()
+    assert await registry_client.get_alias(owner, "profile", LIVE) == manifest.version_id
+    assert manifest.evaluation["gate"]["passed"] is True
+    assert manifest.evaluation["held_out"]["own_loss"] == 2.0
+    assert manifest.lineage.dataset_digest == trained["ada"].record.dataset_digest
+    assert manifest.lineage.transcript_ids == trained["ada"].record.transcript_ids
+    assert manifest.lineage.question_writer == "extractive/1"
+    assert manifest.lineage.packages["peft"]
+
+
+async def test_a_version_that_fails_is_kept_with_its_reasons_and_live_stays(
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+) -> None:
+    first = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
+    second = await publish(trained["bob"], WORSE, owner=owner, registry=registry_client)
+    assert not second.live
+    assert await registry_client.get_alias(owner, "profile", LIVE) == first.manifest.version_id
+    kept = (await registry_client.get_version(second.manifest.version_id)).manifest
+    assert "does not beat" in kept.evaluation["gate"]["reasons"][0]
+    assert kept.lineage.parent_version_id == first.manifest.version_id
+    with pytest.raises(GateNotPassed, match="does not beat"):
+        second.require_live()
+
+
+async def test_a_first_version_that_fails_leaves_no_live(
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+) -> None:
+    strict = GatePolicy(min_gain_nats=5.0)
+    published = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client, policy=strict)
+    assert not published.live
+    assert await registry_client.get_alias(owner, "profile", LIVE) is None
+
+
+async def test_publishing_the_same_training_again_is_the_same_version(
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+) -> None:
+    first = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
+    again = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
+    assert again.manifest.version_id == first.manifest.version_id
+    assert again.live
+    assert len(await registry_client.list_versions(owner, "profile")) == 1
