@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from lorry.errors import AlreadyRunning, HomeUnusable
@@ -113,6 +114,28 @@ class Home:
         state: dict[str, str] = json.loads(path.read_text())
         return state
 
+    def write_processes(self, pids: list[int]) -> None:
+        """Remember which processes run from here, for an owner that comes after this one was killed."""
+        processes = [{"pid": pid, "started": process_start(pid)} for pid in pids]
+        path = self.folder("run") / "processes.json"
+        path.with_suffix(".new").write_text(json.dumps(processes))
+        path.with_suffix(".new").replace(path)
+
+    def read_processes(self) -> list[psutil.Process]:
+        """Return those remembered processes that still run; a pid that another process has by now is left out."""
+        path = self.folder("run") / "processes.json"
+        remembered = json.loads(path.read_text()) if path.exists() else []
+        alive = [each for each in remembered if each["started"] and each["started"] == process_start(each["pid"])]
+        return [psutil.Process(each["pid"]) for each in alive]
+
     def forget_state(self) -> None:
         """Withdraw what `write_state` published."""
         (self.path / "run" / "state.json").unlink(missing_ok=True)
+
+
+def process_start(pid: int) -> float | None:
+    """Return when a process started, which tells it from a later one of the same pid; None when it is gone."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None

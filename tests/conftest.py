@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,6 +29,7 @@ from lorry.settings import LorrySettings
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity, Manifest, Owner
 from registry.peft_config import LINEAR_LAYERS
+from tests.support.ports import free_port_block
 from training.base_models import DEFAULT_BASE, prepare_base
 
 _TEMPLATE = "lorry_template"
@@ -153,23 +153,6 @@ def random_weights(base_directory: Path, *, seed: int, rank: int) -> dict[str, n
             weights[f"{name}.lora_A.weight"] = (a / features_in**0.5).astype(np.float32)
             weights[f"{name}.lora_B.weight"] = (b * 0.05).astype(np.float32)
     return weights
-
-
-def free_port_block(count: int = 4, *, start: int = 23_400) -> int:
-    """Return the first of `count` consecutive free ports whose twins 10,000 above are free as well."""
-    for base in range(start, 31_000, max(20, count)):
-        if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(count)):
-            return base
-    raise RuntimeError("no free block of ports on this machine")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @pytest.fixture(scope="session")

@@ -129,6 +129,30 @@ async def start_part(part: Part) -> RunningPart:
     return RunningPart(part, process)
 
 
+def stop_orphans(orphans: list[psutil.Process], *, patience_seconds: float = 15.0) -> None:
+    """End parts whose owner was killed, with all their children: first asked, then killed."""
+    family = [child for orphan in orphans for child in [*_children(orphan), orphan]]
+    for orphan in orphans:
+        try:
+            orphan.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown; the others take it as a request to end
+        except psutil.NoSuchProcess:
+            pass  # ended meanwhile
+    _, stubborn = psutil.wait_procs(family, timeout=patience_seconds)
+    for process in stubborn:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(stubborn, timeout=patience_seconds)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 def run_as(system_user: str | None) -> dict[str, Any]:
     """Return subprocess arguments that take on an account's user and group, and drop our own groups."""
     if system_user is None:

@@ -16,7 +16,7 @@ from kit.database import Database
 from kit.storage import ObjectStorage
 from lorry.errors import AlreadyRunning, PartDied
 from lorry.local.machine import check_machine
-from lorry.local.part import RunningPart, start_part, tail
+from lorry.local.part import RunningPart, start_part, stop_orphans, tail
 from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.postgres import create_database
 from lorry.schema import migrate
@@ -60,6 +60,7 @@ class Stack:
         for name in reversed(list(self._running)):
             self._on_state(name, "stopping", 0.0)
             await self._running.pop(name).stop()
+            self._remember()
             self._on_state(name, "stopped", 0.0)
 
     def addresses(self) -> list[tuple[str, str, int]]:
@@ -89,6 +90,7 @@ class Stack:
             base = self._base_directory() if name == "engine" else Path()
             part = await asyncio.to_thread(self.plan.part, name, base_directory=base)
             self._running[name] = await start_part(part)
+            self._remember()
         await asyncio.gather(*(self._become_healthy(name) for name in names))
 
     async def _become_healthy(self, name: str) -> None:
@@ -105,6 +107,9 @@ class Stack:
         finally:
             await database.close()
         await ObjectStorage(self.plan.storage).create_bucket()
+
+    def _remember(self) -> None:
+        self.plan.home.write_processes([running.pid for running in self._running.values()])
 
     def _require_running(self, name: str) -> None:
         state = self.plan.home.read_state() or {}
@@ -133,6 +138,7 @@ async def own_stack(plan: Plan, *, base_directory: BaseDirectory, on_state: OnSt
         AlreadyRunning: when another process owns them.
     """
     with plan.home.ownership():
+        await asyncio.to_thread(stop_orphans, plan.home.read_processes())
         stack = Stack(plan, base_directory=base_directory, on_state=on_state, attached=False)
         try:
             yield stack

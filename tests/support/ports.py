@@ -1,0 +1,22 @@
+"""Free ports for tests that start servers."""
+
+from __future__ import annotations
+
+import socket
+
+
+def free_port_block(count: int = 4, *, start: int = 23_400) -> int:
+    """Return the first of `count` consecutive free ports whose twins 10,000 above are free as well."""
+    for base in range(start, 31_000, max(20, count)):
+        if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(count)):
+            return base
+    raise RuntimeError("no free block of ports on this machine")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
