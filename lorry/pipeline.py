@@ -14,7 +14,7 @@ from lorry.context import Context, open_context
 from lorry.output import Bar, err, print_table, progress
 from lorry.stages.building import build_user_dataset, require_dataset
 from lorry.stages.extracting import extract_user_profile, profile_directory
-from lorry.stages.importing import import_transcripts
+from lorry.stages.importing import Imported, import_transcripts
 from lorry.stages.training import evaluate_users, train_users
 from registry.manifest import Owner
 from serving.extraction.profile import Profile
@@ -24,6 +24,7 @@ from training.errors import ConfigInvalid
 from training.evaluation import EvaluationReport
 from training.publishing import Published, publish
 from training.trainer import TrainedAdapter
+from transcripts.importer import CHITCHAT
 
 
 async def run_everything(
@@ -40,12 +41,19 @@ async def run_everything(
     check_name(user, field="user_id")
     async with open_context() as context:
         if path is not None:
-            await _import(context, user=user, path=path, format=format, user_speaker=user_speaker)
+            await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
         dataset = await build_user_dataset(context, user=user, config=resolved)
         published = await train_and_publish(context, {user: dataset}, config=resolved, publish_=True)
         published[user].require_live()
         profile = (await extract_profiles(context, [user], force=False))[user]
         return describe_profile(context, profile)
+
+
+async def run_import(user: str, *, path: str, format: str | None, user_speaker: str | None) -> Imported:
+    """`lorry import`."""
+    check_name(user, field="user_id")
+    async with open_context() as context:
+        return await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
 
 
 async def run_build_dataset(
@@ -76,6 +84,25 @@ async def run_extract(user: str, *, force: bool) -> dict[str, Any]:
     async with open_context() as context:
         profile = (await extract_profiles(context, [user], force=force))[user]
         return describe_profile(context, profile)
+
+
+async def import_with_bar(
+    context: Context, *, user: str, path: str, format: str | None, user_speaker: str | None
+) -> Imported:
+    """Import what `path` names: a file, a directory, or the word for the packaged data set."""
+    source: Path | str = path if path == CHITCHAT else Path(path)
+    with progress() as bars:
+        bar = Bar(bars, "importing transcripts")
+        imported = await import_transcripts(
+            context,
+            user=user,
+            path=source,
+            format=format,
+            user_speaker=user_speaker,
+            on_progress=lambda number: bar(number, 0),
+        )
+        bar.finish(f"{imported.added.new} new, {imported.added.known} known")
+        return imported
 
 
 async def train_and_publish(
@@ -185,21 +212,6 @@ def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig
             raise ConfigInvalid(f"--set {setting!r} must be key=value", field=setting)
         arguments[key] = value
     return resolve(TrainingRequest.read(path) if path else None, arguments=arguments)
-
-
-async def _import(context: Context, *, user: str, path: str, format: str | None, user_speaker: str | None) -> None:
-    source: Path | str = path if path == "chitchat" else Path(path)
-    with progress() as bars:
-        bar = Bar(bars, "importing transcripts")
-        imported = await import_transcripts(
-            context,
-            user=user,
-            path=source,
-            format=format,
-            user_speaker=user_speaker,
-            on_progress=lambda number: bar(number, 0),
-        )
-        bar.finish(f"{imported.added.new} new, {imported.added.known} known")
 
 
 def _describe_published(published: Published) -> dict[str, Any]:

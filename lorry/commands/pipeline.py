@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorry.commands.transcripts import ask_speaker
 from lorry.output import out, print_json, run
 
 User = Annotated[str, typer.Argument(help="user_id")]
@@ -75,8 +76,11 @@ def run_all(
     """Import, build the dataset, train, evaluate, publish, extract. What is done already is not repeated."""
     from lorry.pipeline import run_everything
 
+    speaker = user_speaker
+    if path is not None and speaker is None:
+        speaker = run(ask_speaker(path, format=format), as_json=as_json)
     result = run(
-        run_everything(user, path=path, format=format, user_speaker=user_speaker, config=config, settings=set_ or []),
+        run_everything(user, path=path, format=format, user_speaker=speaker, config=config, settings=set_ or []),
         as_json=as_json,
     )
     _report(result, as_json=as_json, text="profile of {user}: {statements} statements, in {directory}")

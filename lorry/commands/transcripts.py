@@ -9,11 +9,9 @@ from typing import Annotated
 import click
 import typer
 
-from lorry.context import open_context
-from lorry.output import Bar, err, out, print_json, progress, run
-from lorry.stages.importing import Imported, import_transcripts
+from lorry.output import err, out, print_json, run
 from transcripts.formats import FORMATS
-from transcripts.importer import list_speakers
+from transcripts.importer import CHITCHAT, list_speakers
 
 
 def import_(
@@ -28,8 +26,10 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
 ) -> None:
     """Import a user's transcripts. Importing the same conversation again changes nothing."""
-    source: Path | str = path if path == "chitchat" else Path(path)
-    imported = run(_import(user, source, format=format, user_speaker=user_speaker), as_json=as_json)
+    from lorry.pipeline import run_import
+
+    speaker = user_speaker or run(ask_speaker(path, format=format), as_json=as_json)
+    imported = run(run_import(user, path=path, format=format, user_speaker=speaker), as_json=as_json)
     if as_json:
         print_json({**vars(imported.added), "skipped": imported.skipped, **vars(imported.summary)})
         return
@@ -42,28 +42,11 @@ def import_(
     )
 
 
-async def _import(user: str, source: Path | str, *, format: str | None, user_speaker: str | None) -> Imported:
-    speaker = user_speaker or ask_speaker(source, format=format)
-    async with open_context() as context:
-        with progress() as bars:
-            bar = Bar(bars, "importing transcripts")
-            imported = await import_transcripts(
-                context,
-                user=user,
-                path=source,
-                format=format,
-                user_speaker=speaker,
-                on_progress=lambda number: bar(number, 0),
-            )
-            bar.finish()
-            return imported
-
-
-def ask_speaker(source: Path | str, *, format: str | None) -> str | None:
+async def ask_speaker(path: str, *, format: str | None) -> str | None:
     """Ask who the user is, where the format does not tell and somebody is there to answer; None otherwise."""
-    if not sys.stdin.isatty() or source == "chitchat":
+    if not sys.stdin.isatty() or path == CHITCHAT:
         return None
-    speakers = list_speakers(source, format=format)
+    speakers = list_speakers(Path(path), format=format)
     if not speakers or any(speaker.is_user for speaker in speakers):
         return None
     err.print("Who is the user?")

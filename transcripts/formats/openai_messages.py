@@ -11,17 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from transcripts.conversation import (
-    Conversation,
-    Message,
-    Place,
-    optional_time,
-    optional_title,
-    require_dict,
-    require_list,
-    require_text,
-)
-from transcripts.json_reader import JsonReader
+from transcripts.conversation import Conversation, Message, Place, optional_time, require_dict, require_text
+from transcripts.formats.records import read_records
 from transcripts.source import Source
 
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
@@ -37,26 +28,15 @@ class OpenAIMessages:
 
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield one conversation for each record."""
-        for record in JsonReader(source).records():
-            place = Place(source.name, record.line)
-            value = require_dict(record.value, place)
-            messages = require_list(value.get("messages"), place / "messages")
-            yield Conversation(
-                source=source.name,
-                line=record.line,
-                messages=tuple(_messages(messages, place / "messages")),
-                title=optional_title(value.get("title")),
-            )
+        return read_records(source, key="messages", read_message=_message)
 
 
-def _messages(values: list[Any], place: Place) -> Iterator[Message]:
-    for index, value in enumerate(values):
-        here = place / index
-        message = require_dict(value, here)
-        role = require_text(message.get("role"), here / "role")
-        text = _content(message.get("content"), here / "content")
-        if role not in _DROPPED_ROLES and text:
-            yield Message(speaker=role, text=text, time=optional_time(message.get("timestamp"), here / "timestamp"))
+def _message(message: dict[str, Any], place: Place) -> Message | None:
+    role = require_text(message.get("role"), place / "role")
+    text = _content(message.get("content"), place / "content")
+    if role in _DROPPED_ROLES or not text:
+        return None
+    return Message(speaker=role, text=text, time=optional_time(message.get("timestamp"), place / "timestamp"))
 
 
 def _content(value: Any, place: Place) -> str:

@@ -9,17 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from transcripts.conversation import (
-    Conversation,
-    Message,
-    Place,
-    optional_time,
-    optional_title,
-    require_dict,
-    require_list,
-    require_text,
-)
-from transcripts.json_reader import JsonReader
+from transcripts.conversation import Conversation, Message, Place, optional_time, require_text
+from transcripts.formats.records import read_records
 from transcripts.source import Source
 
 _DROPPED = frozenset(
@@ -39,25 +30,13 @@ class ShareGPT:
 
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield one conversation for each record."""
-        for record in JsonReader(source).records():
-            place = Place(source.name, record.line)
-            value = require_dict(record.value, place)
-            messages = require_list(value.get("conversations"), place / "conversations")
-            yield Conversation(
-                source=source.name,
-                line=record.line,
-                messages=tuple(_messages(messages, place / "conversations")),
-                title=optional_title(value.get("title")),
-            )
+        return read_records(source, key="conversations", read_message=_message)
 
 
-def _messages(values: list[Any], place: Place) -> Iterator[Message]:
-    for index, value in enumerate(values):
-        here = place / index
-        message = require_dict(value, here)
-        speaker = require_text(message.get("from"), here / "from")
-        content = message.get("value")
-        text = "" if content is None else require_text(content, here / "value")
-        if speaker not in _DROPPED and text:
-            time = optional_time(message.get("timestamp"), here / "timestamp")
-            yield Message(speaker=speaker, text=text, time=time)
+def _message(message: dict[str, Any], place: Place) -> Message | None:
+    speaker = require_text(message.get("from"), place / "from")
+    content = message.get("value")
+    text = "" if content is None else require_text(content, place / "value")
+    if speaker in _DROPPED or not text:
+        return None
+    return Message(speaker=speaker, text=text, time=optional_time(message.get("timestamp"), place / "timestamp"))
