@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
+from rich.prompt import IntPrompt
 
 from lorry.output import err, out, print_json, run
 from transcripts.formats import FORMATS
@@ -52,5 +52,6 @@ async def ask_speaker(path: str, *, format: str | None) -> str | None:
     err.print("Who is the user?")
     for number, speaker in enumerate(speakers, 1):
         err.print(f"  {number}  {speaker.name} ({speaker.turns} turns)", markup=False, highlight=False)
-    chosen = int(typer.prompt("Number", type=click.IntRange(1, len(speakers)), err=True))
+    numbers = [str(number) for number in range(1, len(speakers) + 1)]
+    chosen = IntPrompt.ask("Number", choices=numbers, console=err)
     return speakers[chosen - 1].name
