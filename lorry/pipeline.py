@@ -12,6 +12,7 @@ from typing import Any
 from kit.names import check_name
 from lorry.context import Context, open_context
 from lorry.output import Bar, err, print_table, progress
+from lorry.settings import LorrySettings
 from lorry.stages.building import build_user_dataset, require_dataset
 from lorry.stages.extracting import extract_user_profile, profile_directory
 from lorry.stages.importing import Imported, import_transcripts
@@ -202,6 +203,8 @@ def describe_profile(context: Context, profile: Profile) -> dict[str, Any]:
 def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig:
     """Return the complete configuration from a person's file and ``key=value`` arguments.
 
+    LORRY_THREADS counts where neither says how many threads.
+
     Raises:
         ConfigInvalid: naming file, key and reason.
     """
@@ -211,7 +214,10 @@ def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig
         if not separator:
             raise ConfigInvalid(f"--set {setting!r} must be key=value", field=setting)
         arguments[key] = value
-    return resolve(TrainingRequest.read(path) if path else None, arguments=arguments)
+    request = TrainingRequest.read(path) if path else TrainingRequest()
+    if "threads" not in request.training:
+        arguments.setdefault("threads", LorrySettings().threads)
+    return resolve(request, arguments=arguments)
 
 
 def _describe_published(published: Published) -> dict[str, Any]:
