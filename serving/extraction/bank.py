@@ -36,8 +36,9 @@ class Question(_Frozen):
     @model_validator(mode="after")
     def _answers_are_strings(self) -> Self:
         answers = self.answer_schema.get("properties", {}).get("answers", {})
-        if answers.get("type") != "array" or answers.get("items", {}).get("type") != "string":
-            raise ValueError(f"{self.id}: answer_schema must have a property `answers`, an array of strings")
+        is_list = answers.get("type") == "array" and answers.get("items", {}).get("type") == "string"
+        if self.answer_schema.get("type") != "string" and not is_list:
+            raise ValueError(f"{self.id}: answer_schema must be a string, or have `answers`, an array of strings")
         if len(set(self.paraphrases)) != len(self.paraphrases):
             raise ValueError(f"{self.id}: a paraphrase occurs twice")
         return self

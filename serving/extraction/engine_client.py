@@ -20,6 +20,8 @@ from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused,
 _CHAT = "/v1/chat/completions"
 # What the caller of the engine did wrong, or must wait for; everything else is the engine's trouble.
 _RELAYED = frozenset({400, 404, 409, 413, 422, 429})
+# The engine's server closes connections that are idle for 5 seconds: one that is about to be closed must not be reused.
+_IDLE_SECONDS = 2.0
 _VERSION_ID = re.compile(r"\bv[0-9a-f]{32}\b")
 
 
@@ -48,7 +50,9 @@ class EngineClient:
             base_url=url,
             headers={"authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
-            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=64),
+            limits=httpx.Limits(
+                max_connections=max_connections, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS
+            ),
             transport=transport,
             trust_env=False,
         )

@@ -87,10 +87,15 @@ def _backed(
     clause: Clause, wording: Literal["adapter", "user"], passages: Sequence[Passage], group: Group
 ) -> Fact | None:
     judged = [(passage, judge(clause, passage.text)) for passage in passages]
-    support = _quotes((p, j.clause) for p, j in judged if j.verdict == "supports")
+    supporting = [(p, j.clause) for p, j in judged if j.verdict == "supports" and j.clause is not None]
+    if supporting and not any(clause.emphasis <= found.emphasis for _, found in supporting):
+        # The adapter says it more strongly than the person did: print what the person said.
+        plainest = min((found for _, found in supporting), key=lambda found: (len(found.words), found.text))
+        return _backed(plainest, "user", passages, group)
+    support = _quotes(supporting)
     if not support or len(clause.without_opener()) > _MAX_CHARACTERS:
         return None
-    against = _quotes((p, j.clause) for p, j in judged if j.verdict == "contradicts")
+    against = _quotes((p, j.clause) for p, j in judged if j.verdict == "contradicts" and j.clause is not None)
     against.sort(key=lambda quote: quote.time or _OLDEST, reverse=True)
     return Fact(
         clause=clause,
@@ -109,17 +114,13 @@ def _restatements(wording: Clause, passages: Sequence[Passage]) -> list[Clause]:
     return sorted(clauses, key=lambda c: (-len(c.content_stems & wording.content_stems), len(c.content_stems), c.text))
 
 
-def _quotes(found: Iterable[tuple[Passage, Clause | None]]) -> list[Quote]:
+def _quotes(found: Iterable[tuple[Passage, Clause]]) -> list[Quote]:
     quotes: dict[str, Quote] = {}
     for passage, clause in found:
-        if clause is not None:
-            quote = Quote(
-                quote=clause.sentence,
-                transcript_id=passage.transcript_id,
-                turn=passage.turn_index,
-                time=passage.time,
-            )
-            quotes.setdefault(quote.quote.casefold(), quote)
+        quote = Quote(
+            quote=clause.sentence, transcript_id=passage.transcript_id, turn=passage.turn_index, time=passage.time
+        )
+        quotes.setdefault(quote.quote.casefold(), quote)
     return list(quotes.values())
 
 

@@ -12,6 +12,11 @@ OTHERS = _words(
     "you he she they it him her them your his their hers theirs its this that these those there someone somebody "
     "anyone everyone everybody people"
 )
+# A clause that ends with one of these speaks of what only its context names, or was cut.
+POINTERS = _words(
+    "it him her them that this these those there you one he she they so than and or but to of the a an with for in at "
+    "from by as if because my your his their our is am are was were i we who which what when where how why"
+)
 NEGATIONS = _words(
     "not no never none nobody nothing nowhere neither nor without hardly barely rarely seldom cannot ain't"
 )
@@ -55,14 +60,23 @@ MERGED = {"is": "am", "are": "am", "has": "have", "were": "was"}
 # Verbs that say nothing by themselves: "I think so", "I know", "I guess".
 LIGHT = _words(
     "think know guess feel mean say go come get see want try need make take use look tell ask talk keep happen good "
-    "bad cool nice fun great okay fine sorry glad happy sad one two way time today yesterday tomorrow now"
+    "call bad cool nice fun great okay fine sorry glad happy sad one two way time today yesterday tomorrow now "
+    "more most all other another same only everything anything something everyone anyone someone call"
 )
+# Of the insignificant words, those whose adding says no more.
+PLAIN = _words("a an the do does that haha lol yeah well though")
 OPENERS = _words(
     "well oh yeah yes yep yup ok okay haha hahaha lol um uh hmm hey hi so and but because actually honestly basically "
     "anyway anyways plus also wow aww though like sure right hello"
 )
 LIKES = _words("like love enjoy adore fan fond interested interest favorite favourite hobby obsessed passionate")
 DISLIKES = _words("hate dislike despise loathe detest annoy annoying annoys annoyed disgusting gross")
+# Verbs by which a clause about somebody else of the speaker's (``my brother …``) is told from a mere name.
+VERBS = _words(
+    "live work go love like hate play want need think know come make take say get eat drink read watch see call teach "
+    "study own drive run sing speak collect enjoy prefer help keep give tell feel look grow move travel visit start "
+    "stop use try write talk cook bake dance swim ride raise own sell buy build train run sleep smoke hunt fish hike"
+)
 QUESTION_WORDS = _words("what why how who where which whose whom when")
 AUXILIARIES = _words("do does did is are am was were can could would should will have has had may might shall")
 SPELLED_OUT = {

@@ -34,7 +34,7 @@ class Quote(_Frozen):
 
 
 class Agreement(_Frozen):
-    """How sure the adapter is: `k` of the `n` samples that were asked about it said so."""
+    """How sure the adapter is: `k` said so of the `n` samples that answered the topics where it came up."""
 
     k: int = Field(ge=1)
     n: int = Field(ge=1)

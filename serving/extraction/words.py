@@ -30,8 +30,11 @@ from serving.extraction.lexicon import (
     OPENERS,
     OTHERS,
     PAST_FORMS,
+    PLAIN,
+    POINTERS,
     QUESTION_WORDS,
     SPELLED_OUT,
+    VERBS,
 )
 
 Stance = Literal["likes", "dislikes"]
@@ -59,6 +62,7 @@ def stem(word: str) -> str:
 _LIKES_STEMS = frozenset(map(stem, LIKES))
 _DISLIKES_STEMS = frozenset(map(stem, DISLIKES))
 _LIGHT_STEMS = frozenset(map(stem, LIGHT))
+_VERB_STEMS = frozenset(map(stem, VERBS))
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,11 @@ class Clause:
         """The stems of its content words without those that like or dislike."""
         return self.content_stems - _LIKES_STEMS - _DISLIKES_STEMS - {"stand"}
 
+    @property
+    def emphasis(self) -> frozenset[str]:
+        """The words that strengthen or colour it: ``really``, ``absolutely``."""
+        return frozenset(word.text for word in self.words if word.is_insignificant) - PLAIN
+
     @cached_property
     def is_negated(self) -> bool:
         """Whether it holds a word that denies something."""
@@ -161,8 +170,13 @@ class Clause:
 
     @property
     def is_statement(self) -> bool:
-        """Whether it says something of substance about its speaker that could stand alone."""
-        return self.subject is not None and not self.is_question and bool(self.objects - _LIGHT_STEMS)
+        """Whether it says something of substance about its speaker that could stand alone.
+
+        ``I love it`` and ``I live next to her`` say it of something that only their context names.
+        """
+        if self.subject is None or self.is_question or not _has_verb(self.words[self.subject[0] :]):
+            return False
+        return bool(self.objects - _LIGHT_STEMS) and self.words[-1].text not in POINTERS
 
     @cached_property
     def _claim_words(self) -> tuple[Word, ...]:
@@ -202,7 +216,7 @@ class Clause:
 
     def without_opener(self) -> str:
         """Return the text without ``well,`` and the like at its beginning, and without what ends a sentence."""
-        return _LEADING.sub("", self.text).strip().rstrip(".,;: ")
+        return _LEADING.sub("", self.text).strip().rstrip(".,;:! ")
 
 
 def read_words(text: str) -> Iterator[Word]:
@@ -234,7 +248,27 @@ def split_clauses(text: str) -> list[Clause]:
     """
     clauses = []
     for sentence in _SENTENCE_END.split(text):
-        parts = [part for part in _CLAUSE_END.split(sentence) if part and part.strip()]
+        parts = _split_sentence(sentence)
         for number, part in enumerate(parts, start=1):
-            clauses.append(Clause(part.strip(), sentence.strip(), ends_sentence=number == len(parts)))
+            clauses.append(Clause(part, sentence.strip(), ends_sentence=number == len(parts)))
     return clauses
+
+
+def _split_sentence(sentence: str) -> list[str]:
+    """Cut a sentence into clauses; ``my wife and I are …`` is not cut before ``and``, as ``my wife`` says nothing."""
+    parts = []
+    begin = 0
+    for boundary in _CLAUSE_END.finditer(sentence):
+        head = sentence[begin : boundary.start()]
+        if boundary[0].strip() or _has_verb(tuple(read_words(head))):
+            parts.append(head)
+            begin = boundary.end()
+    return [stripped for part in (*parts, sentence[begin:]) if (stripped := part.strip())]
+
+
+def _has_verb(words: tuple[Word, ...]) -> bool:
+    """Say whether there is a verb after the first word, as far as one can tell without a dictionary."""
+    if len(words) > 1 and words[0].text in {"i", "we"} and words[1].text not in {"and", "or"}:
+        return True
+    verbs = (word.stem in _VERB_STEMS or word.text in AUXILIARIES or word.is_past for word in words[1:])
+    return any(verbs)

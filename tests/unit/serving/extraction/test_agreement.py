@@ -40,7 +40,19 @@ def test_groups_do_not_depend_on_the_order_of_answers() -> None:
 
 
 def test_questions_others_and_empty_talk_are_no_claims() -> None:
-    answers = [answer(0, "What do you like?", "He likes tea", "I think so", "ok", "I never said that.")]
+    answers = [
+        answer(
+            0,
+            "What do you like?",
+            "He likes tea",
+            "I think so",
+            "ok",
+            "I never said that.",
+            "my wife",
+            "I love it",
+            "I think we can make more",
+        )
+    ]
     assert claims_of(answers) == []
 
 

@@ -60,6 +60,11 @@ def _bank(**changes: object) -> dict[str, object]:
         (yaml.safe_dump(_bank(extra=1)), "extra"),
         ("name: a\nversion: '1'\ntopics: [{topic: x, title: X, cues: [y], questions: []}]", "questions"),
         (
+            "name: a\nversion: '1'\ntopics: [{topic: x, title: X, cues: [y], "
+            "questions: [{id: q, paraphrases: [a, b], answer_schema: {type: integer}}]}]",
+            "must be a string",
+        ),
+        (
             "name: a\nversion: '1'\ntopics: [{topic: x, title: X, questions: [{id: q, paraphrases: [a, b]}]}]",
             "answer_schema",
         ),

@@ -81,7 +81,7 @@ async def test_what_the_user_said_is_stated_with_agreement_and_quote() -> None:
     profile = await extract(engine, search_in("Hm. Well, I really love green tea! You?"))
     (statement,) = statements(profile, "interests")
     assert statement.text == "I love green tea"
-    assert (statement.agreement.k, statement.agreement.n) == (2, 4)
+    assert (statement.agreement.k, statement.agreement.n) == (2, 6)
     assert [(quote.quote, quote.turn) for quote in statement.support] == [("Well, I really love green tea!", 0)]
     assert profile.user == "ann"
     assert (profile.adapter.version, profile.adapter.version_id) == (2, MANIFEST.version_id)
@@ -102,6 +102,14 @@ async def test_the_adapters_exaggeration_is_printed_in_the_users_own_words() -> 
     (statement,) = statements(profile, "interests")
     assert statement.text == "i love playing my old guitar"
     assert statement.wording == "user"
+
+
+async def test_the_adapters_emphasis_is_not_printed_when_the_user_had_none() -> None:
+    engine = saying(lambda question, sample: ["I absolutely love green tea"])
+    (statement,) = statements(await extract(engine, search_in("yes, I love green tea")), "interests")
+    assert (statement.text, statement.wording) == ("I love green tea", "user")
+    (statement,) = statements(await extract(engine, search_in("yes, I absolutely love green tea")), "interests")
+    assert (statement.text, statement.wording) == ("I absolutely love green tea", "adapter")
 
 
 async def test_contradicting_turns_are_shown_newest_first() -> None:
@@ -135,7 +143,7 @@ async def test_unreadable_answers_are_counted_and_harmless() -> None:
         return httpx.Response(200, json={"choices": [{"message": {"content": "¿"}}, {}]})
 
     profile = await extract(httpx.MockTransport(respond), search_in())
-    assert profile.asked.unusable_answers == profile.asked.samples == 40
+    assert profile.asked.unusable_answers == profile.asked.samples == 2 * profile.asked.questions
 
 
 async def test_a_failing_engine_ends_the_extraction() -> None:

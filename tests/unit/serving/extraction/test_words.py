@@ -19,6 +19,8 @@ def only(text: str) -> Clause:
         ("I like it but I can't do it", ["I like it", "but I can't do it"]),
         ("I like pizza but not with pineapple", ["I like pizza but not with pineapple"]),
         ("I go if it rains", ["I go if it rains"]),
+        ("My wife and I are happy and we sing", ["My wife and I are happy", "and we sing"]),
+        ("My brother plays chess and I sing", ["My brother plays chess", "and I sing"]),
         ("one\ntwo", ["one", "two"]),
         ("", []),
         ("...", ["..."]),
