@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.canonical import sha256_bytes, sha256_file
+from registry.base_shape import BaseShape
 from registry.errors import AdapterInvalid
 from registry.manifest import (
     CONFIG_FILE,
@@ -38,13 +39,17 @@ def draft_from_directory(
     version: int | None = None,
     lineage: Lineage | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    base_directory: Path | None = None,
 ) -> Draft:
     """Describe an adapter directory; reads and digests every byte, changes none.
 
     The configuration is digested in its canonical form, which is also what `RegistryClient.upload` sends.
 
+    `base_directory` holds the base model; with it, the tensors' sizes are compared with the base's.
+
     Raises:
         AdapterInvalid: naming the file that is missing or extra, or the field or tensor that is refused.
+        BaseModelMismatch: naming the first tensor that does not fit the base model.
     """
     config = read_config(directory)
     weights = directory / WEIGHTS_FILE
@@ -63,7 +68,9 @@ def draft_from_directory(
         lineage=lineage or Lineage(),
         evaluation=dict(evaluation or {}),
     )
-    validate_adapter(config, start, weights_size_bytes=_size(weights), draft=draft, limits=_LIMITS)
+    pairs = validate_adapter(config, start, weights_size_bytes=_size(weights), draft=draft, limits=_LIMITS)
+    if base_directory is not None:
+        BaseShape.read(base_directory).check_fits(pairs)
     return draft
 
 

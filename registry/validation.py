@@ -81,8 +81,8 @@ def check_file_names(names: Iterable[str]) -> None:
 
 def validate_adapter(
     config: bytes, weights_start: bytes, *, weights_size_bytes: int, draft: Draft, limits: Limits
-) -> None:
-    """Check an adapter's configuration and its weights' header against its draft.
+) -> list[LoraPair]:
+    """Check an adapter's configuration and its weights' header against its draft; return its LoRA pairs.
 
     Args:
         config: the bytes of ``adapter_config.json``.
@@ -98,7 +98,7 @@ def validate_adapter(
     if canonical_config(config) != config:
         raise AdapterInvalid(f"{CONFIG_FILE} is not in canonical form", field=CONFIG_FILE)
     _check_declared(draft.lora, parsed.shape)
-    check_tensors(parse_header(weights_start, size_bytes=weights_size_bytes), shape=parsed.shape)
+    return check_tensors(parse_header(weights_start, size_bytes=weights_size_bytes), shape=parsed.shape)
 
 
 def check_tensors(header: Header, *, shape: LoraShape) -> list[LoraPair]:

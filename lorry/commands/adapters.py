@@ -108,9 +108,10 @@ async def _push(directory: Path, *, user: str, adapter: str, live: bool) -> Mani
 
     async with open_context() as context:
         owner = Owner(tenant=context.settings.tenant, user=user)
-        base = identify_base(base_directory(context.plan))
+        folder = base_directory(context.plan)
+        base = identify_base(folder)
+        draft = draft_from_directory(directory, owner=owner, adapter=adapter, base=base, base_directory=folder)
         await context.registry.register_base(base)
-        draft = draft_from_directory(directory, owner=owner, adapter=adapter, base=base)
         with progress() as bars:
             bar = Bar(bars, "publishing")
             manifest = await context.registry.publish(directory, draft=draft, on_progress=bar)

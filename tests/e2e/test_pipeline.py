@@ -16,6 +16,7 @@ import pytest
 from lorry.keys import local_api_key
 from lorry.local.stack import Stack
 from registry.manifest import WEIGHTS_FILE
+from tests.support.adapters import write_adapter
 from tests.support.people import write_transcripts
 
 USER = "ada"
@@ -165,6 +166,15 @@ async def test_a_directory_with_a_missing_or_extra_file_is_not_pushed(
     assert ran.code in {2, 4}
     assert (WEIGHTS_FILE if change == "missing" else "training_args.bin") in ran.err
     assert "bad" not in {row["user"] for row in (await lorry(gateway_stack, "adapters", "list", "--json")).json}
+
+
+async def test_an_adapter_of_another_base_model_is_not_pushed(gateway_stack: Stack, tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "foreign")
+    ran = await lorry(gateway_stack, "adapters", "push", str(directory), "--user", "foreigner")
+    assert ran.code == 4
+    assert "maps 8 to 8 features" in ran.err.replace("\n", " ")
+    listed = (await lorry(gateway_stack, "adapters", "list", "--json")).json
+    assert "foreigner" not in {row["user"] for row in listed}
 
 
 async def test_a_query_is_answered_and_says_by_which_version(
