@@ -117,7 +117,8 @@ class ObjectStorage:
         def get() -> bytes:
             with _translated(key):
                 body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"]
-                return body.read()
+                data: bytes = body.read()
+                return data
 
         return await asyncio.to_thread(get)
 
