@@ -72,7 +72,16 @@ class RegistryClient:
         if not token or not token.isascii() or not token.isprintable() or token != token.strip():
             raise Unauthorized("the registry's token is empty or has characters that no header can carry")
         headers = {"authorization": f"Bearer {token}", "x-lorry-actor": check_name(actor, field="actor")}
-        self._api = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_seconds, transport=transport)
+        # Servers close an idle connection after 5 s; leaving before them avoids writing into one that is just closing.
+        limits = httpx.Limits(keepalive_expiry=2.0)
+        self._api = httpx.AsyncClient(
+            base_url=url,
+            headers=headers,
+            timeout=timeout_seconds,
+            transport=transport,
+            limits=limits,
+            trust_env=False,
+        )
         self._files = httpx.AsyncClient(timeout=timeout_seconds)
         self._complete_timeout_seconds = complete_timeout_seconds
 

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -43,9 +43,21 @@ def _no_settings_from_the_shell() -> None:
 
 
 @pytest.fixture(scope="session")
-async def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+def lasting_directory() -> Iterator[Path]:
+    """A directory of this run for PostgreSQL, outside pytest's own.
+
+    Every pytest that starts makes the parent of its temporary directories private again, and a PostgreSQL of another
+    run, which as root has an account of its own, could not reach its data any more.
+    """
+    with tempfile.TemporaryDirectory(prefix="lorry-tests-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+async def postgres_directory(lasting_directory: Path) -> AsyncIterator[Path]:
     """A running PostgreSQL whose template database holds the migrated schema."""
-    directory = tmp_path_factory.mktemp("postgres")
+    directory = lasting_directory / "postgres"
+    directory.mkdir()
     running = await start_part(await prepare_postgres_async(directory, log_path=directory / "postgres.log"))
     await running.wait_until_healthy()
     await create_database(directory, name=_TEMPLATE)
@@ -162,9 +174,9 @@ def base_directory() -> Path:
 
 
 @pytest.fixture(scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory, base_directory: Path) -> AsyncIterator[Stack]:
+async def stack(lasting_directory: Path, base_directory: Path) -> AsyncIterator[Stack]:
     """Every part of one machine, from a home of this run's own; a test starts what it needs with `ensure`."""
-    home = Home.open(tmp_path_factory.mktemp("home"))
+    home = Home.open(lasting_directory / "home")
     ports = free_port_block(22, start=22_000)
     settings = LorrySettings(home=home.path, port_base=ports, gateway_port=ports + 21, threads=1)
     plan = Plan(settings=settings, home=home)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -36,9 +37,9 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(lasting_directory: Path) -> dict[str, str]:
     ports = free_port_block(22, start=28_000)
-    return {**os.environ, "LORRY_HOME": str(tmp_path / "home"), "LORRY_PORT_BASE": str(ports)}
+    return {**os.environ, "LORRY_HOME": str(lasting_directory / uuid.uuid4().hex), "LORRY_PORT_BASE": str(ports)}
 
 
 def start(environment: dict[str, str]) -> subprocess.Popen[str]:
