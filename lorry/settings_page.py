@@ -34,7 +34,7 @@ def _lines() -> Iterator[str]:
     yield "# Settings"
     yield ""
     yield "Each is an environment variable, read once when its process starts. `lorry up` derives those of the parts it"
-    yield "starts; what you set besides reaches them unchanged. This page is written by `python -m lorry.settings_page`."
+    yield "starts; what you set besides reaches them unchanged. `python -m lorry.settings_page` writes this page."
     for title, settings in PROCESSES.items():
         yield from ("", f"## {title}", "", "| variable | default | meaning |", "|---|---|---|")
         for name, field in settings.model_fields.items():
