@@ -12,7 +12,7 @@ from training.evaluation import Evaluator
 from training.trainer import TrainedAdapter, Trainer
 from transcripts.transcript import Transcript, Turn
 
-DATASETS = DatasetConfig(max_examples=24, max_held_out=8)
+DATASETS = DatasetConfig(max_examples=24, max_held_out=5)
 
 
 def person(place: str, things: tuple[str, ...], manner: str) -> list[Transcript]:
@@ -70,6 +70,6 @@ def trained(
     trainer: Trainer, ada: Dataset, bob: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, TrainedAdapter]:
     """Both people, trained long enough to be told apart."""
-    config = resolve(arguments={"steps": 12, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1})
+    config = resolve(arguments={"steps": 10, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1})
     root = tmp_path_factory.mktemp("trained")
     return {name: trainer.train(each, config, root / name) for name, each in (("ada", ada), ("bob", bob))}
