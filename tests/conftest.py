@@ -178,7 +178,9 @@ async def stack(lasting_directory: Path, base_directory: Path) -> AsyncIterator[
     """Every part of one machine, from a home of this run's own; a test starts what it needs with `ensure`."""
     home = Home.open(lasting_directory / "home")
     ports = free_port_block(22, start=22_000)
-    settings = LorrySettings(home=home.path, port_base=ports, gateway_port=ports + 21, threads=1)
+    settings = LorrySettings(
+        home=home.path, port_base=ports, gateway_port=ports + 21, threads=1, base_model=str(base_directory)
+    )
     plan = Plan(settings=settings, home=home)
     async with own_stack(plan, base_directory=lambda: base_directory, on_state=lambda *_: None) as stack:
         yield stack

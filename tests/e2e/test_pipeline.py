@@ -69,6 +69,7 @@ async def lorry(stack: Stack, *arguments: str) -> Ran:
         "LORRY_HOME": str(settings.home),
         "LORRY_PORT_BASE": str(settings.port_base),
         "LORRY_GATEWAY_PORT": str(settings.gateway_port),
+        "LORRY_BASE_MODEL": settings.base_model,
         "LORRY_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
