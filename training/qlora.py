@@ -58,6 +58,7 @@ def fresh_adapter(base: Any, config: TrainingConfig) -> Iterator[Any]:
     The adapter's first weights come from `config.seed` alone. When the block ends, `base` has the modules, the
     weights and the forward method that it had before.
     """
+    attributes = set(vars(base))
     torch.manual_seed(config.seed)
     lora = LoraConfig(
         r=config.rank,
@@ -74,11 +75,11 @@ def fresh_adapter(base: Any, config: TrainingConfig) -> Iterator[Any]:
                 parameter.data = parameter.data.to(torch.float32)
         yield model
     finally:
-        model.gradient_checkpointing_disable()
-        model.disable_input_require_grads() if hasattr(base, "_require_grads_hook") else None
+        base.gradient_checkpointing_disable()
+        base.disable_input_require_grads()
         model.unload()
-        vars(base).pop("forward", None)  # TRL patches it on the instance
-        vars(base).pop("peft_config", None)
+        for name in set(vars(base)) - attributes:  # TRL and PEFT leave a forward method, hooks and tags on the object
+            delattr(base, name)
         base.eval()
 
 

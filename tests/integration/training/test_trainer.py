@@ -128,3 +128,17 @@ def test_a_diverging_training_ends_with_its_step(
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterUnreadable, match="not a finished training"):
         TrainedAdapter.load(tmp_path)
+
+
+def test_recomputing_activations_trains_alike_and_leaves_the_base_as_it_was(
+    trainer: Trainer, ada: Dataset, brief: ResolvedConfig, tmp_path: Path
+) -> None:
+    before = state_of(trainer)
+    saving = brief.model_copy(update={"training": brief.training.model_copy(update={"gradient_checkpointing": True})})
+    plain, saved = trainer.train(ada, brief, tmp_path / "plain"), trainer.train(ada, saving, tmp_path / "saved")
+    assert saved.record.losses == pytest.approx(plain.record.losses, abs=1e-4)
+    after = state_of(trainer)
+    assert before[:2] == after[:2]
+    assert torch.equal(before[2], after[2])
+    assert before[3] == after[3]
+    assert not trainer._base.is_gradient_checkpointing
