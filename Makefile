@@ -3,6 +3,8 @@
 PY := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
+# Threads that wait must not spin: on a machine with other work that makes two threads slower than one.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup demo up check format test test-faults bench clean
 
