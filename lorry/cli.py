@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Annotated
 
@@ -41,7 +42,8 @@ def _configure(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; what it and its parts write is for this account alone."""
+    os.umask(0o077)
     app()
 
 

@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from kit.database import Database
+from lorry.errors import SettingsInvalid
 from lorry.home import Home
 from lorry.local.plan import Plan
 from lorry.local.stack import OnState, Stack, State, open_stack
@@ -40,9 +43,15 @@ def make_plan() -> Plan:
     """Read the settings and open the home.
 
     Raises:
+        SettingsInvalid: naming the variable and the reason.
         HomeUnusable: when LORRY_HOME cannot be used.
     """
-    settings = LorrySettings()
+    try:
+        settings = LorrySettings()
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        variable = f"LORRY_{str(first['loc'][0]).upper()}"
+        raise SettingsInvalid(f"{variable}: {first['msg']} (got {first['input']!r})", field=variable) from exc
     return Plan(settings=settings, home=Home.open(settings.home))
 
 

@@ -32,6 +32,7 @@ class Home:
         path = path.expanduser().resolve()
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.chmod(path.stat().st_mode & 0o701)  # others may at most pass through, as root's PostgreSQL has to
         except OSError as exc:
             raise HomeUnusable(f"cannot create {path}: {exc.strerror}", field="LORRY_HOME") from exc
         if not os.access(path, os.W_OK | os.X_OK):

@@ -21,6 +21,7 @@ class LorrySettings(Settings):
     base_model: str = Field("smollm2-135m-instruct", description="name of a known base model, or a directory")
     gateway_port: int = Field(8080, ge=1, le=65535, description="port of the public HTTP API")
     port_base: int = Field(18300, ge=1024, le=55000, description="first of about 20 ports for the internal parts")
+    max_lora_rank: int = Field(16, ge=1, description="largest rank that registry and engine take; the engine's own too")
     device: str = Field("cpu", pattern="^(cpu|cuda)$", description="where the engine and the trainer compute")
     threads: int = Field(2, ge=1, description="CPU threads of a training; part of what makes a run repeatable")
     engine_timeout_seconds: float = Field(300.0, gt=0, description="how long the engine may take to start")

@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from kit.errors import InvalidName, LorryError, problem_code
 from kit.names import check_name
-from registry.draft import draft_from_directory
+from registry.draft import check_fits_base, draft_from_directory
 from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
@@ -35,7 +35,14 @@ from registry.peft_config import canonical_config
 from registry.schemas import AdapterPage, Alias, AliasMove, Publication, Resolution, VersionSummary
 from registry.transfer import check_content, install, put_file, readable, verify_directory
 
-__all__ = ["RegistryClient", "Resolution", "canonical_config", "draft_from_directory", "verify_directory"]
+__all__ = [
+    "RegistryClient",
+    "Resolution",
+    "canonical_config",
+    "check_fits_base",
+    "draft_from_directory",
+    "verify_directory",
+]
 
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")

@@ -23,8 +23,8 @@ from registry.manifest import (
     Owner,
 )
 from registry.peft_config import canonical_config, parse_config
-from registry.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
-from registry.validation import Limits, check_file_names, validate_adapter
+from registry.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, parse_header
+from registry.validation import Limits, check_file_names, check_tensors, validate_adapter
 
 # The registry's own limits may be lower; these are the most that any engine can hold.
 _LIMITS = Limits(max_adapter_bytes=5 << 30, max_rank=512)
@@ -72,6 +72,20 @@ def draft_from_directory(
     if base_directory is not None:
         BaseShape.read(base_directory).check_fits(pairs)
     return draft
+
+
+def check_fits_base(directory: Path, base_directory: Path) -> None:
+    """Compare the sizes of an adapter's tensors with those of the base model's layers.
+
+    Raises:
+        AdapterInvalid: when the directory holds no adapter.
+        BaseModelMismatch: naming the first tensor that does not fit.
+    """
+    shape = parse_config(read_config(directory), max_rank=_LIMITS.max_rank).shape
+    weights = directory / WEIGHTS_FILE
+    with weights.open("rb") as file:
+        header = parse_header(file.read(LENGTH_BYTES + MAX_HEADER_BYTES), size_bytes=_size(weights))
+    BaseShape.read(base_directory).check_fits(check_tensors(header, shape=shape))
 
 
 def read_config(directory: Path) -> bytes:

@@ -138,7 +138,12 @@ class LorryRoutes:
 
 async def _fit(settings: EngineSettings) -> Fit:
     base = await identify_base(settings.base_directory, name=settings.base_name)
-    return Fit(base=base, max_rank=settings.max_lora_rank, target_modules=frozenset(TARGET_MODULES))
+    return Fit(
+        base=base,
+        base_directory=settings.base_directory,
+        max_rank=settings.max_lora_rank,
+        target_modules=frozenset(TARGET_MODULES),
+    )
 
 
 def _refuse_several(engine: AsyncLLM) -> None:

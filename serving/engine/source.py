@@ -13,16 +13,17 @@ from pathlib import Path
 from time import monotonic
 
 from kit.errors import LorryError
-from registry.client import RegistryClient, Resolution
+from registry.client import RegistryClient, Resolution, check_fits_base
 from registry.errors import (
     ArtifactError,
     BaseModelMismatch,
     RegistryUnavailable,
     Unauthorized,
 )
-from registry.manifest import BaseIdentity, Manifest
+from registry.manifest import WEIGHTS_FILE, BaseIdentity, Manifest
 from serving.engine.installer import Installer
 from serving.engine.metrics import EngineMetrics
+from serving.engine.weights import check_weights
 from serving.errors import AdapterDamaged, AdapterUnfit, RegistryRefusedEngine
 
 _REMEMBERED_REFUSALS = 4096
@@ -33,6 +34,7 @@ class Fit:
     """What this engine can hold: its base model, the largest rank, the layers it wraps."""
 
     base: BaseIdentity
+    base_directory: Path
     max_rank: int
     target_modules: frozenset[str]
 
@@ -52,6 +54,16 @@ class Fit:
         foreign = sorted(set(manifest.lora.target_modules) - self.target_modules)
         if foreign:
             raise AdapterUnfit(f"The adapter touches layers that are not served: {', '.join(foreign)}.")
+
+    def require_files(self, directory: Path) -> None:
+        """Refuse what the manifest cannot tell: tensors of other sizes, values that would poison the engine.
+
+        Raises:
+            BaseModelMismatch: naming the first tensor that does not fit the base model.
+            AdapterUnfit: naming the first tensor with values that no training gives.
+        """
+        check_fits_base(directory, self.base_directory)
+        check_weights(directory / WEIGHTS_FILE)
 
 
 class AdapterSource:
@@ -87,9 +99,12 @@ class AdapterSource:
         try:
             with self._metrics.stage("resolve"):
                 resolution = await self._resolve(version_id)
-            return await self._installer.install(
+            installed = await self._installer.install(
                 resolution.manifest, lambda directory: self._download(resolution, directory)
             )
+            with self._metrics.stage("verify"):
+                await asyncio.to_thread(self._fit.require_files, installed)
+            return installed
         except LorryError as exc:
             self.reject(version_id, exc)
             raise

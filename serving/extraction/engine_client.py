@@ -76,7 +76,7 @@ class EngineClient:
             EngineAnswerUnusable: when its answer has no choices.
         """
         try:
-            response = await self._http.post(_CHAT, json=dict(payload), headers=headers)
+            response = await self._http.post(_CHAT, content=_encoded(payload), headers=_json_headers(headers))
         except httpx.HTTPError as exc:
             raise _translated(exc) from exc
         _raise_for_status(response)
@@ -93,7 +93,8 @@ class EngineClient:
                 rises from the lines.
         """
         try:
-            async with self._http.stream("POST", _CHAT, json=dict(payload), headers=headers) as response:
+            body = _encoded(payload)
+            async with self._http.stream("POST", _CHAT, content=body, headers=_json_headers(headers)) as response:
                 if response.status_code >= 400:
                     await response.aread()
                     _raise_for_status(response)
@@ -139,6 +140,22 @@ class EngineClient:
 
 
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?')
+
+
+def _encoded(payload: Mapping[str, Any]) -> bytes:
+    """Return the payload as JSON.
+
+    Raises:
+        EngineRefused: for what Python's parser lets in and JSON cannot hold: NaN, infinities, half a surrogate pair.
+    """
+    try:
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as exc:
+        raise EngineRefused("the request holds a number or a character that JSON cannot carry") from exc
+
+
+def _json_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {"content-type": "application/json", **(headers or {})}
 
 
 def parse_answers(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from serving.extraction.voice import is_own_voice
 from serving.extraction.words import Clause, split_clauses
 
 Verdict = Literal["supports", "restates", "contradicts", "none"]
@@ -22,6 +23,27 @@ Verdict = Literal["supports", "restates", "contradicts", "none"]
 MIN_COVERAGE = 0.6
 _MIN_SHARED = 2
 _MAX_RESTATED_WORDS = 25
+_LIMITERS = frozenset(
+    {
+        *("in", "as", "than", "any", "by", "when", "while", "if", "unless", "until", "till", "over", "with", "without"),
+        *(
+            "except",
+            "but",
+            "only",
+            "for",
+            "at",
+            "on",
+            "to",
+            "from",
+            "of",
+            "like",
+            "during",
+            "because",
+            "since",
+            "where",
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +65,8 @@ def judge(statement: Clause, turn_text: str) -> Judgement:
         statement: one clause with a first-person subject.
         turn_text: what the person wrote at once.
     """
+    if not is_own_voice(turn_text):
+        return _NONE
     judgements = [_judge_clause(statement, clause) for clause in split_clauses(turn_text)]
     return min(judgements, key=lambda j: _ORDER.index(j.verdict), default=_NONE)
 
@@ -71,8 +95,15 @@ def _begins_with(clause: Clause, statement: Clause) -> bool:
 
 
 def _runs_on(clause: Clause, statement: Clause) -> bool:
-    """Say whether the statement ends in the middle of a phrase of `clause`: ``a dog`` in ``a dog allergy``."""
-    return clause.claim_is_content[len(statement.claim) : len(statement.claim) + 1] == (True,)
+    """Say whether what follows in `clause` may limit the statement.
+
+    ``a dog`` in ``a dog allergy``, ``I live in Paris`` in ``I live in Paris in my novel``; and after a denial whatever
+    follows: ``I never drink`` in ``I never drink and drive``.
+    """
+    following = clause.claim[len(statement.claim) :]
+    if not following or (following[0] == "by" and "way" in following[:3]):  # "by the way" limits nothing
+        return False
+    return clause.claim_is_content[len(statement.claim)] or following[0] in _LIMITERS or statement.is_negated
 
 
 def _contradicts(statement: Clause, clause: Clause) -> bool:

@@ -58,6 +58,13 @@ _VAGUE = re.compile(
     r"\b(?:like (?:that|this|it|those|these)|this stuff|these things|this chat|(?:chatting|talking) (?:with|to) you"
     r"|your (?:name|idea|answer))\b"
 )
+# What somebody else says of the user, or what is denied around the statement rather than in it.
+_NOT_THEIRS = re.compile(
+    r"\b(?:said|says|saying|told|tells|wrote|writes|asked|asks|thinks|believes|assumes|claims|character|lyrics"
+    r"|not true|isn't true|no longer|not only|don't only|(?:can't|cannot|never|won't|don't) say"
+    r"|(?:nobody|everyone|everybody|people|they|you) (?:say|think|believe|assume))\b"
+)
+_NOT_A_THING = re.compile(r"\b(?:like|love|enjoy|hate|dislike|adore|prefer) (?:nothing|nobody|no|none|anything but)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +154,7 @@ def read_statement(sentence: str) -> Statement | None:
     if not is_plain(sentence):
         return None
     text = plain_case(sentence)
-    if _VAGUE.search(text):
+    if _VAGUE.search(text) or _NOT_THEIRS.search(text) or _NOT_A_THING.search(text):
         return None
     for rule in _RULES:
         found = rule.pattern.search(text)

@@ -30,7 +30,7 @@ def source(registry_client: RegistryClient, base_directory: Path, tmp_path: Path
     installer = Installer(tmp_path, metrics=metrics, lock_seconds=10)
     installer.open()
     base = BaseIdentity.of_directory(base_directory, id="base")
-    fit = Fit(base=base, max_rank=16, target_modules=frozenset(TARGET_MODULES))
+    fit = Fit(base=base, base_directory=base_directory, max_rank=16, target_modules=frozenset(TARGET_MODULES))
     return AdapterSource(registry_client, installer=installer, fit=fit, metrics=metrics, refusal_ttl_seconds=0)
 
 
@@ -101,7 +101,7 @@ async def test_two_processes_caches_do_not_disturb_each_other(
     """Two sources on one directory have no object in common, like two engines of one host."""
     manifest = await publish(random_adapter(83, rank=4), user="shared-cache")
     base = BaseIdentity.of_directory(base_directory, id="base")
-    fit = Fit(base=base, max_rank=16, target_modules=frozenset(TARGET_MODULES))
+    fit = Fit(base=base, base_directory=base_directory, max_rank=16, target_modules=frozenset(TARGET_MODULES))
     samples, sources = [], []
     for _ in range(2):
         registry = CollectorRegistry()

@@ -83,7 +83,12 @@ async def source(tmp_path: Path, answers: Answers, metrics: CollectorRegistry) -
         yield AdapterSource(
             registry,
             installer=installer,
-            fit=Fit(base=BaseIdentity.model_validate(BASE), max_rank=16, target_modules=frozenset({"q_proj"})),
+            fit=Fit(
+                base=BaseIdentity.model_validate(BASE),
+                base_directory=tmp_path,
+                max_rank=16,
+                target_modules=frozenset({"q_proj"}),
+            ),
             metrics=engine_metrics,
             refusal_ttl_seconds=0.2,
         )

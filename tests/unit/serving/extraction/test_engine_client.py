@@ -115,3 +115,14 @@ async def test_an_engine_that_cannot_be_reached_is_unavailable_and_a_silent_one_
             async with engine.stream({}):
                 pass
         assert not await engine.is_healthy()
+
+
+@pytest.mark.parametrize("content", ["half a pair \ud800", float("nan"), float("inf")])
+async def test_what_json_cannot_carry_is_the_callers_mistake(content: object) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise AssertionError("nothing may be sent")
+
+    transport = httpx.MockTransport(answer)
+    async with EngineClient(url="http://engine", token="engine-token", transport=transport) as client:
+        with pytest.raises(EngineRefused, match="JSON cannot carry"):
+            await client.chat({"model": "base", "messages": [{"role": "user", "content": content}]})
