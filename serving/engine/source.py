@@ -102,8 +102,7 @@ class AdapterSource:
             installed = await self._installer.install(
                 resolution.manifest, lambda directory: self._download(resolution, directory)
             )
-            with self._metrics.stage("verify"):
-                await asyncio.to_thread(self._fit.require_files, installed)
+            await asyncio.to_thread(self._fit.require_files, installed)
             return installed
         except LorryError as exc:
             self.reject(version_id, exc)

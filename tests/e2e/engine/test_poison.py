@@ -35,7 +35,7 @@ async def test_poisonous_weights_are_refused_and_the_base_answers_as_before(
 ) -> None:
     before = (await complete(engine, "base")).json()["choices"][0]["text"]
     directory = poisoned(adapter_directories[0], tmp_path / "poison", lambda array: np.full_like(array, value))
-    manifest = await publish(directory, user=f"poisoner-{value:g}")
+    manifest = await publish(directory, user=f"poisoner-{value:.0f}")
     refused = await complete(engine, manifest.version_id)
     assert (refused.status_code, "not finite" in refused.text) == (409, True)
     assert (await complete(engine, "base")).json()["choices"][0]["text"] == before
