@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kit.errors import RequestTooLarge
 from kit.problems import problem, problem_code
 
+_DRAINED_BYTES = 64 << 20
+
 
 class BodyLimit:
     """Answers 413 to bodies over `max_bytes`; others reach the application whole."""
@@ -22,7 +24,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        messages = None if int(declared) > self._max_bytes else await self._read(receive)
+        messages = await (
+            self._drain(receive, int(declared)) if int(declared) > self._max_bytes else self._read(receive)
+        )
         if messages is None:
             await self._refuse(scope, receive, send)
             return
@@ -44,6 +48,13 @@ class BodyLimit:
                 return None
             if not message.get("more_body", False):
                 return messages
+
+    async def _drain(self, receive: Receive, declared_bytes: int) -> None:
+        """Read a moderate excess away: a client that still writes when we close would see a reset, not the answer."""
+        if declared_bytes > _DRAINED_BYTES:
+            return
+        while (await receive()).get("more_body", False):
+            pass
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = problem(
