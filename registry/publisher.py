@@ -80,6 +80,7 @@ class Publisher:
         row = await self._require_version(version_id)
         manifest = require_manifest(row)
         if row.state == State.READY:
+            await self._drop_uploads(manifest)  # of a publisher that was given URLs before another one finished
             return manifest
         if row.state == State.REJECTED:
             await self._remove_files(manifest)
@@ -131,8 +132,7 @@ class Publisher:
                     await verify_object(self._storage, target, declared=declared[file.path])
                 except ObjectMissing as exc:
                     raise ArtifactMissing(f"{file.path} is gone; upload it again", field=file.path) from exc
-        for path in declared:
-            await self._storage.delete(incoming_key(manifest, path))
+        await self._drop_uploads(manifest)
 
     async def mark_ready(self, manifest: Manifest, *, actor: str) -> None:
         """Step 5: make the version resolvable; from here on it is immutable."""
@@ -186,6 +186,10 @@ class Publisher:
                 )
         if rejected:
             await self._remove_files(manifest)
+
+    async def _drop_uploads(self, manifest: Manifest) -> None:
+        for file in manifest.files:
+            await self._storage.delete(incoming_key(manifest, file.path))
 
     async def _remove_files(self, manifest: Manifest) -> None:
         for file in manifest.files:

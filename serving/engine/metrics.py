@@ -23,7 +23,7 @@ from serving.errors import (
     RegistryRefusedEngine,
 )
 
-Stage = Literal["resolve", "download", "verify", "install", "engine_load"]
+Stage = Literal["resolve", "download", "verify", "install", "check", "engine_load"]
 
 _BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _REASONS: dict[type[LorryError], str] = {

@@ -102,7 +102,8 @@ class AdapterSource:
             installed = await self._installer.install(
                 resolution.manifest, lambda directory: self._download(resolution, directory)
             )
-            await asyncio.to_thread(self._fit.require_files, installed)
+            with self._metrics.stage("check"):
+                await asyncio.to_thread(self._fit.require_files, installed)
             return installed
         except LorryError as exc:
             self.reject(version_id, exc)

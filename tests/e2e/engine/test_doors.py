@@ -80,7 +80,7 @@ async def test_a_crowd_in_front_of_one_cold_adapter_causes_one_load(
     after = await samples(engine)
 
     assert {answer.status_code for answer in answers} == {200}
-    for stage in ("resolve", "download", "verify", "install", "engine_load"):
+    for stage in ("resolve", "download", "verify", "install", "check", "engine_load"):
         series = f'lorry_adapter_load_seconds_count{{stage="{stage}"}}'
         assert after[series] - before[series] == 1
     assert (

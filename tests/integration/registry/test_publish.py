@@ -264,6 +264,17 @@ async def test_of_racers_for_one_number_one_wins_and_the_others_are_told(
     assert sum(isinstance(outcome, VersionConflict) for outcome in outcomes) == 5
 
 
+async def test_a_publisher_overtaken_by_another_leaves_no_upload(
+    client: RegistryClient, storage: ObjectStorage, tmp_path: Path
+) -> None:
+    directory = write_adapter(tmp_path / "a")
+    slow = await client.begin(draft(directory))
+    quick = await client.publish(directory, draft=draft(directory))
+    await client.upload(slow, directory)
+    assert await client.complete(slow.version_id) == quick
+    assert await storage.list("incoming/") == []
+
+
 async def test_racing_completions_of_one_version_all_succeed(client: RegistryClient, tmp_path: Path) -> None:
     directory = write_adapter(tmp_path / "a")
     publication = await client.begin(draft(directory))

@@ -12,7 +12,7 @@ def test_every_series_exists_before_the_first_load() -> None:
     EngineMetrics(registry)
     text = generate_latest(registry).decode()
 
-    for stage in ("resolve", "download", "verify", "install", "engine_load"):
+    for stage in ("resolve", "download", "verify", "install", "check", "engine_load"):
         assert f'lorry_adapter_load_seconds_count{{stage="{stage}"}} 0.0' in text
     assert 'lorry_adapter_loads_total{outcome="loaded"} 0.0' in text
     assert 'lorry_adapter_load_failures_total{reason="disk_full"} 0.0' in text
