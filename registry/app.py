@@ -12,11 +12,15 @@ from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.problems import install_problem_handlers
 from kit.storage import ObjectStorage
-from registry.endpoints import refusals, router
-from registry.publisher import Publisher
-from registry.service import RegistryService
+from registry.access import refusals
+from registry.artifact.validation import Limits
+from registry.catalog import endpoints as catalog_endpoints
+from registry.catalog.service import Catalog
+from registry.lifecycle import endpoints as lifecycle_endpoints
+from registry.lifecycle.aliases import Aliases
+from registry.publishing import endpoints as publishing_endpoints
+from registry.publishing.publisher import Publisher
 from registry.settings import RegistrySettings
-from registry.validation import Limits
 
 
 def create_app(settings: RegistrySettings) -> FastAPI:
@@ -31,7 +35,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.state.publisher = Publisher(
             database, storage, limits=limits, upload_seconds=settings.registry_upload_seconds
         )
-        app.state.service = RegistryService(database, storage, download_seconds=settings.registry_download_seconds)
+        app.state.catalog = Catalog(database, storage, download_seconds=settings.registry_download_seconds)
+        app.state.aliases = Aliases(database)
         try:
             yield
         finally:
@@ -41,7 +46,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit, max_bytes=settings.registry_max_request_bytes)
     install_problem_handlers(app)
-    app.include_router(router)
+    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints):
+        app.include_router(endpoints.router)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

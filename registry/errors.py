@@ -16,6 +16,7 @@ RegistryError                    500
 │   ├── DigestMismatch           422
 │   └── AdapterInvalid           422
 ├── Unauthorized                 401
+├── Forbidden                    403
 └── RegistryUnavailable          503
 """
 
@@ -112,6 +113,12 @@ class Unauthorized(RegistryError):
     """A valid bearer token is required."""
 
     status_code = 401
+
+
+class Forbidden(RegistryError):
+    """This caller may not do that."""
+
+    status_code = 403
 
 
 class RegistryUnavailable(RegistryError):

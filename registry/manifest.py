@@ -46,18 +46,20 @@ def _check_json(value: dict[str, Any]) -> dict[str, Any]:
 JsonObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A value that cannot change, and that refuses fields it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Owner(_Frozen):
+class Owner(Frozen):
     """Whose adapter it is: one user of a tenant."""
 
     tenant: Name
     user: Name
 
 
-class BaseIdentity(_Frozen):
+class BaseIdentity(Frozen):
     """Which base model an adapter fits, recorded by us because PEFT may leave it out.
 
     `id` is a name for people; the digests decide. `weights_sha256` covers the names and bytes of all
@@ -109,7 +111,7 @@ class BaseIdentity(_Frozen):
         )
 
 
-class ManifestFile(_Frozen):
+class ManifestFile(Frozen):
     """One file of a version; `path` is a bare name, since an adapter has no folders."""
 
     path: Literal["adapter_config.json", "adapter_model.safetensors"]
@@ -117,7 +119,7 @@ class ManifestFile(_Frozen):
     sha256: Sha256
 
 
-class LoraShape(_Frozen):
+class LoraShape(Frozen):
     """What the engine must be able to hold: rank, scaling numerator and the layers touched."""
 
     rank: int = Field(gt=0)
@@ -125,7 +127,7 @@ class LoraShape(_Frozen):
     target_modules: tuple[str, ...]
 
 
-class Lineage(_Frozen):
+class Lineage(Frozen):
     """Where a version came from; every field is None for one that was pushed from outside."""
 
     dataset_digest: Sha256 | None = None
@@ -138,7 +140,7 @@ class Lineage(_Frozen):
     trained_at: datetime | None = None
 
 
-class Draft(_Frozen):
+class Draft(Frozen):
     """What a publisher says before uploading; the registry adds the version's name and time."""
 
     owner: Owner
@@ -180,7 +182,7 @@ class Manifest(Draft):
 _REFERENCE = re.compile(r"users/(?P<user>[^/@]+)(?:/(?P<adapter>[^/@]+))?(?:@(?P<selector>[^/@]+))?", re.ASCII)
 
 
-class AdapterRef(_Frozen):
+class AdapterRef(Frozen):
     """How people name a version: ``users/<user>[/<adapter>][@<alias or number>]``, of one tenant.
 
     Laws: ``AdapterRef.parse(str(r), tenant=r.owner.tenant) == r``.

@@ -26,9 +26,9 @@ from lorry.local.seaweed import ACCESS_KEY_ID, SeaweedPorts, prepare_seaweed
 from lorry.local.stack import Stack, own_stack
 from lorry.schema import migrate
 from lorry.settings import LorrySettings
+from registry.artifact.peft_config import LINEAR_LAYERS
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity, Manifest, Owner
-from registry.peft_config import LINEAR_LAYERS
 from tests.support.ports import free_port_block
 from training.base_models import DEFAULT_BASE, prepare_base
 

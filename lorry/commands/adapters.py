@@ -9,9 +9,9 @@ import typer
 
 from lorry.context import base_directory, open_context
 from lorry.output import Bar, out, print_json, print_table, progress, run
+from registry.catalog.schemas import AdapterSummary
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import DEFAULT_ADAPTER, LIVE, AdapterRef, Manifest, Owner
-from registry.schemas import AdapterSummary
 
 app = typer.Typer(no_args_is_help=True, help="List, show, push and pull adapters of the registry.")
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]

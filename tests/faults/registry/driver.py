@@ -21,7 +21,7 @@ from kit.storage import ObjectStorage
 from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import BaseIdentity, Owner
-from registry.publisher import Publisher
+from registry.publishing.publisher import Publisher
 from registry.settings import RegistrySettings
 
 

@@ -17,8 +17,8 @@ import pytest
 from kit.storage import ObjectStorage
 from lorry.local.part import RunningPart, start_part
 from lorry.local.stack import Stack
-from registry.layout import final_key
 from registry.manifest import WEIGHTS_FILE, Manifest
+from registry.publishing.layout import final_key
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.base_shape import BaseShape
+from registry.artifact.base_shape import BaseShape
+from registry.artifact.safetensors_header import Tensor
+from registry.artifact.validation import LoraPair
 from registry.errors import BaseModelMismatch, BaseModelUnreadable
-from registry.safetensors_header import Tensor
-from registry.validation import LoraPair
 
 SMOL = {
     "num_hidden_layers": 30,

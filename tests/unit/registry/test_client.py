@@ -11,7 +11,8 @@ import pytest
 
 from kit.errors import InvalidName, LorryError
 from registry import errors
-from registry.client import RegistryClient, error_from
+from registry.client import RegistryClient
+from registry.client.transport import error_from
 from registry.errors import InvalidReference, RegistryError, RegistryUnavailable, Unauthorized
 from registry.manifest import Owner
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.canonical import canonical_json
+from registry.artifact.peft_config import canonical_config, parse_config
+from registry.artifact.safetensors_header import MAX_HEADER_BYTES, parse_header
+from registry.artifact.validation import Limits, check_draft, check_tensors
 from registry.client import draft_from_directory
 from registry.errors import AdapterInvalid
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, Draft, Lineage, LoraShape, ManifestFile, Owner
-from registry.peft_config import canonical_config, parse_config
-from registry.safetensors_header import MAX_HEADER_BYTES, parse_header
-from registry.validation import Limits, check_draft, check_tensors
 from tests.support.adapters import (
     BASE,
     MODULES,

@@ -13,8 +13,8 @@ from kit.storage import ObjectStorage
 from lorry.local.stack import Stack
 from registry.client import RegistryClient
 from registry.errors import VersionNotFound
-from registry.layout import final_key
 from registry.manifest import WEIGHTS_FILE, BaseIdentity, Manifest
+from registry.publishing.layout import final_key
 from serving.engine.installer import Installer, verify_directory
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.metrics import EngineMetrics

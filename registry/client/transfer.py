@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 
 from kit.canonical import sha256_file
-from registry.draft import read_config
+from registry.artifact.draft import read_config
+from registry.catalog.schemas import Resolution
 from registry.errors import ArtifactMissing, DigestMismatch, RegistryError, RegistryUnavailable
 from registry.manifest import CONFIG_FILE, Manifest, ManifestFile
-from registry.schemas import FileUpload, Resolution
+from registry.publishing.schemas import FileUpload
 
 _CHUNK_BYTES = 1 << 20
 

@@ -9,8 +9,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from registry.artifact.validation import LoraPair
 from registry.errors import BaseModelMismatch, BaseModelUnreadable
-from registry.validation import LoraPair
 
 
 class BaseShape(BaseModel):

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from kit.database import Database
 from kit.errors import ObjectConflict, ObjectMissing
 from kit.storage import ObjectStorage
+from registry.artifact.validation import Limits, check_draft, validate_adapter
 from registry.errors import (
     AdapterInvalid,
     ArtifactMissing,
@@ -27,13 +28,12 @@ from registry.errors import (
     VersionConflict,
     VersionNotFound,
 )
-from registry.layout import final_key, incoming_key
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity, Draft, Manifest, ManifestFile
 from registry.models import State, VersionRow
-from registry.repository import RegistryRepository
-from registry.schemas import FileUpload, Publication
-from registry.validation import Limits, check_draft, validate_adapter
-from registry.verification import VerifiedFile, verify_object
+from registry.publishing.layout import final_key, incoming_key
+from registry.publishing.repository import PublishingRepository
+from registry.publishing.schemas import FileUpload, Publication
+from registry.publishing.verification import VerifiedFile, verify_object
 
 _log = logging.getLogger(__name__)
 _UNFINISHED = (State.PENDING, State.UPLOADED)
@@ -61,7 +61,7 @@ class Publisher:
         """
         check_draft(draft, limits=self._limits)
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = PublishingRepository(session)
             base = await _require_base(repository, draft.base)
             adapter_id = await repository.ensure_adapter(draft.owner, draft.adapter)
             row = await _claim(repository, adapter_id, draft.model_copy(update={"base": base}), actor=actor)
@@ -102,7 +102,7 @@ class Publisher:
     async def mark_uploaded(self, manifest: Manifest) -> None:
         """Step 2: remember that every byte has arrived."""
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = PublishingRepository(session)
             await repository.set_state(manifest.version_id, State.UPLOADED, was=[State.PENDING])
 
     async def validate(self, manifest: Manifest, files: Sequence[VerifiedFile], *, actor: str) -> None:
@@ -137,7 +137,7 @@ class Publisher:
     async def mark_ready(self, manifest: Manifest, *, actor: str) -> None:
         """Step 5: make the version resolvable; from here on it is immutable."""
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = PublishingRepository(session)
             now = datetime.now(UTC)
             if await repository.set_state(manifest.version_id, State.READY, was=[State.UPLOADED], ready_at=now):
                 row = await repository.get_version(manifest.version_id)
@@ -174,7 +174,7 @@ class Publisher:
 
     async def _reject(self, manifest: Manifest, why: AdapterInvalid, *, actor: str) -> None:
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = PublishingRepository(session)
             rejected = await repository.set_state(
                 manifest.version_id, State.REJECTED, was=_UNFINISHED, reason=why.message, reason_field=why.field
             )
@@ -198,7 +198,7 @@ class Publisher:
 
     async def _require_version(self, version_id: str) -> VersionRow:
         async with self._database.transaction() as session:
-            row = await RegistryRepository(session).get_version(version_id)
+            row = await PublishingRepository(session).get_version(version_id)
         if row is None:
             raise VersionNotFound(f"there is no version {version_id}", field="version_id")
         return row
@@ -228,7 +228,7 @@ def require_manifest(row: VersionRow) -> Manifest:
     return Manifest.model_validate(row.manifest)
 
 
-async def _require_base(repository: RegistryRepository, declared: BaseIdentity) -> BaseIdentity:
+async def _require_base(repository: PublishingRepository, declared: BaseIdentity) -> BaseIdentity:
     known = await repository.get_base(declared.id)
     if known is None:
         raise BaseModelNotFound(f"base model {declared.id!r} is not registered; register it first", field="base.id")
@@ -240,7 +240,7 @@ async def _require_base(repository: RegistryRepository, declared: BaseIdentity) 
     return known
 
 
-async def _claim(repository: RegistryRepository, adapter_id: int, draft: Draft, *, actor: str) -> VersionRow:
+async def _claim(repository: PublishingRepository, adapter_id: int, draft: Draft, *, actor: str) -> VersionRow:
     """Return the version that has this content, adding it if nobody else does first."""
     for _ in range(_CLAIM_ATTEMPTS):
         known = await repository.find_content(adapter_id, draft.content_digest)

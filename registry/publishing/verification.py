@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from kit.errors import ObjectConflict
 from kit.storage import ObjectStorage
+from registry.artifact.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 from registry.errors import DigestMismatch
 from registry.manifest import ManifestFile
-from registry.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 
 _START_BYTES = LENGTH_BYTES + MAX_HEADER_BYTES
 

@@ -8,32 +8,29 @@ be repeated, so each is, a few times, while the registry does not answer.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from pydantic import ValidationError
 
-from kit.errors import InvalidName, LorryError, problem_code
 from kit.names import check_name
-from registry.draft import check_fits_base, draft_from_directory
+from registry.artifact.draft import check_fits_base, draft_from_directory
+from registry.artifact.peft_config import canonical_config
+from registry.catalog.schemas import AdapterPage, Alias, Resolution, VersionSummary
+from registry.client.transfer import check_content, install, put_file, readable, verify_directory
+from registry.client.transport import Transport, patiently
 from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
     InvalidReference,
     NotServable,
-    RegistryError,
-    RegistryUnavailable,
-    Unauthorized,
 )
+from registry.lifecycle.schemas import AliasMove
 from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner
-from registry.peft_config import canonical_config
-from registry.schemas import AdapterPage, Alias, AliasMove, Publication, Resolution, VersionSummary
-from registry.transfer import check_content, install, put_file, readable, verify_directory
+from registry.publishing.schemas import Publication
 
 __all__ = [
     "RegistryClient",
@@ -70,26 +67,15 @@ class RegistryClient:
             token: its bearer token; it is never sent to the object store.
             actor: the program's name in the audit trail.
             timeout_seconds: how long one attempt of a call may take.
-            complete_timeout_seconds: the same for `complete`, which reads every byte twice.
+            complete_timeout_seconds: the same for `complete`, which reads every byte.
             transport: how to reach the registry instead of by TCP.
 
         Raises:
             Unauthorized: for a token that cannot be sent, as an empty one.
         """
-        if not token or not token.isascii() or not token.isprintable() or token != token.strip():
-            raise Unauthorized("the registry's token is empty or has characters that no header can carry")
-        headers = {"authorization": f"Bearer {token}", "x-lorry-actor": check_name(actor, field="actor")}
-        # Servers close an idle connection after 5 s; leaving before them avoids writing into one that is just closing.
-        limits = httpx.Limits(keepalive_expiry=2.0)
-        self._api = httpx.AsyncClient(
-            base_url=url,
-            headers=headers,
-            timeout=timeout_seconds,
-            transport=transport,
-            limits=limits,
-            trust_env=False,
+        self._transport = Transport(
+            url=url, token=token, actor=actor, timeout_seconds=timeout_seconds, transport=transport
         )
-        self._files = httpx.AsyncClient(timeout=timeout_seconds)
         self._complete_timeout_seconds = complete_timeout_seconds
 
     async def __aenter__(self) -> Self:
@@ -102,8 +88,7 @@ class RegistryClient:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._api.aclose()
-        await self._files.aclose()
+        await self._transport.close()
 
     async def register_base(self, identity: BaseIdentity) -> BaseIdentity:
         """Make a base model known; the same one again is no error.
@@ -111,11 +96,11 @@ class RegistryClient:
         Raises:
             BaseModelMismatch: when its id is taken by a base with other digests.
         """
-        return await self._call(BaseIdentity, "POST", "/v1/bases", body=identity)
+        return await self._transport.call(BaseIdentity, "POST", "/v1/bases", body=identity)
 
     async def list_bases(self) -> list[BaseIdentity]:
         """Return every registered base model, by id."""
-        return await self._call(list[BaseIdentity], "GET", "/v1/bases")
+        return await self._transport.call(list[BaseIdentity], "GET", "/v1/bases")
 
     async def publish(self, directory: Path, *, draft: Draft, on_progress: Progress | None = None) -> Manifest:
         """Publish a directory; the same content again returns the version it already is.
@@ -144,7 +129,7 @@ class RegistryClient:
         Raises:
             AdapterInvalid, VersionConflict, BaseModelNotFound, BaseModelMismatch: when the registry refuses.
         """
-        return await self._call(Publication, "POST", "/v1/versions", body=draft)
+        return await self._transport.call(Publication, "POST", "/v1/versions", body=draft)
 
     async def upload(self, publication: Publication, directory: Path, *, on_progress: Progress | None = None) -> None:
         """Send every file that the publication asks for; safe to repeat.
@@ -165,7 +150,7 @@ class RegistryClient:
                     on_progress(before + sent_bytes, total_bytes)
 
             url = publication.uploads[file.path]
-            await _patiently(lambda: put_file(self._files, url, content, declared=file, on_sent=sent))  # noqa: B023 - awaited here
+            await patiently(lambda: put_file(self._transport.files, url, content, declared=file, on_sent=sent))  # noqa: B023 - awaited here
             done_bytes += file.size_bytes
 
     async def complete(self, version_id: str) -> Manifest:
@@ -175,7 +160,7 @@ class RegistryClient:
             VersionNotFound, ArtifactMissing, DigestMismatch, AdapterInvalid, NotServable: see the registry.
         """
         path = f"/v1/versions/{version_id}/complete"
-        return await self._call(Manifest, "POST", path, timeout_seconds=self._complete_timeout_seconds)
+        return await self._transport.call(Manifest, "POST", path, timeout_seconds=self._complete_timeout_seconds)
 
     async def resolve(self, ref: AdapterRef) -> Resolution:
         """Turn a name into a manifest and short-lived URLs.
@@ -184,7 +169,7 @@ class RegistryClient:
             AdapterNotFound, AliasNotFound, VersionNotFound, NotServable: for what cannot be served.
         """
         path = f"{_adapter_path(ref.owner, ref.adapter)}/resolution"
-        return await self._call(Resolution, "GET", path, params={"selector": ref.selector})
+        return await self._transport.call(Resolution, "GET", path, params={"selector": ref.selector})
 
     async def get_version(self, version_id: str) -> Resolution:
         """Resolve an opaque version id.
@@ -192,7 +177,9 @@ class RegistryClient:
         Raises:
             VersionNotFound, NotServable: for what cannot be served.
         """
-        return await self._call(Resolution, "GET", f"/v1/versions/{check_name(version_id, field='version_id')}")
+        return await self._transport.call(
+            Resolution, "GET", f"/v1/versions/{check_name(version_id, field='version_id')}"
+        )
 
     async def move_alias(
         self,
@@ -215,12 +202,12 @@ class RegistryClient:
         except ValidationError as exc:
             first = exc.errors()[0]
             raise InvalidReference(first["msg"], field=str(first["loc"][0])) from exc
-        await self._call(Alias, "PUT", _alias_path(owner, adapter, alias), body=move)
+        await self._transport.call(Alias, "PUT", _alias_path(owner, adapter, alias), body=move)
 
     async def get_alias(self, owner: Owner, adapter: str, alias: str) -> str | None:
         """Return the version id that an alias names; None when there is no such alias or adapter."""
         try:
-            return (await self._call(Alias, "GET", _alias_path(owner, adapter, alias))).version_id
+            return (await self._transport.call(Alias, "GET", _alias_path(owner, adapter, alias))).version_id
         except (AdapterNotFound, AliasNotFound):
             return None
 
@@ -231,7 +218,7 @@ class RegistryClient:
         given = {"user": user, "cursor": cursor, "limit": limit}
         params = {name: value for name, value in given.items() if value is not None}
         path = f"/v1/tenants/{check_name(tenant, field='tenant')}/adapters"
-        return await self._call(AdapterPage, "GET", path, params=params)
+        return await self._transport.call(AdapterPage, "GET", path, params=params)
 
     async def list_versions(self, owner: Owner, adapter: str) -> list[VersionSummary]:
         """Return an adapter's versions in every state, the newest first.
@@ -239,7 +226,7 @@ class RegistryClient:
         Raises:
             AdapterNotFound: when the user has no such adapter.
         """
-        return await self._call(list[VersionSummary], "GET", f"{_adapter_path(owner, adapter)}/versions")
+        return await self._transport.call(list[VersionSummary], "GET", f"{_adapter_path(owner, adapter)}/versions")
 
     async def download(self, resolution: Resolution, directory: Path) -> None:
         """Put a version's files into `directory`, which appears whole and verified or not at all.
@@ -251,87 +238,7 @@ class RegistryClient:
             ArtifactMissing: when the files are gone or the URLs have expired.
             RegistryUnavailable: when the object store does not answer.
         """
-        await _patiently(lambda: install(self._files, resolution, directory))
-
-    async def _call(
-        self,
-        answer: type[_T],
-        method: str,
-        path: str,
-        *,
-        body: BaseModel | None = None,
-        params: dict[str, Any] | None = None,
-        timeout_seconds: float | None = None,
-    ) -> _T:
-        timeout = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else httpx.Timeout(timeout_seconds)
-        request = self._api.build_request(
-            method,
-            path,
-            content=None if body is None else body.model_dump_json(),
-            headers={} if body is None else {"content-type": "application/json"},
-            params=params,
-            timeout=timeout,
-        )
-        content = await _patiently(lambda: self._send(request))
-        try:
-            return TypeAdapter(answer).validate_json(content)
-        except ValidationError as exc:
-            raise RegistryError("the answer is not one of this registry's version; do the two match?") from exc
-
-    async def _send(self, request: httpx.Request) -> bytes:
-        try:
-            response = await self._api.send(request)
-        except httpx.TransportError as exc:
-            raise RegistryUnavailable(f"the registry did not answer: {type(exc).__name__}") from exc
-        if response.is_success:
-            return response.content
-        raise error_from(response)
-
-
-def error_from(response: httpx.Response) -> LorryError:
-    """Turn a problem-details answer back into the error that the registry raised."""
-    try:
-        problem: dict[str, Any] = json.loads(response.content)
-        code = str(problem["type"]).removeprefix(_PROBLEM)
-        detail = str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        code, detail, problem = "", f"the registry answered {response.status_code}", {}
-    if response.status_code in {502, 503, 504}:
-        return RegistryUnavailable(detail)
-    field = problem.get("field")
-    if code == "invalid-request":
-        errors = problem.get("errors") or [{}]
-        return InvalidReference(detail, field=errors[0].get("field"))
-    known = {"type", "title", "status", "detail", "field", "message"}
-    details = {str(name): value for name, value in problem.items() if name not in known}
-    error = _ERRORS.get(code, RegistryError)
-    return error(detail, field=field, **details)
-
-
-def _error_classes(root: type[LorryError]) -> Iterator[type[LorryError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _error_classes(child)
-
-
-_ERRORS: dict[str, type[LorryError]] = {
-    problem_code(error): error for error in (*_error_classes(RegistryError), InvalidName)
-}
-
-
-async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
-    """Repeat a call, a few times and ever more slowly, while nobody answers."""
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(RegistryUnavailable),
-        stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
-        reraise=True,
-    )
-
-    async def attempt() -> _T:  # tenacity does not await what a plain callable returns
-        return await call()
-
-    return await retrying(attempt)
+        await patiently(lambda: install(self._transport.files, resolution, directory))
 
 
 def _adapter_path(owner: Owner, adapter: str) -> str:

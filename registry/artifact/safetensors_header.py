@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from registry.artifact.untrusted import parse_json, printable
 from registry.errors import AdapterInvalid
 from registry.manifest import WEIGHTS_FILE
-from registry.untrusted import parse_json, printable
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20

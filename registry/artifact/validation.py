@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from registry.artifact.peft_config import LINEAR_LAYERS, MAX_CONFIG_BYTES, canonical_config, parse_config
+from registry.artifact.safetensors_header import Header, Tensor, parse_header
+from registry.artifact.untrusted import printable
 from registry.errors import AdapterInvalid
 from registry.manifest import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, Draft, LoraShape
-from registry.peft_config import LINEAR_LAYERS, MAX_CONFIG_BYTES, canonical_config, parse_config
-from registry.safetensors_header import Header, Tensor, parse_header
-from registry.untrusted import printable
 
 _TENSOR_NAME = re.compile(
     r"base_model\.model\.model\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\."

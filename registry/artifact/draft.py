@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.canonical import sha256_bytes, sha256_file
-from registry.base_shape import BaseShape
+from registry.artifact.base_shape import BaseShape
+from registry.artifact.peft_config import canonical_config, parse_config
+from registry.artifact.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, parse_header
+from registry.artifact.validation import Limits, check_file_names, check_tensors, validate_adapter
 from registry.errors import AdapterInvalid
 from registry.manifest import (
     CONFIG_FILE,
@@ -22,9 +25,6 @@ from registry.manifest import (
     ManifestFile,
     Owner,
 )
-from registry.peft_config import canonical_config, parse_config
-from registry.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, parse_header
-from registry.validation import Limits, check_file_names, check_tensors, validate_adapter
 
 # The registry's own limits may be lower; these are the most that any engine can hold.
 _LIMITS = Limits(max_adapter_bytes=5 << 30, max_rank=512)

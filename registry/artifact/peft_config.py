@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit.canonical import canonical_json
+from registry.artifact.untrusted import parse_json, printable
 from registry.errors import AdapterInvalid
 from registry.manifest import CONFIG_FILE, LoraShape
-from registry.untrusted import parse_json, printable
 
 MAX_CONFIG_BYTES = 1 << 20
 LINEAR_LAYERS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})

@@ -1,30 +1,29 @@
-"""Reading and steering: base models, resolve, aliases, listings."""
+"""Reading: base models, resolve, listings."""
 
 from __future__ import annotations
 
 from kit.database import Database
 from kit.storage import ObjectStorage
+from registry.catalog.repository import CatalogRepository
+from registry.catalog.schemas import AdapterPage, AdapterSummary, Resolution, VersionSummary
 from registry.errors import (
     AdapterNotFound,
-    AliasConflict,
     AliasNotFound,
     BaseModelMismatch,
     InvalidReference,
     NotServable,
     VersionNotFound,
 )
-from registry.layout import final_key
 from registry.manifest import MAX_NUMBER, AdapterRef, BaseIdentity, Owner
 from registry.models import State, VersionRow
-from registry.publisher import require_manifest
-from registry.repository import RegistryRepository
-from registry.schemas import AdapterPage, AdapterSummary, AliasMove, Resolution, VersionSummary
+from registry.publishing.layout import final_key
+from registry.publishing.publisher import require_manifest
 
 _MAX_VERSIONS_LISTED = 1000
 
 
-class RegistryService:
-    """Answers who has what, and moves names."""
+class Catalog:
+    """Answers who has what."""
 
     def __init__(self, database: Database, storage: ObjectStorage, *, download_seconds: int) -> None:
         self._database = database
@@ -38,7 +37,7 @@ class RegistryService:
             BaseModelMismatch: when its id is taken by a base with other digests.
         """
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = CatalogRepository(session)
             if await repository.add_base(identity):
                 repository.record(actor, "register-base", after=identity.id)
                 return identity
@@ -51,7 +50,7 @@ class RegistryService:
     async def list_bases(self) -> list[BaseIdentity]:
         """Return every registered base model, by id."""
         async with self._database.transaction() as session:
-            return await RegistryRepository(session).list_bases()
+            return await CatalogRepository(session).list_bases()
 
     async def resolve(self, ref: AdapterRef) -> Resolution:
         """Turn a name into a manifest and URLs to read its files.
@@ -61,7 +60,7 @@ class RegistryService:
             NotServable: when the version is not ready.
         """
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = CatalogRepository(session)
             row = None if (ref.version or 0) > MAX_NUMBER else await repository.resolve(ref)
             if row is None:
                 raise await _not_resolved(repository, ref)
@@ -75,7 +74,7 @@ class RegistryService:
             NotServable: when it is not ready.
         """
         async with self._database.transaction() as session:
-            row = await RegistryRepository(session).get_version(version_id)
+            row = await CatalogRepository(session).get_version(version_id)
         if row is None:
             raise VersionNotFound(f"there is no version {version_id}", field="version_id")
         return await self._resolution(row)
@@ -87,48 +86,11 @@ class RegistryService:
             AdapterNotFound, AliasNotFound: for the first part of the name that is unknown.
         """
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = CatalogRepository(session)
             found = await repository.get_alias(await _require_adapter(repository, owner, adapter), alias)
         if found is None:
             raise AliasNotFound(f"adapter {adapter} of user {owner.user} has no alias {alias}", field="alias")
         return found
-
-    async def move_alias(self, owner: Owner, adapter: str, alias: str, *, move: AliasMove, actor: str) -> None:
-        """Point an alias at a ready version if it still is where the caller saw it.
-
-        An alias that already names the wanted version is left alone, whatever was expected, so
-        that a caller who lost the answer may ask again.
-
-        Raises:
-            InvalidReference: for an alias made of digits, which would read as a version number.
-            AdapterNotFound, VersionNotFound: when there is no such thing of this owner.
-            NotServable: when the version is not ready.
-            AliasConflict: when the alias names something else than expected.
-        """
-        if alias.isdecimal():
-            raise InvalidReference(f"{alias} reads as a version number; an alias needs a letter", field="alias")
-        async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
-            adapter_id = await _require_adapter(repository, owner, adapter)
-            await _require_ready(repository, adapter_id, move.version_id)
-            if await _swap(repository, adapter_id, alias, move):
-                repository.record(
-                    actor,
-                    f"alias {alias}",
-                    adapter_id=adapter_id,
-                    version_id=move.version_id,
-                    before=move.expected_version_id,
-                    after=move.version_id,
-                    why=move.why or None,
-                )
-                return
-            current = await repository.get_alias(adapter_id, alias)
-        if current != move.version_id:
-            raise AliasConflict(
-                f"alias {alias} names {current or 'nothing'}, not {move.expected_version_id or 'nothing'}",
-                field="expected_version_id",
-                current_version_id=current,
-            )
 
     async def list_adapters(self, tenant: str, *, user: str | None, cursor: str | None, limit: int) -> AdapterPage:
         """Return one page of a tenant's adapters, in the order they were created.
@@ -138,7 +100,7 @@ class RegistryService:
         """
         after = _read_cursor(cursor)
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = CatalogRepository(session)
             rows = await repository.list_adapters(tenant, user=user, after=after, limit=limit + 1)
             aliases = await repository.list_aliases([row.id for row in rows])
         adapters = tuple(
@@ -159,7 +121,7 @@ class RegistryService:
             AdapterNotFound: when the user has no such adapter.
         """
         async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
+            repository = CatalogRepository(session)
             adapter_id = await _require_adapter(repository, owner, adapter)
             rows = await repository.list_versions(adapter_id, limit=_MAX_VERSIONS_LISTED)
         return [
@@ -189,30 +151,14 @@ class RegistryService:
         return Resolution(manifest=manifest, downloads=downloads)
 
 
-async def _require_adapter(repository: RegistryRepository, owner: Owner, adapter: str) -> int:
+async def _require_adapter(repository: CatalogRepository, owner: Owner, adapter: str) -> int:
     found = await repository.get_adapter(owner, adapter)
     if found is None:
         raise AdapterNotFound(f"user {owner.user} has no adapter {adapter}", field="adapter")
     return found
 
 
-async def _require_ready(repository: RegistryRepository, adapter_id: int, version_id: str) -> None:
-    row = await repository.lock_version(version_id)
-    if row is None or row.adapter_id != adapter_id:
-        raise VersionNotFound(f"this adapter has no version {version_id}", field="version_id")
-    if row.state != State.READY:
-        raise NotServable(f"version {version_id} is {row.state}", field="version_id")
-
-
-async def _swap(repository: RegistryRepository, adapter_id: int, alias: str, move: AliasMove) -> bool:
-    if move.expected_version_id is None:
-        return await repository.add_alias(adapter_id, alias, move.version_id)
-    if move.expected_version_id == move.version_id:
-        return False  # no move, so nothing for the audit trail
-    return await repository.swap_alias(adapter_id, alias, version_id=move.version_id, expected=move.expected_version_id)
-
-
-async def _not_resolved(repository: RegistryRepository, ref: AdapterRef) -> Exception:
+async def _not_resolved(repository: CatalogRepository, ref: AdapterRef) -> Exception:
     await _require_adapter(repository, ref.owner, ref.adapter)
     if ref.version is not None:
         return VersionNotFound(f"{ref} does not exist", field="selector")

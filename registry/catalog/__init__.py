@@ -1,0 +1,1 @@
+"""Reading: resolve, list, search, compare."""

@@ -1,0 +1,16 @@
+"""The registry from outside: what trainers, engines and gateways use."""
+
+from registry.artifact.draft import check_fits_base, draft_from_directory
+from registry.artifact.peft_config import canonical_config
+from registry.catalog.schemas import Resolution
+from registry.client.registry_client import RegistryClient
+from registry.client.transfer import verify_directory
+
+__all__ = [
+    "RegistryClient",
+    "Resolution",
+    "canonical_config",
+    "check_fits_base",
+    "draft_from_directory",
+    "verify_directory",
+]

@@ -1,0 +1,1 @@
+"""What happens to a version after it is ready: aliases, suspension, retirement, erasure, policy."""

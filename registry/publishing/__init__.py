@@ -1,0 +1,1 @@
+"""Taking adapters in: begin, upload, complete."""

@@ -1,0 +1,1 @@
+"""Data keys: one a user, wrapped by the master key."""
