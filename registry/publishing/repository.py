@@ -14,12 +14,12 @@ class PublishingRepository(RegistryRepository):
     """What a publish reads and writes, within one transaction."""
 
     async def find_content(self, adapter_id: int, content_digest: str) -> VersionRow | None:
-        """Return the version, not rejected, that has this content."""
+        """Return the version that has this content and may still be served."""
         return await self._session.scalar(
             select(VersionRow).where(
                 VersionRow.adapter_id == adapter_id,
                 VersionRow.content_digest == content_digest,
-                VersionRow.state != State.REJECTED,
+                VersionRow.state.in_((State.PENDING, State.UPLOADED, State.READY, State.SUSPENDED)),
             )
         )
 

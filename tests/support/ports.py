@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 
 def free_port_block(count: int = 4, *, start: int = 23_400) -> int:
-    """Return the first of `count` consecutive free ports whose twins 10,000 above are free as well."""
-    for base in range(start, 31_000, max(20, count)):
+    """Return the first of `count` consecutive free ports whose twins 10,000 above are free as well.
+
+    Blocks are tried in any order, so that test runs beside each other do not race for the same one.
+    """
+    blocks = list(range(start, 31_000, max(20, count)))
+    random.shuffle(blocks)
+    for base in blocks:
         if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(count)):
             return base
     raise RuntimeError("no free block of ports on this machine")
