@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kit.canonical import canonical_json, sha256_bytes, sha256_file, sha256_json
+from kit.errors import InvalidName
 from kit.names import Name, check_name
 from registry.errors import BaseModelUnreadable, InvalidReference
 
@@ -26,12 +27,32 @@ ADAPTER_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE})
 DEFAULT_ADAPTER = "profile"
 DEFAULT_TENANT = "default"
 LIVE = "live"
+SHARED: Final = "~"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VersionId = Annotated[str, Field(pattern=r"^v[0-9a-f]{32}$")]
 
 
 MAX_NUMBER = 2**31 - 1
+
+
+def check_owner_name(value: str, *, field: str = "user_id") -> str:
+    """Return `value` unchanged: a user's name, or `SHARED` for what a whole tenant shares.
+
+    Raises:
+        InvalidName: naming `field`, when it is neither.
+    """
+    return value if value == SHARED else check_name(value, field=field)
+
+
+def _validate_owner_name(value: str) -> str:
+    try:
+        return check_owner_name(value)
+    except InvalidName as exc:
+        raise ValueError(exc.message) from exc
+
+
+OwnerName = Annotated[str, AfterValidator(_validate_owner_name)]
 
 
 def _check_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -53,10 +74,20 @@ class Frozen(BaseModel):
 
 
 class Owner(Frozen):
-    """Whose adapter it is: one user of a tenant."""
+    """Whose adapter it is: one user of a tenant, or, with `user` `SHARED`, the tenant itself."""
 
     tenant: Name
-    user: Name
+    user: OwnerName
+
+    @property
+    def shared(self) -> bool:
+        """Whether every user of the tenant may use it."""
+        return self.user == SHARED
+
+    @property
+    def path(self) -> str:
+        """How references name it: ``users/<user>`` or ``shared``."""
+        return "shared" if self.shared else f"users/{self.user}"
 
 
 class BaseIdentity(Frozen):
@@ -179,13 +210,16 @@ class Manifest(Draft):
         return sha256_bytes(self.to_bytes())
 
 
-_REFERENCE = re.compile(r"users/(?P<user>[^/@]+)(?:/(?P<adapter>[^/@]+))?(?:@(?P<selector>[^/@]+))?", re.ASCII)
+_REFERENCE = re.compile(
+    r"(?:users/(?P<user>[^/@]+)(?:/(?P<adapter>[^/@]+))?|shared/(?P<shared>[^/@]+))(?:@(?P<selector>[^/@]+))?", re.ASCII
+)
 
 
 class AdapterRef(Frozen):
-    """How people name a version: ``users/<user>[/<adapter>][@<alias or number>]``, of one tenant.
+    """How people name a version of one tenant.
 
-    Laws: ``AdapterRef.parse(str(r), tenant=r.owner.tenant) == r``.
+    ``users/<user>[/<adapter>][@<alias or number>]``, or ``shared/<adapter>[@<alias or number>]`` for an adapter that
+    the tenant's users share. Laws: ``AdapterRef.parse(str(r), tenant=r.owner.tenant) == r``.
     """
 
     owner: Owner
@@ -199,14 +233,20 @@ class AdapterRef(Frozen):
         Raises:
             InvalidReference: showing the form, when the text is something else.
         """
-        found = _REFERENCE.fullmatch(text if text.startswith("users/") else f"users/{text}")
+        found = _REFERENCE.fullmatch(text if text.startswith(("users/", "shared/")) else f"users/{text}")
         if found is None:
             raise InvalidReference(
-                f"{text[:200]!r} is not users/<user>[/<adapter>][@<alias or version>]", field="reference"
+                f"{text[:200]!r} is not users/<user>[/<adapter>][@<alias or version>],"
+                " nor shared/<adapter>[@<alias or version>]",
+                field="reference",
             )
-        owner = Owner(tenant=check_name(tenant, field="tenant"), user=check_name(found["user"], field="user_id"))
-        adapter = check_name(found["adapter"] or DEFAULT_ADAPTER, field="adapter")
-        return cls(owner=owner, adapter=adapter, selector=check_name(found["selector"] or LIVE, field="alias"))
+        user = SHARED if found["shared"] else check_name(found["user"], field="user_id")
+        adapter = check_name(found["shared"] or found["adapter"] or DEFAULT_ADAPTER, field="adapter")
+        return cls(
+            owner=Owner(tenant=check_name(tenant, field="tenant"), user=user),
+            adapter=adapter,
+            selector=check_name(found["selector"] or LIVE, field="alias"),
+        )
 
     @property
     def version(self) -> int | None:
@@ -214,7 +254,7 @@ class AdapterRef(Frozen):
         return int(self.selector) if self.selector.isdecimal() else None
 
     def __str__(self) -> str:
-        return f"users/{self.owner.user}/{self.adapter}@{self.selector}"
+        return f"{self.owner.path}/{self.adapter}@{self.selector}"
 
 
 def _digest_files(paths: Iterable[Path]) -> str:

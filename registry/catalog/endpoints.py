@@ -10,7 +10,7 @@ from kit.names import Name
 from registry.access import Engine, Operator, refusals
 from registry.catalog.schemas import AdapterPage, Alias, Resolution, VersionSummary
 from registry.catalog.service import Catalog
-from registry.manifest import LIVE, AdapterRef, BaseIdentity, Owner, VersionId
+from registry.manifest import LIVE, AdapterRef, BaseIdentity, Owner, OwnerName, VersionId
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
 _ADAPTER = "/tenants/{tenant}/users/{user}/adapters/{adapter}"
@@ -45,7 +45,7 @@ async def get_version(version_id: VersionId, catalog: CatalogDep, caller: Engine
 
 @router.get(_ADAPTER + "/resolution", responses=refusals(404, 409))
 async def resolve(
-    tenant: Name, user: Name, adapter: Name, catalog: CatalogDep, caller: Operator, selector: Name = LIVE
+    tenant: Name, user: OwnerName, adapter: Name, catalog: CatalogDep, caller: Operator, selector: Name = LIVE
 ) -> Resolution:
     """Resolve an alias or a version number."""
     owner = Owner(tenant=tenant, user=user)
@@ -54,7 +54,7 @@ async def resolve(
 
 @router.get(_ADAPTER + "/versions", responses=refusals(404))
 async def list_versions(
-    tenant: Name, user: Name, adapter: Name, catalog: CatalogDep, caller: Operator
+    tenant: Name, user: OwnerName, adapter: Name, catalog: CatalogDep, caller: Operator
 ) -> list[VersionSummary]:
     """List an adapter's versions in every state, the newest first."""
     return await catalog.list_versions(Owner(tenant=tenant, user=user), adapter)
@@ -62,7 +62,7 @@ async def list_versions(
 
 @router.get(_ADAPTER + "/aliases/{alias}", responses=refusals(404))
 async def get_alias(
-    tenant: Name, user: Name, adapter: Name, alias: Name, catalog: CatalogDep, caller: Operator
+    tenant: Name, user: OwnerName, adapter: Name, alias: Name, catalog: CatalogDep, caller: Operator
 ) -> Alias:
     """Say which version an alias names."""
     found = await catalog.get_alias(Owner(tenant=tenant, user=user), adapter, alias)
@@ -74,7 +74,7 @@ async def list_adapters(
     tenant: Name,
     catalog: CatalogDep,
     caller: Operator,
-    user: Name | None = None,
+    user: OwnerName | None = None,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> AdapterPage:

@@ -11,7 +11,7 @@ from registry.access import Operator, refusals
 from registry.catalog.schemas import Alias
 from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.schemas import AliasMove
-from registry.manifest import Owner
+from registry.manifest import Owner, OwnerName
 
 router = APIRouter(prefix="/v1", tags=["lifecycle"])
 _ADAPTER = "/tenants/{tenant}/users/{user}/adapters/{adapter}"
@@ -28,7 +28,7 @@ AliasesDep = Annotated[Aliases, Depends(get_aliases)]
 
 @router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 413))
 async def move_alias(
-    tenant: Name, user: Name, adapter: Name, alias: Name, move: AliasMove, aliases: AliasesDep, caller: Operator
+    tenant: Name, user: OwnerName, adapter: Name, alias: Name, move: AliasMove, aliases: AliasesDep, caller: Operator
 ) -> Alias:
     """Move an alias by compare-and-swap."""
     await aliases.move_alias(Owner(tenant=tenant, user=user), adapter, alias, move=move, actor=caller.actor)

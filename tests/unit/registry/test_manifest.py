@@ -13,7 +13,17 @@ from pydantic import ValidationError
 
 from kit.errors import InvalidName
 from registry.errors import BaseModelUnreadable, InvalidReference
-from registry.manifest import AdapterRef, BaseIdentity, Draft, Lineage, LoraShape, Manifest, ManifestFile, Owner
+from registry.manifest import (
+    SHARED,
+    AdapterRef,
+    BaseIdentity,
+    Draft,
+    Lineage,
+    LoraShape,
+    Manifest,
+    ManifestFile,
+    Owner,
+)
 from tests.support.adapters import BASE
 
 names = st.from_regex(r"[A-Za-z0-9._:-]{1,128}", fullmatch=True).filter(lambda name: name not in {".", ".."})
@@ -108,6 +118,24 @@ def test_a_manifest_refuses_fields_it_does_not_know() -> None:
 def test_a_reference_survives_being_written(tenant: str, user: str, adapter: str, selector: str) -> None:
     ref = AdapterRef(owner=Owner(tenant=tenant, user=user), adapter=adapter, selector=selector)
     assert AdapterRef.parse(str(ref), tenant=tenant) == ref
+
+
+@given(names, names, names)
+def test_a_reference_to_a_shared_adapter_survives_being_written(tenant: str, adapter: str, selector: str) -> None:
+    ref = AdapterRef(owner=Owner(tenant=tenant, user=SHARED), adapter=adapter, selector=selector)
+    assert AdapterRef.parse(str(ref), tenant=tenant) == ref
+    assert str(ref) == f"shared/{adapter}@{selector}"
+
+
+@pytest.mark.parametrize("text", ["~", "users/~", "users/~/house", "shared/~", "shared/", "shared/a/b"])
+def test_what_is_shared_is_named_in_one_way_only(text: str) -> None:
+    with pytest.raises((InvalidName, InvalidReference)):
+        AdapterRef.parse(text)
+
+
+def test_a_tenant_is_never_shared() -> None:
+    with pytest.raises(ValidationError):
+        Owner(tenant=SHARED, user="ann")
 
 
 def test_a_bare_user_means_the_live_version_of_the_profile_adapter() -> None:
