@@ -6,12 +6,56 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import ColumnElement, Text, case, exists, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.canonical import sha256_json
 from registry.manifest import BaseIdentity, Owner
-from registry.models import AdapterRow, AliasRow, AuditRow, BaseModelRow, State, VersionRow
+from registry.models import (
+    AdapterRow,
+    AliasRow,
+    AuditRow,
+    BaseModelRow,
+    State,
+    SuspensionRow,
+    TenantPolicyRow,
+    VersionRow,
+)
+
+
+def servable() -> ColumnElement[bool]:
+    """SQL of "this version may be served", for a statement that selects from VersionRow joined with AdapterRow.
+
+    This is the one rule: resolve, grants, alias moves and the engines' heartbeats all ask it.
+    """
+    return (VersionRow.state == State.READY) & ~_suspended("", AdapterRow.name)
+
+
+def obstacle() -> ColumnElement[str | None]:
+    """SQL of why this version may not be served, for the same statements; NULL exactly where `servable` is true."""
+    return case(
+        (VersionRow.state != State.READY, VersionRow.state),
+        (_suspended(""), "user suspended"),
+        (_suspended(AdapterRow.name), "adapter suspended"),
+    )
+
+
+def _suspended(*adapters: Any) -> ColumnElement[bool]:
+    return (
+        exists()
+        .where(
+            SuspensionRow.tenant == AdapterRow.tenant,
+            SuspensionRow.user_id == AdapterRow.user_id,
+            SuspensionRow.adapter.in_(adapters),
+        )
+        .correlate(AdapterRow)
+    )
+
+
+def subject_of(owner: Owner) -> str:
+    """Return how the audit trail names an owner: it outlives an erasure, so it must not hold the user's name."""
+    return f"owner:{sha256_json([owner.tenant, owner.user])[:32]}"
 
 
 class RegistryRepository:
@@ -71,6 +115,73 @@ class RegistryRepository:
         )
         return (await self._session.scalar(statement)) is not None
 
+    async def transition(
+        self,
+        version_id: str,
+        state: State,
+        *,
+        was: Sequence[State],
+        actor: str,
+        why: str | None = None,
+        action: str | None = None,
+        **values: Any,
+    ) -> bool:
+        """Move a version from one of the states `was` and write it into the audit trail, in one statement.
+
+        Args:
+            version_id: the version.
+            state: its new state.
+            was: the states from which it may come.
+            actor: who asks.
+            why: the reason given.
+            action: what the audit trail calls it; the new state when omitted.
+            values: further columns to set, as ``reason=`` or ``ready_at=func.now()``.
+
+        Returns:
+            Whether it was in one of those states.
+        """
+        old = (
+            select(VersionRow.version_id, VersionRow.adapter_id, VersionRow.state)
+            .where(VersionRow.version_id == version_id, VersionRow.state.in_(was))
+            .with_for_update()
+            .cte("old")
+        )
+        changed = (
+            update(VersionRow)
+            .where(VersionRow.version_id == old.c.version_id)
+            .values(state=state, **values)
+            .returning(old.c.version_id, old.c.adapter_id, old.c.state)
+            .cte("changed")
+        )
+        entry = insert(AuditRow).from_select(
+            ["version_id", "adapter_id", "from", "to", "actor", "action", "why"],
+            select(
+                changed.c.version_id,
+                changed.c.adapter_id,
+                changed.c.state,
+                literal(str(state)),
+                literal(actor),
+                literal(action or str(state)),
+                literal(why, Text()),
+            ),
+        )
+        return (await self._session.scalar(entry.returning(AuditRow.id))) is not None
+
+    async def get_policy(self, tenant: str) -> dict[str, Any] | None:
+        """Return the tenant's own policy as it is stored."""
+        return await self._session.scalar(select(TenantPolicyRow.policy).where(TenantPolicyRow.tenant == tenant))
+
+    async def lock_policy(self, tenant: str) -> dict[str, Any] | None:
+        """Return the tenant's own policy, which nobody can change until this transaction ends."""
+        statement = select(TenantPolicyRow.policy).where(TenantPolicyRow.tenant == tenant).with_for_update()
+        return await self._session.scalar(statement)
+
+    async def put_policy(self, tenant: str, policy: dict[str, Any]) -> None:
+        """Store the tenant's policy in place of any other."""
+        values = {"policy": policy, "changed_at": func.now()}
+        statement = insert(TenantPolicyRow).values(tenant=tenant, **values)
+        await self._session.execute(statement.on_conflict_do_update(index_elements=["tenant"], set_=values))
+
     async def get_alias(self, adapter_id: int, name: str) -> str | None:
         """Return the version id that the alias names."""
         return await self._session.scalar(
@@ -87,8 +198,10 @@ class RegistryRepository:
         before: str | None = None,
         after: str | None = None,
         why: str | None = None,
+        tenant: str | None = None,
+        subject: str | None = None,
     ) -> None:
-        """Add one line to the audit trail."""
+        """Add one line to the audit trail; `subject` names an owner as `subject_of` does."""
         row = AuditRow(
             actor=actor,
             action=action,
@@ -97,5 +210,7 @@ class RegistryRepository:
             before=before,
             after=after,
             why=why,
+            tenant=tenant,
+            subject=subject,
         )
         self._session.add(row)

@@ -1,0 +1,83 @@
+"""Policies: what is refused when one is written, and what a gate asks of a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from registry.lifecycle.policy import Bounds, Gate, TenantPolicy, failures
+
+STRICT = Gate(
+    require_evaluation=True,
+    require_passed=True,
+    metrics={"held_out.gain": Bounds(at_least=0.5), "held_out.own_loss": Bounds(at_most=2)},
+)
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {"gate": {"passed": True}, "held_out": {"gain": 0.6, "own_loss": 1.5} | changes}
+
+
+def test_a_tenant_without_a_policy_asks_trained_versions_to_have_passed_and_pushed_ones_nothing() -> None:
+    policy = TenantPolicy.of(None)
+    assert policy.gate.trained.require_passed
+    assert failures(policy.gate.pushed, None) == []
+    assert failures(policy.gate.trained, None) == ["there is no evaluation report"]
+    assert failures(policy.gate.trained, {"gate": {"passed": True}}) == []
+
+
+def test_a_policy_survives_being_stored() -> None:
+    policy = TenantPolicy(max_rank=8, keep_versions=2, gate={"trained": STRICT})  # type: ignore[arg-type]
+    assert TenantPolicy.of(policy.model_dump(mode="json")) == policy
+
+
+def test_rules_of_a_newer_release_are_passed_over_when_read_but_refused_when_written() -> None:
+    stored = {"max_rank": 8, "max_moons": 2, "gate": {"trained": {"phase": "full"}}}
+    assert TenantPolicy.of(stored).max_rank == 8
+    with pytest.raises(ValidationError):
+        TenantPolicy.model_validate(stored)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"keep_versions": 0},
+        {"max_rank": 0},
+        {"remove_after_seconds": -1},
+        {"gate": {"trained": {"metrics": {"x": {}}}}},
+        {"gate": {"trained": {"metrics": {"x": {"at_least": float("nan")}}}}},
+        {"gate": {"aliases": ["a/b"]}},
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_refused(rule: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TenantPolicy.model_validate(rule)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({}, []),
+        ({"gain": 0.4}, ["held_out.gain is 0.4, at least 0.5 asked"]),
+        ({"own_loss": 3}, ["held_out.own_loss is 3, at most 2 asked"]),
+        ({"gain": 0, "own_loss": 3}, 2),
+        ({"gain": None}, ["the evaluation report has no number held_out.gain"]),
+        ({"gain": True}, ["the evaluation report has no number held_out.gain"]),
+        ({"gain": {"deep": 1}}, ["the evaluation report has no number held_out.gain"]),
+    ],
+)
+def test_a_gate_gives_every_reason_it_stays_closed(changes: dict[str, Any], reasons: Any) -> None:
+    found = failures(STRICT, report(**changes))
+    assert len(found) == reasons if isinstance(reasons, int) else found == reasons
+
+
+@pytest.mark.parametrize("gate", [{}, {"passed": False}, {"passed": "true"}, None])
+def test_a_report_passed_only_when_it_says_so(gate: Any) -> None:
+    assert failures(Gate(require_passed=True), {"gate": gate})
+
+
+def test_a_number_that_is_not_finite_never_passes() -> None:
+    gate = Gate(metrics={"x": Bounds(at_least=0)})
+    assert failures(gate, {"x": float("nan")})
