@@ -6,11 +6,16 @@ A class's docstring is its default message; its status code is what the HTTP edg
 LorryError                   500
 └── KitError                 500
     ├── InvalidName          422
+    ├── InvalidValue         422
     ├── ObjectMissing        404
     ├── ObjectConflict       409
     ├── RequestTooLarge      413
     ├── StorageUnavailable   503
-    └── DatabaseUnavailable  503
+    ├── DatabaseUnavailable  503
+    ├── SealBroken           500
+    ├── MasterKeyInvalid     500
+    ├── MasterKeyMissing     500
+    └── MasterKeyUnavailable 503
 """
 
 from __future__ import annotations
@@ -61,6 +66,12 @@ class InvalidName(KitError):
     status_code = 422
 
 
+class InvalidValue(KitError):
+    """A value is out of the range, or has characters, that can be stored."""
+
+    status_code = 422
+
+
 class ObjectMissing(KitError):
     """There is no object at that key."""
 
@@ -87,5 +98,23 @@ class StorageUnavailable(KitError):
 
 class DatabaseUnavailable(KitError):
     """The database did not answer."""
+
+    status_code = 503
+
+
+class SealBroken(KitError):
+    """Sealed bytes are damaged, or were sealed under another key."""
+
+
+class MasterKeyInvalid(KitError):
+    """The master keys cannot be used as they are set up."""
+
+
+class MasterKeyMissing(KitError):
+    """This process does not have the master key that a data key is wrapped under."""
+
+
+class MasterKeyUnavailable(KitError):
+    """The service that keeps the master key did not answer."""
 
     status_code = 503

@@ -7,6 +7,9 @@ are not used: one flat name per setting, so that a shell, a compose file and a c
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -24,7 +27,15 @@ class DatabaseSettings(Settings):
 
     database_url: str = Field(description="postgresql+asyncpg://user:password@host:port/name")
     database_pool_size: int = Field(8, ge=1, description="connections kept open by one process")
-    database_timeout_seconds: float = Field(15.0, gt=0, description="time-out of one statement")
+    database_timeout_seconds: float = Field(
+        15.0, gt=0, description="time-out of one statement, and of waiting for a connection"
+    )
+    database_lock_timeout_seconds: float = Field(
+        5.0, gt=0, description="longest wait for a row that another call holds"
+    )
+    database_idle_transaction_seconds: float = Field(
+        120.0, gt=0, description="PostgreSQL ends a transaction in which nothing was asked for so long"
+    )
 
 
 class StorageSettings(Settings):
@@ -36,4 +47,23 @@ class StorageSettings(Settings):
     s3_region: str = Field("us-east-1", description="region to sign for")
     s3_access_key_id: str | None = Field(None, description="unset = boto3's own credential chain")
     s3_secret_access_key: SecretStr | None = Field(None, description="unset = boto3's own credential chain")
-    s3_timeout_seconds: float = Field(20.0, gt=0, description="connect and read time-out of one S3 request")
+    s3_timeout_seconds: float = Field(20.0, gt=0, description="how long one S3 request may be silent")
+    s3_attempts: int = Field(4, ge=1, le=20, description="how often one S3 call is tried, with growing random pauses")
+    s3_threads: int = Field(16, ge=1, le=256, description="S3 calls at once in one process; further ones queue")
+    s3_sse: Literal["", "AES256", "aws:kms"] = Field("", description="S3's own encryption at rest; empty = the bucket's")
+    s3_sse_kms_key_id: str | None = Field(None, description="KMS key for S3's own encryption; unset = the bucket's")
+
+
+class MasterKeySettings(Settings):
+    """Where the key is that wraps every data key: in a file, or in AWS KMS.
+
+    With both, new data keys are wrapped by KMS and the file opens those that it wrapped before.
+    """
+
+    master_key_file: Path | None = Field(None, description="key file of mode 0600, made by `lorry keys init`")
+    kms_key_id: str | None = Field(None, description="key id, alias or ARN in AWS KMS")
+    kms_endpoint_url: str | None = Field(None, description="endpoint of a KMS-compatible service; unset = AWS")
+    kms_region: str = Field("us-east-1", description="region of the KMS key")
+    kms_access_key_id: str | None = Field(None, description="unset = boto3's own credential chain")
+    kms_secret_access_key: SecretStr | None = Field(None, description="unset = boto3's own credential chain")
+    kms_timeout_seconds: float = Field(5.0, gt=0, description="connect and read time-out of one KMS request")

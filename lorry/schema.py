@@ -12,14 +12,26 @@ from kit.database import Database
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_KEY = 0x10_55_19  # any constant will do: two processes that migrate at once take turns
+_TABLE_LOCK_SECONDS = 10
+_DAY_SECONDS = 86_400.0  # an index on a large table, or another process that makes one, takes as long as it needs
 
 
 async def migrate(database: Database, *, revision: str = "head") -> None:
     """Bring the schema to `revision`; concurrent callers wait for each other."""
+    patience = {"database_timeout_seconds": _DAY_SECONDS, "database_lock_timeout_seconds": _DAY_SECONDS}
+    patient = Database(database.settings.model_copy(update=patience))
+    try:
+        await _migrate(patient, revision)
+    finally:
+        await patient.close()
+
+
+async def _migrate(database: Database, revision: str) -> None:
     async with database.engine.connect() as connection:
-        await connection.execute(text("set statement_timeout = 0"))
         await connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         try:
+            # A change of a table that waits for a long transaction makes everybody else wait behind it.
+            await connection.execute(text(f"set lock_timeout = '{_TABLE_LOCK_SECONDS}s'"))
             await connection.commit()
             await connection.run_sync(_upgrade, revision)
             await connection.commit()

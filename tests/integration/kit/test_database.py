@@ -1,9 +1,11 @@
+import asyncio
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from kit.database import Database
-from kit.errors import DatabaseUnavailable
+from kit.errors import DatabaseUnavailable, InvalidValue
 from kit.settings import DatabaseSettings
 
 
@@ -39,7 +41,7 @@ async def test_the_callers_own_failures_are_not_taken_for_the_databases(database
 
 async def test_a_statement_that_takes_too_long_is_ended(database_settings: DatabaseSettings) -> None:
     hasty = Database(database_settings.model_copy(update={"database_timeout_seconds": 0.5}))
-    with pytest.raises(Exception, match="statement timeout"):
+    with pytest.raises(DatabaseUnavailable, match="QueryCanceled"):
         async with hasty.transaction() as session:
             await session.execute(text("select pg_sleep(5)"))
     await hasty.close()
@@ -49,3 +51,82 @@ async def _insert_and_fail(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(text("insert into sample values (1)"))
         await session.execute(text("select 1 from nowhere"))
+
+
+async def test_a_statement_that_waits_too_long_for_a_row_says_try_again(database_settings: DatabaseSettings) -> None:
+    hasty = Database(database_settings.model_copy(update={"database_lock_timeout_seconds": 0.2}))
+    async with hasty.transaction() as session:
+        await session.execute(text("create table sample (value int)"))
+        await session.execute(text("insert into sample values (1)"))
+    async with hasty.transaction() as holder:
+        await holder.execute(text("select * from sample for update"))
+        with pytest.raises(DatabaseUnavailable, match="LockNotAvailable"):
+            async with hasty.transaction() as session:
+                await session.execute(text("update sample set value = 2"))
+    await hasty.close()
+
+
+async def test_a_transaction_that_forgot_itself_is_ended(database_settings: DatabaseSettings) -> None:
+    hasty = Database(database_settings.model_copy(update={"database_idle_transaction_seconds": 0.1}))
+    with pytest.raises(DatabaseUnavailable):
+        await _dawdle(hasty)
+    await hasty.check()
+    await hasty.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [
+        ("select cast(:value as int)", 2**31),
+        ("select cast(:value as bigint)", 2**80),
+        ("select cast(:value as text)", "nul\x00"),
+        ("select cast(:value as text)", "\ud800"),
+        ("select cast(cast(:value as text) as timestamptz)", "yesterdayish"),
+    ],
+)
+@pytest.mark.parametrize("how", ["transaction", "reading"])
+async def test_a_value_that_no_row_can_hold_is_the_callers_mistake(
+    database: Database, how: str, statement: str, value: object
+) -> None:
+    with pytest.raises(InvalidValue):
+        async with getattr(database, how)() as session:
+            await session.execute(text(statement), {"value": value})
+    await database.check()
+
+
+async def test_connections_that_died_while_idle_are_replaced_unseen(
+    database: Database, database_settings: DatabaseSettings
+) -> None:
+    sessions = [database.transaction() for _ in range(3)]
+    for session in sessions:
+        await session.__aenter__()
+    for session in sessions:
+        await session.__aexit__(None, None, None)
+    other = Database(database_settings)
+    async with other.transaction() as session:
+        await session.execute(
+            text(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        )
+    await other.close()
+    await asyncio.sleep(0.1)
+    for _ in range(3):
+        await database.check()
+
+
+async def test_a_reading_session_opens_no_transaction(database: Database) -> None:
+    async with database.reading() as session:
+        first = (await session.execute(text("select pg_current_xact_id()::text"))).scalar_one()
+        assert (await session.execute(text("select pg_current_xact_id()::text"))).scalar_one() != first
+    async with database.transaction() as session:
+        first = (await session.execute(text("select pg_current_xact_id()::text"))).scalar_one()
+        assert (await session.execute(text("select pg_current_xact_id()::text"))).scalar_one() == first
+
+
+async def _dawdle(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("select 1"))
+        await asyncio.sleep(1)
+        await session.execute(text("select 1"))
