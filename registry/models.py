@@ -101,6 +101,11 @@ class VersionRow(Base):
             "retired_at",
             postgresql_where=text("state = 'retired' and removed_at is null"),
         ),
+        Index(
+            "ix_adapter_version_unremoved",
+            "version_id",
+            postgresql_where=text("state in ('erased', 'rejected') and removed_at is null"),
+        ),
         Index("ix_adapter_version_base_id", "base_id", "version_id"),
     )
 
@@ -153,6 +158,7 @@ class AuditRow(Base):
     __table_args__ = (
         Index("ix_audit_adapter_id", "adapter_id", "id"),
         Index("ix_audit_version_id", "version_id", "id"),
+        Index("ix_audit_subject", "subject", "id", postgresql_where=text("subject is not null")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -206,7 +212,10 @@ class SuspensionRow(Base):
 
 
 class AliasMoveRow(Base):
-    """One move of an alias, kept for rollback and history; `version_id` None = the alias was removed."""
+    """One move of an alias, kept for rollback and history; `version_id` None = the alias was removed.
+
+    `action` says what moved it: move, promote, rollback or erase.
+    """
 
     __tablename__ = "alias_move"
     __table_args__ = (Index("ix_alias_move_adapter_id", "adapter_id", "name", "id"),)
@@ -214,6 +223,7 @@ class AliasMoveRow(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     adapter_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("adapter.id"))
     name: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
     version_id: Mapped[str | None] = mapped_column(Text, ForeignKey("adapter_version.version_id"))
     before_version_id: Mapped[str | None] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_now)
@@ -255,13 +265,16 @@ class VersionTranscriptRow(Base):
 
 
 class EngineRow(Base):
-    """One engine; `incarnation` changes with every start, `holdings_digest` says which report is stored."""
+    """One engine; `incarnation` changes with every start, `holdings_digest` says which report is stored.
+
+    `base_id` None = nobody has registered the base model that it serves, yet.
+    """
 
     __tablename__ = "engine"
     __table_args__ = (Index("ix_engine_last_seen_at", "last_seen_at"),)
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
-    base_id: Mapped[str] = mapped_column(Text, ForeignKey("base_model.id"))
+    base_id: Mapped[str | None] = mapped_column(Text, ForeignKey("base_model.id"))
     address: Mapped[str | None] = mapped_column(Text)
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)
     incarnation: Mapped[str] = mapped_column(Text)

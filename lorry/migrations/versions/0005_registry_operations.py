@@ -105,6 +105,12 @@ def _add_lifecycle() -> None:
         ["retired_at"],
         postgresql_where=sa.text("state = 'retired' and removed_at is null"),
     )
+    op.create_index(
+        "ix_adapter_version_unremoved",
+        "adapter_version",
+        ["version_id"],
+        postgresql_where=sa.text("state in ('erased', 'rejected') and removed_at is null"),
+    )
     op.create_index("ix_adapter_version_base_id", "adapter_version", ["base_id", "version_id"])
     op.create_table(
         "suspension",
@@ -120,6 +126,7 @@ def _add_lifecycle() -> None:
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
         sa.Column("adapter_id", sa.BigInteger, sa.ForeignKey("adapter.id"), nullable=False),
         sa.Column("name", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
         sa.Column("version_id", sa.Text, sa.ForeignKey("adapter_version.version_id")),
         sa.Column("before_version_id", sa.Text),
         sa.Column("at", _MOMENT, server_default=_NOW, nullable=False),
@@ -152,13 +159,14 @@ def _add_lifecycle() -> None:
     op.add_column("audit", sa.Column("tenant", sa.Text))
     op.add_column("audit", sa.Column("subject", sa.Text))
     op.create_index("ix_audit_version_id", "audit", ["version_id", "id"])
+    op.create_index("ix_audit_subject", "audit", ["subject", "id"], postgresql_where=sa.text("subject is not null"))
 
 
 def _add_engines() -> None:
     op.create_table(
         "engine",
         sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("base_id", sa.Text, sa.ForeignKey("base_model.id"), nullable=False),
+        sa.Column("base_id", sa.Text, sa.ForeignKey("base_model.id")),
         sa.Column("address", sa.Text),
         sa.Column("facts", sa.JSON, nullable=False),
         sa.Column("incarnation", sa.Text, nullable=False),
@@ -216,10 +224,11 @@ def downgrade() -> None:
         op.drop_table(table)
     op.drop_index("ix_alias_version_id", "alias")
     op.drop_index("ix_audit_version_id", "audit")
+    op.drop_index("ix_audit_subject", "audit")
     for name in ("subject", "tenant"):
         op.drop_column("audit", name)
-    for name in ("ix_adapter_version_base_id", "ix_adapter_version_retired", "ix_adapter_version_unfinished"):
-        op.drop_index(name, "adapter_version")
+    for name in ("base_id", "retired", "unfinished", "unremoved"):
+        op.drop_index(f"ix_adapter_version_{name}", "adapter_version")
     op.drop_constraint("ck_adapter_version_retired_at", "adapter_version")
     for name in (
         "suspended_at",
