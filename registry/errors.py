@@ -6,11 +6,21 @@ RegistryError                    500
 ├── VersionNotFound              404
 ├── AliasNotFound                404
 ├── BaseModelNotFound            404
+├── EngineNotFound               404
+├── EngineSuperseded             409
+├── EngineAlive                  409
 ├── BaseModelUnreadable          422
 ├── BaseModelMismatch            409
 ├── VersionConflict              409
 ├── AliasConflict                409
+├── GateClosed                   409
+├── IllegalTransition            409
+├── VersionInUse                 409
+├── Leased                       409
+├── NothingToRollBackTo          409
+├── TooMuchMissing               409
 ├── NotServable                  409
+│   └── DataKeyDestroyed         409
 ├── ArtifactError                422
 │   ├── ArtifactMissing          409
 │   ├── DigestMismatch           422
@@ -59,6 +69,24 @@ class BaseModelNotFound(RegistryError):
     status_code = 404
 
 
+class EngineNotFound(RegistryError):
+    """That engine is not registered: register it, and report what it holds."""
+
+    status_code = 404
+
+
+class EngineSuperseded(RegistryError):
+    """Another engine has registered under this id since."""
+
+    status_code = 409
+
+
+class EngineAlive(RegistryError):
+    """That engine is alive; only one that has stopped can be forgotten."""
+
+    status_code = 409
+
+
 class BaseModelUnreadable(RegistryError):
     """That directory does not hold a base model."""
 
@@ -83,10 +111,50 @@ class AliasConflict(RegistryError):
     status_code = 409
 
 
+class GateClosed(RegistryError):
+    """The tenant's policy does not let this alias move to that version."""
+
+    status_code = 409
+
+
+class IllegalTransition(RegistryError):
+    """The version's state does not allow that."""
+
+    status_code = 409
+
+
+class VersionInUse(RegistryError):
+    """An alias names that version; move the alias first."""
+
+    status_code = 409
+
+
+class Leased(RegistryError):
+    """An engine answers requests with that version right now; try again, or force it."""
+
+    status_code = 409
+
+
+class NothingToRollBackTo(RegistryError):
+    """No version that this alias named before can be served."""
+
+    status_code = 409
+
+
+class TooMuchMissing(RegistryError):
+    """So many objects are missing that bucket and database do not seem to belong together."""
+
+    status_code = 409
+
+
 class NotServable(RegistryError):
     """Only versions that are ready can be resolved or named by an alias."""
 
     status_code = 409
+
+
+class DataKeyDestroyed(NotServable):
+    """The key of this content was destroyed; nobody can read it any more."""
 
 
 class ArtifactError(RegistryError):
