@@ -7,17 +7,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from kit.body_limit import BodyLimit
 from kit.database import Database
+from kit.http_metrics import MeasureRequests
 from kit.problems import install_problem_handlers
 from kit.storage import ObjectStorage
 from registry.access import refusals
 from registry.artifact.validation import Limits
 from registry.catalog import endpoints as catalog_endpoints
 from registry.catalog.service import Catalog
+from registry.engines import endpoints as engine_endpoints
+from registry.engines.directory import EngineDirectory
 from registry.lifecycle import endpoints as lifecycle_endpoints
 from registry.lifecycle.aliases import Aliases
+from registry.metrics import RegistryMetrics
 from registry.publishing import endpoints as publishing_endpoints
 from registry.publishing.publisher import Publisher
 from registry.settings import RegistrySettings
@@ -37,6 +43,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         )
         app.state.catalog = Catalog(database, storage, download_seconds=settings.registry_download_seconds)
         app.state.aliases = Aliases(database)
+        app.state.engines = EngineDirectory(database, lease_seconds=settings.engine_lease_seconds)
         try:
             yield
         finally:
@@ -45,8 +52,10 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app = FastAPI(title="Lorry registry", description="Which adapters exist.", version="1", lifespan=lifespan)
     app.state.settings = settings
     app.add_middleware(BodyLimit, max_bytes=settings.registry_max_request_bytes)
+    app.state.metrics = RegistryMetrics()
+    app.add_middleware(MeasureRequests, metrics=app.state.metrics.requests)
     install_problem_handlers(app)
-    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints):
+    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints):
         app.include_router(endpoints.router)
 
     @app.get("/healthz")
@@ -60,5 +69,11 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         await request.app.state.database.check()
         await request.app.state.storage.check()
         return {"status": "ready"}
+
+    @app.get("/metrics", include_in_schema=False, response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        """Return the registry's measures for Prometheus; answers without the database as well."""
+        state = request.app.state
+        return Response(await state.metrics.render(state.database, state.engines), media_type=CONTENT_TYPE_LATEST)
 
     return app

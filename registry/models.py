@@ -65,6 +65,8 @@ class AdapterRow(Base):
     __table_args__ = (
         UniqueConstraint("tenant", "user_id", "name", name="uq_adapter_owner_name"),
         Index("ix_adapter_tenant_id", "tenant", "id"),
+        Index("ix_adapter_names", "tenant", text('user_id collate "C"'), text('name collate "C"')),
+        Index("ix_adapter_created_at", "tenant", "created_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -107,6 +109,7 @@ class VersionRow(Base):
             postgresql_where=text("state in ('erased', 'rejected') and removed_at is null"),
         ),
         Index("ix_adapter_version_base_id", "base_id", "version_id"),
+        Index("ix_adapter_version_state", "state", "adapter_id", postgresql_where=text("state <> 'ready'")),
     )
 
     version_id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -143,6 +146,7 @@ class AliasRow(Base):
             name="fk_alias_version",
         ),
         Index("ix_alias_version_id", "version_id"),
+        Index("ix_alias_name", "name", "adapter_id", postgresql_where=text("name <> 'live'")),
     )
 
     adapter_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, case, exists, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Text, case, exists, func, literal, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,6 +21,13 @@ from registry.models import (
     SuspensionRow,
     TenantPolicyRow,
     VersionRow,
+)
+
+_COUNTED_BELOW = 200_000
+_VERSIONS_ESTIMATED = text("select reltuples from pg_class where oid = 'adapter_version'::regclass")
+_STATES_ESTIMATED = text(
+    "select most_common_vals::text::text[], most_common_freqs from pg_stats"
+    " where schemaname = current_schema() and tablename = 'adapter_version' and attname = 'state'"
 )
 
 
@@ -39,6 +46,12 @@ def obstacle() -> ColumnElement[str | None]:
         (_suspended(""), "user suspended"),
         (_suspended(AdapterRow.name), "adapter suspended"),
     )
+
+
+def retained() -> ColumnElement[bool]:
+    """SQL of "retired, but its files are kept and nobody suspended it": an engine that serves it may go on."""
+    kept = (VersionRow.state == State.RETIRED) & VersionRow.removed_at.is_(None)
+    return kept & ~_suspended("", AdapterRow.name)
 
 
 def _suspended(*adapters: Any) -> ColumnElement[bool]:
@@ -181,6 +194,15 @@ class RegistryRepository:
         values = {"policy": policy, "changed_at": func.now()}
         statement = insert(TenantPolicyRow).values(tenant=tenant, **values)
         await self._session.execute(statement.on_conflict_do_update(index_elements=["tenant"], set_=values))
+
+    async def count_versions(self) -> dict[str, float]:
+        """Return versions by state: counted while there are few, else as PostgreSQL's statistics have them."""
+        rows = await self._session.scalar(_VERSIONS_ESTIMATED)
+        if rows is not None and rows > _COUNTED_BELOW:
+            found = (await self._session.execute(_STATES_ESTIMATED)).one_or_none()
+            return {} if found is None else {state: share * rows for state, share in zip(*found, strict=True)}
+        counted = select(VersionRow.state, func.count()).group_by(VersionRow.state)
+        return {state: float(count) for state, count in await self._session.execute(counted)}
 
     async def get_alias(self, adapter_id: int, name: str) -> str | None:
         """Return the version id that the alias names."""

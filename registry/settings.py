@@ -16,6 +16,9 @@ class RegistrySettings(DatabaseSettings, StorageSettings):
     registry_engine_token: SecretStr | None = Field(
         None, min_length=16, description="bearer token of engines, which may read versions and report themselves only"
     )
+    engine_lease_seconds: float = Field(
+        60.0, ge=5, le=86_400, description="an engine that was not heard for so long has lapsed: it serves no adapter"
+    )
     registry_host: str = Field("127.0.0.1", description="address to listen on")
     registry_port: int = Field(8080, ge=1, le=65535, description="port to listen on")
     registry_upload_seconds: int = Field(3600, gt=0, le=604_800, description="life of a signed upload URL")

@@ -72,6 +72,7 @@ class Transport:
         body: BaseModel | None = None,
         params: dict[str, Any] | None = None,
         timeout_seconds: float | None = None,
+        attempts: int = _ATTEMPTS,
     ) -> _T:
         """Send one call, patiently, and read its answer as `answer`.
 
@@ -87,7 +88,7 @@ class Transport:
             params=params,
             timeout=timeout,
         )
-        content = await patiently(lambda: self._send(request))
+        content = await patiently(lambda: self._send(request), attempts=attempts)
         try:
             return TypeAdapter(answer).validate_json(content)
         except ValidationError as exc:
@@ -134,11 +135,11 @@ _ERRORS: dict[str, type[LorryError]] = {
 }
 
 
-async def patiently(call: Callable[[], Awaitable[_T]]) -> _T:
+async def patiently(call: Callable[[], Awaitable[_T]], *, attempts: int = _ATTEMPTS) -> _T:
     """Repeat a call, a few times and ever more slowly, while nobody answers."""
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RegistryUnavailable),
-        stop=stop_after_attempt(_ATTEMPTS),
+        stop=stop_after_attempt(attempts),
         wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
         reraise=True,
     )

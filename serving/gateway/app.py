@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from kit.body_limit import BodyLimit
 from kit.database import Database
+from kit.http_metrics import MeasureRequests, RequestMetrics
 from kit.problems import install_problem_handlers
 from registry.client import RegistryClient
 from serving.errors import EngineUnavailable
@@ -23,7 +24,6 @@ from serving.extraction.extractor import Extractor
 from serving.gateway import endpoints, openai_endpoints
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Authenticator
-from serving.gateway.metrics import GatewayMetrics, MeasureRequests
 from serving.gateway.openai_errors import install_openai_errors
 from serving.gateway.profiles import Profiles
 from serving.gateway.settings import GatewaySettings
@@ -56,7 +56,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     measures = CollectorRegistry()
     app.state.measures = measures
     app.add_middleware(BodyLimit, max_bytes=settings.gateway_max_request_bytes)
-    app.add_middleware(MeasureRequests, metrics=GatewayMetrics(measures))
+    app.add_middleware(MeasureRequests, metrics=RequestMetrics(measures, prefix="lorry_gateway"))
     install_problem_handlers(app)
     install_openai_errors(app)
     app.add_exception_handler(ClientDisconnect, _gone)

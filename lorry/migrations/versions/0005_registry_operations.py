@@ -33,6 +33,7 @@ end $$
 def upgrade() -> None:
     _add_sealing()
     _add_lifecycle()
+    _add_listing()
     _add_engines()
     _add_requests()
 
@@ -222,6 +223,9 @@ def downgrade() -> None:
         "suspension",
     ):
         op.drop_table(table)
+    op.drop_index("ix_adapter_names", "adapter")
+    op.drop_index("ix_adapter_created_at", "adapter")
+    op.drop_index("ix_alias_name", "alias")
     op.drop_index("ix_alias_version_id", "alias")
     op.drop_index("ix_audit_version_id", "audit")
     op.drop_index("ix_audit_subject", "audit")

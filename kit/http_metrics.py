@@ -1,4 +1,4 @@
-"""How many requests, how they ended, how long they took: by route template, never by id."""
+"""How many requests a service had, how they ended, how long they took: by route template, never by id."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
-class GatewayMetrics:
-    """The gateway's own measures."""
+class RequestMetrics:
+    """The measures of one service, named ``<prefix>_requests_total`` and ``<prefix>_request_seconds``."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, prefix: str) -> None:
         self.requests = Counter(
-            "lorry_gateway_requests",
+            f"{prefix}_requests",
             "Requests that ended, by route template, method and status; 499 = the client went away.",
             ("route", "method", "status"),
             registry=registry,
         )
         self.seconds = Histogram(
-            "lorry_gateway_request_seconds",
+            f"{prefix}_request_seconds",
             "Seconds from a request's arrival to the end of its response.",
             ("route",),
             buckets=_BUCKETS,
@@ -33,7 +33,7 @@ class GatewayMetrics:
 class MeasureRequests:
     """Pure ASGI middleware: it does not buffer what it measures."""
 
-    def __init__(self, app: ASGIApp, *, metrics: GatewayMetrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
         self._app = app
         self._metrics = metrics
 
