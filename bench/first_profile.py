@@ -136,15 +136,14 @@ def _peer(context: Context, adapters: Path, folder: Path) -> Any:
 
 
 def _asker(url: str, token: str) -> Callable[[str], Awaitable[float]]:
-    """Return a call that asks a model for one token and returns its seconds."""
+    """Return a call that asks a model for one token and returns its seconds; a peer without a token needs none."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
 
     async def ask(model: str) -> float:
         body = {"model": model, "prompt": "Hello, how are you?", "max_tokens": 1, "temperature": 0}
         async with httpx.AsyncClient(trust_env=False, timeout=120) as client:
             started = time.perf_counter()
-            response = await client.post(
-                f"{url}/v1/completions", json=body, headers={"authorization": f"Bearer {token}"}
-            )
+            response = await client.post(f"{url}/v1/completions", json=body, headers=headers)
             response.raise_for_status()
             return time.perf_counter() - started
 
