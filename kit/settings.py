@@ -50,7 +50,9 @@ class StorageSettings(Settings):
     s3_timeout_seconds: float = Field(20.0, gt=0, description="how long one S3 request may be silent")
     s3_attempts: int = Field(4, ge=1, le=20, description="how often one S3 call is tried, with growing random pauses")
     s3_threads: int = Field(16, ge=1, le=256, description="S3 calls at once in one process; further ones queue")
-    s3_sse: Literal["", "AES256", "aws:kms"] = Field("", description="S3's own encryption at rest; empty = the bucket's")
+    s3_sse: Literal["", "AES256", "aws:kms"] = Field(
+        "", description="S3's own encryption at rest; empty = the bucket's"
+    )
     s3_sse_kms_key_id: str | None = Field(None, description="KMS key for S3's own encryption; unset = the bucket's")
 
 

@@ -1,166 +1,177 @@
-"""The object store: S3, through boto3, with no call that blocks an event loop.
+"""The object store: S3, with no call that blocks an event loop.
 
-This is the only file that imports boto3. Every method that talks to S3 runs in a worker thread.
-Transfers carry SHA-256 checksums, so that bytes damaged on the way are refused by the store.
+Transfers carry SHA-256 checksums, so that bytes damaged on the way are refused. What fails for no fault of the caller
+is tried again, and a read that breaks off goes on from where it was. Large objects are written in parts, by
+`ObjectStorage.multipart`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
-
+from kit.bucket import (
+    SSE_HEADERS,
+    Bucket,
+    checksum_of_digest,
+    digest_of_checksum,
+    pause,
+)
 from kit.errors import ObjectConflict, ObjectMissing, StorageUnavailable
+from kit.multipart import MultipartUploads
+from kit.presigning import SignedUpload
 from kit.settings import StorageSettings
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
+__all__ = ["ObjectInfo", "ObjectStorage", "SignedUpload"]
 _CHUNK_BYTES = 1 << 20
-_MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
-_CONFLICT = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_OUTAGE = {"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "500", "502", "503", "504"}
+_BATCH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
-    """One object as a listing or a HEAD shows it."""
+    """One object as a listing or a HEAD shows it; `sha256` is known from a HEAD, where the store keeps it."""
 
     key: str
     size_bytes: int
     etag: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SignedUpload:
-    """A URL that takes one PUT, and the headers which that PUT must carry."""
-
-    url: str
-    headers: dict[str, str]
+    modified_at: datetime | None = None
+    sha256: str | None = None
 
 
 class ObjectStorage:
-    """One bucket (and prefix) of an S3-compatible store. Keys are relative to the prefix."""
+    """One bucket (and prefix) of an S3-compatible store. Keys are relative to the prefix.
+
+    Every method can raise `StorageUnavailable`, when the store is out of order in whichever way.
+    """
 
     def __init__(self, settings: StorageSettings) -> None:
-        secret = settings.s3_secret_access_key
-        self._bucket = settings.s3_bucket
-        self._prefix = f"{settings.s3_prefix.strip('/')}/" if settings.s3_prefix.strip("/") else ""
-        self._client: S3Client = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint_url,
-            region_name=settings.s3_region,
-            aws_access_key_id=settings.s3_access_key_id,
-            aws_secret_access_key=secret.get_secret_value() if secret else None,
-            config=Config(
-                signature_version="s3v4",
-                connect_timeout=settings.s3_timeout_seconds,
-                read_timeout=settings.s3_timeout_seconds,
-                retries={"mode": "standard", "max_attempts": 4},
-                max_pool_connections=32,
-                s3={"addressing_style": "path"} if settings.s3_endpoint_url else {},
-            ),
-        )
+        """Prepare the client; it reads its description of S3 from disk, so build it in a thread (about 0.3 s)."""
+        self._bucket = Bucket(settings)
+        self._client = self._bucket.client
+        self.multipart = MultipartUploads(self._bucket)
+
+    def close(self) -> None:
+        """Take no more calls; those that run end within their time-outs."""
+        self._bucket.close()
 
     async def create_bucket(self) -> None:
         """Create the bucket unless it exists."""
-        await asyncio.to_thread(self._create_bucket)
 
-    def _create_bucket(self) -> None:
-        with _translated(self._bucket):
+        def create() -> None:
             try:
-                self._client.head_bucket(Bucket=self._bucket)
-            except ClientError as exc:
-                if exc.response["Error"]["Code"] not in _MISSING | {"NoSuchBucket"}:
+                self._client.head_bucket(Bucket=self._bucket.name)
+            except self._client.exceptions.ClientError as exc:
+                if exc.response["Error"]["Code"] not in {"404", "NotFound", "NoSuchBucket"}:
                     raise
-                self._client.create_bucket(Bucket=self._bucket)
+                self._client.create_bucket(Bucket=self._bucket.name)
+
+        await self._bucket.run(create, key="")
 
     async def check(self) -> None:
         """Raise `StorageUnavailable` unless the bucket can be reached."""
+        try:
+            await self._bucket.run(lambda: self._client.head_bucket(Bucket=self._bucket.name), key="")
+        except ObjectMissing as exc:
+            raise StorageUnavailable("the object store has no such bucket; see LORRY_S3_BUCKET") from exc
 
-        def head() -> None:
-            with _translated(self._bucket):
-                self._client.head_bucket(Bucket=self._bucket)
-
-        await asyncio.to_thread(head)
-
-    async def put(self, key: str, data: bytes, *, only_if_absent: bool = False) -> None:
-        """Store `data` at `key`; the store checks its SHA-256.
+    async def put(
+        self, key: str, data: bytes, *, only_if_absent: bool = False, if_etag: str | None = None
+    ) -> ObjectInfo:
+        """Store `data` at `key`; the store checks its SHA-256. Again with the same bytes is no error.
 
         Raises:
-            ObjectConflict: with `only_if_absent`, when the key is taken.
+            ObjectConflict: with `only_if_absent`, when the key is taken by other bytes; with `if_etag`, when the
+                object there has another ETag.
+            ObjectMissing: with `if_etag`, when there is no object.
         """
-        extra: dict[str, Any] = {"IfNoneMatch": "*"} if only_if_absent else {}
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if only_if_absent else {}
+        if if_etag is not None:
+            condition = {"IfMatch": if_etag}
+        digest = await self._bucket.threads.run(lambda: hashlib.sha256(data).hexdigest())
 
-        def put() -> None:
-            with _translated(key):
-                self._client.put_object(
-                    Bucket=self._bucket, Key=self._prefix + key, Body=data, ChecksumAlgorithm="SHA256", **extra
-                )
+        def put() -> Any:
+            return self._client.put_object(
+                **self._named(key),
+                Body=data,
+                ChecksumSHA256=checksum_of_digest(digest),
+                **self._bucket.sse,
+                **condition,
+            )
 
-        await asyncio.to_thread(put)
+        try:
+            found = await self._bucket.run(put, key=key)
+        except ObjectConflict:
+            # Taken by others, or by an earlier try of ours whose answer was lost.
+            there = await self._find(key)
+            if there is None or there.sha256 != digest:
+                raise
+            return there
+        return ObjectInfo(key=key, size_bytes=len(data), etag=found["ETag"], sha256=digest)
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, etag: str | None = None) -> bytes:
         """Return the whole object.
-
-        Raises:
-            ObjectMissing: when there is none.
-        """
-
-        def get() -> bytes:
-            with _translated(key):
-                body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"]
-                data: bytes = body.read()
-                return data
-
-        return await asyncio.to_thread(get)
-
-    async def stream(self, key: str, *, etag: str | None = None) -> AsyncIterator[bytes]:
-        """Yield the object in chunks of at most 1 MiB.
 
         Raises:
             ObjectMissing: when there is none.
             ObjectConflict: when its ETag is not `etag` any more.
         """
-        extra: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        condition: Any = {"IfMatch": etag} if etag else {}
 
-        def open_body() -> Any:
-            with _translated(key):
-                return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **extra)["Body"]
+        def get() -> bytes:
+            body = self._client.get_object(**self._named(key), ChecksumMode="ENABLED", **condition)["Body"]
+            with body:
+                data: bytes = body.read()
+            return data
 
-        body = await asyncio.to_thread(open_body)
+        return await self._bucket.run(get, key=key)
 
-        def read() -> bytes:
-            with _translated(key):
-                data: bytes = body.read(_CHUNK_BYTES)
-                return data
+    async def stream(self, key: str, *, etag: str | None = None) -> AsyncIterator[bytes]:
+        """Yield the object in chunks of at most 1 MiB; all are of one object, even if it is replaced meanwhile.
 
-        try:
-            while chunk := await asyncio.to_thread(read):
-                yield chunk
-        finally:
-            body.close()
+        Raises:
+            ObjectMissing: when there is none.
+            ObjectConflict: when its ETag is not `etag` any more.
+        """
+        done_bytes, failures = 0, 0
+        while True:
+            try:
+                body, etag = await self._open(key, etag=etag, start=done_bytes)
+                try:
+                    read = partial(body.read, _CHUNK_BYTES)
+                    while chunk := await self._bucket.run(read, key=key, again=False):
+                        yield chunk
+                        done_bytes, failures = done_bytes + len(chunk), 0
+                finally:
+                    body.close()
+            except StorageUnavailable:
+                failures += 1
+                if failures >= self._bucket.attempts:
+                    raise
+                await pause(failures)
+            else:
+                return
 
     async def head(self, key: str) -> ObjectInfo:
-        """Return size and ETag.
+        """Return what the store knows of the object.
 
         Raises:
             ObjectMissing: when there is none.
         """
-
-        def head() -> ObjectInfo:
-            with _translated(key):
-                found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-            return ObjectInfo(key=key, size_bytes=found["ContentLength"], etag=found["ETag"])
-
-        return await asyncio.to_thread(head)
+        found: Any = await self._bucket.run(
+            lambda: self._client.head_object(**self._named(key), ChecksumMode="ENABLED"), key=key
+        )
+        return ObjectInfo(
+            key=key,
+            size_bytes=found["ContentLength"],
+            etag=found["ETag"],
+            modified_at=found["LastModified"],
+            sha256=digest_of_checksum(found.get("ChecksumSHA256")),
+        )
 
     async def copy(self, source: str, target: str, *, etag: str | None = None) -> None:
         """Copy inside the bucket, on the store's side.
@@ -169,87 +180,110 @@ class ObjectStorage:
             ObjectMissing: when there is no source.
             ObjectConflict: when the source's ETag is not `etag` any more.
         """
-        extra: dict[str, Any] = {"CopySourceIfMatch": etag} if etag else {}
+        condition: Any = {"CopySourceIfMatch": etag} if etag else {}
 
         def copy() -> None:
-            with _translated(source):
-                self._client.copy_object(
-                    Bucket=self._bucket,
-                    Key=self._prefix + target,
-                    CopySource={"Bucket": self._bucket, "Key": self._prefix + source},
-                    **extra,
-                )
+            origin: Any = self._named(source)
+            self._client.copy_object(**self._named(target), CopySource=origin, **self._bucket.sse, **condition)
 
-        await asyncio.to_thread(copy)
+        await self._bucket.run(copy, key=source)
 
     async def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
+        await self._bucket.run(lambda: self._client.delete_object(**self._named(key)), key=key)
 
-        def delete() -> None:
-            with _translated(key):
-                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+    async def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove objects, a thousand to a call; those that are not there are no error."""
+        paths = iter([{"Key": self._bucket.path(key)} for key in keys])
+        while batch := list(islice(paths, _BATCH)):
+            await self._delete_batch(batch)
 
-        await asyncio.to_thread(delete)
+    async def erase(self, prefix: str) -> int:
+        """Remove every object below `prefix`, in all its versions if the bucket keeps them; return how many.
+
+        After it the bucket holds no byte of them. Objects that are written meanwhile may be left.
+        """
+        erased = 0
+        while batch := await self._bucket.run(lambda: self._stored_versions(prefix), key=prefix):
+            await self._delete_batch(batch)
+            erased += len(batch)
+        return erased
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         """Return every object whose key starts with `prefix`, in key order."""
+        found, after = list[ObjectInfo](), ""
+        while page := await self.list_page(prefix, after=after):
+            found += page
+            after = page[-1].key
+        return found
 
-        def pages() -> Iterator[ObjectInfo]:
-            paginator = self._client.get_paginator("list_objects_v2")
-            for page in paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for found in page.get("Contents", []):
-                    key = found["Key"].removeprefix(self._prefix)
-                    yield ObjectInfo(key=key, size_bytes=found["Size"], etag=found["ETag"])
+    async def list_page(self, prefix: str, *, after: str = "", limit: int = _BATCH) -> Sequence[ObjectInfo]:
+        """Return the next objects, in key order, whose key starts with `prefix` and comes after `after`."""
+        start: Any = {"StartAfter": self._bucket.path(after)} if after else {}
 
-        def collect() -> list[ObjectInfo]:
-            with _translated(prefix):
-                return list(pages())
+        def page() -> list[ObjectInfo]:
+            listed = self._client.list_objects_v2(
+                Bucket=self._bucket.name, Prefix=self._bucket.path(prefix), MaxKeys=min(limit, _BATCH), **start
+            )
+            return [
+                ObjectInfo(
+                    key=self._bucket.key(found["Key"]),
+                    size_bytes=found["Size"],
+                    etag=found["ETag"],
+                    modified_at=found["LastModified"],
+                )
+                for found in listed.get("Contents", [])
+            ]
 
-        return await asyncio.to_thread(collect)
+        return await self._bucket.run(page, key=prefix)
 
     async def sign_get(self, key: str, *, expires_seconds: int) -> str:
         """Return a URL that reads the object until it expires."""
-        return await asyncio.to_thread(
-            self._client.generate_presigned_url,
-            "get_object",
-            Params={"Bucket": self._bucket, "Key": self._prefix + key},
-            ExpiresIn=expires_seconds,
-        )
+        return await self._bucket.sign("GET", key, expires_seconds=expires_seconds)
 
     async def sign_put(self, key: str, *, sha256: str, size_bytes: int, expires_seconds: int) -> SignedUpload:
         """Return a URL that takes exactly these bytes: the store refuses another digest or length."""
-        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
-        url = await asyncio.to_thread(
-            self._client.generate_presigned_url,
-            "put_object",
-            Params={
-                "Bucket": self._bucket,
-                "Key": self._prefix + key,
-                "ChecksumSHA256": checksum,
-                "ContentLength": size_bytes,
-            },
-            ExpiresIn=expires_seconds,
+        headers = {
+            "x-amz-checksum-sha256": checksum_of_digest(sha256),
+            **{SSE_HEADERS[name]: value for name, value in self._bucket.sse.items()},
+        }
+        url = await self._bucket.sign(
+            "PUT", key, expires_seconds=expires_seconds, headers={**headers, "content-length": str(size_bytes)}
         )
-        return SignedUpload(url=url, headers={"x-amz-checksum-sha256": checksum})
+        return SignedUpload(url=url, headers=headers)
 
+    async def _open(self, key: str, *, etag: str | None, start: int) -> tuple[Any, str]:
+        """Return the object's body from byte `start` on, and its ETag."""
+        more: Any = {"IfMatch": etag} if etag else {}
+        if start:
+            more["Range"] = f"bytes={start}-"
+        found = await self._bucket.run(
+            lambda: self._client.get_object(**self._named(key), ChecksumMode="ENABLED", **more), key=key
+        )
+        return found["Body"], found["ETag"]
 
-@contextmanager
-def _translated(key: str) -> Iterator[None]:
-    """Turn the boto3 errors that callers can act on into ours; let the rest rise."""
-    try:
-        yield
-    except ClientError as exc:
-        code = exc.response["Error"]["Code"]
-        if code in _MISSING:
-            raise ObjectMissing(f"there is no object at {key}") from exc
-        if code in _CONFLICT:
-            raise ObjectConflict(f"the object at {key} is not in the expected state") from exc
-        if code in _OUTAGE:
-            raise StorageUnavailable(f"the object store answered {code}") from exc  # logged: no key, it names a user
-        raise
-    except (ConnectionError, HTTPClientError) as exc:
-        raise StorageUnavailable(f"the object store did not answer: {type(exc).__name__}") from exc
-    except BotoCoreError as exc:
-        if "Credentials" in type(exc).__name__:
-            raise StorageUnavailable("no S3 credentials: set LORRY_S3_ACCESS_KEY_ID and its secret") from exc
-        raise
+    async def _find(self, key: str) -> ObjectInfo | None:
+        try:
+            return await self.head(key)
+        except ObjectMissing:
+            return None
+
+    def _stored_versions(self, prefix: str) -> Sequence[dict[str, str]]:
+        """Return up to a thousand versions and delete markers below a prefix."""
+        page = self._client.list_object_versions(
+            Bucket=self._bucket.name, Prefix=self._bucket.path(prefix), MaxKeys=_BATCH
+        )
+        found: Iterator[Any] = iter([*page.get("Versions", []), *page.get("DeleteMarkers", [])])
+        return [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found]
+
+    async def _delete_batch(self, batch: Sequence[dict[str, str]]) -> None:
+        listed: Any = {"Objects": list(batch), "Quiet": True}
+        answer: Any = await self._bucket.run(
+            lambda: self._client.delete_objects(Bucket=self._bucket.name, Delete=listed), key=""
+        )
+        left = [each for each in answer.get("Errors", []) if each["Code"] != "NoSuchKey"]
+        if left:
+            raise StorageUnavailable(f"the object store kept {len(left)} of {len(batch)} objects: {left[0]['Code']}")
+
+    def _named(self, key: str) -> Any:
+        return {"Bucket": self._bucket.name, "Key": self._bucket.path(key)}

@@ -27,8 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lorry": {"kit", "registry", "transcripts", "training", "serving"},
 }
 HOMES = {
-    "boto3": {"kit/storage.py"},
-    "botocore": {"kit/storage.py"},
+    "boto3": {"kit/aws.py"},
+    "botocore": {"kit/aws.py"},
     "vllm": {"serving/engine/"},
     "trl": {"training/"},
     "peft": {"training/"},

@@ -1,0 +1,143 @@
+"""Data keys: one an owner, wrapped by a master key; from it come the keys that seal their content.
+
+user's data key ──HKDF──► content key of one version ──HKDF──► key of one sealed object
+
+Only the registry ever holds a data key. An engine gets the content key of a version that it installs.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Database
+from kit.master_keys import MasterKeys
+from kit.sealing import derive_key, new_key
+from registry.errors import DataKeyDestroyed
+from registry.manifest import Owner
+from registry.sealing.repository import SealingRepository, WrappedKey
+
+_CACHED_KEYS = 4096
+_CACHE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataKey:
+    """One owner's key, in the open: it stays in this process's memory."""
+
+    id: str
+    secret: bytes = field(repr=False)
+
+    def content_key(self, version_id: str) -> bytes:
+        """Return the key of one version's content, which opens nothing else."""
+        return content_key(self.secret, version_id)
+
+
+def content_key(secret: bytes, version_id: str) -> bytes:
+    """Return the key of one version's content, from the data key of its owner."""
+    return derive_key(secret, f"version {version_id}")
+
+
+class DataKeys:
+    """Makes, opens and destroys data keys.
+
+    Whether a key was destroyed is read from the database every time; only the work of unwrapping, which may be a call
+    of KMS, is remembered, for a minute.
+    """
+
+    def __init__(self, database: Database, master_keys: MasterKeys) -> None:
+        self._database = database
+        self._master_keys = master_keys
+        self._unwrapped = _Unwrapped()
+
+    async def ensure(self, owner: Owner) -> DataKey:
+        """Return the owner's key, making it if they have none; all callers at once get the same one.
+
+        Raises:
+            MasterKeyUnavailable: when the service that keeps the master key does not answer.
+        """
+        async with self._database.transaction() as session:
+            found = await SealingRepository(session).get_of_owner(owner)
+        if found is None:
+            found = await self._make(owner)
+        return DataKey(id=found.id, secret=await self.unwrap(found))
+
+    async def open(self, data_key_id: str) -> bytes:
+        """Return the secret of a key.
+
+        Raises:
+            DataKeyDestroyed: when it was destroyed.
+            SealBroken: when its row was damaged or moved.
+            MasterKeyMissing: when this process does not have its master key.
+            MasterKeyUnavailable: when the service that keeps the master key does not answer.
+        """
+        async with self._database.transaction() as session:
+            found = await SealingRepository(session).get(data_key_id)
+        if found is None:
+            raise DataKeyDestroyed
+        return await self.unwrap(found)
+
+    async def unwrap(self, key: WrappedKey) -> bytes:
+        """Return the secret of a key whose row the caller has just read; raises as `open` does."""
+        if secret := self._unwrapped.get(key):
+            return secret
+        secret = await self._master_keys.unwrap(key.master_key_id, key.wrapped, _context(key.id))
+        self._unwrapped.keep(key, secret)
+        return secret
+
+    async def destroy(self, owner: Owner, *, actor: str, why: str) -> str | None:
+        """Destroy the owner's key, and so every copy of what it sealed; return its id, None when there was none."""
+        async with self._database.transaction() as session:
+            return await destroy_data_key(session, owner, actor=actor, why=why)
+
+    async def _make(self, owner: Owner) -> WrappedKey:
+        secret, key_id = new_key(), f"k{uuid.uuid4().hex}"
+        async with self._database.transaction() as session:
+            repository = SealingRepository(session)
+            await repository.share_master_keys()
+            master_key_id, wrapped = await self._master_keys.wrap(secret, _context(key_id))
+            made = WrappedKey(id=key_id, master_key_id=master_key_id, wrapped=wrapped)
+            if await repository.add(owner, made):
+                return made
+            found = await repository.get_of_owner(owner)
+        if found is None:  # another caller's key, destroyed since
+            raise DataKeyDestroyed("the owner's key is being destroyed; try again")
+        return found
+
+
+async def destroy_data_key(session: AsyncSession, owner: Owner, *, actor: str, why: str) -> str | None:
+    """Destroy the owner's key within the caller's transaction; return its id, None when there was none."""
+    repository = SealingRepository(session)
+    destroyed = await repository.destroy(owner)
+    if destroyed is not None:
+        repository.record(actor, "data-key-destroyed", tenant=owner.tenant, subject=destroyed, why=why)
+    return destroyed
+
+
+def _context(data_key_id: str) -> dict[str, str]:
+    """Return what a wrapped key is bound to: its id, which says nothing about whose it is."""
+    return {"data_key": data_key_id}
+
+
+class _Unwrapped:
+    """The last few thousand secrets that were unwrapped in the last minute, by their wrapped form."""
+
+    def __init__(self) -> None:
+        self._secrets: OrderedDict[WrappedKey, tuple[float, bytes]] = OrderedDict()
+
+    def get(self, key: WrappedKey) -> bytes | None:
+        now = time.monotonic()
+        while self._secrets and next(iter(self._secrets.values()))[0] < now - _CACHE_SECONDS:
+            self._secrets.popitem(last=False)
+        found = self._secrets.get(key)
+        return found[1] if found else None
+
+    def keep(self, key: WrappedKey, secret: bytes) -> None:
+        self._secrets.pop(key, None)
+        self._secrets[key] = (time.monotonic(), secret)
+        while len(self._secrets) > _CACHED_KEYS:
+            self._secrets.popitem(last=False)
