@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, case, exists, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Text, case, exists, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -60,7 +60,7 @@ def _suspended(*adapters: Any) -> ColumnElement[bool]:
         .where(
             SuspensionRow.tenant == AdapterRow.tenant,
             SuspensionRow.user_id == AdapterRow.user_id,
-            SuspensionRow.adapter.in_(adapters),
+            or_(*(SuspensionRow.adapter == each for each in adapters)),  # IN would be written anew for every call
         )
         .correlate(AdapterRow)
     )

@@ -163,6 +163,22 @@ def _add_lifecycle() -> None:
     op.create_index("ix_audit_subject", "audit", ["subject", "id"], postgresql_where=sa.text("subject is not null"))
 
 
+def _add_listing() -> None:
+    # Names are ASCII and pages go by code point, whatever the database's own order is; a prefix is a range of it.
+    op.create_index(
+        "ix_adapter_names", "adapter", ["tenant", sa.text('user_id collate "C"'), sa.text('name collate "C"')]
+    )
+    op.create_index("ix_adapter_created_at", "adapter", ["tenant", "created_at", "id"])
+    # What nearly every row has needs no index; what few have must be found among millions.
+    op.create_index("ix_alias_name", "alias", ["name", "adapter_id"], postgresql_where=sa.text("name <> 'live'"))
+    op.create_index(
+        "ix_adapter_version_state",
+        "adapter_version",
+        ["state", "adapter_id"],
+        postgresql_where=sa.text("state <> 'ready'"),
+    )
+
+
 def _add_engines() -> None:
     op.create_table(
         "engine",
@@ -226,6 +242,7 @@ def downgrade() -> None:
     op.drop_index("ix_adapter_names", "adapter")
     op.drop_index("ix_adapter_created_at", "adapter")
     op.drop_index("ix_alias_name", "alias")
+    op.drop_index("ix_adapter_version_state", "adapter_version")
     op.drop_index("ix_alias_version_id", "alias")
     op.drop_index("ix_audit_version_id", "audit")
     op.drop_index("ix_audit_subject", "audit")
