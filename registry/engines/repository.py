@@ -76,9 +76,8 @@ class EngineRepository(RegistryRepository):
         mine = EngineHoldingRow.engine_id == engine_id
         gone = EngineHoldingRow.version_id != func.all(bindparam("ids", ids, ARRAY(Text)))
         await self._session.execute(delete(EngineHoldingRow).where(mine, gone))
-        held = func.unnest(bindparam("ids", ids, ARRAY(Text)), bindparam("tiers", names, ARRAY(Text))).table_valued(
-            column("version_id", Text), column("tier", Text), name="held"
-        )
+        both = func.unnest(bindparam("ids", ids, ARRAY(Text)), bindparam("tiers", names, ARRAY(Text)))
+        held = both.table_valued(column("version_id", Text), column("tier", Text), name="held").render_derived()
         statement = insert(EngineHoldingRow).from_select(
             ["engine_id", "version_id", "tier"], select(literal(engine_id), held.c.version_id, held.c.tier)
         )
@@ -94,15 +93,15 @@ class EngineRepository(RegistryRepository):
 
     async def put_leases(self, engine_id: str, leases: dict[str, int]) -> None:
         """Replace how many requests lean on each version that the engine holds."""
-        given = func.unnest(
-            bindparam("ids", list(leases), ARRAY(Text)), bindparam("counts", list(leases.values()), ARRAY(Integer))
-        ).table_valued(column("version_id", Text), column("leases", Integer), name="given")
+        ids, counts = list(leases), list(leases.values())
+        both = func.unnest(bindparam("ids", ids, ARRAY(Text)), bindparam("counts", counts, ARRAY(Integer)))
+        given = both.table_valued(column("version_id", Text), column("leases", Integer), name="given").render_derived()
         count = func.coalesce(
             select(given.c.leases).where(given.c.version_id == EngineHoldingRow.version_id).scalar_subquery(), 0
         )
         touched = or_(
             EngineHoldingRow.leases > 0,
-            EngineHoldingRow.version_id == func.any(bindparam("held", list(leases), ARRAY(Text))),
+            EngineHoldingRow.version_id == func.any(bindparam("held", ids, ARRAY(Text))),
         )
         await self._session.execute(
             update(EngineHoldingRow)
@@ -207,9 +206,9 @@ class EngineRepository(RegistryRepository):
             .where(EngineHoldingRow.version_id.in_(version_ids), EngineHoldingRow.leases > 0, self._state == "alive")
             .group_by(EngineHoldingRow.version_id)
         )
-        return dict((await self._session.execute(statement)).tuples().all())
+        return {row[0]: row[1] for row in await self._session.execute(statement)}
 
     async def count_engines(self) -> dict[str, int]:
         """Return how many engines are alive, lapsed and gone."""
         counted = select(self._state, func.count()).group_by(self._state)
-        return dict((await self._session.execute(counted)).tuples().all())
+        return {row[0]: row[1] for row in await self._session.execute(counted)}
