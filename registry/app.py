@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.http_metrics import MeasureRequests
+from kit.master_keys import open_master_keys
 from kit.problems import install_problem_handlers
 from kit.storage import ObjectStorage
 from registry.access import refusals
@@ -26,6 +27,7 @@ from registry.lifecycle.aliases import Aliases
 from registry.metrics import RegistryMetrics
 from registry.publishing import endpoints as publishing_endpoints
 from registry.publishing.publisher import Publisher
+from registry.sealing.data_keys import DataKeys
 from registry.settings import RegistrySettings
 
 
@@ -38,6 +40,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         storage = await asyncio.to_thread(ObjectStorage, settings)  # boto3 reads its service description from disk
         limits = Limits(max_adapter_bytes=settings.registry_max_adapter_bytes, max_rank=settings.registry_max_rank)
         app.state.database, app.state.storage = database, storage
+        app.state.data_keys = DataKeys(database, await asyncio.to_thread(open_master_keys, settings))
         app.state.publisher = Publisher(
             database, storage, limits=limits, upload_seconds=settings.registry_upload_seconds
         )
@@ -48,6 +51,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             yield
         finally:
             await database.close()
+            storage.close()
 
     app = FastAPI(title="Lorry registry", description="Which adapters exist.", version="1", lifespan=lifespan)
     app.state.settings = settings

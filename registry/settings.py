@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from kit.settings import DatabaseSettings, StorageSettings
+from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
 
 _GIB = 1 << 30
 
 
-class RegistrySettings(DatabaseSettings, StorageSettings):
+class RegistrySettings(DatabaseSettings, StorageSettings, MasterKeySettings):
     """Everything that one registry process needs."""
 
     registry_token: SecretStr = Field(min_length=16, description="bearer token that every caller must present")

@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from safetensors.numpy import save_file
 
 from kit.database import Database
-from kit.settings import DatabaseSettings, StorageSettings
+from kit.master_keys import KeyFile
+from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
 from kit.storage import ObjectStorage
 from lorry.home import Home
 from lorry.local.part import start_part
@@ -116,6 +117,14 @@ def storage_settings(seaweed_settings: StorageSettings) -> StorageSettings:
 def storage(storage_settings: StorageSettings) -> ObjectStorage:
     """An object store on this test's prefix."""
     return ObjectStorage(storage_settings)
+
+
+@pytest.fixture
+def master_key_settings(tmp_path: Path) -> MasterKeySettings:
+    """A key file of this test's own."""
+    path = tmp_path / "master-keys.json"
+    KeyFile.create(path)
+    return MasterKeySettings(master_key_file=path)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from kit.settings import DatabaseSettings, StorageSettings
+from kit.master_keys import KeyFile
+from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
 from lorry.home import Home
 from lorry.local.part import Part
 from lorry.local.postgres import database_url, prepare_postgres
@@ -66,6 +67,21 @@ class Plan:
             s3_endpoint_url=f"http://127.0.0.1:{self.seaweed_ports.s3}",
             s3_access_key_id=ACCESS_KEY_ID,
             s3_secret_access_key=SecretStr(self.home.secret("s3")),
+        )
+
+    @property
+    def master_keys(self) -> MasterKeySettings:
+        """Where the registry's master keys are; without a setting, in a file of this home that is made here and now."""
+        settings = self.settings
+        file = settings.master_key_file
+        if not file and not settings.kms_key_id:
+            file = self.home.folder("secrets") / "master-keys.json"
+            KeyFile.create(file)
+        return MasterKeySettings(
+            master_key_file=file,
+            kms_key_id=settings.kms_key_id,
+            kms_endpoint_url=settings.kms_endpoint_url,
+            kms_region=settings.kms_region,
         )
 
     @property
@@ -132,6 +148,7 @@ class Plan:
             argv=(sys.executable, "-m", "registry"),
             environment={
                 **self._store_environment(),
+                **self._master_key_environment(),
                 "LORRY_REGISTRY_TOKEN": self.registry_token,
                 "LORRY_REGISTRY_HOST": "127.0.0.1",
                 "LORRY_REGISTRY_PORT": str(port),
@@ -191,6 +208,16 @@ class Plan:
             "LORRY_S3_REGION": storage.s3_region,
             "LORRY_S3_ACCESS_KEY_ID": storage.s3_access_key_id,
             "LORRY_S3_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _master_key_environment(self) -> dict[str, str]:
+        keys = self.master_keys
+        values = {
+            "LORRY_MASTER_KEY_FILE": str(keys.master_key_file) if keys.master_key_file else None,
+            "LORRY_KMS_KEY_ID": keys.kms_key_id,
+            "LORRY_KMS_ENDPOINT_URL": keys.kms_endpoint_url,
+            "LORRY_KMS_REGION": keys.kms_region,
         }
         return {name: value for name, value in values.items() if value is not None}
 

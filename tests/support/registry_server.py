@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from kit.settings import DatabaseSettings, StorageSettings
+from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
 from registry.app import create_app
 from registry.client import RegistryClient
 from registry.manifest import Owner
@@ -49,11 +49,14 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def registry_settings(database_settings: DatabaseSettings, storage_settings: StorageSettings) -> RegistrySettings:
+def registry_settings(
+    database_settings: DatabaseSettings, storage_settings: StorageSettings, master_key_settings: MasterKeySettings
+) -> RegistrySettings:
     """The settings of this test's registry."""
     return RegistrySettings(
         **database_settings.model_dump(),
         **storage_settings.model_dump(exclude={"log_level"}),
+        **master_key_settings.model_dump(exclude={"log_level"}),
         registry_token=SecretStr(TOKEN),
     )
 

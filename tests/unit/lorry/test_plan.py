@@ -1,3 +1,4 @@
+import stat
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,20 @@ def test_given_tokens_are_used_instead_of_our_own(tmp_path: Path) -> None:
 
 def test_secrets_are_the_same_for_every_command_of_a_home(tmp_path: Path) -> None:
     assert plan(tmp_path).engine_token == plan(tmp_path).engine_token
+
+
+def test_the_first_registry_of_a_home_gets_a_master_key_that_lasts(tmp_path: Path) -> None:
+    environment = plan(tmp_path).part("registry", base_directory=tmp_path).environment
+    file = Path(environment["LORRY_MASTER_KEY_FILE"])
+    made = file.read_bytes()
+    assert (file.parent, stat.S_IMODE(file.stat().st_mode)) == (tmp_path / "secrets", 0o600)
+    plan(tmp_path).part("registry", base_directory=tmp_path)
+    assert file.read_bytes() == made
+
+
+def test_a_master_key_that_lies_elsewhere_is_not_made_here(tmp_path: Path) -> None:
+    for settings in ({"master_key_file": tmp_path / "elsewhere.json"}, {"kms_key_id": "alias/lorry"}):
+        environment = plan(tmp_path, **settings).part("registry", base_directory=tmp_path).environment
+        assert {"LORRY_MASTER_KEY_FILE", "LORRY_KMS_KEY_ID"} & set(environment)
+    assert not list(tmp_path.rglob("*master-key*"))
+    assert not (tmp_path / "elsewhere.json").exists()
