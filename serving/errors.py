@@ -8,7 +8,11 @@ ServingError                     500
 │   ├── AdapterNotLoaded         500
 │   ├── CacheFull                503
 │   ├── CacheBusy                503
-│   └── RegistryRefusedEngine    503
+│   ├── RegistryRefusedEngine    503
+│   ├── EngineBusy               429
+│   ├── AdmissionTimeout         503
+│   ├── AdapterClosed            409
+│   └── TierFull                 503
 ├── EngineCallError              502
 │   ├── EngineUnavailable        503
 │   ├── EngineTimeout            504
@@ -75,6 +79,30 @@ class CacheBusy(EngineError):
 
 class RegistryRefusedEngine(EngineError):
     """The registry does not accept this engine's token."""
+
+    status_code = 503
+
+
+class EngineBusy(EngineError):
+    """More requests wait for the engine than it queues; try again later."""
+
+    status_code = 429
+
+
+class AdmissionTimeout(EngineError):
+    """The request waited for the engine until its deadline."""
+
+    status_code = 503
+
+
+class AdapterClosed(EngineError):
+    """The adapter is no longer served here."""
+
+    status_code = 409
+
+
+class TierFull(EngineError):
+    """The engine has no room for another adapter: all that it holds are in use."""
 
     status_code = 503
 

@@ -1,0 +1,351 @@
+"""Admission under every order of events that hypothesis thinks of."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from serving.engine.pool.admission import Admission, Place, Ticket
+from serving.engine.pool.limits import CLASSES, Limits, RequestClass
+from serving.errors import AdapterClosed, AdmissionTimeout, EngineBusy, EngineMisconfigured
+
+VERSIONS = [f"v{number}" for number in range(6)]
+TENANTS = ["red", "green", "blue"]
+
+
+@st.composite
+def some_limits(draw: st.DrawFn) -> Limits:
+    slots, seats = draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    return Limits(
+        slots=slots,
+        live_slots=draw(st.integers(0, slots - 1)),
+        seats=seats,
+        live_seats=draw(st.integers(0, seats - 1)),
+        queue=draw(st.integers(1, 12)),
+        turn=draw(st.integers(1, 4)),
+        live_streak=draw(st.integers(1, 4)),
+        quantum=draw(st.integers(1, 50)),
+    )
+
+
+some_ticket = st.builds(
+    Ticket,
+    version_id=st.sampled_from(VERSIONS),
+    kind=st.sampled_from(CLASSES),
+    tenant=st.sampled_from(TENANTS),
+    tokens=st.integers(0, 200),
+    seats=st.integers(0, 8),
+)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Asks, releases, goes away and refuses in any order, and looks at the laws after each."""
+
+    @initialize(limits=some_limits())
+    def start(self, limits: Limits) -> None:
+        self.limits = limits
+        self.admission = Admission(limits, clock=lambda: 0.0)
+        self.places: list[Place] = []
+        self.settled: list[Place] = []
+
+    @rule(ticket=some_ticket)
+    def ask(self, ticket: Ticket) -> None:
+        try:
+            self.places.append(self.admission.ask(ticket, settle=self.settled.append))
+        except EngineBusy:
+            assert self.admission.queued(ticket.kind) == self.limits.queue
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        place = data.draw(st.sampled_from(self.held))
+        self.admission.release(place)
+        assert not place.held
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def go_away(self, data: st.DataObject) -> None:
+        place = data.draw(st.sampled_from(self.waiting))
+        self.admission.release(place)
+        assert not place.waiting
+        assert not place.held
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def release_again(self, data: st.DataObject) -> None:
+        gone = [place for place in self.places if not place.waiting and not place.held]
+        if gone:
+            before = self.snapshot()
+            self.admission.release(data.draw(st.sampled_from(gone)))
+            assert self.snapshot() == before
+
+    @rule(version_id=st.sampled_from(VERSIONS))
+    def refuse(self, version_id: str) -> None:
+        waiting = [place for place in self.waiting if place.version_id == version_id]
+        assert self.admission.refuse(version_id, AdapterClosed()) == len(waiting)
+        assert all(isinstance(place.refusal, AdapterClosed) and place in self.settled for place in waiting)
+
+    @property
+    def held(self) -> list[Place]:
+        return [place for place in self.places if place.held]
+
+    @property
+    def waiting(self) -> list[Place]:
+        return [place for place in self.places if place.waiting]
+
+    def snapshot(self) -> tuple[Any, ...]:
+        return (
+            [place.held for place in self.places],
+            [place.waiting for place in self.places],
+            self.admission.in_flight,
+            [self.admission.queued(kind) for kind in CLASSES],
+        )
+
+    @invariant()
+    def distinct_adapters_fit_the_slots(self) -> None:
+        assert self.admission.in_flight == {place.version_id for place in self.held}
+        assert len(self.admission.in_flight) <= self.limits.slots
+        batch = {place.version_id for place in self.held if place.ticket.kind == "batch"}
+        assert len(batch) <= self.limits.slots_of("batch")
+
+    @invariant()
+    def sequences_fit_the_seats(self) -> None:
+        taken = {kind: sum(place.seats for place in self.held if place.ticket.kind == kind) for kind in CLASSES}
+        assert taken == {kind: self.admission.seats_taken(kind) for kind in CLASSES}
+        assert sum(taken.values()) <= self.limits.seats
+        assert taken["batch"] <= self.limits.seats_of("batch")
+
+    @invariant()
+    def queues_are_bounded_and_count_right(self) -> None:
+        for kind in CLASSES:
+            waiting = [place for place in self.waiting if place.ticket.kind == kind]
+            assert len(waiting) == self.admission.queued(kind) <= self.limits.queue
+
+    @invariant()
+    def nobody_waits_for_what_is_free(self) -> None:
+        if not self.held:
+            assert not self.waiting
+        before = self.snapshot()
+        self.admission._dispatch()
+        assert self.snapshot() == before
+
+    @invariant()
+    def an_idle_slot_and_seats_leave_no_live_request_waiting(self) -> None:
+        """Derived without the code's own notions: with nothing owed to batch, live waits only for slots or seats."""
+        free_seats = self.limits.seats - sum(place.seats for place in self.held)
+        free_slots = self.limits.slots - len(self.admission.in_flight)
+        live = [place for place in self.waiting if place.ticket.kind == "live"]
+        owed = any(place.ticket.kind == "batch" for place in self.waiting)
+        if live and free_slots and not owed:
+            assert max(place.seats for place in live) > free_seats
+
+    @invariant()
+    def everyone_who_left_the_queue_was_told(self) -> None:
+        for place in self.places:
+            if place.held or place.refusal is not None:
+                assert place in self.settled
+
+
+AnyOrder.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(limits=some_limits(), victim=some_ticket, seed=st.integers(0, 10**6))
+def test_whoever_waits_is_admitted_however_others_press(limits: Limits, victim: Ticket, seed: int) -> None:
+    chance = random.Random(seed)
+    admission = Admission(limits, clock=lambda: 0.0)
+    places: list[Place] = []
+
+    def press(ticket: Ticket) -> None:
+        try:
+            places.append(admission.ask(ticket, settle=lambda _: None))
+        except EngineBusy:
+            pass
+
+    def anyone() -> Ticket:
+        known = sorted(admission.in_flight) or VERSIONS
+        version_id = chance.choice(known if chance.random() < 0.8 else VERSIONS)
+        return Ticket(
+            version_id=version_id, kind=chance.choice(CLASSES), tenant=chance.choice(TENANTS),
+            tokens=chance.randint(1, 50), seats=chance.randint(1, 2),
+        )  # fmt: skip
+
+    for _ in range(12):
+        press(anyone())
+    try:
+        place = admission.ask(victim, settle=lambda _: None)
+    except EngineBusy:
+        return
+    for _ in range(5_000):
+        if not place.waiting:
+            break
+        held = [other for other in places if other.held]
+        admission.release(chance.choice(held))
+        places = [other for other in places if other.held or other.waiting]
+        press(anyone())
+    assert not place.waiting
+
+
+async def test_live_goes_first_when_a_slot_is_freed() -> None:
+    admission = Admission(Limits(slots=1, live_slots=0))
+    first = await admission.admit(Ticket(version_id="a"))
+    order: list[str] = []
+
+    async def go(version_id: str, kind: RequestClass) -> None:
+        place = await admission.admit(Ticket(version_id=version_id, kind=kind))
+        order.append(version_id)
+        admission.release(place)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(go("batch-1", "batch"))
+        group.create_task(go("batch-2", "batch"))
+        group.create_task(go("live", "live"))
+        await asyncio.sleep(0)
+        admission.release(first)
+    assert order == ["live", "batch-1", "batch-2"]
+
+
+async def test_batch_never_holds_the_last_slots() -> None:
+    admission = Admission(Limits(slots=3, live_slots=1))
+    batch = [admission.ask(Ticket(version_id=name, kind="batch"), settle=lambda _: None) for name in "abc"]
+    assert [place.held for place in batch] == [True, True, False]
+
+    live = admission.ask(Ticket(version_id="d"), settle=lambda _: None)
+    assert live.held
+    joining = admission.ask(Ticket(version_id="d", kind="batch"), settle=lambda _: None)
+    assert not joining.held, "a batch request would keep the live slot when the live one ends"
+
+
+async def test_a_request_for_an_adapter_in_flight_passes_those_that_wait_for_a_slot_but_only_so_often() -> None:
+    admission = Admission(Limits(slots=1, turn=3))
+    ask = lambda name: admission.ask(Ticket(version_id=name), settle=lambda _: None)  # noqa: E731
+    first, waiting = ask("a"), ask("b")
+    joined = [ask("a") for _ in range(5)]
+    assert [place.held for place in joined] == [True, True, True, False, False]
+
+    for place in [first, *joined[:3]]:
+        admission.release(place)
+    assert waiting.held
+    assert not joined[4].held
+
+
+async def test_batch_is_admitted_in_the_end_although_live_never_pauses() -> None:
+    admission = Admission(Limits(slots=2, live_slots=1, live_streak=5, turn=3))
+    places = [admission.ask(Ticket(version_id=name), settle=lambda _: None) for name in "ab"]
+    batch = admission.ask(Ticket(version_id="c", kind="batch"), settle=lambda _: None)
+    rounds = 0
+    while not batch.held and rounds < 100:
+        rounds += 1
+        places += [admission.ask(Ticket(version_id=name), settle=lambda _: None) for name in "abde"]
+        admission.release(next(place for place in places if place.held))
+    assert batch.held
+    assert 4 <= rounds < 50
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_request_for_many_seats_is_not_passed_by_small_ones_for_ever(kind: RequestClass) -> None:
+    admission = Admission(Limits(slots=4, seats=3))
+    held = [admission.ask(Ticket(version_id="a", kind=kind), settle=lambda _: None) for _ in range(3)]
+    large = admission.ask(Ticket(version_id="a", kind=kind, seats=3), settle=lambda _: None)
+    for _ in range(3):
+        small = admission.ask(Ticket(version_id="b", kind="batch"), settle=lambda _: None)
+        assert not small.held
+        admission.release(held.pop())
+    assert large.held
+
+
+async def test_tenants_share_a_slot_by_tokens_not_by_requests() -> None:
+    admission = Admission(Limits(slots=1, quantum=100))
+    current = admission.ask(Ticket(version_id="first"), settle=lambda _: None)
+    served: list[Place] = []
+    for number in range(40):
+        admission.ask(Ticket(version_id=f"d{number}", tenant="dear", tokens=300), settle=served.append)
+        admission.ask(Ticket(version_id=f"c{number}", tenant="cheap", tokens=100), settle=served.append)
+    for _ in range(40):
+        admission.release(current)
+        current = served[-1]
+    tenants = [place.tenant for place in served]
+    assert 9 <= tenants.count("dear") <= 11
+
+
+async def test_a_full_queue_turns_away_the_tenant_that_waits_with_most() -> None:
+    admission = Admission(Limits(slots=1, queue=3))
+    await admission.admit(Ticket(version_id="a"))
+    greedy = [asyncio.create_task(admission.admit(Ticket(version_id=f"g{n}", tenant="greedy"))) for n in range(3)]
+    await asyncio.sleep(0)
+    modest = asyncio.create_task(admission.admit(Ticket(version_id="m", tenant="modest")))
+    await asyncio.sleep(0)
+    with pytest.raises(EngineBusy) as busy:
+        await greedy[2]
+    assert 1 <= busy.value.details["retry_after_seconds"] <= 60
+    with pytest.raises(EngineBusy):
+        await admission.admit(Ticket(version_id="g4", tenant="greedy"))
+    for task in [*greedy[:2], modest]:
+        task.cancel()
+    await asyncio.gather(*greedy[:2], modest, return_exceptions=True)
+    assert admission.queued("live") == 0
+
+
+async def test_a_deadline_ends_the_wait_and_leaves_nothing_behind() -> None:
+    admission = Admission(Limits(slots=1))
+    first = await admission.admit(Ticket(version_id="a"))
+    with pytest.raises(AdmissionTimeout):
+        await admission.admit(Ticket(version_id="b"), deadline_seconds=0.01)
+    admission.release(first)
+    assert (admission.queued("live"), admission.in_flight) == (0, frozenset())
+
+
+async def test_the_wait_is_measured() -> None:
+    now = [0.0]
+    admission = Admission(Limits(slots=1), clock=lambda: now[0])
+    first = await admission.admit(Ticket(version_id="a"))
+    second = admission.ask(Ticket(version_id="b"), settle=lambda _: None)
+    now[0] = 2.5
+    admission.release(first)
+    assert (first.wait_seconds, second.wait_seconds) == (0.0, 2.5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_cancelling_anywhere_loses_no_slot_and_no_wakeup(seed: int) -> None:
+    chance = random.Random(seed)
+    limits = Limits(slots=2, live_slots=1, seats=3, queue=500)
+    admission = Admission(limits)
+    done: list[str] = []
+
+    async def use(number: int) -> None:
+        ticket = Ticket(
+            version_id=chance.choice(VERSIONS), kind=chance.choice(CLASSES), tenant=chance.choice(TENANTS),
+            seats=chance.randint(1, 3),
+        )  # fmt: skip
+        place = await admission.admit(ticket, deadline_seconds=chance.choice([None, None, 0.005]))
+        try:
+            for _ in range(chance.randint(0, 3)):
+                await asyncio.sleep(0)
+        finally:
+            admission.release(place)
+        done.append(ticket.version_id)
+
+    tasks = [asyncio.create_task(use(number)) for number in range(200)]
+    for _ in range(300):
+        await asyncio.sleep(0)
+        if chance.random() < 0.3:
+            chance.choice(tasks).cancel()
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+
+    assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError, AdmissionTimeout}
+    assert len(done) > 50
+    assert admission.in_flight == frozenset()
+    assert [admission.queued(kind) + admission.seats_taken(kind) for kind in CLASSES] == [0, 0]
+
+
+@pytest.mark.parametrize("changes", [{"slots": 0}, {"live_slots": 2}, {"seats": 0}, {"live_seats": 64}, {"turn": 0}])
+def test_limits_that_would_lock_somebody_out_are_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(EngineMisconfigured):
+        Limits(**{"slots": 2, **changes})
