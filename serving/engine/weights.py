@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -27,6 +28,15 @@ def check_weights(path: Path) -> None:
         tensors = load(path.read_bytes())
     except SafetensorError as exc:
         raise AdapterDamaged("The adapter's weights cannot be read.") from exc
+    check_tensors(tensors)
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Look at every value once.
+
+    Raises:
+        AdapterUnfit: naming the first tensor with a value that is not finite, or beyond `MAX_WEIGHT`.
+    """
     for name in sorted(tensors):
         _check(name, tensors[name])
 

@@ -1,0 +1,170 @@
+"""Adapters in host memory, put there by a thread beside the engine's: read, checked, and ready to be copied.
+
+The engine's thread only ever looks up what is ready. One adapter is prepared at a time, live before batch; what is
+dropped while it is being prepared is thrown away when it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from queue import PriorityQueue
+from time import perf_counter
+from typing import Any, Generic, Protocol, TypeVar
+
+from kit.errors import LorryError
+from serving.engine.worker.signals import SignalSender
+from serving.engine.worker.weights_file import AdapterFiles, read_adapter
+from serving.errors import AdapterNotLoaded
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOrder:
+    """One adapter to bring into host memory.
+
+    Attributes:
+        version_id: what it is called from then on.
+        number: vLLM's number for it.
+        directory: its verified files.
+        digests: SHA-256 of each file; checked again as it is read.
+        urgent: whether a live request waits for it.
+        call: returned in the signal, so that its sender knows which order was met.
+    """
+
+    version_id: str
+    number: int
+    directory: Path
+    digests: Mapping[str, str]
+    urgent: bool = True
+    call: int = 0
+
+
+class Prepared(Protocol):
+    """An adapter in the form that the engine copies into a slot."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Host memory that it takes."""
+
+    def wipe(self) -> None:
+        """Overwrite its weights."""
+
+
+Ready = TypeVar("Ready", bound=Prepared)
+
+
+@dataclass(order=True)
+class _Job:
+    priority: int
+    arrival: int
+    order: StageOrder | None = field(compare=False)
+    asked_at: float = field(compare=False, default_factory=perf_counter)
+
+
+class Stager(Generic[Ready]):
+    """The host-memory tier of one worker. Its methods take microseconds; the work is on its own thread."""
+
+    def __init__(self, prepare: Callable[[StageOrder, AdapterFiles], Ready], *, signals: SignalSender) -> None:
+        """Start nothing yet.
+
+        Args:
+            prepare: builds what the engine copies; called on the stager's thread.
+            signals: where ends are told: ``staged`` with seconds by stage, or ``refused`` with the reason.
+        """
+        self._prepare = prepare
+        self._signals = signals
+        self._lock = threading.Lock()
+        self._ready: dict[str, Ready] = {}
+        self._wanted: dict[str, StageOrder] = {}
+        self._jobs: PriorityQueue[_Job] = PriorityQueue()
+        self._arrivals = count()
+        self._thread: threading.Thread | None = None
+
+    def stage(self, order: StageOrder) -> str:
+        """Bring an adapter into host memory; returns ``staged`` when it is there already, else ``queued``.
+
+        An end that is ``queued`` is signalled, whichever it is; an order for what is under way joins it.
+        """
+        with self._lock:
+            if order.version_id in self._ready:
+                return "staged"
+            known = self._wanted.get(order.version_id)
+            self._wanted[order.version_id] = order
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lorry-stager", daemon=True)
+                self._thread.start()
+        if known is None or (order.urgent and not known.urgent):  # what is done already by then is skipped
+            self._jobs.put(_Job(0 if order.urgent else 1, next(self._arrivals), order))
+        return "queued"
+
+    def get(self, version_id: str) -> Ready | None:
+        """Return the prepared adapter; None when it is not in host memory."""
+        return self._ready.get(version_id)
+
+    def drop(self, version_id: str, *, wipe: bool = False) -> int:
+        """Forget an adapter, overwriting its weights when `wipe`; returns the bytes that it took."""
+        with self._lock:
+            self._wanted.pop(version_id, None)
+            ready = self._ready.pop(version_id, None)
+        if ready is None:
+            return 0
+        if wipe:
+            ready.wipe()
+        return ready.size_bytes
+
+    def residents(self) -> dict[str, int]:
+        """Return version_id → bytes of everything in host memory."""
+        with self._lock:
+            return {version_id: ready.size_bytes for version_id, ready in self._ready.items()}
+
+    def close(self) -> None:
+        """Stop the thread after what it is doing."""
+        if self._thread is not None:
+            self._jobs.put(_Job(-1, -1, None))
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()).order is not None:
+            order = self._wanted.get(job.order.version_id)
+            if order is not None:  # else it was dropped while it waited
+                self._stage(order, waited_seconds=perf_counter() - job.asked_at)
+
+    def _stage(self, order: StageOrder, *, waited_seconds: float) -> None:
+        started = perf_counter()
+        try:
+            files = read_adapter(order.directory, order.digests)
+            read = perf_counter()
+            ready = self._prepare(order, files)
+        except LorryError as exc:
+            self._refuse(order, exc)
+            return
+        except Exception as exc:  # vLLM refuses with whatever it has at hand; the thread must outlive all of it
+            _log.warning("an adapter could not be prepared", exc_info=True)
+            self._refuse(order, AdapterNotLoaded(f"The engine could not prepare the adapter: {exc}"))
+            return
+        prepared = perf_counter()
+        with self._lock:
+            current = self._wanted.pop(order.version_id, None)
+            if current is not None:
+                self._ready[order.version_id] = ready
+        if current is None:  # dropped meanwhile, perhaps erased
+            ready.wipe()
+            self._signals.send("dropped", version_id=order.version_id, call=order.call)
+            return
+        seconds = {"queue": waited_seconds, "read": read - started, "prepare": prepared - read}
+        self._signals.send(
+            "staged", version_id=order.version_id, call=current.call, size_bytes=ready.size_bytes, seconds=seconds
+        )
+
+    def _refuse(self, order: StageOrder, error: LorryError) -> None:
+        with self._lock:
+            current = self._wanted.pop(order.version_id, order)
+        refusal: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "field": error.field}
+        self._signals.send("refused", version_id=order.version_id, call=current.call, **refusal)

@@ -1,0 +1,352 @@
+"""The one file that replaces private parts of vLLM's workers: how an adapter gets into host memory and into a slot.
+
+What stock vLLM does: loading an adapter reads, parses, scales and packs it on the engine's thread, then takes a slot at
+once; an adapter that its cache evicted is read from its path inside a model step, and a missing file kills the
+engine; removing one leaves its weights in the slot, and does not care whether a running request uses it. Here:
+
+- `PooledWorkerManager` takes the place of the class that vLLM's model runners build. It registers what the stager
+  prepared, never reads a file, and takes a slot only inside a step that needs it;
+- `PooledModelManager` copies prepared weights into a slot in one call, and knows what every slot's tensors hold, so
+  that an erased adapter's can be zeroed and checked;
+- a runner's `remove_lora` is refused for an adapter of a request in its batch.
+
+``tests/contract/test_worker_seam.py`` fails when vLLM's parts are not what this file was written for.
+
+Axes: a slot's A (rank, features in), B (features out, rank); vLLM stacks them as (slots, 1, …, …).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.model_manager import LRUCacheLoRAModelManager
+from vllm.lora.peft_helper import PEFTHelper
+from vllm.lora.request import LoRARequest
+from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+from vllm.v1.worker import lora_model_runner_mixin
+from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
+
+from serving.engine.worker.signals import SignalSender
+from serving.engine.worker.stager import StageOrder, Stager
+from serving.engine.worker.weights_file import AdapterFiles
+from serving.errors import AdapterNotLoaded, AdapterUnfit, TierFull
+
+_PLAIN_COPIES = (BaseLinearLayerWithLoRA.set_lora, MergedColumnParallelLinearWithLoRA.set_lora)
+Region = tuple[str, int, str, int, int]
+"""Where a tensor goes: module, slice, ``a`` or ``b``, rows, columns from the slot's corner."""
+
+
+@dataclass(kw_only=True, eq=False)
+class PreparedAdapter:
+    """An adapter in host memory, ready to be copied: each tensor beside the place it goes to.
+
+    Attributes:
+        lora: what vLLM registers.
+        regions: where the tensors go, in order; equal for all adapters of one shape.
+        tensors: what goes there.
+    """
+
+    version_id: str
+    lora: LoRAModel
+    regions: tuple[Region, ...]
+    tensors: list[torch.Tensor]
+    size_bytes: int
+
+    def wipe(self) -> None:
+        """Overwrite the weights with zeros."""
+        for tensor in self.tensors:
+            tensor.zero_()
+
+
+@dataclass(kw_only=True)
+class Slot:
+    """What a slot's tensors hold, whether or not it is in use: None = only zeros."""
+
+    version_id: str | None = None
+    regions: tuple[Region, ...] | None = None  # None = unknown: zero before use
+    views: dict[tuple[Region, ...], list[torch.Tensor]] = field(default_factory=dict)
+
+
+class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLLM is not typed
+    """vLLM's model manager, with slots that know what is in them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slots = [Slot() for _ in range(self.lora_slots)]
+        self.prepared: dict[int, PreparedAdapter] = {}  # of what is registered
+
+    def register(self, adapter: PreparedAdapter, number: int) -> None:
+        """Let vLLM know a prepared adapter as `number`, without a slot."""
+        adapter.lora.id = number
+        self.prepared[number] = adapter
+        self._registered_adapters[number] = adapter.lora
+
+    def activate_adapter(self, lora_id: int) -> bool:
+        """Copy an adapter into a slot, the least recently used one when none is free; False when it has one."""
+        adapter = self.prepared.get(lora_id)
+        if adapter is None or lora_id in self._active_adapters:
+            return self._activate_foreign(lora_id)
+        if len(self._active_adapters) >= self.lora_slots:
+            self._active_adapters.remove_oldest()
+        index = self.lora_index_to_id.index(None)
+        self._fill(index, adapter)
+        self._active_adapters[lora_id] = None
+        self.lora_index_to_id[index] = lora_id
+        return True
+
+    def remove_adapter(self, adapter_id: int) -> bool:
+        """Forget an adapter; what its slot's tensors hold stays known."""
+        self.prepared.pop(adapter_id, None)
+        return bool(super().remove_adapter(adapter_id))
+
+    def remove_all_adapters(self) -> None:
+        """Forget every adapter; what the slots' tensors hold stays known."""
+        self.prepared.clear()
+        super().remove_all_adapters()
+
+    def in_use(self) -> list[str | None]:
+        """Return the version in each slot; None for a slot that no adapter has."""
+        slots = zip(self.slots, self.lora_index_to_id, strict=True)
+        return [slot.version_id if number is not None else None for slot, number in slots]
+
+    def zero_slots_of(self, version_id: str) -> int:
+        """Zero every slot that holds weights of `version_id`; returns how many did.
+
+        Raises:
+            AdapterNotLoaded: when a slot is not zero afterwards.
+        """
+        zeroed = 0
+        for index, slot in enumerate(self.slots):
+            if slot.version_id == version_id:
+                self._zero(index)
+                if any(bool(tensor.any()) for tensor in self._tensors(index)):
+                    raise AdapterNotLoaded("A slot still holds weights after it was zeroed.")
+                zeroed += 1
+        return zeroed
+
+    def _activate_foreign(self, lora_id: int) -> bool:
+        """Go vLLM's own way, for its dummies and for layers that are not plain copies."""
+        activated = bool(super().activate_adapter(lora_id))
+        if activated:
+            slot = self.slots[self.lora_index_to_id.index(lora_id)]
+            slot.version_id, slot.regions = None, None
+        return activated
+
+    def _fill(self, index: int, adapter: PreparedAdapter) -> None:
+        slot = self.slots[index]
+        if slot.regions != adapter.regions:  # else every number that is there is overwritten
+            self._zero(index)
+        views = slot.views.get(adapter.regions)
+        if views is None:
+            views = [self._region(index, region) for region in adapter.regions]
+            slot.views = {adapter.regions: views}
+        slot.version_id, slot.regions = adapter.version_id, adapter.regions
+        if views:
+            with torch.inference_mode():
+                torch._foreach_copy_(views, adapter.tensors, non_blocking=True)
+
+    def _zero(self, index: int) -> None:
+        with torch.inference_mode():
+            torch._foreach_zero_(list(self._tensors(index)))
+        slot = self.slots[index]
+        slot.version_id, slot.regions = None, ()
+
+    def _tensors(self, index: int) -> Iterator[torch.Tensor]:
+        for module in self.modules.values():
+            for stacked in (*module.lora_a_stacked, *module.lora_b_stacked):
+                yield stacked[index]
+
+    def _region(self, index: int, region: Region) -> torch.Tensor:
+        name, part, side, rows, columns = region
+        module = self.modules[name]
+        stacked = (module.lora_a_stacked if side == "a" else module.lora_b_stacked)[part]
+        return stacked[index, 0, :rows, :columns]
+
+
+class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # vLLM is not typed
+    """vLLM's worker manager, which takes adapters from the stager and never from a disk."""
+
+    _manager_cls = PooledModelManager
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.signals = SignalSender()
+        self.stager: Stager[PreparedAdapter] = Stager(self.prepare, signals=self.signals)
+
+    @property
+    def models(self) -> PooledModelManager:
+        """The slots, and what is registered."""
+        manager: PooledModelManager = self._adapter_manager
+        return manager
+
+    def remove(self, version_id: str, number: int, *, erase: bool) -> dict[str, Any]:
+        """Take an adapter out of vLLM's tables and host memory, and with `erase` overwrite and check its weights."""
+        registered = self.remove_adapter(number)
+        zeroed = self.models.zero_slots_of(version_id) if erase else 0
+        freed_bytes = self.stager.drop(version_id, wipe=erase)
+        return {"removed": True, "registered": registered, "freed_bytes": freed_bytes, "slots_zeroed": zeroed}
+
+    def prepare(self, order: StageOrder, files: AdapterFiles) -> PreparedAdapter:
+        """Build what a slot is filled from; called on the stager's thread, and reads only what never changes.
+
+        Raises:
+            AdapterUnfit: naming a module that this model lacks, or a tensor that does not fit its slot.
+            ValueError: vLLM's own refusals.
+        """
+        manager, lora_config = self.models, self.lora_config
+        helper = PEFTHelper.from_dict({**files.config, "vllm_max_position_embeddings": self.max_position_embeddings})
+        helper.validate_legal(lora_config)
+        mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
+        lora = self._lora_model_cls.from_lora_tensors(
+            lora_model_id=order.number,
+            tensors=files.tensors,
+            peft_helper=helper,
+            device="cpu",
+            dtype=lora_config.lora_dtype,
+            model_vocab_size=self.vocab_size,
+            weights_mapper=None if mapper is None else mapper.get_rename_mapper(),
+            skip_prefixes=getattr(manager.model, "lora_skip_prefixes", None),
+        )
+        manager._create_merged_loras_inplace(lora)
+        foreign = sorted(lora.loras.keys() - manager.modules.keys())
+        if foreign or not lora.loras:
+            raise AdapterUnfit(f"The adapter touches layers that are not served: {', '.join(foreign) or 'none'}.")
+        pairs = [pair for name in lora.loras for pair in _pairs(name, manager.modules[name], lora.loras[name])]
+        tensors = [tensor for _, tensor in pairs]
+        return PreparedAdapter(
+            version_id=order.version_id,
+            lora=LoRAModel(order.number, lora.rank, {}),
+            regions=tuple(region for region, _ in pairs),
+            tensors=tensors,
+            size_bytes=sum(tensor.nbytes for tensor in tensors),
+        )
+
+    def add_adapter(self, lora_request: LoRARequest) -> bool:
+        """Register a staged adapter; takes no slot. This is what the engine's `add_lora` comes to.
+
+        Raises:
+            AdapterNotLoaded: when it is not staged.
+            TierFull: when as many are registered as may be.
+        """
+        number = lora_request.lora_int_id
+        if self.models.get_adapter(number) is not None:
+            return True
+        adapter = self.stager.get(lora_request.lora_name)
+        if adapter is None:
+            raise AdapterNotLoaded("The adapter is not in host memory: stage it first.")
+        if len(self.models) >= self.models.capacity:
+            raise TierFull
+        self.models.register(adapter, number)
+        return True
+
+    def _apply_adapters(self, lora_requests: set[LoRARequest]) -> None:
+        """Give every adapter of this step a slot; the only place where a slot is taken."""
+        wanted = {request.lora_int_id: request for request in lora_requests if request}
+        manager = self.models
+        if len(wanted) > manager.lora_slots:
+            raise RuntimeError(f"{len(wanted)} adapters are scheduled for {manager.lora_slots} slots")
+        missing = []
+        for number, request in wanted.items():  # first, so that none of them makes room for another
+            manager._registered_adapters.touch(number)
+            if number in manager._active_adapters:
+                manager._active_adapters.touch(number)
+            else:
+                missing.append(request)
+        for request in missing:
+            self._activate(request, wanted)
+
+    def _activate(self, request: LoRARequest, wanted: dict[int, LoRARequest]) -> None:
+        started = perf_counter()
+        number = request.lora_int_id
+        with gpu_sync_allowed():
+            if self.models.get_adapter(number) is None:
+                self._register_within_step(request, wanted)
+            self.models.activate_adapter(number)
+        if number in self.models.prepared:
+            self.signals.send("activated", version_id=request.lora_name, seconds=perf_counter() - started)
+
+    def _register_within_step(self, request: LoRARequest, wanted: dict[int, LoRARequest]) -> None:
+        """Bring back what vLLM forgot; what is lost is served as zeros, and told, so that its requests are aborted.
+
+        Leases make a loss impossible. Should one happen, raising here would end every user's requests.
+        """
+        manager = self.models
+        if len(manager) >= manager.capacity:
+            manager.remove_adapter(next(number for number in manager.list_adapters() if number not in wanted))
+        adapter = self.stager.get(request.lora_name)
+        if adapter is None:
+            lora = LoRAModel(request.lora_int_id, 1, {})
+            adapter = PreparedAdapter(version_id=request.lora_name, lora=lora, regions=(), tensors=[], size_bytes=0)
+            self.signals.send("lost", version_id=request.lora_name)
+        manager.register(adapter, request.lora_int_id)
+
+    def _load_adapter(self, lora_request: LoRARequest) -> LoRAModel:
+        """Never called any more, and if it were, nothing would be read."""
+        raise AdapterNotLoaded("Adapters are staged, not loaded.")
+
+
+def scheduled_numbers(runner: Any) -> set[int]:
+    """Return vLLM's numbers of the adapters that requests in `runner`'s batch use; of both of vLLM's runners."""
+    if (batch := getattr(runner, "input_batch", None)) is not None:
+        return set(batch.lora_id_to_lora_request)
+    return {request.lora_int_id for request in runner.lora_state.lora_requests.values()}
+
+
+def manager_of(runner: Any) -> PooledWorkerManager:
+    """Return the runner's worker manager.
+
+    Raises:
+        AdapterNotLoaded: when it is not ours: the plugin was not loaded in this worker.
+    """
+    manager = getattr(runner, "lora_manager", None)
+    if not isinstance(manager, PooledWorkerManager):
+        raise AdapterNotLoaded("The plugin `lorry` is not loaded in this worker.")
+    return manager
+
+
+def install() -> None:
+    """Make vLLM's model runners build and use our parts; calling it again changes nothing."""
+    lora_model_runner_mixin.LRUCacheWorkerLoRAManager = PooledWorkerManager
+    LoRAModelRunnerMixin.remove_lora = _remove_unless_scheduled
+
+
+def _remove_unless_scheduled(runner: LoRAModelRunnerMixin, lora_id: int) -> bool:
+    runner._ensure_lora_enabled()
+    if lora_id in scheduled_numbers(runner):
+        return False
+    return bool(runner.lora_manager.remove_adapter(lora_id))
+
+
+def _pairs(name: str, module: Any, weights: Any) -> Iterator[tuple[Region, torch.Tensor]]:
+    """Yield what vLLM's `set_lora` of this layer would copy, and where to.
+
+    Raises:
+        AdapterUnfit: when the layer is not a plain copy, or a tensor does not fit its slot.
+    """
+    if type(module).set_lora not in _PLAIN_COPIES:
+        raise AdapterUnfit(f"The adapter touches {name}, a layer of a kind that is not served.")
+    side_a, side_b = weights.lora_a, weights.lora_b
+    if module.tp_size > 1:
+        side_a, side_b = module.slice_lora_a(side_a), module.slice_lora_b(side_b)
+    if torch.is_tensor(side_a):
+        side_a, side_b = [side_a], [side_b]
+    if len(side_a) != module.n_slices or len(side_b) != module.n_slices:
+        raise AdapterUnfit(f"The adapter's {name} has {len(side_a)} parts; the layer has {module.n_slices}.")
+    for part, (a, b) in enumerate(zip(side_a, side_b, strict=True)):
+        if (a is None) != (b is None):
+            raise AdapterUnfit(f"The adapter's {name} has one of two matrices.")
+        if a is None:
+            continue
+        room_a, room_b = module.lora_a_stacked[part].shape[2:], module.lora_b_stacked[part].shape[2:]
+        if a.shape[0] > room_a[0] or a.shape[1] != room_a[1] or b.shape[0] != room_b[0] or b.shape[1] > room_b[1]:
+            raise AdapterUnfit(f"The adapter's {name} is {tuple(b.shape)} × {tuple(a.shape)}, which does not fit.")
+        yield (name, part, "a", *a.shape), a
+        yield (name, part, "b", *b.shape), b
