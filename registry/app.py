@@ -24,6 +24,12 @@ from registry.engines import endpoints as engine_endpoints
 from registry.engines.directory import EngineDirectory
 from registry.lifecycle import endpoints as lifecycle_endpoints
 from registry.lifecycle.aliases import Aliases
+from registry.lifecycle.audit import AuditTrail
+from registry.lifecycle.erasure import Eraser
+from registry.lifecycle.evaluations import Evaluations
+from registry.lifecycle.policy import PolicyBook
+from registry.lifecycle.remains import Remains
+from registry.lifecycle.standing import Standing
 from registry.metrics import RegistryMetrics
 from registry.publishing import endpoints as publishing_endpoints
 from registry.publishing.publisher import Publisher
@@ -45,7 +51,11 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             database, storage, limits=limits, upload_seconds=settings.registry_upload_seconds
         )
         app.state.catalog = Catalog(database, storage, download_seconds=settings.registry_download_seconds)
-        app.state.aliases = Aliases(database)
+        remains = Remains(storage)
+        app.state.aliases, app.state.standing = Aliases(database), Standing(database, remains)
+        app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
+        app.state.evaluations, app.state.audit = Evaluations(database), AuditTrail(database)
+        app.state.policies = PolicyBook(database)
         app.state.engines = EngineDirectory(database, lease_seconds=settings.engine_lease_seconds)
         try:
             yield

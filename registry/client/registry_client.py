@@ -21,6 +21,7 @@ from registry.artifact.draft import check_fits_base, draft_from_directory
 from registry.artifact.peft_config import canonical_config
 from registry.catalog.schemas import AdapterPage, Alias, Resolution, VersionSummary
 from registry.client.engines import EnginesClient
+from registry.client.lifecycle import LifecycleClient
 from registry.client.transfer import check_content, install, put_file, readable, verify_directory
 from registry.client.transport import Transport, patiently
 from registry.errors import (
@@ -78,6 +79,7 @@ class RegistryClient:
             url=url, token=token, actor=actor, timeout_seconds=timeout_seconds, transport=transport
         )
         self.engines = EnginesClient(self._transport)
+        self.lifecycle = LifecycleClient(self._transport)
         self._complete_timeout_seconds = complete_timeout_seconds
 
     async def __aenter__(self) -> Self:
