@@ -58,6 +58,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def http(request: Request, exc: StarletteHTTPException) -> JSONResponse:
         title = str(exc.detail)
+        if exc.status_code == 400:  # FastAPI's word for a body that its parser gave up on, as a number of 5000 digits
+            errors = [{"field": "body", "reason": "cannot be parsed"}]
+            detail = "body: cannot be parsed"
+            return problem(422, code="invalid-request", title="The request is not valid.", detail=detail, errors=errors)
         return problem(
             exc.status_code, code=f"http-{exc.status_code}", title=title, detail=title, headers=dict(exc.headers or {})
         )

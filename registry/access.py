@@ -55,10 +55,13 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": _DESCRIPTIONS[status], "content": content, "model": Problem}
-        for status in sorted({401, 403, 422, 503, *statuses})
+        for status in sorted({401, 403, 413, 422, 503, *statuses})
     }
 
 
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The caller has it already: `If-None-Match` named its ETag."}
+}
 _DESCRIPTIONS = {
     401: "The bearer token is missing or wrong.",
     403: "This caller may not do that.",

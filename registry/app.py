@@ -13,12 +13,16 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.http_metrics import MeasureRequests
+from kit.json_guard import JsonGuard
 from kit.master_keys import open_master_keys
 from kit.problems import install_problem_handlers
 from kit.storage import ObjectStorage
 from registry.access import refusals
 from registry.artifact.validation import Limits
 from registry.catalog import endpoints as catalog_endpoints
+from registry.catalog.difference import Comparison
+from registry.catalog.listings import Listings
+from registry.catalog.resolver import Resolver
 from registry.catalog.service import Catalog
 from registry.engines import endpoints as engine_endpoints
 from registry.engines.directory import EngineDirectory
@@ -56,6 +60,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
         app.state.evaluations, app.state.audit = Evaluations(database), AuditTrail(database)
         app.state.policies = PolicyBook(database)
+        app.state.resolver, app.state.listings = Resolver(database), Listings(database)
+        app.state.comparison = Comparison(app.state.listings)
         app.state.engines = EngineDirectory(database, lease_seconds=settings.engine_lease_seconds)
         try:
             yield
@@ -65,6 +71,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
 
     app = FastAPI(title="Lorry registry", description="Which adapters exist.", version="1", lifespan=lifespan)
     app.state.settings = settings
+    app.add_middleware(JsonGuard)
     app.add_middleware(BodyLimit, max_bytes=settings.registry_max_request_bytes)
     app.state.metrics = RegistryMetrics()
     app.add_middleware(MeasureRequests, metrics=app.state.metrics.requests)

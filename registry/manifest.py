@@ -31,6 +31,8 @@ SHARED: Final = "~"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VersionId = Annotated[str, Field(pattern=r"^v[0-9a-f]{32}$")]
+BaseId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+TranscriptId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 MAX_NUMBER = 2**31 - 1
@@ -97,7 +99,7 @@ class BaseIdentity(Frozen):
     safetensors files, `tokenizer_sha256` the tokenizer's files, `chat_template_sha256` the template's text.
     """
 
-    id: str = Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
+    id: BaseId
     revision: str | None = None
     config_sha256: Sha256
     weights_sha256: Sha256
@@ -162,7 +164,7 @@ class Lineage(Frozen):
     """Where a version came from; every field is None for one that was pushed from outside."""
 
     dataset_digest: Sha256 | None = None
-    transcript_ids: tuple[str, ...] = ()
+    transcript_ids: tuple[TranscriptId, ...] = ()
     question_writer: str | None = None
     seed: int | None = None
     hyperparameters: JsonObject = Field(default_factory=dict)

@@ -48,7 +48,7 @@ def _read(value: Any, as_type: type) -> Any:
         if moment.tzinfo is None:
             raise ValueError("a moment without an offset")
         return moment
-    if type(value) is not as_type or (as_type is int and abs(value) >= 1 << 63):
+    if type(value) is not as_type or (isinstance(value, int) and abs(value) >= 1 << 63):
         raise ValueError("not of this listing")
     return value
 

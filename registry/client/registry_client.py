@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
@@ -19,7 +21,17 @@ from pydantic import ValidationError
 from kit.names import check_name
 from registry.artifact.draft import check_fits_base, draft_from_directory
 from registry.artifact.peft_config import canonical_config
-from registry.catalog.schemas import AdapterPage, Alias, Resolution, VersionSummary
+from registry.catalog.schemas import (
+    AdapterDetail,
+    AdapterPage,
+    Alias,
+    Difference,
+    FoundVersionPage,
+    Resolution,
+    VersionDetail,
+    VersionPage,
+    VersionSummary,
+)
 from registry.client.engines import EnginesClient
 from registry.client.lifecycle import LifecycleClient
 from registry.client.transfer import check_content, install, put_file, readable, verify_directory
@@ -167,13 +179,21 @@ class RegistryClient:
         return await self._transport.call(Manifest, "POST", path, timeout_seconds=self._complete_timeout_seconds)
 
     async def resolve(self, ref: AdapterRef) -> Resolution:
-        """Turn a name into a manifest and short-lived URLs.
+        """Turn a name into the manifest of a version that may be served.
 
         Raises:
             AdapterNotFound, AliasNotFound, VersionNotFound, NotServable: for what cannot be served.
         """
         path = f"{_adapter_path(ref.owner, ref.adapter)}/resolution"
         return await self._transport.call(Resolution, "GET", path, params={"selector": ref.selector})
+
+    async def show_base(self, base_id: str) -> BaseIdentity:
+        """Return one base model.
+
+        Raises:
+            BaseModelNotFound: when none is registered under this id.
+        """
+        return await self._transport.call(BaseIdentity, "GET", f"/v1/bases/{quote(base_id)}")
 
     async def get_version(self, version_id: str) -> Resolution:
         """Resolve an opaque version id.
@@ -216,21 +236,104 @@ class RegistryClient:
             return None
 
     async def list_adapters(
-        self, tenant: str, user: str | None = None, cursor: str | None = None, limit: int = 100
+        self,
+        tenant: str,
+        user: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        *,
+        search: str | None = None,
+        base: str | None = None,
+        alias: str | None = None,
+        state: str | None = None,
+        suspended: bool | None = None,
+        created_since: datetime | None = None,
     ) -> AdapterPage:
-        """Return one page of a tenant's (or user's) adapters; pass its `next_cursor` for the next one."""
-        given = {"user": user, "cursor": cursor, "limit": limit}
-        params = {name: value for name, value in given.items() if value is not None}
-        path = f"/v1/tenants/{check_name(tenant, field='tenant')}/adapters"
-        return await self._transport.call(AdapterPage, "GET", path, params=params)
+        """Return one page of a tenant's adapters; pass its `next_cursor`, with the same filters, for the next one.
 
-    async def list_versions(self, owner: Owner, adapter: str) -> list[VersionSummary]:
-        """Return an adapter's versions in every state, the newest first.
+        Args:
+            tenant: whose adapters.
+            user: only this user's; ``~`` = what the tenant shares.
+            cursor: where the page before ended; None = the first page.
+            limit: adapters a page, at most 1000.
+            search: beginning of a user's name; or a user, ``/`` and the beginning of an adapter's name.
+            base: only those with a version for this base model.
+            alias: only those that have this alias.
+            state: only those with a version in this state.
+            suspended: only those that are suspended, or that are not.
+            created_since: only those created at this time, which has an offset, or later.
+        """
+        since = created_since.isoformat() if created_since is not None else None
+        chosen = {"user": user, "search": search, "base": base, "alias": alias, "state": state}
+        given = {**chosen, "suspended": suspended, "created_since": since, "cursor": cursor, "limit": limit}
+        path = f"/v1/tenants/{check_name(tenant, field='tenant')}/adapters"
+        return await self._transport.call(AdapterPage, "GET", path, params=_given(given))
+
+    async def show_adapter(self, owner: Owner, adapter: str) -> AdapterDetail:
+        """Return one adapter: aliases, live version, versions by state.
 
         Raises:
-            AdapterNotFound: when the user has no such adapter.
+            AdapterNotFound: when the owner has no such adapter.
         """
-        return await self._transport.call(list[VersionSummary], "GET", f"{_adapter_path(owner, adapter)}/versions")
+        return await self._transport.call(AdapterDetail, "GET", _adapter_path(owner, adapter))
+
+    async def page_versions(
+        self, owner: Owner, adapter: str, *, cursor: str | None = None, limit: int = 100
+    ) -> VersionPage:
+        """Return one page of an adapter's versions in every state, the newest first.
+
+        Raises:
+            AdapterNotFound: when the owner has no such adapter.
+        """
+        path = f"{_adapter_path(owner, adapter)}/versions"
+        return await self._transport.call(VersionPage, "GET", path, params=_given({"cursor": cursor, "limit": limit}))
+
+    async def list_versions(self, owner: Owner, adapter: str) -> list[VersionSummary]:
+        """Return all of an adapter's versions in every state, the newest first.
+
+        Raises:
+            AdapterNotFound: when the owner has no such adapter.
+        """
+        page = await self.page_versions(owner, adapter, limit=1000)
+        found = list(page.versions)
+        while page.next_cursor is not None:
+            page = await self.page_versions(owner, adapter, cursor=page.next_cursor, limit=1000)
+            found += page.versions
+        return found
+
+    async def show_version(self, ref: AdapterRef) -> VersionDetail:
+        """Return everything that is known of the version that a reference names, whatever its state.
+
+        Raises:
+            AdapterNotFound, AliasNotFound, VersionNotFound: for the first part of the name that is unknown.
+        """
+        path = f"{_adapter_path(ref.owner, ref.adapter)}/versions/{ref.selector}"
+        return await self._transport.call(VersionDetail, "GET", path)
+
+    async def compare_versions(self, owner: Owner, adapter: str, *, old: str, new: str) -> Difference:
+        """Return what changed between two versions of an adapter, each named by number or alias.
+
+        Raises:
+            AdapterNotFound, AliasNotFound, VersionNotFound: for the first name that is unknown.
+        """
+        path = f"{_adapter_path(owner, adapter)}/difference"
+        return await self._transport.call(Difference, "GET", path, params={"old": old, "new": new})
+
+    async def find_versions(
+        self,
+        tenant: str,
+        *,
+        transcript: str | None = None,
+        base: str | None = None,
+        state: str | None = None,
+        user: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> FoundVersionPage:
+        """Return one page of the versions that were trained on a transcript, for a base model, of a user."""
+        given = {"transcript": transcript, "base": base, "state": state, "user": user, "cursor": cursor, "limit": limit}
+        path = f"/v1/tenants/{check_name(tenant, field='tenant')}/versions"
+        return await self._transport.call(FoundVersionPage, "GET", path, params=_given(given))
 
     async def download(self, resolution: Resolution, directory: Path) -> None:
         """Put a version's files into `directory`, which appears whole and verified or not at all.
@@ -242,6 +345,8 @@ class RegistryClient:
             ArtifactMissing: when the files are gone or the URLs have expired.
             RegistryUnavailable: when the object store does not answer.
         """
+        if not resolution.downloads:
+            resolution = await self.get_version(resolution.manifest.version_id)
         await patiently(lambda: install(self._transport.files, resolution, directory))
 
 
@@ -251,3 +356,7 @@ def _adapter_path(owner: Owner, adapter: str) -> str:
 
 def _alias_path(owner: Owner, adapter: str, alias: str) -> str:
     return f"{_adapter_path(owner, adapter)}/aliases/{check_name(alias, field='alias')}"
+
+
+def _given(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
