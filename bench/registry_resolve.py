@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sqlalchemy import select
 from bench.registry_fill import TENANT, Filled, fill, user_name
 from bench.report import Measure, compare, report
 from kit.database import Database
+from kit.master_keys import KeyFile
 from kit.settings import DatabaseSettings
 from lorry.local.part import start_part
 from lorry.local.postgres import create_database, database_url, prepare_postgres_async
@@ -111,26 +113,43 @@ async def _pages(database: Database, filled: Filled, *, rounds: int, calls: int)
 
 async def _over_http(settings: DatabaseSettings, filled: Filled, *, rounds: int, calls: int) -> list[Measure]:
     """The whole way, both sides through the same server, token check and client."""
+    keys = Path(settings.database_url.partition("host=")[2]).parent.parent / "master-keys.json"
+    await asyncio.to_thread(KeyFile.create, keys)
     app = create_app(
         RegistrySettings(
-            **settings.model_dump(), registry_token=SecretStr(_TOKEN), s3_endpoint_url="http://127.0.0.1:1"
+            **settings.model_dump(),
+            registry_token=SecretStr(_TOKEN),
+            master_key_file=keys,
+            s3_endpoint_url="http://127.0.0.1:1",  # nothing measured here reaches it
         )
     )
     _add_bare_route(app)
     headers = {"authorization": f"Bearer {_TOKEN}"}
-    limits = httpx.Limits(max_connections=_CALLERS)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
     task = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing else to wait for
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, limits=limits, timeout=60, trust_env=False
-        ) as http:
+        async with AsyncExitStack() as stack:
+            url = f"http://127.0.0.1:{port}"
+            # One client a caller: a shared one hands its connections out in no order, which would be what is measured.
+            clients = [
+                await stack.enter_async_context(
+                    httpx.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False)
+                )
+                for _ in range(_CALLERS)
+            ]
+            free = asyncio.Queue[httpx.AsyncClient]()
+            for client in clients:
+                free.put_nowait(client)
 
             async def ask(path: str) -> None:
-                (await http.get(path)).raise_for_status()
+                client = free.get_nowait()
+                try:
+                    (await client.get(path)).raise_for_status()
+                finally:
+                    free.put_nowait(client)
 
             seconds = await _measure(
                 {
