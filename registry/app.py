@@ -34,6 +34,9 @@ from registry.lifecycle.evaluations import Evaluations
 from registry.lifecycle.policy import PolicyBook
 from registry.lifecycle.remains import Remains
 from registry.lifecycle.standing import Standing
+from registry.lifecycle.upkeep import endpoints as upkeep_endpoints
+from registry.lifecycle.upkeep.reconcile import Reconciler
+from registry.lifecycle.upkeep.retention import Retention
 from registry.metrics import RegistryMetrics
 from registry.publishing import endpoints as publishing_endpoints
 from registry.publishing.publisher import Publisher
@@ -60,6 +63,14 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
         app.state.evaluations, app.state.audit = Evaluations(database), AuditTrail(database)
         app.state.policies = PolicyBook(database)
+        app.state.retention = Retention(database, remains, lease_seconds=settings.engine_lease_seconds)
+        app.state.reconciler = Reconciler(
+            database,
+            storage,
+            remains,
+            complete=app.state.publisher.complete,
+            abandoned_seconds=settings.registry_abandoned_seconds,
+        )
         app.state.resolver, app.state.listings = Resolver(database), Listings(database)
         app.state.comparison = Comparison(app.state.listings)
         app.state.engines = EngineDirectory(database, lease_seconds=settings.engine_lease_seconds)
@@ -76,7 +87,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.metrics = RegistryMetrics()
     app.add_middleware(MeasureRequests, metrics=app.state.metrics.requests)
     install_problem_handlers(app)
-    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints):
+    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints, upkeep_endpoints):
         app.include_router(endpoints.router)
 
     @app.get("/healthz")

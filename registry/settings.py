@@ -22,6 +22,9 @@ class RegistrySettings(DatabaseSettings, StorageSettings, MasterKeySettings):
     registry_host: str = Field("127.0.0.1", description="address to listen on")
     registry_port: int = Field(8080, ge=1, le=65535, description="port to listen on")
     registry_upload_seconds: int = Field(3600, gt=0, le=604_800, description="life of a signed upload URL")
+    registry_abandoned_seconds: int = Field(
+        7200, ge=0, description="a publish that nobody began again for so long is finished or rejected by reconcile"
+    )
     registry_download_seconds: int = Field(600, gt=0, le=604_800, description="life of a signed download URL")
     registry_max_adapter_bytes: int = Field(
         2 * _GIB, gt=0, le=5 * _GIB, description="largest sum of a version's files; S3 copies at most 5 GiB at once"

@@ -28,10 +28,12 @@ from registry.lifecycle.schemas import (
     VersionState,
     Why,
 )
+from registry.lifecycle.upkeep.schemas import PassPage, Reconcile, Retain
 from registry.manifest import LIVE, JsonObject, Owner
 
 _B = TypeVar("_B", bound=BaseModel)
 _ERASE_TIMEOUT_SECONDS = 300.0
+_UPKEEP_TIMEOUT_SECONDS = 600.0
 
 
 class LifecycleClient:
@@ -204,6 +206,20 @@ class LifecycleClient:
         """Replace a tenant's policy."""
         body = _body(PolicyChange, policy=policy, why=why)
         return await self._transport.call(TenantPolicy, "PUT", f"{_tenant(tenant)}/policy", body=body)
+
+    async def retain(self, request: Retain) -> PassPage:
+        """Run one page of retention; call again with its `next_cursor` until that is None."""
+        path = "/v1/maintenance/retain"
+        return await self._transport.call(PassPage, "POST", path, body=request, timeout_seconds=_UPKEEP_TIMEOUT_SECONDS)
+
+    async def reconcile(self, request: Reconcile) -> PassPage:
+        """Run one page of reconcile; call again with its `next_cursor` until that is None.
+
+        Raises:
+            TooMuchMissing: when bucket and database do not seem to belong together, unless forced.
+        """
+        path = "/v1/maintenance/reconcile"
+        return await self._transport.call(PassPage, "POST", path, body=request, timeout_seconds=_UPKEEP_TIMEOUT_SECONDS)
 
     async def _transition(self, version_id: str, verb: str, why: str) -> VersionState:
         path = f"{_version(version_id)}/{verb}"

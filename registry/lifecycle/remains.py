@@ -5,7 +5,7 @@ from __future__ import annotations
 from kit.errors import ObjectMissing
 from kit.storage import ObjectStorage
 from registry.manifest import Owner
-from registry.models import AdapterRow, VersionRow
+from registry.models import AdapterRow
 from registry.publishing.layout import incoming_prefix, version_key
 
 
@@ -15,14 +15,14 @@ class Remains:
     def __init__(self, storage: ObjectStorage) -> None:
         self._storage = storage
 
-    async def damage(self, row: VersionRow, adapter: AdapterRow) -> str | None:
+    async def damage(self, owner: Owner, version_id: str, *, sealed_bytes: int | None) -> str | None:
         """Return what is wrong with a version's sealed object, by its size alone; None when nothing is."""
         try:
-            found = await self._storage.head(version_key(owner_of(adapter), row.version_id))
+            found = await self._storage.head(version_key(owner, version_id))
         except ObjectMissing:
             return "its object is missing"
-        if row.sealed_bytes is not None and found.size_bytes != row.sealed_bytes:
-            return f"its object has {found.size_bytes} bytes instead of {row.sealed_bytes}"
+        if sealed_bytes is not None and found.size_bytes != sealed_bytes:
+            return f"its object has {found.size_bytes} bytes instead of {sealed_bytes}"
         return None
 
     async def remove(self, owner: Owner, version_id: str) -> None:

@@ -250,17 +250,20 @@ class LifecycleRepository(RegistryRepository):
         )
         return list(await self._session.scalars(statement.order_by(VersionRow.version_id)))
 
-    async def mark_removed(self, version_ids: Sequence[str]) -> None:
-        """Remember that no byte of these versions is left; what may still be served is passed over."""
+    async def mark_removed(self, version_ids: Sequence[str]) -> list[str]:
+        """Remember that no byte of these versions is left; return those of which it was not known.
+
+        What may still be served is passed over.
+        """
         gone = (State.ERASED, State.REJECTED, State.RETIRED)
-        await self._session.execute(
+        statement = (
             update(VersionRow)
-            .where(
-                one_of(VersionRow.version_id, version_ids), VersionRow.state.in_(gone), VersionRow.removed_at.is_(None)
-            )
+            .where(one_of(VersionRow.version_id, version_ids), VersionRow.state.in_(gone))
+            .where(VersionRow.removed_at.is_(None))
             .values(removed_at=func.now())
-            .execution_options(synchronize_session=False)
+            .returning(VersionRow.version_id)
         )
+        return list(await self._session.scalars(statement.execution_options(synchronize_session=False)))
 
     # Audit trail
 

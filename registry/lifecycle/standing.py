@@ -5,7 +5,7 @@ from __future__ import annotations
 from kit.database import Database
 from registry.catalog.cursor import read_cursor, write_cursor
 from registry.errors import AdapterNotFound, ArtifactMissing, IllegalTransition, VersionInUse, VersionNotFound
-from registry.lifecycle.remains import Remains
+from registry.lifecycle.remains import Remains, owner_of
 from registry.lifecycle.repository import LifecycleRepository
 from registry.lifecycle.schemas import Suspension, SuspensionPage, VersionState
 from registry.manifest import Owner
@@ -47,7 +47,10 @@ class Standing:
         async with self._database.transaction() as session:
             repository = LifecycleRepository(session)
             row, adapter = await _require(repository, version_id)
-        if row.state == State.SUSPENDED and (damage := await self._remains.damage(row, adapter)):
+        damage = None
+        if row.state == State.SUSPENDED:
+            damage = await self._remains.damage(owner_of(adapter), version_id, sealed_bytes=row.sealed_bytes)
+        if damage:
             raise ArtifactMissing(f"version {version_id} cannot serve: {damage}", field="version_id")
         async with self._database.transaction() as session:
             repository = LifecycleRepository(session)

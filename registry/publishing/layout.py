@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from registry.manifest import Manifest, Owner
 
+INCOMING = "incoming/"
+SEALED = "tenants/"
+
 
 def incoming_key(manifest: Manifest, path: str) -> str:
     """Return the key that a publisher uploads this file to."""

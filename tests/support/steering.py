@@ -50,7 +50,7 @@ async def make_live(client: RegistryClient, *version_ids: str, owner: Owner = OW
 
 async def aliases(database: Database) -> dict[str, str]:
     """Return alias → version id of the only adapter there is."""
-    return {name: version_id for name, version_id in await rows(database, "select name, version_id from alias")}
+    return dict(await rows(database, "select name, version_id from alias"))
 
 
 async def states(database: Database) -> dict[str, str]:
