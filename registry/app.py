@@ -26,6 +26,7 @@ from registry.catalog.resolver import Resolver
 from registry.catalog.service import Catalog
 from registry.engines import endpoints as engine_endpoints
 from registry.engines.directory import EngineDirectory
+from registry.idempotency.middleware import IdempotentRequests
 from registry.lifecycle import endpoints as lifecycle_endpoints
 from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.audit import AuditTrail
@@ -38,6 +39,7 @@ from registry.lifecycle.upkeep import endpoints as upkeep_endpoints
 from registry.lifecycle.upkeep.reconcile import Reconciler
 from registry.lifecycle.upkeep.retention import Retention
 from registry.metrics import RegistryMetrics
+from registry.openapi import install_openapi
 from registry.publishing import endpoints as publishing_endpoints
 from registry.publishing.publisher import Publisher
 from registry.sealing.data_keys import DataKeys
@@ -82,6 +84,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
 
     app = FastAPI(title="Lorry registry", description="Which adapters exist.", version="1", lifespan=lifespan)
     app.state.settings = settings
+    app.add_middleware(IdempotentRequests)
     app.add_middleware(JsonGuard)
     app.add_middleware(BodyLimit, max_bytes=settings.registry_max_request_bytes)
     app.state.metrics = RegistryMetrics()
@@ -89,6 +92,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     install_problem_handlers(app)
     for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints, upkeep_endpoints):
         app.include_router(endpoints.router)
+
+    install_openapi(app)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

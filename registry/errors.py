@@ -25,6 +25,9 @@ RegistryError                    500
 │   ├── ArtifactMissing          409
 │   ├── DigestMismatch           422
 │   └── AdapterInvalid           422
+├── PreconditionFailed           412
+├── IdempotencyKeyReused         422
+├── RequestRunning               409
 ├── Unauthorized                 401
 ├── Forbidden                    403
 └── RegistryUnavailable          503
@@ -175,6 +178,24 @@ class DigestMismatch(ArtifactError):
 
 class AdapterInvalid(ArtifactError):
     """The directory is not an adapter that Lorry can serve."""
+
+
+class PreconditionFailed(RegistryError):
+    """What the caller's condition names is not how things are any more."""
+
+    status_code = 412
+
+
+class IdempotencyKeyReused(RegistryError):
+    """That idempotency key was used for another request; use a new one."""
+
+    status_code = 422
+
+
+class RequestRunning(RegistryError):
+    """The first request with that idempotency key still runs; ask again later."""
+
+    status_code = 409
 
 
 class Unauthorized(RegistryError):

@@ -176,12 +176,6 @@ class CatalogRepository(RegistryRepository):
             statement = statement.where(VersionRow.number == ref.version)
         return (await self._session.execute(statement)).one_or_none()
 
-    async def index_lineage(self, version_id: str, transcript_ids: Sequence[str]) -> None:
-        """Remember which transcripts a version was trained on, so that `find_versions` can ask the other way round."""
-        if transcript_ids:
-            values = [{"transcript_id": each, "version_id": version_id} for each in dict.fromkeys(transcript_ids)]
-            await self._session.execute(insert(VersionTranscriptRow).on_conflict_do_nothing(), values)
-
 
 def _resolution() -> Selected:
     return select(

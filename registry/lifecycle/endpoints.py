@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 
+from kit.conditional import tags
 from kit.names import Name
 from registry.access import Operator, refusals
 from registry.catalog.cursor import MAX_CURSOR
 from registry.catalog.schemas import Alias
+from registry.errors import AliasConflict, InvalidReference, PreconditionFailed
 from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.audit import AuditTrail
 from registry.lifecycle.erasure import Eraser
@@ -90,13 +92,43 @@ PoliciesDep = Annotated[PolicyBook, Depends(get_policies)]
 AuditDep = Annotated[AuditTrail, Depends(get_audit)]
 
 
-@router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 413))
+@router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 412))
 async def move_alias(
-    tenant: Name, user: OwnerName, adapter: Name, alias: Name, move: AliasMove, aliases: AliasesDep, caller: Operator
+    tenant: Name,
+    user: OwnerName,
+    adapter: Name,
+    alias: Name,
+    move: AliasMove,
+    aliases: AliasesDep,
+    caller: Operator,
+    if_match: Annotated[str | None, Header(description="the alias's ETag, instead of `expected_version_id`")] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: the alias must not exist yet")] = None,
 ) -> Alias:
     """Move an alias by compare-and-swap."""
-    await aliases.move_alias(Owner(tenant=tenant, user=user), adapter, alias, move=move, actor=caller.actor)
+    conditional = if_match is not None or if_none_match is not None
+    if conditional:
+        move = move.model_copy(update={"expected_version_id": _expected(if_match, if_none_match, move)})
+    try:
+        await aliases.move_alias(Owner(tenant=tenant, user=user), adapter, alias, move=move, actor=caller.actor)
+    except AliasConflict as exc:
+        if conditional:
+            raise PreconditionFailed(exc.message, field="if-match", **exc.details) from exc
+        raise
     return Alias(alias=alias, version_id=move.version_id)
+
+
+def _expected(if_match: str | None, if_none_match: str | None, move: AliasMove) -> str | None:
+    """Return the version id that a conditional move expects the alias to name; None = no such alias yet."""
+    if if_none_match is not None:
+        if if_none_match.strip() != "*" or if_match is not None:
+            raise InvalidReference(
+                "a move is conditional on `If-None-Match: *` or on `If-Match`", field="if-none-match"
+            )
+        return None
+    named = tags(if_match or "")
+    if len(named) != 1 or move.expected_version_id not in (None, named[0]):
+        raise InvalidReference("`If-Match` must be the one ETag that the alias was read with", field="if-match")
+    return named[0]
 
 
 @router.post(_ADAPTER + "/promote", responses=refusals(404, 409, 413))
