@@ -18,6 +18,7 @@ from kit.master_keys import open_master_keys
 from kit.problems import install_problem_handlers
 from kit.storage import ObjectStorage
 from registry.access import refusals
+from registry.artifact.signature import Signer
 from registry.artifact.validation import Limits
 from registry.catalog import endpoints as catalog_endpoints
 from registry.catalog.difference import Comparison
@@ -41,7 +42,9 @@ from registry.lifecycle.upkeep.retention import Retention
 from registry.metrics import RegistryMetrics
 from registry.openapi import install_openapi
 from registry.publishing import endpoints as publishing_endpoints
-from registry.publishing.publisher import Publisher
+from registry.publishing.bases import BaseModels
+from registry.publishing.grants import Grants
+from registry.publishing.publisher import Publisher, PublishingOptions
 from registry.sealing.data_keys import DataKeys
 from registry.settings import RegistrySettings
 
@@ -57,9 +60,24 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.state.database, app.state.storage = database, storage
         app.state.data_keys = DataKeys(database, await asyncio.to_thread(open_master_keys, settings))
         app.state.publisher = Publisher(
-            database, storage, limits=limits, upload_seconds=settings.registry_upload_seconds
+            database,
+            storage,
+            app.state.data_keys,
+            options=PublishingOptions(
+                limits=limits,
+                upload_seconds=settings.registry_upload_seconds,
+                concurrent_completes=settings.registry_concurrent_completes,
+                scan=settings.adapter_scan == "adaptersentry",
+            ),
+            signer=Signer.open(settings.signing_private_key_file) if settings.signing_private_key_file else None,
         )
-        app.state.catalog = Catalog(database, storage, download_seconds=settings.registry_download_seconds)
+        app.state.grants = Grants(
+            database, storage, app.state.data_keys, download_seconds=settings.registry_download_seconds
+        )
+        app.state.bases = BaseModels(database)
+        app.state.catalog = Catalog(database)
+        app.state.resolver, app.state.listings = Resolver(database), Listings(database)
+        app.state.comparison = Comparison(app.state.listings)
         remains = Remains(storage)
         app.state.aliases, app.state.standing = Aliases(database), Standing(database, remains)
         app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
@@ -73,12 +91,11 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             complete=app.state.publisher.complete,
             abandoned_seconds=settings.registry_abandoned_seconds,
         )
-        app.state.resolver, app.state.listings = Resolver(database), Listings(database)
-        app.state.comparison = Comparison(app.state.listings)
         app.state.engines = EngineDirectory(database, lease_seconds=settings.engine_lease_seconds)
         try:
             yield
         finally:
+            await app.state.publisher.close()
             await database.close()
             storage.close()
 

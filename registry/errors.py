@@ -10,8 +10,11 @@ RegistryError                    500
 ├── EngineSuperseded             409
 ├── EngineAlive                  409
 ├── BaseModelUnreadable          422
+├── BaseModelIncomplete          409
 ├── BaseModelMismatch            409
 ├── VersionConflict              409
+├── LimitReached                 409
+├── SignatureInvalid             422
 ├── AliasConflict                409
 ├── GateClosed                   409
 ├── IllegalTransition            409
@@ -96,10 +99,28 @@ class BaseModelUnreadable(RegistryError):
     status_code = 422
 
 
+class BaseModelIncomplete(RegistryError):
+    """That base model was registered without its configuration, so nothing can be compared with it."""
+
+    status_code = 409
+
+
 class BaseModelMismatch(RegistryError):
     """The adapter was made for another base model."""
 
     status_code = 409
+
+
+class LimitReached(RegistryError):
+    """The tenant's policy allows no more of these."""
+
+    status_code = 409
+
+
+class SignatureInvalid(RegistryError):
+    """The signature is missing, or is not one of this version by the expected key."""
+
+    status_code = 422
 
 
 class VersionConflict(RegistryError):

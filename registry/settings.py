@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 from pydantic import Field, SecretStr
 
 from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
@@ -30,4 +33,13 @@ class RegistrySettings(DatabaseSettings, StorageSettings, MasterKeySettings):
         2 * _GIB, gt=0, le=5 * _GIB, description="largest sum of a version's files; S3 copies at most 5 GiB at once"
     )
     registry_max_rank: int = Field(64, gt=0, le=512, description="largest LoRA rank that the engines can hold")
+    registry_concurrent_completes: int = Field(
+        8, gt=0, le=64, description="publishes verified at once; each takes up to 48 MiB of memory"
+    )
+    adapter_scan: Literal["none", "adaptersentry"] = Field(
+        "none", description="a static scan of published weights, recorded beside their validation"
+    )
+    signing_private_key_file: Path | None = Field(
+        None, description="PEM private key (P-256, P-384 or P-521) that versions are signed with; unset = unsigned"
+    )
     registry_max_request_bytes: int = Field(4 << 20, gt=0, description="largest request body; files do not pass here")

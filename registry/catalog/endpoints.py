@@ -26,7 +26,7 @@ from registry.catalog.schemas import (
     VersionPage,
 )
 from registry.catalog.service import Catalog
-from registry.manifest import LIVE, AdapterRef, BaseId, BaseIdentity, Owner, OwnerName, TranscriptId, VersionId
+from registry.manifest import LIVE, AdapterRef, BaseId, Owner, OwnerName, RegisteredBase, TranscriptId, VersionId
 from registry.models import State
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
@@ -73,28 +73,17 @@ Search = Annotated[
 Selector = Annotated[Name, Query(description="an alias, or a version number")]
 
 
-@router.post("/bases", responses=refusals(409))
-async def register_base(identity: BaseIdentity, catalog: CatalogDep, caller: Operator) -> BaseIdentity:
-    """Make a base model known; registering the same one again is no error."""
-    return await catalog.register_base(identity, actor=caller.actor)
-
-
-@router.get("/bases", responses=refusals())
-async def list_bases(catalog: CatalogDep, caller: Operator) -> list[BaseIdentity]:
-    """List the base models that adapters may be made for."""
-    return await catalog.list_bases()
-
-
-@router.get("/bases/{base_id:path}", response_model=BaseIdentity, responses=refusals(404) | NOT_MODIFIED)
+@router.get("/bases/{base_id:path}", response_model=RegisteredBase, responses=refusals(404) | NOT_MODIFIED)
 async def show_base(base_id: BaseId, request: Request, catalog: CatalogDep, caller: Operator) -> Response:
     """Show one base model; its id may have slashes."""
     return conditional(request, await catalog.show_base(base_id))
 
 
-@router.get("/versions/{version_id}", responses=refusals(404, 409))
-async def get_version(version_id: VersionId, catalog: CatalogDep, caller: Engine) -> Resolution:
+@router.get("/versions/{version_id}", response_model=Resolution, responses=refusals(404, 409) | NOT_MODIFIED)
+async def get_version(version_id: VersionId, request: Request, resolver: ResolverDep, caller: Engine) -> Response:
     """Resolve an opaque version id."""
-    return await catalog.get_version(version_id)
+    found = await resolver.resolve_id(version_id)
+    return conditional(request, b'{"manifest":%b}' % found.text.encode(), tag=found.digest)
 
 
 @router.get(_ADAPTER + "/resolution", response_model=Resolution, responses=refusals(404, 409) | NOT_MODIFIED)

@@ -22,13 +22,12 @@ from sqlalchemy import (
     text,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from registry.manifest import LIVE, AdapterRef, BaseIdentity
+from registry.manifest import LIVE, AdapterRef
 from registry.models import (
     AdapterRow,
     AliasRow,
-    BaseModelRow,
     EvaluationReportRow,
     State,
     SuspensionRow,
@@ -96,21 +95,6 @@ class VersionFilter:
 
 class CatalogRepository(RegistryRepository):
     """What the catalog reads, within one session."""
-
-    async def add_base(self, identity: BaseIdentity) -> bool:
-        """Store a base model unless its id is taken; say whether it was new."""
-        statement = (
-            insert(BaseModelRow)
-            .values(id=identity.id, identity=identity.model_dump(mode="json"))
-            .on_conflict_do_nothing()
-            .returning(BaseModelRow.id)
-        )
-        return (await self._session.scalar(statement)) is not None
-
-    async def list_bases(self) -> list[BaseIdentity]:
-        """Return every base model, by id."""
-        rows = await self._session.scalars(select(BaseModelRow).order_by(BaseModelRow.id))
-        return [BaseIdentity.model_validate(row.identity) for row in rows]
 
     async def resolve(self, ref: AdapterRef) -> Resolved | None:
         """Return what a reference names, in one statement on unique indexes; None when there is no such adapter."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import Field
-
 from kit.names import Name
 from registry.manifest import Frozen, Manifest, Owner, VersionId
 
@@ -15,7 +13,6 @@ class Resolution(Frozen):
     """A version that may be served."""
 
     manifest: Manifest
-    downloads: dict[str, str] = Field(default_factory=dict)
 
 
 class Alias(Frozen):

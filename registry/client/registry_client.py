@@ -7,7 +7,6 @@ be repeated, so each is, a few times, while the registry does not answer.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -34,8 +33,9 @@ from registry.catalog.schemas import (
 )
 from registry.client.engines import EnginesClient
 from registry.client.lifecycle import LifecycleClient
-from registry.client.transfer import check_content, install, put_file, readable, verify_directory
+from registry.client.transfer import install, read_through_seal, verify_directory
 from registry.client.transport import Transport, patiently
+from registry.client.uploading import send
 from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
@@ -43,8 +43,8 @@ from registry.errors import (
     NotServable,
 )
 from registry.lifecycle.schemas import AliasMove
-from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner
-from registry.publishing.schemas import Publication
+from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner, RegisteredBase
+from registry.publishing.schemas import BaseRegistration, Grant, Preference, Publication, Validation
 
 __all__ = [
     "RegistryClient",
@@ -57,6 +57,7 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
+_UNFINISHED = {"pending", "uploaded"}
 _ATTEMPTS = 4
 _PROBLEM = "urn:lorry:problem:"
 
@@ -106,17 +107,24 @@ class RegistryClient:
         """Close every connection."""
         await self._transport.close()
 
-    async def register_base(self, identity: BaseIdentity) -> BaseIdentity:
+    async def register_base(self, base: BaseIdentity, *, config: bytes | None = None) -> RegisteredBase:
         """Make a base model known; the same one again is no error.
 
+        Args:
+            base: what it is.
+            config: its ``config.json``, word for word; without it nothing can be published for this base.
+
         Raises:
+            BaseModelUnreadable: when the configuration is not the base's, or does not tell its sizes.
             BaseModelMismatch: when its id is taken by a base with other digests.
         """
-        return await self._transport.call(BaseIdentity, "POST", "/v1/bases", body=identity)
+        identity = base.model_dump(include=set(BaseIdentity.model_fields))
+        registration = BaseRegistration.model_validate({**identity, "config": config.decode() if config else None})
+        return await self._transport.call(RegisteredBase, "POST", "/v1/bases", body=registration)
 
-    async def list_bases(self) -> list[BaseIdentity]:
+    async def list_bases(self) -> list[RegisteredBase]:
         """Return every registered base model, by id."""
-        return await self._transport.call(list[BaseIdentity], "GET", "/v1/bases")
+        return await self._transport.call(list[RegisteredBase], "GET", "/v1/bases")
 
     async def publish(self, directory: Path, *, draft: Draft, on_progress: Progress | None = None) -> Manifest:
         """Publish a directory; the same content again returns the version it already is.
@@ -129,45 +137,33 @@ class RegistryClient:
         Raises:
             VersionConflict, BaseModelNotFound, BaseModelMismatch: when the registry refuses the draft.
             ArtifactError: when files and draft do not agree, or are no servable adapter.
-            NotServable: when this content was published before and retired, suspended or erased since.
+            NotServable: when this content is suspended.
         """
         publication = await self.begin(draft)
         if publication.state == "ready":
             return publication.manifest
-        if not publication.uploads:
+        if publication.state not in _UNFINISHED:
             raise NotServable(f"this content is version {publication.version_id}, which is {publication.state}")
         await self.upload(publication, directory, on_progress=on_progress)
         return await self.complete(publication.version_id)
 
-    async def begin(self, draft: Draft) -> Publication:
+    async def begin(self, draft: Draft, *, preference: Preference = Preference.SEALED) -> Publication:
         """Claim a version for a draft, or find the one that has its content.
 
         Raises:
             AdapterInvalid, VersionConflict, BaseModelNotFound, BaseModelMismatch: when the registry refuses.
         """
-        return await self._transport.call(Publication, "POST", "/v1/versions", body=draft)
+        params = {"upload": preference.value}
+        return await self._transport.call(Publication, "POST", "/v1/versions", body=draft, params=params)
 
     async def upload(self, publication: Publication, directory: Path, *, on_progress: Progress | None = None) -> None:
-        """Send every file that the publication asks for; safe to repeat.
+        """Send what the publication asks for; safe to repeat.
 
         Raises:
             AdapterInvalid, DigestMismatch: when the directory is not what was declared.
             RegistryUnavailable: when the object store does not answer.
         """
-        files = [file for file in publication.manifest.files if file.path in publication.uploads]
-        total_bytes = sum(file.size_bytes for file in files)
-        done_bytes = 0
-        for file in files:
-            content = await asyncio.to_thread(readable, directory, file.path)
-            await asyncio.to_thread(check_content, content, declared=file)
-
-            def sent(sent_bytes: int, before: int = done_bytes) -> None:
-                if on_progress is not None:
-                    on_progress(before + sent_bytes, total_bytes)
-
-            url = publication.uploads[file.path]
-            await patiently(lambda: put_file(self._transport.files, url, content, declared=file, on_sent=sent))  # noqa: B023 - awaited here
-            done_bytes += file.size_bytes
+        await send(self._transport, publication, directory, on_progress=on_progress)
 
     async def complete(self, version_id: str) -> Manifest:
         """Have the upload verified and made ready; completing again is no error.
@@ -187,13 +183,13 @@ class RegistryClient:
         path = f"{_adapter_path(ref.owner, ref.adapter)}/resolution"
         return await self._transport.call(Resolution, "GET", path, params={"selector": ref.selector})
 
-    async def show_base(self, base_id: str) -> BaseIdentity:
+    async def show_base(self, base_id: str) -> RegisteredBase:
         """Return one base model.
 
         Raises:
             BaseModelNotFound: when none is registered under this id.
         """
-        return await self._transport.call(BaseIdentity, "GET", f"/v1/bases/{quote(base_id)}")
+        return await self._transport.call(RegisteredBase, "GET", f"/v1/bases/{quote(base_id)}")
 
     async def get_version(self, version_id: str) -> Resolution:
         """Resolve an opaque version id.
@@ -335,19 +331,47 @@ class RegistryClient:
         path = f"/v1/tenants/{check_name(tenant, field='tenant')}/versions"
         return await self._transport.call(FoundVersionPage, "GET", path, params=_given(given))
 
-    async def download(self, resolution: Resolution, directory: Path) -> None:
+    async def get_validation(self, version_id: str) -> Validation:
+        """Return what was found when a version was completed.
+
+        Raises:
+            VersionNotFound: when there is no such version.
+        """
+        path = f"/v1/versions/{check_name(version_id, field='version_id')}/validation"
+        return await self._transport.call(Validation, "GET", path)
+
+    async def grant(self, version_id: str) -> Grant:
+        """Return what it takes to read a version: a short-lived URL, and the key of its content.
+
+        Raises:
+            VersionNotFound, NotServable: for what cannot be served.
+        """
+        path = f"/v1/versions/{check_name(version_id, field='version_id')}/grant"
+        return await self._transport.call(Grant, "GET", path)
+
+    async def download(self, version: Grant | Resolution, directory: Path) -> None:
         """Put a version's files into `directory`, which appears whole and verified or not at all.
 
-        A directory that already holds exactly this version is left alone.
+        A directory that already holds exactly this version is left alone. Without a grant, one is asked for.
 
         Raises:
             DigestMismatch: when other bytes arrive, or the directory holds something else.
-            ArtifactMissing: when the files are gone or the URLs have expired.
+            ArtifactMissing: when the object is gone or the grant has expired.
+            NotServable: when the version may not be served any more.
             RegistryUnavailable: when the object store does not answer.
         """
-        if not resolution.downloads:
-            resolution = await self.get_version(resolution.manifest.version_id)
-        await patiently(lambda: install(self._transport.files, resolution, directory))
+        grant = version if isinstance(version, Grant) else await self.grant(version.manifest.version_id)
+        await patiently(lambda: install(self._transport.files, grant, directory))
+
+    async def read_back(self, grant: Grant) -> None:
+        """Read a version from the object store through its seal, and compare every digest; nothing is kept.
+
+        Raises:
+            DigestMismatch: when it is damaged.
+            ArtifactMissing: when it is gone, or the grant has expired.
+            RegistryUnavailable: when the object store does not answer.
+        """
+        await patiently(lambda: read_through_seal(self._transport.files, grant, looks={}))
 
 
 def _adapter_path(owner: Owner, adapter: str) -> str:
