@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from sqlalchemy import text
 
 from kit.database import Database
 from registry.client import RegistryClient, draft_from_directory
+from registry.lifecycle.upkeep.schemas import Finding, PassPage, Reconcile, Retain
 from registry.manifest import Lineage, Owner
 from tests.support.adapters import BASE, write_adapter
 from tests.support.registry_server import OWNER
@@ -91,3 +93,23 @@ async def lease(
         version_id=version_id,
         leases=leases,
     )
+
+
+async def retain(client: RegistryClient, **options: Any) -> list[Finding]:
+    """Run a whole retention pass in small pages and return everything that it found."""
+    return await _whole_pass(client.lifecycle.retain, Retain(limit=2, **options))
+
+
+async def reconcile(client: RegistryClient, **options: Any) -> list[Finding]:
+    """Run a whole reconcile pass in small pages and return everything that it found."""
+    return await _whole_pass(client.lifecycle.reconcile, Reconcile(**({"limit": 2} | options)))
+
+
+async def _whole_pass(run: Callable[[Any], Awaitable[PassPage]], request: Any) -> list[Finding]:
+    findings: list[Finding] = []
+    while True:
+        page = await run(request)
+        findings += page.findings
+        if page.next_cursor is None:
+            return findings
+        request = request.model_copy(update={"cursor": page.next_cursor})

@@ -119,6 +119,7 @@ class Reconciler:
                 why=why,
                 reason=why,
                 reason_field=field,
+                validation=None,  # until now it held what the publish needed to go on
             )
         await self._remove_dead([known.version_id])
 

@@ -17,7 +17,7 @@ from registry.client import RegistryClient, draft_from_directory
 from registry.errors import Leased, NotServable, VersionNotFound
 from registry.manifest import AdapterRef, Owner
 from registry.settings import RegistrySettings
-from tests.support.adapters import BASE, write_adapter
+from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
 from tests.support.registry_server import OWNER, TOKEN, serving
 from tests.support.steering import ADAPTER, aliases, audit, lease, make_live, publish, publish_many, rows, states
 
@@ -197,7 +197,7 @@ async def enable_versioning(storage: ObjectStorage) -> None:
 
 async def stored_versions(storage: ObjectStorage) -> list[str]:
     page = await asyncio.to_thread(storage._client.list_object_versions, Bucket=storage._bucket.name)
-    return [each["Key"] for kind in ("Versions", "DeleteMarkers") for each in page.get(kind, [])]
+    return [each["Key"] for each in page.get("Versions", [])]
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -207,14 +207,14 @@ async def test_in_a_bucket_with_versioning_no_version_of_an_object_survives_an_e
     settings = registry_settings.model_copy(update={"s3_bucket": versioned.s3_bucket, "s3_prefix": ""})
     storage = ObjectStorage(versioned)
     async with serving(create_app(settings)) as url, RegistryClient(url=url, token=TOKEN, actor="test") as client:
-        await client.register_base(BASE)
+        await client.register_base(BASE, config=BASE_CONFIG)
         version_id = await publish(client, tmp_path)
         for found in await storage.list("tenants/"):
             data = await storage.get(found.key)
             await storage.put(found.key, data + b"x")  # somebody who can write to the bucket
             await storage.delete(found.key)
             await storage.put(found.key, data)
-        assert len(await stored_versions(storage)) >= 4
+        assert len(await stored_versions(storage)) >= 3
         if whole:
             await client.lifecycle.erase_owner(OWNER, why="asked for")
         else:
