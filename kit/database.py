@@ -9,6 +9,7 @@ What PostgreSQL says no to is translated here, once, by its SQLSTATE: what anoth
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from kit.settings import DatabaseSettings
 
 # The network's share, on top of what the server allows a statement: only a server that is gone takes longer.
 _GRACE_SECONDS = 5.0
+_MAX_CONNECT_SECONDS = 60.0
 # A connection that closed is seen without asking; only a silent network needs a question, and only after a pause.
 _TRUSTED_IDLE_SECONDS = 30.0
 # Connection lost, serialisation and deadlock, out of resources, lock or statement time-out, shutdown.
@@ -53,6 +55,9 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self.settings = settings
+        # The pool's own queue lets newcomers overtake who was just woken, so that under load some wait for seconds;
+        # a semaphore serves in order.
+        self._turns = asyncio.Semaphore(settings.database_pool_size)
         self.engine: AsyncEngine = create_async_engine(
             settings.database_url,
             pool_size=settings.database_pool_size,
@@ -61,7 +66,7 @@ class Database:
             hide_parameters=True,  # an error's text reaches logs, a statement's values must not
             pool_timeout=settings.database_timeout_seconds,
             connect_args={
-                "timeout": settings.database_timeout_seconds,
+                "timeout": min(settings.database_timeout_seconds, _MAX_CONNECT_SECONDS),
                 "command_timeout": settings.database_timeout_seconds + _GRACE_SECONDS,
                 "server_settings": {
                     "statement_timeout": _milliseconds(settings.database_timeout_seconds),
@@ -86,7 +91,7 @@ class Database:
             InvalidValue: when a value cannot be stored.
         """
         try:
-            async with self._sessions() as session, session.begin():
+            async with self._turn(), self._sessions() as session, session.begin():
                 await self._connect(session)
                 yield session
         except DBAPIError as exc:
@@ -105,13 +110,26 @@ class Database:
             InvalidValue: when a value is one that no row could hold.
         """
         try:
-            async with self._reading_sessions() as session:
+            async with self._turn(), self._reading_sessions() as session:
                 await self._connect(session)
                 yield session
         except DBAPIError as exc:
             if (translated := _translate(exc)) is not None:
                 raise translated from exc
             raise
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait, in order, until one of the pool's connections is free."""
+        try:
+            async with asyncio.timeout(self.settings.database_timeout_seconds):
+                await self._turns.acquire()
+        except TimeoutError as exc:
+            raise DatabaseUnavailable("every connection to PostgreSQL is taken") from exc
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _connect(self, session: AsyncSession) -> None:
         """Take a connection now, so that the OSError of a refused one is told from those of the caller's block."""

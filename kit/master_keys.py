@@ -181,18 +181,18 @@ class KeyFile:
         try:
             found = json.loads(self._path.read_text())
             keys = {key_id: base64.b64decode(key, validate=True) for key_id, key in found["keys"].items()}
-            ring = KeyRing(primary=found["primary"], keys=keys)
+            is_held = found["primary"] in keys
         except OSError as exc:
             raise self._invalid(f"cannot be read: {exc.strerror}") from exc
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             raise self._invalid('is no keyring; expected {"primary": id, "keys": {id: base64}}') from None  # no secrets
-        if ring.primary not in keys:
+        if not is_held:
             raise self._invalid("names a primary key that it does not hold")
         if any(len(key) != KEY_BYTES for key in keys.values()):
             raise self._invalid(f"holds a key that has not {KEY_BYTES} bytes")
         if any(not key_id.startswith(_FILE) for key_id in keys):
             raise self._invalid(f"holds a key whose id does not begin with {_FILE!r}")
-        return ring
+        return KeyRing(primary=found["primary"], keys=keys)
 
     def _invalid(self, why: str) -> MasterKeyInvalid:
         return MasterKeyInvalid(f"the master key file {self._path} {why}", field="LORRY_MASTER_KEY_FILE")

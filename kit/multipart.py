@@ -43,13 +43,14 @@ class MultipartUploads:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        # Whether `list_parts` says what the store knows of digests; asked once.
+        self._tells_digests: bool | None = None
 
     async def begin(self, key: str) -> Upload:
         """Begin an upload; it costs storage until it is completed or aborted."""
-        found = await self._run(
-            self._bucket.client.create_multipart_upload, key, ChecksumAlgorithm="SHA256", **self._bucket.sse
-        )
-        return Upload(key=key, id=found["UploadId"])
+        if self._tells_digests is None:
+            self._tells_digests = await self._ask_for_digests(f"{key}.probe")
+        return await self._begin(key, digests=self._tells_digests)
 
     async def put_part(self, upload: Upload, number: int, data: bytes) -> Part:
         """Store one part; a part of that number that is there already is replaced.
@@ -104,7 +105,8 @@ class MultipartUploads:
             ObjectConflict: with `only_if_absent`, when the key is taken.
         """
         ordered = sorted(parts, key=lambda part: part.number)
-        named = [_named_part(part) for part in ordered]
+        digests = all(part.sha256 for part in ordered)
+        named = [_named_part(part, digest=digests) for part in ordered]
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if only_if_absent else {}
         try:
             await self._bucket.run(
@@ -142,6 +144,29 @@ class MultipartUploads:
 
         return await self._bucket.run(collect, key=prefix)
 
+    async def _begin(self, key: str, *, digests: bool) -> Upload:
+        more: Any = {"ChecksumAlgorithm": "SHA256"} if digests else {}
+
+        def begin() -> str:
+            return self._bucket.client.create_multipart_upload(
+                Bucket=self._bucket.name, Key=self._bucket.path(key), **self._bucket.sse, **more
+            )["UploadId"]
+
+        return Upload(key=key, id=await self._bucket.run(begin, key=key))
+
+    async def _ask_for_digests(self, key: str) -> bool:
+        """Say whether the store lists the digests of parts.
+
+        Where uploads keep digests, completing one has to name them; whoever goes on with an upload knows only what is
+        listed. So on a store that checks digests but does not list them (SeaweedFS), uploads are begun without.
+        """
+        upload = await self._begin(key, digests=True)
+        try:
+            await self.put_part(upload, 1, b"probe")
+            return all(part.sha256 for part in await self.list_parts(upload))
+        finally:
+            await self.abort(upload)
+
     def _put_part(self, upload: Upload, number: int, data: bytes) -> Part:
         digest = checksum(data)
         found = self._bucket.client.upload_part(
@@ -161,14 +186,9 @@ class MultipartUploads:
     def _named(self, upload: Upload) -> Any:
         return {"Bucket": self._bucket.name, "Key": self._bucket.path(upload.key), "UploadId": upload.id}
 
-    async def _run(self, function: Any, key: str, **parameters: Any) -> Any:
-        return await self._bucket.run(
-            lambda: function(Bucket=self._bucket.name, Key=self._bucket.path(key), **parameters), key=key
-        )
 
-
-def _named_part(part: Part) -> Any:
+def _named_part(part: Part, *, digest: bool) -> Any:
     named: dict[str, Any] = {"PartNumber": part.number, "ETag": part.etag}
-    if part.sha256:
+    if digest and part.sha256:
         named["ChecksumSHA256"] = checksum_of_digest(part.sha256)
     return named

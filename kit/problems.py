@@ -19,7 +19,7 @@ from kit.errors import LorryError, problem_code
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger(__name__)
 _HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
-__all__ = ["MEDIA_TYPE", "install_problem_handlers", "problem", "problem_code"]
+__all__ = ["MEDIA_TYPE", "install_problem_handlers", "problem", "problem_code", "refusal"]
 
 
 def problem(
@@ -30,24 +30,24 @@ def problem(
     return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def refusal(exc: LorryError) -> JSONResponse:
+    """Return how one of our errors is answered; what is our fault is logged."""
+    if exc.status_code >= 500:
+        _log.error("%s: %s", type(exc).__name__, exc.message)
+    title = (type(exc).__doc__ or "").split("\n")[0]
+    extensions = {**({"field": exc.field} if exc.field else {}), **exc.details}
+    headers = _HEADERS.get(exc.status_code)
+    return problem(
+        exc.status_code, code=problem_code(type(exc)), title=title, detail=exc.message, headers=headers, **extensions
+    )
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Make `app` answer every refusal, bad request and crash as problem details."""
 
     @app.exception_handler(LorryError)
     async def refused(request: Request, exc: LorryError) -> JSONResponse:
-        if exc.status_code >= 500:
-            _log.error("%s: %s", type(exc).__name__, exc.message)
-        title = (type(exc).__doc__ or "").split("\n")[0]
-        extensions = {**({"field": exc.field} if exc.field else {}), **exc.details}
-        headers = _HEADERS.get(exc.status_code)
-        return problem(
-            exc.status_code,
-            code=problem_code(type(exc)),
-            title=title,
-            detail=exc.message,
-            headers=headers,
-            **extensions,
-        )
+        return refusal(exc)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
@@ -58,6 +58,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def http(request: Request, exc: StarletteHTTPException) -> JSONResponse:
         title = str(exc.detail)
+        if exc.status_code == 400:  # FastAPI's word for a body that its parser gave up on, as a number of 5000 digits
+            errors = [{"field": "body", "reason": "cannot be parsed"}]
+            detail = "body: cannot be parsed"
+            return problem(422, code="invalid-request", title="The request is not valid.", detail=detail, errors=errors)
         return problem(
             exc.status_code, code=f"http-{exc.status_code}", title=title, detail=title, headers=dict(exc.headers or {})
         )

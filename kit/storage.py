@@ -72,6 +72,14 @@ class ObjectStorage:
 
         await self._bucket.run(create, key="")
 
+    async def keep_versions(self) -> None:
+        """Let the bucket keep what is replaced or deleted, which costs storage until it is erased."""
+        versioning: Any = {"Status": "Enabled"}
+        await self._bucket.run(
+            lambda: self._client.put_bucket_versioning(Bucket=self._bucket.name, VersioningConfiguration=versioning),
+            key="",
+        )
+
     async def check(self) -> None:
         """Raise `StorageUnavailable` unless the bucket can be reached."""
         try:
@@ -145,7 +153,8 @@ class ObjectStorage:
                     read = partial(body.read, _CHUNK_BYTES)
                     while chunk := await self._bucket.run(read, key=key, again=False):
                         yield chunk
-                        done_bytes, failures = done_bytes + len(chunk), 0
+                        done_bytes += len(chunk)
+                        failures = 0 if len(chunk) == _CHUNK_BYTES else failures  # scraps are no progress
                 finally:
                     body.close()
             except StorageUnavailable:
@@ -209,6 +218,10 @@ class ObjectStorage:
             erased += len(batch)
         return erased
 
+    async def count_versions(self, prefix: str) -> int:
+        """Return how many versions and delete markers the bucket holds below `prefix`, up to a thousand."""
+        return len(await self._bucket.run(lambda: self._stored_versions(prefix), key=prefix))
+
     async def list(self, prefix: str) -> list[ObjectInfo]:
         """Return every object whose key starts with `prefix`, in key order."""
         found, after = list[ObjectInfo](), ""
@@ -241,12 +254,29 @@ class ObjectStorage:
         """Return a URL that reads the object until it expires."""
         return await self._bucket.sign("GET", key, expires_seconds=expires_seconds)
 
-    async def sign_put(self, key: str, *, sha256: str, size_bytes: int, expires_seconds: int) -> SignedUpload:
-        """Return a URL that takes exactly these bytes: the store refuses another digest or length."""
-        headers = {
-            "x-amz-checksum-sha256": checksum_of_digest(sha256),
-            **{SSE_HEADERS[name]: value for name, value in self._bucket.sse.items()},
-        }
+    async def sign_put(
+        self,
+        key: str,
+        *,
+        size_bytes: int,
+        sha256: str | None = None,
+        only_if_absent: bool = False,
+        expires_seconds: int,
+    ) -> SignedUpload:
+        """Return a URL that takes one PUT of so many bytes: the store refuses another length, and another digest.
+
+        Args:
+            key: where to.
+            size_bytes: the length.
+            sha256: the digest; None = any bytes.
+            only_if_absent: whether an object that is there already stays (412).
+            expires_seconds: life of the URL.
+        """
+        headers = {SSE_HEADERS[name]: value for name, value in self._bucket.sse.items()}
+        if sha256 is not None:
+            headers["x-amz-checksum-sha256"] = checksum_of_digest(sha256)
+        if only_if_absent:
+            headers["if-none-match"] = "*"
         url = await self._bucket.sign(
             "PUT", key, expires_seconds=expires_seconds, headers={**headers, "content-length": str(size_bytes)}
         )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kit.telemetry import configure_logging
-from lorry.commands import adapters, demo, doctor, pipeline, profiles, status, transcripts, up
+from lorry.commands import adapters, demo, doctor, engines, pipeline, profiles, status, transcripts, up
 
 app = typer.Typer(
     name="lorry",
@@ -30,6 +30,7 @@ app.command("run", rich_help_panel="Pipeline")(pipeline.run_all)
 app.command(rich_help_panel="Look")(status.status)
 app.command(rich_help_panel="Look")(profiles.profile)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
+app.add_typer(engines.app, name="engines", rich_help_panel="Look")
 
 
 @app.callback()

@@ -38,5 +38,8 @@ class LorrySettings(Settings):
     kms_region: str = Field("us-east-1", description="region of the KMS key")
     registry_url: str | None = Field(None, description="registry that runs elsewhere; needs LORRY_REGISTRY_TOKEN")
     registry_token: SecretStr | None = Field(None, description="bearer token of that registry")
+    registry_engine_token: SecretStr | None = Field(
+        None, description="that registry's token for engines; unset = LORRY_REGISTRY_TOKEN"
+    )
     engine_url: str | None = Field(None, description="engine that runs elsewhere; needs LORRY_ENGINE_TOKEN")
     engine_token: SecretStr | None = Field(None, description="bearer token of that engine")

@@ -55,10 +55,13 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": _DESCRIPTIONS[status], "content": content, "model": Problem}
-        for status in sorted({401, 403, 422, 503, *statuses})
+        for status in sorted({401, 403, 413, 422, 503, *statuses})
     }
 
 
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The caller has it already: `If-None-Match` named its ETag."}
+}
 _DESCRIPTIONS = {
     401: "The bearer token is missing or wrong.",
     403: "This caller may not do that.",
@@ -73,20 +76,32 @@ _DESCRIPTIONS = {
 
 async def authenticate(
     request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for OpenAPI
     actor: Annotated[
         Name, Header(alias="x-lorry-actor", description="the program that acts, for the audit trail")
     ] = "unknown",
 ) -> Caller:
-    """Say who calls; every token is compared in full, so that a wrong one takes as long whatever it is."""
-    settings: RegistrySettings = request.app.state.settings
-    presented = credentials.credentials.encode() if credentials else b""
+    """Say who calls.
+
+    Raises:
+        Unauthorized: when the token is nobody's.
+    """
+    role = identify(request.app.state.settings, request.headers.get("authorization"))
+    if role is None:
+        raise Unauthorized
+    return Caller(role=role, actor=actor)
+
+
+def identify(settings: RegistrySettings, authorization: str | None) -> Role | None:
+    """Return whose token an ``Authorization`` header presents; None = nobody's.
+
+    Every token is compared in full, so that a wrong one takes as long whatever it is.
+    """
+    scheme, _, presented = (authorization or "").partition(" ")
     tokens = {Role.OPERATOR: settings.registry_token, Role.ENGINE: settings.registry_engine_token}
     known = {role: token.get_secret_value().encode() for role, token in tokens.items() if token}
-    matching = [role for role, token in known.items() if hmac.compare_digest(token, presented)]
-    if not matching:
-        raise Unauthorized
-    return Caller(role=matching[0], actor=actor)
+    matching = [role for role, token in known.items() if hmac.compare_digest(token, presented.strip().encode())]
+    return matching[0] if matching and scheme.lower() == "bearer" else None
 
 
 def require(*roles: Role) -> Callable[[Request, Caller], Caller]:

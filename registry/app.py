@@ -13,20 +13,38 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.http_metrics import MeasureRequests
+from kit.json_guard import JsonGuard
 from kit.master_keys import open_master_keys
 from kit.problems import install_problem_handlers
 from kit.storage import ObjectStorage
 from registry.access import refusals
+from registry.artifact.signature import Signer
 from registry.artifact.validation import Limits
 from registry.catalog import endpoints as catalog_endpoints
+from registry.catalog.difference import Comparison
+from registry.catalog.listings import Listings
+from registry.catalog.resolver import Resolver
 from registry.catalog.service import Catalog
 from registry.engines import endpoints as engine_endpoints
 from registry.engines.directory import EngineDirectory
+from registry.idempotency.middleware import IdempotentRequests
 from registry.lifecycle import endpoints as lifecycle_endpoints
 from registry.lifecycle.aliases import Aliases
+from registry.lifecycle.audit import AuditTrail
+from registry.lifecycle.erasure import Eraser
+from registry.lifecycle.evaluations import Evaluations
+from registry.lifecycle.policy import PolicyBook
+from registry.lifecycle.remains import Remains
+from registry.lifecycle.standing import Standing
+from registry.lifecycle.upkeep import endpoints as upkeep_endpoints
+from registry.lifecycle.upkeep.reconcile import Reconciler
+from registry.lifecycle.upkeep.retention import Retention
 from registry.metrics import RegistryMetrics
+from registry.openapi import install_openapi
 from registry.publishing import endpoints as publishing_endpoints
-from registry.publishing.publisher import Publisher
+from registry.publishing.bases import BaseModels
+from registry.publishing.grants import Grants
+from registry.publishing.publisher import Publisher, PublishingOptions
 from registry.sealing.data_keys import DataKeys
 from registry.settings import RegistrySettings
 
@@ -42,25 +60,57 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.state.database, app.state.storage = database, storage
         app.state.data_keys = DataKeys(database, await asyncio.to_thread(open_master_keys, settings))
         app.state.publisher = Publisher(
-            database, storage, limits=limits, upload_seconds=settings.registry_upload_seconds
+            database,
+            storage,
+            app.state.data_keys,
+            options=PublishingOptions(
+                limits=limits,
+                upload_seconds=settings.registry_upload_seconds,
+                concurrent_completes=settings.registry_concurrent_completes,
+                scan=settings.adapter_scan == "adaptersentry",
+            ),
+            signer=Signer.open(settings.signing_private_key_file) if settings.signing_private_key_file else None,
         )
-        app.state.catalog = Catalog(database, storage, download_seconds=settings.registry_download_seconds)
-        app.state.aliases = Aliases(database)
+        app.state.grants = Grants(
+            database, storage, app.state.data_keys, download_seconds=settings.registry_download_seconds
+        )
+        app.state.bases = BaseModels(database)
+        app.state.catalog = Catalog(database)
+        app.state.resolver, app.state.listings = Resolver(database), Listings(database)
+        app.state.comparison = Comparison(app.state.listings)
+        remains = Remains(storage)
+        app.state.aliases, app.state.standing = Aliases(database), Standing(database, remains)
+        app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
+        app.state.evaluations, app.state.audit = Evaluations(database), AuditTrail(database)
+        app.state.policies = PolicyBook(database)
+        app.state.retention = Retention(database, remains, lease_seconds=settings.engine_lease_seconds)
+        app.state.reconciler = Reconciler(
+            database,
+            storage,
+            remains,
+            complete=app.state.publisher.complete,
+            abandoned_seconds=settings.registry_abandoned_seconds,
+        )
         app.state.engines = EngineDirectory(database, lease_seconds=settings.engine_lease_seconds)
         try:
             yield
         finally:
+            await app.state.publisher.close()
             await database.close()
             storage.close()
 
     app = FastAPI(title="Lorry registry", description="Which adapters exist.", version="1", lifespan=lifespan)
     app.state.settings = settings
+    app.add_middleware(IdempotentRequests)
+    app.add_middleware(JsonGuard)
     app.add_middleware(BodyLimit, max_bytes=settings.registry_max_request_bytes)
     app.state.metrics = RegistryMetrics()
     app.add_middleware(MeasureRequests, metrics=app.state.metrics.requests)
     install_problem_handlers(app)
-    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints):
+    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints, upkeep_endpoints):
         app.include_router(endpoints.router)
+
+    install_openapi(app)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -10,8 +10,11 @@ RegistryError                    500
 ├── EngineSuperseded             409
 ├── EngineAlive                  409
 ├── BaseModelUnreadable          422
+├── BaseModelIncomplete          409
 ├── BaseModelMismatch            409
 ├── VersionConflict              409
+├── LimitReached                 409
+├── SignatureInvalid             422
 ├── AliasConflict                409
 ├── GateClosed                   409
 ├── IllegalTransition            409
@@ -25,6 +28,9 @@ RegistryError                    500
 │   ├── ArtifactMissing          409
 │   ├── DigestMismatch           422
 │   └── AdapterInvalid           422
+├── PreconditionFailed           412
+├── IdempotencyKeyReused         422
+├── RequestRunning               409
 ├── Unauthorized                 401
 ├── Forbidden                    403
 └── RegistryUnavailable          503
@@ -93,10 +99,28 @@ class BaseModelUnreadable(RegistryError):
     status_code = 422
 
 
+class BaseModelIncomplete(RegistryError):
+    """That base model was registered without its configuration, so nothing can be compared with it."""
+
+    status_code = 409
+
+
 class BaseModelMismatch(RegistryError):
     """The adapter was made for another base model."""
 
     status_code = 409
+
+
+class LimitReached(RegistryError):
+    """The tenant's policy allows no more of these."""
+
+    status_code = 409
+
+
+class SignatureInvalid(RegistryError):
+    """The signature is missing, or is not one of this version by the expected key."""
+
+    status_code = 422
 
 
 class VersionConflict(RegistryError):
@@ -175,6 +199,24 @@ class DigestMismatch(ArtifactError):
 
 class AdapterInvalid(ArtifactError):
     """The directory is not an adapter that Lorry can serve."""
+
+
+class PreconditionFailed(RegistryError):
+    """What the caller's condition names is not how things are any more."""
+
+    status_code = 412
+
+
+class IdempotencyKeyReused(RegistryError):
+    """That idempotency key was used for another request; use a new one."""
+
+    status_code = 422
+
+
+class RequestRunning(RegistryError):
+    """The first request with that idempotency key still runs; ask again later."""
+
+    status_code = 409
 
 
 class Unauthorized(RegistryError):

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kit.canonical import canonical_json, sha256_bytes, sha256_file, sha256_json
 from kit.errors import InvalidName
@@ -31,6 +31,8 @@ SHARED: Final = "~"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VersionId = Annotated[str, Field(pattern=r"^v[0-9a-f]{32}$")]
+BaseId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+TranscriptId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 MAX_NUMBER = 2**31 - 1
@@ -97,7 +99,7 @@ class BaseIdentity(Frozen):
     safetensors files, `tokenizer_sha256` the tokenizer's files, `chat_template_sha256` the template's text.
     """
 
-    id: str = Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
+    id: BaseId
     revision: str | None = None
     config_sha256: Sha256
     weights_sha256: Sha256
@@ -114,7 +116,7 @@ class BaseIdentity(Frozen):
 
     def digests(self) -> dict[str, str]:
         """Return what identifies the base: every digest, without names."""
-        return self.model_dump(exclude={"id", "revision"})
+        return {name: getattr(self, name) for name in BaseIdentity.model_fields if name.endswith("_sha256")}
 
     @classmethod
     def of_directory(cls, directory: Path, *, id: str, revision: str | None = None) -> Self:
@@ -142,6 +144,72 @@ class BaseIdentity(Frozen):
         )
 
 
+class BaseShape(BaseModel):
+    """The sizes that ``config.json`` of a Llama-like model says; other fields of it do not matter here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    num_hidden_layers: int = Field(gt=0, le=MAX_NUMBER)
+    hidden_size: int = Field(gt=0, le=MAX_NUMBER)
+    intermediate_size: int = Field(gt=0, le=MAX_NUMBER)
+    num_attention_heads: int = Field(gt=0, le=MAX_NUMBER)
+    num_key_value_heads: int | None = Field(None, gt=0, le=MAX_NUMBER)
+    head_dim: int | None = Field(None, gt=0, le=MAX_NUMBER)
+
+    @classmethod
+    def parse(cls, config: bytes | str) -> Self:
+        """Read the sizes from a base model's configuration.
+
+        Raises:
+            BaseModelUnreadable: when it does not tell them.
+        """
+        try:
+            return cls.model_validate_json(config)
+        except ValidationError as exc:
+            first = exc.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "config.json"
+            raise BaseModelUnreadable(
+                f"the base model's config.json does not tell its sizes: {where}: {first['msg']}", field="config"
+            ) from exc
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read the sizes of the base model in `directory`.
+
+        Raises:
+            BaseModelUnreadable: when its ``config.json`` does not tell them.
+        """
+        try:
+            return cls.parse((directory / "config.json").read_bytes())
+        except OSError as exc:
+            raise BaseModelUnreadable(f"{directory}/config.json cannot be read", field="config.json") from exc
+
+    def features(self, module: str) -> tuple[int, int]:
+        """Return (inputs, outputs) of one of the seven linear layers."""
+        head = self.head_dim or self.hidden_size // self.num_attention_heads
+        queries, keys = self.num_attention_heads * head, (self.num_key_value_heads or self.num_attention_heads) * head
+        return {
+            "q_proj": (self.hidden_size, queries),
+            "k_proj": (self.hidden_size, keys),
+            "v_proj": (self.hidden_size, keys),
+            "o_proj": (queries, self.hidden_size),
+            "gate_proj": (self.hidden_size, self.intermediate_size),
+            "up_proj": (self.hidden_size, self.intermediate_size),
+            "down_proj": (self.intermediate_size, self.hidden_size),
+        }[module]
+
+
+class RegisteredBase(BaseIdentity):
+    """A base model as the registry knows it; without its `shape` it is a name that nothing can be published for."""
+
+    shape: BaseShape | None = None
+
+    @property
+    def identity(self) -> BaseIdentity:
+        """The base as manifests name it."""
+        return BaseIdentity.model_validate(self.model_dump(exclude={"shape"}))
+
+
 class ManifestFile(Frozen):
     """One file of a version; `path` is a bare name, since an adapter has no folders."""
 
@@ -162,7 +230,7 @@ class Lineage(Frozen):
     """Where a version came from; every field is None for one that was pushed from outside."""
 
     dataset_digest: Sha256 | None = None
-    transcript_ids: tuple[str, ...] = ()
+    transcript_ids: tuple[TranscriptId, ...] = ()
     question_writer: str | None = None
     seed: int | None = None
     hyperparameters: JsonObject = Field(default_factory=dict)
@@ -171,8 +239,8 @@ class Lineage(Frozen):
     trained_at: datetime | None = None
 
 
-class Draft(Frozen):
-    """What a publisher says before uploading; the registry adds the version's name and time."""
+class Declaration(Frozen):
+    """What a publisher says of an adapter."""
 
     owner: Owner
     adapter: Name = DEFAULT_ADAPTER
@@ -192,7 +260,16 @@ class Draft(Frozen):
         return sha256_json({"base": self.base.digests(), "files": files})
 
 
-class Manifest(Draft):
+class Draft(Declaration):
+    """A declaration with the adapter's configuration: all of a publish but its weights.
+
+    The registry adds the version's name and time, and stores the configuration in its canonical form.
+    """
+
+    config: JsonObject = Field(description="the content of adapter_config.json; digests are of its canonical form")
+
+
+class Manifest(Declaration):
     """One immutable version."""
 
     format: Literal["lorry.adapter/1"] = FORMAT

@@ -26,24 +26,24 @@ class RegistryMetrics:
 
     def __init__(self) -> None:
         """Create every series of a fixed label set at once, so that a rule can tell zero from nothing."""
-        self._collectors = CollectorRegistry()
-        self.requests = RequestMetrics(self._collectors, prefix="lorry_registry")
+        self.collectors = CollectorRegistry()
+        self.requests = RequestMetrics(self.collectors, prefix="lorry_registry")
         self._database_up = Gauge(
             "lorry_registry_database_up",
             "1 = PostgreSQL answered the last scrape; 0 = the gauges below are of an earlier one.",
-            registry=self._collectors,
+            registry=self.collectors,
         )
         self._engines = Gauge(
             "lorry_registry_engines",
             "Engines in the directory: alive; lapsed = silent for longer than their lease; left = stopped in order.",
             ["state"],
-            registry=self._collectors,
+            registry=self.collectors,
         )
         self._versions = Gauge(
             "lorry_registry_versions",
             "Adapter versions by state; from the database's statistics when there are many.",
             ["state"],
-            registry=self._collectors,
+            registry=self.collectors,
         )
         self._engines_until = self._versions_until = 0.0
         self._asking = asyncio.Lock()
@@ -57,7 +57,7 @@ class RegistryMetrics:
                 await self._ask(database, engines)
             except DatabaseUnavailable:
                 self._database_up.set(0)
-        return generate_latest(self._collectors)
+        return generate_latest(self.collectors)
 
     async def _ask(self, database: Database, engines: EngineDirectory) -> None:
         if time.monotonic() < self._engines_until:

@@ -65,7 +65,7 @@ class AdapterRow(Base):
     __table_args__ = (
         UniqueConstraint("tenant", "user_id", "name", name="uq_adapter_owner_name"),
         Index("ix_adapter_tenant_id", "tenant", "id"),
-        Index("ix_adapter_names", "tenant", text('user_id collate "C"'), text('name collate "C"')),
+        Index("ix_adapter_names", "tenant", "user_id", "name"),  # by code point: collate "C", see the migration
         Index("ix_adapter_created_at", "tenant", "created_at", "id"),
     )
 

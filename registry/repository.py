@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.canonical import sha256_json
-from registry.manifest import BaseIdentity, Owner
+from registry.manifest import Owner, RegisteredBase
 from registry.models import (
     AdapterRow,
     AliasRow,
@@ -77,10 +77,10 @@ class RegistryRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def get_base(self, base_id: str) -> BaseIdentity | None:
+    async def get_base(self, base_id: str) -> RegisteredBase | None:
         """Return the base model registered under this id."""
         row = await self._session.get(BaseModelRow, base_id)
-        return BaseIdentity.model_validate(row.identity) if row else None
+        return RegisteredBase.model_validate(row.identity) if row else None
 
     async def ensure_adapter(self, owner: Owner, name: str) -> int:
         """Return the adapter's number, creating the adapter if it is new."""

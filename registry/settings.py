@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 from pydantic import Field, SecretStr
 
 from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
@@ -22,9 +25,21 @@ class RegistrySettings(DatabaseSettings, StorageSettings, MasterKeySettings):
     registry_host: str = Field("127.0.0.1", description="address to listen on")
     registry_port: int = Field(8080, ge=1, le=65535, description="port to listen on")
     registry_upload_seconds: int = Field(3600, gt=0, le=604_800, description="life of a signed upload URL")
+    registry_abandoned_seconds: int = Field(
+        7200, ge=0, description="a publish that nobody began again for so long is finished or rejected by reconcile"
+    )
     registry_download_seconds: int = Field(600, gt=0, le=604_800, description="life of a signed download URL")
     registry_max_adapter_bytes: int = Field(
         2 * _GIB, gt=0, le=5 * _GIB, description="largest sum of a version's files; S3 copies at most 5 GiB at once"
     )
     registry_max_rank: int = Field(64, gt=0, le=512, description="largest LoRA rank that the engines can hold")
+    registry_concurrent_completes: int = Field(
+        8, gt=0, le=64, description="publishes verified at once; each takes up to 48 MiB of memory"
+    )
+    adapter_scan: Literal["none", "adaptersentry"] = Field(
+        "none", description="a static scan of published weights, recorded beside their validation"
+    )
+    signing_private_key_file: Path | None = Field(
+        None, description="PEM private key (P-256, P-384 or P-521) that versions are signed with; unset = unsigned"
+    )
     registry_max_request_bytes: int = Field(4 << 20, gt=0, description="largest request body; files do not pass here")

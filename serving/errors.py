@@ -9,6 +9,8 @@ ServingError                     500
 │   ├── CacheFull                503
 │   ├── CacheBusy                503
 │   ├── RegistryRefusedEngine    503
+│   ├── EngineOutOfTouch         503
+│   ├── EngineReplaced           503
 │   ├── EngineBusy               429
 │   ├── AdmissionTimeout         503
 │   ├── AdapterClosed            409
@@ -79,6 +81,18 @@ class CacheBusy(EngineError):
 
 class RegistryRefusedEngine(EngineError):
     """The registry does not accept this engine's token."""
+
+    status_code = 503
+
+
+class EngineOutOfTouch(EngineError):
+    """The engine has not heard from the registry for too long, so it serves no adapter until it does."""
+
+    status_code = 503
+
+
+class EngineReplaced(EngineError):
+    """Another engine runs under this engine's id, so this one serves no adapter: give each an id of its own."""
 
     status_code = 503
 

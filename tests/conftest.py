@@ -200,7 +200,8 @@ async def registry_client(stack: Stack, base_directory: Path) -> AsyncIterator[R
     """A client of the run's registry, which knows the base model."""
     await stack.ensure("registry")
     async with RegistryClient(url=stack.plan.registry_url, token=stack.plan.registry_token) as client:
-        await client.register_base(BaseIdentity.of_directory(base_directory, id=DEFAULT_BASE))
+        base = BaseIdentity.of_directory(base_directory, id=DEFAULT_BASE)
+        await client.register_base(base, config=(base_directory / "config.json").read_bytes())
         yield client
 
 

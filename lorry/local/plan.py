@@ -101,6 +101,19 @@ class Plan:
         return given.get_secret_value() if given else self.home.secret("registry-token")
 
     @property
+    def registry_engine_token(self) -> str:
+        """Bearer token with which an engine reads versions and reports itself, and can do no more."""
+        given = self.settings.registry_engine_token
+        if given is None and self.settings.registry_url:
+            return self.registry_token
+        return given.get_secret_value() if given else self.home.secret("registry-engine-token")
+
+    @property
+    def engine_id(self) -> str:
+        """Name of this home's engine in the directory, the same after every start."""
+        return f"local-{self.home.secret('engine-id')[:8]}"
+
+    @property
     def engine_url(self) -> str:
         """Base URL of the engine."""
         return self.settings.engine_url or f"http://127.0.0.1:{self.settings.port_base + 1}"
@@ -150,6 +163,7 @@ class Plan:
                 **self._store_environment(),
                 **self._master_key_environment(),
                 "LORRY_REGISTRY_TOKEN": self.registry_token,
+                "LORRY_REGISTRY_ENGINE_TOKEN": self.registry_engine_token,
                 "LORRY_REGISTRY_HOST": "127.0.0.1",
                 "LORRY_REGISTRY_PORT": str(port),
                 "LORRY_REGISTRY_MAX_RANK": str(self.settings.max_lora_rank),
@@ -166,7 +180,10 @@ class Plan:
             name="engine",
             argv=(sys.executable, "-m", "serving.engine"),
             environment={
-                **self._service_environment(),
+                "LORRY_REGISTRY_URL": self.registry_url,
+                "LORRY_REGISTRY_ENGINE_TOKEN": self.registry_engine_token,
+                "LORRY_ENGINE_TOKEN": self.engine_token,
+                "LORRY_ENGINE_ID": self.engine_id,
                 "LORRY_BASE_DIRECTORY": str(base_directory),
                 "LORRY_ENGINE_HOST": "127.0.0.1",
                 "LORRY_ENGINE_PORT": str(port),

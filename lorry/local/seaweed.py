@@ -46,7 +46,7 @@ def prepare_seaweed(directory: Path, *, ports: SeaweedPorts, secret_key: str, ss
         argv=(
             str(Path(sysconfig.get_path("scripts")) / "weed"),
             *("-logtostderr", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}"),
-            *(f"-s3.port={ports.s3}", f"-s3.config={identities}", "-s3.port.iceberg=0"),
+            *(f"-s3.port={ports.s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *(f"-master.port={ports.master}", f"-volume.port={ports.volume}", f"-filer.port={ports.filer}"),
             *("-admin.ui=false", "-webdav=false"),
         ),

@@ -5,29 +5,36 @@ The same checks as the registry's, so that a mistake is named before anything is
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kit.canonical import sha256_bytes, sha256_file
-from registry.artifact.base_shape import BaseShape
+from kit.canonical import sha256_bytes
+from registry.artifact.base_shape import check_fits
+from registry.artifact.findings import ValidationReport
 from registry.artifact.peft_config import canonical_config, parse_config
 from registry.artifact.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, parse_header
-from registry.artifact.validation import Limits, check_file_names, check_tensors, validate_adapter
+from registry.artifact.tensors import check_tensors
+from registry.artifact.validation import CHECKS, Limits, WeightsInspector, check_draft, check_file_names
 from registry.errors import AdapterInvalid
 from registry.manifest import (
     CONFIG_FILE,
     DEFAULT_ADAPTER,
     WEIGHTS_FILE,
     BaseIdentity,
+    BaseShape,
     Draft,
     Lineage,
+    LoraShape,
     ManifestFile,
     Owner,
 )
 
 # The registry's own limits may be lower; these are the most that any engine can hold.
 _LIMITS = Limits(max_adapter_bytes=5 << 30, max_rank=512)
+_CHUNK_BYTES = 1 << 20
 
 
 def draft_from_directory(
@@ -41,36 +48,38 @@ def draft_from_directory(
     evaluation: Mapping[str, Any] | None = None,
     base_directory: Path | None = None,
 ) -> Draft:
-    """Describe an adapter directory; reads and digests every byte, changes none.
+    """Describe an adapter directory; reads and digests every byte once, changes none.
 
-    The configuration is digested in its canonical form, which is also what `RegistryClient.upload` sends.
+    The configuration is digested in its canonical form, which is also what is published.
 
     `base_directory` holds the base model; with it, the tensors' sizes are compared with the base's.
 
     Raises:
-        AdapterInvalid: naming the file that is missing or extra, or the field or tensor that is refused.
+        AdapterInvalid: naming the file that is missing or extra, or the field or tensor that is refused; its details
+            hold every finding.
         BaseModelMismatch: naming the first tensor that does not fit the base model.
     """
     config = read_config(directory)
-    weights = directory / WEIGHTS_FILE
-    with weights.open("rb") as file:
-        start = file.read(LENGTH_BYTES + MAX_HEADER_BYTES)
+    shape = parse_config(config, max_rank=_LIMITS.max_rank).shape
+    weights, inspector = _inspect(directory / WEIGHTS_FILE, shape)
     draft = Draft(
         owner=owner,
         adapter=adapter,
         version=version,
         base=base,
-        lora=parse_config(config, max_rank=_LIMITS.max_rank).shape,
+        lora=shape,
         files=(
             ManifestFile(path=CONFIG_FILE, size_bytes=len(config), sha256=sha256_bytes(config)),
-            ManifestFile(path=WEIGHTS_FILE, size_bytes=_size(weights), sha256=sha256_file(weights)),
+            weights,
         ),
         lineage=lineage or Lineage(),
         evaluation=dict(evaluation or {}),
+        config=json.loads(config),
     )
-    pairs = validate_adapter(config, start, weights_size_bytes=_size(weights), draft=draft, limits=_LIMITS)
+    check_draft(draft, limits=_LIMITS)
+    ValidationReport.collect(inspector.finish(), checks=CHECKS).require()
     if base_directory is not None:
-        BaseShape.read(base_directory).check_fits(pairs)
+        check_fits(inspector.pairs, BaseShape.read(base_directory))
     return draft
 
 
@@ -85,11 +94,11 @@ def check_fits_base(directory: Path, base_directory: Path) -> None:
     weights = directory / WEIGHTS_FILE
     with weights.open("rb") as file:
         header = parse_header(file.read(LENGTH_BYTES + MAX_HEADER_BYTES), size_bytes=_size(weights))
-    BaseShape.read(base_directory).check_fits(check_tensors(header, shape=shape))
+    check_fits(check_tensors(header, shape=shape), BaseShape.read(base_directory))
 
 
 def read_config(directory: Path) -> bytes:
-    """Return the canonical configuration of a directory that holds exactly an adapter's files.
+    """Return the canonical configuration of a directory that holds exactly an adapter's files, and no links.
 
     Raises:
         AdapterInvalid: when it holds something else.
@@ -98,9 +107,22 @@ def read_config(directory: Path) -> bytes:
         raise AdapterInvalid(f"{directory} is not a directory", field=str(directory))
     check_file_names(path.name for path in directory.iterdir())
     for path in (directory / CONFIG_FILE, directory / WEIGHTS_FILE):
+        if path.is_symlink():  # it may lead anywhere, and tomorrow elsewhere
+            raise AdapterInvalid(f"{path.name} is a symbolic link; publish the file itself", field=path.name)
         if not path.is_file():
             raise AdapterInvalid(f"{path.name} is not a file", field=path.name)
     return canonical_config((directory / CONFIG_FILE).read_bytes())
+
+
+def _inspect(path: Path, shape: LoraShape) -> tuple[ManifestFile, WeightsInspector]:
+    """Digest and look at the weights in one pass."""
+    size_bytes, digest = _size(path), hashlib.sha256()
+    inspector = WeightsInspector(size_bytes=size_bytes, shape=shape)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            inspector.update(chunk)
+    return ManifestFile(path=WEIGHTS_FILE, size_bytes=size_bytes, sha256=digest.hexdigest()), inspector
 
 
 def _size(path: Path) -> int:

@@ -9,6 +9,7 @@ the result does not depend on the order of keys or of a set's members.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,32 +85,49 @@ def parse_config(data: bytes, *, max_rank: int) -> AdapterConfig:
     Raises:
         AdapterInvalid: naming the field and why it is refused.
     """
-    config = _read(data)
+    parsed, errors = inspect_config(data, max_rank=max_rank)
+    if parsed is None:
+        raise errors[0]
+    return parsed
+
+
+def inspect_config(data: bytes, *, max_rank: int) -> tuple[AdapterConfig | None, list[AdapterInvalid]]:
+    """Read a configuration as `parse_config` does, and name everything that is wrong; None = refused."""
+    try:
+        config = _read(data)
+    except AdapterInvalid as exc:
+        return None, [exc]
+    errors = list(_unservable(config))
+    found: dict[str, Any] = {}
+    for name, read in (
+        ("rank", lambda: _rank(config.get("r"), max_rank=max_rank)),
+        ("alpha", lambda: _alpha(config.get("lora_alpha"))),
+        ("target_modules", lambda: _target_modules(config.get("target_modules"))),
+    ):
+        try:
+            found[name] = read()
+        except AdapterInvalid as exc:
+            errors.append(exc)
+    return (None if errors else AdapterConfig(**found)), errors
+
+
+def _unservable(config: dict[str, Any]) -> Iterator[AdapterInvalid]:
+    """Yield whatever would make the served adapter differ from the trained one, known to us or not."""
     if config.get("peft_type") != "LORA":
-        raise _invalid("peft_type", f"must be LORA, not {config.get('peft_type')!a}"[:200])
+        yield _invalid("peft_type", f"must be LORA, not {config.get('peft_type')!a}"[:200])
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise _invalid("task_type", f"must be CAUSAL_LM, not {config['task_type']!a}"[:200])
-    _refuse_features(config)
-    return AdapterConfig(
-        rank=_rank(config.get("r"), max_rank=max_rank),
-        alpha=_alpha(config.get("lora_alpha")),
-        target_modules=_target_modules(config.get("target_modules")),
-    )
-
-
-def _refuse_features(config: dict[str, Any]) -> None:
-    """Refuse whatever would make the served adapter differ from the trained one, known to us or not."""
+        yield _invalid("task_type", f"must be CAUSAL_LM, not {config['task_type']!a}"[:200])
     if config.get("bias", "none") != "none":
-        raise _invalid("bias", f"must be none, not {config['bias']!a}"[:200])
+        yield _invalid("bias", f"must be none, not {config['bias']!a}"[:200])
     if config.get("init_lora_weights", True) not in _PLAIN_INITS:
         reason = "changes the base model's weights, which others share; convert it to a plain LoRA first"
-        raise _invalid("init_lora_weights", f"{printable(str(config['init_lora_weights']))} {reason}")
+        yield _invalid("init_lora_weights", f"{printable(str(config['init_lora_weights']))} {reason}")
     for name in ("use_rslora", "inference_mode"):
         if not isinstance(config.get(name, False), bool):
-            raise _invalid(name, "must be true or false")
+            yield _invalid(name, "must be true or false")
     for name, value in config.items():
         if value and name not in _HARMLESS and name not in _WHEREABOUTS:
-            raise _invalid(name, _REASONS.get(name, "is not a feature that Lorry knows how to serve"))
+            yield _invalid(name, _REASONS.get(name, "is not a feature that Lorry knows how to serve"))
 
 
 def _rank(value: Any, *, max_rank: int) -> int:

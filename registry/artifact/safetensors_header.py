@@ -19,6 +19,13 @@ LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _MAX_DIMENSION = 1 << 31
+# Looked for only where the length makes no sense: some of these could begin a good file.
+_FOREIGN = {
+    b"PK": "a ZIP archive, as PyTorch's own format is",
+    b"\x80": "a pickle, which is a program",
+    b"\x1f\x8b": "a gzip archive",
+    b"GGUF": "a GGUF file",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,9 @@ def header_length(first_bytes: bytes) -> int:
         raise _invalid("is too short to be a safetensors file")
     length = int.from_bytes(first_bytes[:LENGTH_BYTES], "little")
     if not 2 <= length <= MAX_HEADER_BYTES:
+        for start, kind in _FOREIGN.items():
+            if first_bytes.startswith(start):
+                raise _invalid(f"is {kind}, not a safetensors file")
         raise _invalid(f"declares a header of {length} bytes; 2 to {MAX_HEADER_BYTES} are accepted")
     return length
 

@@ -1,28 +1,27 @@
 """Is this an adapter that an engine can serve beside thousands of others?
 
-Three questions, each answerable without loading a weight: does the draft declare something
-acceptable (before upload), does the configuration say the same (after), and do the tensors in the
-header fit both. Everything is decided from bytes of bounded size.
+Three questions: does the draft declare something acceptable (before upload), does the configuration say the same, and
+do the weights fit both and the base model. The weights are looked at while they stream by, in bounded memory, and
+everything that is found is named, not only the first thing.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from registry.artifact.peft_config import LINEAR_LAYERS, MAX_CONFIG_BYTES, canonical_config, parse_config
-from registry.artifact.safetensors_header import Header, Tensor, parse_header
+from kit.canonical import canonical_json
+from registry.artifact.base_shape import misfits
+from registry.artifact.findings import Finding, ValidationReport
+from registry.artifact.peft_config import LINEAR_LAYERS, MAX_CONFIG_BYTES, canonical_config, inspect_config
+from registry.artifact.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from registry.artifact.tensors import LoraPair, inspect_tensors
 from registry.artifact.untrusted import printable
+from registry.artifact.values import ValueCheck
 from registry.errors import AdapterInvalid
-from registry.manifest import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, Draft, LoraShape
+from registry.manifest import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, BaseShape, Declaration, Draft, LoraShape
 
-_TENSOR_NAME = re.compile(
-    r"base_model\.model\.model\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\."
-    r"(?:self_attn\.(?P<attention>[qkvo]_proj)|mlp\.(?P<mlp>(?:gate|up|down)_proj))"
-    r"\.lora_(?P<side>[AB])\.weight",
-    re.ASCII,
-)
+CHECKS = ("configuration", "header", "tensors", "values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,34 +32,36 @@ class Limits:
     max_rank: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoraPair:
-    """One layer's update: A is (rank, inputs), B is (outputs, rank)."""
-
-    layer: int
-    module: str
-    a: Tensor
-    b: Tensor
-
-
-def check_draft(draft: Draft, *, limits: Limits) -> None:
-    """Refuse what no upload could make valid.
+def check_draft(draft: Draft, *, limits: Limits) -> bytes:
+    """Refuse what no upload could make valid; return the canonical configuration.
 
     Raises:
         AdapterInvalid: naming the field.
     """
-    check_file_names(file.path for file in draft.files)
-    total = sum(file.size_bytes for file in draft.files)
+    check_declaration(draft, limits=limits)
+    config = canonical_config(canonical_json(draft.config))
+    check_config(config, declared=draft, limits=limits).require()
+    return config
+
+
+def check_declaration(declared: Declaration, *, limits: Limits) -> None:
+    """Refuse what is declared wrongly, whatever the files hold.
+
+    Raises:
+        AdapterInvalid: naming the field.
+    """
+    check_file_names(file.path for file in declared.files)
+    total = sum(file.size_bytes for file in declared.files)
     if total > limits.max_adapter_bytes:
         raise AdapterInvalid(
             f"the files have {total} bytes together; at most {limits.max_adapter_bytes} are accepted", field="files"
         )
-    config_bytes = next(file.size_bytes for file in draft.files if file.path == CONFIG_FILE)
+    config_bytes = next(file.size_bytes for file in declared.files if file.path == CONFIG_FILE)
     if config_bytes > MAX_CONFIG_BYTES:
         raise AdapterInvalid(f"{CONFIG_FILE} is larger than {MAX_CONFIG_BYTES} bytes", field=CONFIG_FILE)
-    if draft.lora.rank > limits.max_rank:
-        raise AdapterInvalid(f"rank {draft.lora.rank} is above the limit of {limits.max_rank}", field="lora.rank")
-    if not draft.lora.target_modules or not set(draft.lora.target_modules) <= LINEAR_LAYERS:
+    if declared.lora.rank > limits.max_rank:
+        raise AdapterInvalid(f"rank {declared.lora.rank} is above the limit of {limits.max_rank}", field="lora.rank")
+    if not declared.lora.target_modules or not set(declared.lora.target_modules) <= LINEAR_LAYERS:
         raise AdapterInvalid("only the seven linear layers can be targets", field="lora.target_modules")
 
 
@@ -79,74 +80,88 @@ def check_file_names(names: Iterable[str]) -> None:
         raise AdapterInvalid("a file is declared twice", field="files")
 
 
-def validate_adapter(
-    config: bytes, weights_start: bytes, *, weights_size_bytes: int, draft: Draft, limits: Limits
-) -> list[LoraPair]:
-    """Check an adapter's configuration and its weights' header against its draft; return its LoRA pairs.
+def check_config(config: bytes, *, declared: Declaration, limits: Limits) -> ValidationReport:
+    """Compare a configuration with what can be served and with what was declared of it."""
+    parsed, errors = inspect_config(config, max_rank=limits.max_rank)
+    findings = [Finding.of(error, code="configuration") for error in errors]
+    if parsed is not None:
+        if canonical_config(config) != config:
+            message = f"{CONFIG_FILE} is not in canonical form"
+            findings.append(Finding(code="not-canonical", field=CONFIG_FILE, message=message))
+        findings += _undeclared(declared.lora, parsed.shape)
+    return ValidationReport.collect(findings, checks=CHECKS[:1])
 
-    Args:
-        config: the bytes of ``adapter_config.json``.
-        weights_start: the beginning of ``adapter_model.safetensors``, its header included.
-        weights_size_bytes: the size of the whole weights file.
-        draft: what the publisher declared.
-        limits: what the engines can hold.
 
-    Raises:
-        AdapterInvalid: naming file, field and reason.
+class WeightsInspector:
+    """Looks at a weights file as its bytes stream by, in pieces of any length; keeps at most its header.
+
+    What comes after something that makes no sense is not looked at any more.
     """
-    parsed = parse_config(config, max_rank=limits.max_rank)
-    if canonical_config(config) != config:
-        raise AdapterInvalid(f"{CONFIG_FILE} is not in canonical form", field=CONFIG_FILE)
-    _check_declared(draft.lora, parsed.shape)
-    return check_tensors(parse_header(weights_start, size_bytes=weights_size_bytes), shape=parsed.shape)
+
+    def __init__(self, *, size_bytes: int, shape: LoraShape, base: BaseShape | None = None) -> None:
+        """Expect a file.
+
+        Args:
+            size_bytes: the whole file's size.
+            shape: the LoRA that the configuration describes.
+            base: the base model that it must fit; None leaves that out.
+        """
+        self._size_bytes = size_bytes
+        self._shape = shape
+        self._base = base
+        self._start = bytearray()
+        self._values: ValueCheck | None = None
+        self._findings: list[Finding] = []
+        self._gave_up = False
+        self.pairs: list[LoraPair] = []
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Look at the next bytes."""
+        if self._gave_up:
+            return
+        if self._values is not None:
+            self._values.update(memoryview(data))
+            return
+        self._start += data
+        try:
+            self._read_header()
+        except AdapterInvalid as exc:
+            self._give_up(Finding.of(exc, code="header"))
+
+    def finish(self) -> list[Finding]:
+        """Return everything that is wrong with the file."""
+        if self._values is None and not self._gave_up:
+            self._give_up(Finding(code="header", field=WEIGHTS_FILE, message=f"{WEIGHTS_FILE} ends inside its header"))
+        return self._findings + (list(self._values.findings.values()) if self._values else [])
+
+    def _read_header(self) -> None:
+        if len(self._start) < min(LENGTH_BYTES, self._size_bytes):
+            return
+        data_offset = LENGTH_BYTES + header_length(bytes(self._start[:LENGTH_BYTES]))
+        if len(self._start) < min(data_offset, self._size_bytes):
+            return
+        header = parse_header(bytes(self._start[:data_offset]), size_bytes=self._size_bytes)
+        self.pairs, findings = inspect_tensors(header, shape=self._shape)
+        self._findings += findings
+        if self._base is not None:
+            self._findings += misfits(self.pairs, self._base)
+        self._values = ValueCheck(header.tensors)
+        self._values.update(memoryview(bytes(self._start[data_offset:])))
+        self._start.clear()
+
+    def _give_up(self, finding: Finding) -> None:
+        self._findings.append(finding)
+        self._gave_up = True
+        self._start.clear()
 
 
-def check_tensors(header: Header, *, shape: LoraShape) -> list[LoraPair]:
-    """Return the file's LoRA pairs, by layer and module.
-
-    Raises:
-        AdapterInvalid: for a tensor that is no half of a pair of the declared rank and modules.
-    """
-    halves = {_identify(tensor): tensor for tensor in header.tensors}
-    pairs = []
-    for layer, module in sorted({(layer, module) for layer, module, _ in halves}):
-        a, b = halves.get((layer, module, "A")), halves.get((layer, module, "B"))
-        if a is None or b is None:
-            half: Tensor = a or b  # type: ignore[assignment]  # one of the two put the pair into the set
-            raise _invalid(half, "has no counterpart")
-        if module not in shape.target_modules:
-            raise _invalid(a, f"belongs to {module}, which target_modules does not name")
-        _check_rank(a, b, rank=shape.rank)
-        pairs.append(LoraPair(layer=layer, module=module, a=a, b=b))
-    if unused := sorted(set(shape.target_modules) - {pair.module for pair in pairs}):
-        raise AdapterInvalid(f"{WEIGHTS_FILE} has no tensors for {unused[0]}", field=f"{CONFIG_FILE}:target_modules")
-    return pairs
-
-
-def _check_declared(declared: LoraShape, found: LoraShape) -> None:
+def _undeclared(declared: LoraShape, found: LoraShape) -> list[Finding]:
+    findings = []
     for name in ("rank", "alpha", "target_modules"):
         ours, theirs = getattr(found, name), getattr(declared, name)
         if name == "target_modules":
             theirs = tuple(sorted(theirs))
         if ours != theirs:
-            raise AdapterInvalid(f"the draft declares {name} {theirs}, {CONFIG_FILE} has {ours}", field=f"lora.{name}")
-
-
-def _identify(tensor: Tensor) -> tuple[int, str, str]:
-    found = _TENSOR_NAME.fullmatch(tensor.name)
-    if found is None:
-        raise _invalid(tensor, "is not a LoRA weight of one of the seven linear layers")
-    return int(found["layer"]), found["attention"] or found["mlp"], found["side"]
-
-
-def _check_rank(a: Tensor, b: Tensor, *, rank: int) -> None:
-    for tensor, axis in ((a, 0), (b, 1)):
-        if len(tensor.shape) != 2:
-            raise _invalid(tensor, "must have two dimensions")
-        if tensor.shape[axis] != rank:
-            raise _invalid(tensor, f"has shape {tensor.shape}, which does not fit rank {rank}")
-
-
-def _invalid(tensor: Tensor, reason: str) -> AdapterInvalid:
-    shown = printable(tensor.name)
-    return AdapterInvalid(f"{WEIGHTS_FILE}: tensor {shown} {reason}", field=f"{WEIGHTS_FILE}:{shown}")
+            message = f"the draft declares {name} {theirs}, {CONFIG_FILE} has {ours}"[:1000]
+            findings.append(Finding(code="undeclared", field=f"lora.{name}", message=message))
+    return findings

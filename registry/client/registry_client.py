@@ -7,11 +7,12 @@ be repeated, so each is, a few times, while the registry does not answer.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
@@ -19,10 +20,22 @@ from pydantic import ValidationError
 from kit.names import check_name
 from registry.artifact.draft import check_fits_base, draft_from_directory
 from registry.artifact.peft_config import canonical_config
-from registry.catalog.schemas import AdapterPage, Alias, Resolution, VersionSummary
+from registry.catalog.schemas import (
+    AdapterDetail,
+    AdapterPage,
+    Alias,
+    Difference,
+    FoundVersionPage,
+    Resolution,
+    VersionDetail,
+    VersionPage,
+    VersionSummary,
+)
 from registry.client.engines import EnginesClient
-from registry.client.transfer import check_content, install, put_file, readable, verify_directory
+from registry.client.lifecycle import LifecycleClient
+from registry.client.transfer import install, read_through_seal, verify_directory
 from registry.client.transport import Transport, patiently
+from registry.client.uploading import send
 from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
@@ -30,8 +43,8 @@ from registry.errors import (
     NotServable,
 )
 from registry.lifecycle.schemas import AliasMove
-from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner
-from registry.publishing.schemas import Publication
+from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner, RegisteredBase
+from registry.publishing.schemas import BaseRegistration, Grant, Preference, Publication, Validation
 
 __all__ = [
     "RegistryClient",
@@ -44,6 +57,7 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
+_UNFINISHED = {"pending", "uploaded"}
 _ATTEMPTS = 4
 _PROBLEM = "urn:lorry:problem:"
 
@@ -78,6 +92,7 @@ class RegistryClient:
             url=url, token=token, actor=actor, timeout_seconds=timeout_seconds, transport=transport
         )
         self.engines = EnginesClient(self._transport)
+        self.lifecycle = LifecycleClient(self._transport)
         self._complete_timeout_seconds = complete_timeout_seconds
 
     async def __aenter__(self) -> Self:
@@ -92,17 +107,24 @@ class RegistryClient:
         """Close every connection."""
         await self._transport.close()
 
-    async def register_base(self, identity: BaseIdentity) -> BaseIdentity:
+    async def register_base(self, base: BaseIdentity, *, config: bytes | None = None) -> RegisteredBase:
         """Make a base model known; the same one again is no error.
 
+        Args:
+            base: what it is.
+            config: its ``config.json``, word for word; without it nothing can be published for this base.
+
         Raises:
+            BaseModelUnreadable: when the configuration is not the base's, or does not tell its sizes.
             BaseModelMismatch: when its id is taken by a base with other digests.
         """
-        return await self._transport.call(BaseIdentity, "POST", "/v1/bases", body=identity)
+        identity = base.model_dump(include=set(BaseIdentity.model_fields))
+        registration = BaseRegistration.model_validate({**identity, "config": config.decode() if config else None})
+        return await self._transport.call(RegisteredBase, "POST", "/v1/bases", body=registration)
 
-    async def list_bases(self) -> list[BaseIdentity]:
+    async def list_bases(self) -> list[RegisteredBase]:
         """Return every registered base model, by id."""
-        return await self._transport.call(list[BaseIdentity], "GET", "/v1/bases")
+        return await self._transport.call(list[RegisteredBase], "GET", "/v1/bases")
 
     async def publish(self, directory: Path, *, draft: Draft, on_progress: Progress | None = None) -> Manifest:
         """Publish a directory; the same content again returns the version it already is.
@@ -115,45 +137,33 @@ class RegistryClient:
         Raises:
             VersionConflict, BaseModelNotFound, BaseModelMismatch: when the registry refuses the draft.
             ArtifactError: when files and draft do not agree, or are no servable adapter.
-            NotServable: when this content was published before and retired, suspended or erased since.
+            NotServable: when this content is suspended.
         """
         publication = await self.begin(draft)
         if publication.state == "ready":
             return publication.manifest
-        if not publication.uploads:
+        if publication.state not in _UNFINISHED:
             raise NotServable(f"this content is version {publication.version_id}, which is {publication.state}")
         await self.upload(publication, directory, on_progress=on_progress)
         return await self.complete(publication.version_id)
 
-    async def begin(self, draft: Draft) -> Publication:
+    async def begin(self, draft: Draft, *, preference: Preference = Preference.SEALED) -> Publication:
         """Claim a version for a draft, or find the one that has its content.
 
         Raises:
             AdapterInvalid, VersionConflict, BaseModelNotFound, BaseModelMismatch: when the registry refuses.
         """
-        return await self._transport.call(Publication, "POST", "/v1/versions", body=draft)
+        params = {"upload": preference.value}
+        return await self._transport.call(Publication, "POST", "/v1/versions", body=draft, params=params)
 
     async def upload(self, publication: Publication, directory: Path, *, on_progress: Progress | None = None) -> None:
-        """Send every file that the publication asks for; safe to repeat.
+        """Send what the publication asks for; safe to repeat.
 
         Raises:
             AdapterInvalid, DigestMismatch: when the directory is not what was declared.
             RegistryUnavailable: when the object store does not answer.
         """
-        files = [file for file in publication.manifest.files if file.path in publication.uploads]
-        total_bytes = sum(file.size_bytes for file in files)
-        done_bytes = 0
-        for file in files:
-            content = await asyncio.to_thread(readable, directory, file.path)
-            await asyncio.to_thread(check_content, content, declared=file)
-
-            def sent(sent_bytes: int, before: int = done_bytes) -> None:
-                if on_progress is not None:
-                    on_progress(before + sent_bytes, total_bytes)
-
-            url = publication.uploads[file.path]
-            await patiently(lambda: put_file(self._transport.files, url, content, declared=file, on_sent=sent))  # noqa: B023 - awaited here
-            done_bytes += file.size_bytes
+        await send(self._transport, publication, directory, on_progress=on_progress)
 
     async def complete(self, version_id: str) -> Manifest:
         """Have the upload verified and made ready; completing again is no error.
@@ -165,13 +175,21 @@ class RegistryClient:
         return await self._transport.call(Manifest, "POST", path, timeout_seconds=self._complete_timeout_seconds)
 
     async def resolve(self, ref: AdapterRef) -> Resolution:
-        """Turn a name into a manifest and short-lived URLs.
+        """Turn a name into the manifest of a version that may be served.
 
         Raises:
             AdapterNotFound, AliasNotFound, VersionNotFound, NotServable: for what cannot be served.
         """
         path = f"{_adapter_path(ref.owner, ref.adapter)}/resolution"
         return await self._transport.call(Resolution, "GET", path, params={"selector": ref.selector})
+
+    async def show_base(self, base_id: str) -> RegisteredBase:
+        """Return one base model.
+
+        Raises:
+            BaseModelNotFound: when none is registered under this id.
+        """
+        return await self._transport.call(RegisteredBase, "GET", f"/v1/bases/{quote(base_id)}")
 
     async def get_version(self, version_id: str) -> Resolution:
         """Resolve an opaque version id.
@@ -214,33 +232,146 @@ class RegistryClient:
             return None
 
     async def list_adapters(
-        self, tenant: str, user: str | None = None, cursor: str | None = None, limit: int = 100
+        self,
+        tenant: str,
+        user: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        *,
+        search: str | None = None,
+        base: str | None = None,
+        alias: str | None = None,
+        state: str | None = None,
+        suspended: bool | None = None,
+        created_since: datetime | None = None,
     ) -> AdapterPage:
-        """Return one page of a tenant's (or user's) adapters; pass its `next_cursor` for the next one."""
-        given = {"user": user, "cursor": cursor, "limit": limit}
-        params = {name: value for name, value in given.items() if value is not None}
-        path = f"/v1/tenants/{check_name(tenant, field='tenant')}/adapters"
-        return await self._transport.call(AdapterPage, "GET", path, params=params)
+        """Return one page of a tenant's adapters; pass its `next_cursor`, with the same filters, for the next one.
 
-    async def list_versions(self, owner: Owner, adapter: str) -> list[VersionSummary]:
-        """Return an adapter's versions in every state, the newest first.
+        Args:
+            tenant: whose adapters.
+            user: only this user's; ``~`` = what the tenant shares.
+            cursor: where the page before ended; None = the first page.
+            limit: adapters a page, at most 1000.
+            search: beginning of a user's name; or a user, ``/`` and the beginning of an adapter's name.
+            base: only those with a version for this base model.
+            alias: only those that have this alias.
+            state: only those with a version in this state.
+            suspended: only those that are suspended, or that are not.
+            created_since: only those created at this time, which has an offset, or later.
+        """
+        since = created_since.isoformat() if created_since is not None else None
+        chosen = {"user": user, "search": search, "base": base, "alias": alias, "state": state}
+        given = {**chosen, "suspended": suspended, "created_since": since, "cursor": cursor, "limit": limit}
+        path = f"/v1/tenants/{check_name(tenant, field='tenant')}/adapters"
+        return await self._transport.call(AdapterPage, "GET", path, params=_given(given))
+
+    async def show_adapter(self, owner: Owner, adapter: str) -> AdapterDetail:
+        """Return one adapter: aliases, live version, versions by state.
 
         Raises:
-            AdapterNotFound: when the user has no such adapter.
+            AdapterNotFound: when the owner has no such adapter.
         """
-        return await self._transport.call(list[VersionSummary], "GET", f"{_adapter_path(owner, adapter)}/versions")
+        return await self._transport.call(AdapterDetail, "GET", _adapter_path(owner, adapter))
 
-    async def download(self, resolution: Resolution, directory: Path) -> None:
+    async def page_versions(
+        self, owner: Owner, adapter: str, *, cursor: str | None = None, limit: int = 100
+    ) -> VersionPage:
+        """Return one page of an adapter's versions in every state, the newest first.
+
+        Raises:
+            AdapterNotFound: when the owner has no such adapter.
+        """
+        path = f"{_adapter_path(owner, adapter)}/versions"
+        return await self._transport.call(VersionPage, "GET", path, params=_given({"cursor": cursor, "limit": limit}))
+
+    async def list_versions(self, owner: Owner, adapter: str) -> list[VersionSummary]:
+        """Return all of an adapter's versions in every state, the newest first.
+
+        Raises:
+            AdapterNotFound: when the owner has no such adapter.
+        """
+        page = await self.page_versions(owner, adapter, limit=1000)
+        found = list(page.versions)
+        while page.next_cursor is not None:
+            page = await self.page_versions(owner, adapter, cursor=page.next_cursor, limit=1000)
+            found += page.versions
+        return found
+
+    async def show_version(self, ref: AdapterRef) -> VersionDetail:
+        """Return everything that is known of the version that a reference names, whatever its state.
+
+        Raises:
+            AdapterNotFound, AliasNotFound, VersionNotFound: for the first part of the name that is unknown.
+        """
+        path = f"{_adapter_path(ref.owner, ref.adapter)}/versions/{ref.selector}"
+        return await self._transport.call(VersionDetail, "GET", path)
+
+    async def compare_versions(self, owner: Owner, adapter: str, *, old: str, new: str) -> Difference:
+        """Return what changed between two versions of an adapter, each named by number or alias.
+
+        Raises:
+            AdapterNotFound, AliasNotFound, VersionNotFound: for the first name that is unknown.
+        """
+        path = f"{_adapter_path(owner, adapter)}/difference"
+        return await self._transport.call(Difference, "GET", path, params={"old": old, "new": new})
+
+    async def find_versions(
+        self,
+        tenant: str,
+        *,
+        transcript: str | None = None,
+        base: str | None = None,
+        state: str | None = None,
+        user: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> FoundVersionPage:
+        """Return one page of the versions that were trained on a transcript, for a base model, of a user."""
+        given = {"transcript": transcript, "base": base, "state": state, "user": user, "cursor": cursor, "limit": limit}
+        path = f"/v1/tenants/{check_name(tenant, field='tenant')}/versions"
+        return await self._transport.call(FoundVersionPage, "GET", path, params=_given(given))
+
+    async def get_validation(self, version_id: str) -> Validation:
+        """Return what was found when a version was completed.
+
+        Raises:
+            VersionNotFound: when there is no such version.
+        """
+        path = f"/v1/versions/{check_name(version_id, field='version_id')}/validation"
+        return await self._transport.call(Validation, "GET", path)
+
+    async def grant(self, version_id: str) -> Grant:
+        """Return what it takes to read a version: a short-lived URL, and the key of its content.
+
+        Raises:
+            VersionNotFound, NotServable: for what cannot be served.
+        """
+        path = f"/v1/versions/{check_name(version_id, field='version_id')}/grant"
+        return await self._transport.call(Grant, "GET", path)
+
+    async def download(self, version: Grant | Resolution, directory: Path) -> None:
         """Put a version's files into `directory`, which appears whole and verified or not at all.
 
-        A directory that already holds exactly this version is left alone.
+        A directory that already holds exactly this version is left alone. Without a grant, one is asked for.
 
         Raises:
             DigestMismatch: when other bytes arrive, or the directory holds something else.
-            ArtifactMissing: when the files are gone or the URLs have expired.
+            ArtifactMissing: when the object is gone or the grant has expired.
+            NotServable: when the version may not be served any more.
             RegistryUnavailable: when the object store does not answer.
         """
-        await patiently(lambda: install(self._transport.files, resolution, directory))
+        grant = version if isinstance(version, Grant) else await self.grant(version.manifest.version_id)
+        await patiently(lambda: install(self._transport.files, grant, directory))
+
+    async def read_back(self, grant: Grant) -> None:
+        """Read a version from the object store through its seal, and compare every digest; nothing is kept.
+
+        Raises:
+            DigestMismatch: when it is damaged.
+            ArtifactMissing: when it is gone, or the grant has expired.
+            RegistryUnavailable: when the object store does not answer.
+        """
+        await patiently(lambda: read_through_seal(self._transport.files, grant, looks={}))
 
 
 def _adapter_path(owner: Owner, adapter: str) -> str:
@@ -249,3 +380,7 @@ def _adapter_path(owner: Owner, adapter: str) -> str:
 
 def _alias_path(owner: Owner, adapter: str, alias: str) -> str:
     return f"{_adapter_path(owner, adapter)}/aliases/{check_name(alias, field='alias')}"
+
+
+def _given(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}

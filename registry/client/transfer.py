@@ -1,4 +1,4 @@
-"""Moving files between a disk and signed URLs; no credentials, no trust in what arrives."""
+"""Moving adapters between a disk and signed URLs; no credentials, no trust in what arrives."""
 
 from __future__ import annotations
 
@@ -8,67 +8,88 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import httpx
 
 from kit.canonical import sha256_file
+from kit.errors import SealBroken
+from kit.sealing import Opener, Sealer
 from registry.artifact.draft import read_config
-from registry.catalog.schemas import Resolution
 from registry.errors import ArtifactMissing, DigestMismatch, RegistryError, RegistryUnavailable
-from registry.manifest import CONFIG_FILE, Manifest, ManifestFile
-from registry.publishing.schemas import FileUpload
+from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, Manifest, ManifestFile
+from registry.publishing.reading import Look, VersionReader
+from registry.publishing.schemas import Grant
 
 _CHUNK_BYTES = 1 << 20
+Progress = Callable[[int], None]
 
 
-def readable(directory: Path, path: str) -> bytes | Path:
-    """Return what stands for a file of an adapter directory: the configuration's canonical bytes, or the file."""
-    return read_config(directory) if path == CONFIG_FILE else directory / path
-
-
-def check_content(content: bytes | Path, *, declared: ManifestFile) -> None:
-    """Refuse bytes that are not the declared ones, before they are sent.
+def read_plain(directory: Path, file: ManifestFile) -> bytes:
+    """Return a file of an adapter directory as it is declared: the configuration in its canonical form.
 
     Raises:
-        DigestMismatch: naming the file.
+        DigestMismatch: when it has changed since it was digested.
     """
-    found = sha256_file(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
-    if found != declared.sha256:
-        raise DigestMismatch(f"{declared.path} has changed since it was digested", field=declared.path)
+    data = read_config(directory) if file.path == CONFIG_FILE else (directory / file.path).read_bytes()
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise DigestMismatch(f"{file.path} has changed since it was digested", field=file.path)
+    return data
 
 
-async def put_file(
+def seal_directory(directory: Path, manifest: Manifest, *, key: bytes) -> bytes:
+    """Return a version's sealed object: its files one after another, in the manifest's order.
+
+    Raises:
+        DigestMismatch: when a file has changed since it was digested.
+    """
+    sealer = Sealer(key, context=manifest.version_id.encode())
+    sealed = [sealer.update(read_plain(directory, file)) for file in manifest.files]
+    return b"".join([*sealed, sealer.finish()])
+
+
+def read_part(path: Path, number: int, *, part_bytes: int) -> bytes:
+    """Return one part of a file, counted from 1."""
+    with path.open("rb") as file:
+        file.seek((number - 1) * part_bytes)
+        return file.read(part_bytes)
+
+
+async def put(
     http: httpx.AsyncClient,
-    upload: FileUpload,
-    content: bytes | Path,
+    url: str,
+    data: bytes,
     *,
-    declared: ManifestFile,
-    on_sent: Callable[[int], None],
+    headers: dict[str, str],
+    on_sent: Progress | None = None,
 ) -> None:
-    """Send one file to its signed URL; `on_sent` is told the bytes sent so far.
+    """Send bytes to a signed URL; `on_sent` is told the bytes sent so far. An object that is there already stays.
 
     Raises:
         RegistryUnavailable: when the object store does not answer or is overloaded.
         DigestMismatch: when the store says that other bytes arrived.
         RegistryError: when the store refuses, for instance because the URL has expired.
     """
-    headers = {**upload.headers, "content-length": str(declared.size_bytes)}
+    content = data if on_sent is None else _chunks(data, on_sent)
     try:
-        answer = await http.put(upload.url, headers=headers, content=_chunks(content, on_sent))
+        answer = await http.put(url, headers={**headers, "content-length": str(len(data))}, content=content)
     except httpx.TransportError as exc:
-        raise RegistryUnavailable(f"the object store did not take {declared.path}: {type(exc).__name__}") from exc
-    _raise_for_store(answer, path=declared.path)
+        raise RegistryUnavailable(f"the object store did not take {WEIGHTS_FILE}: {type(exc).__name__}") from exc
+    if answer.status_code != 412:  # what was there before us is for `complete` to judge
+        _raise_for_store(answer)
 
 
-async def install(http: httpx.AsyncClient, resolution: Resolution, directory: Path) -> None:
+async def install(http: httpx.AsyncClient, grant: Grant, directory: Path) -> None:
     """Download a version so that `directory` either holds all of it, verified, or does not exist.
 
     Raises:
-        DigestMismatch: when the directory holds something else, or other bytes than declared arrive.
+        DigestMismatch: when the directory holds something else, or what arrives is not the version.
+        ArtifactMissing: when the object is gone or the URL has expired.
         RegistryUnavailable: when the object store does not answer.
     """
-    manifest = resolution.manifest
+    manifest = grant.manifest
     if await asyncio.to_thread(_is_taken, directory):
         return await asyncio.to_thread(verify_directory, directory, manifest)
     await asyncio.to_thread(directory.parent.mkdir, parents=True, exist_ok=True)
@@ -76,35 +97,32 @@ async def install(http: httpx.AsyncClient, resolution: Resolution, directory: Pa
         await asyncio.to_thread(tempfile.mkdtemp, prefix=f".{directory.name}.partial-", dir=directory.parent)
     )
     try:
-        for file in manifest.files:
-            await fetch_file(http, resolution.downloads[file.path], staging / file.path, declared=file)
+        with ExitStack() as stack:
+            files = {file.path: stack.enter_context((staging / file.path).open("wb")) for file in manifest.files}
+            await read_through_seal(http, grant, looks={path: [file.write] for path, file in files.items()})
+            await asyncio.to_thread(_sync_files, list(files.values()))
         await asyncio.to_thread(_show, staging, directory, manifest)
     finally:
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
 
 
-async def fetch_file(http: httpx.AsyncClient, url: str, target: Path, *, declared: ManifestFile) -> None:
-    """Read one file from its signed URL to disk, comparing as it comes; stops at the declared size.
+async def read_through_seal(http: httpx.AsyncClient, grant: Grant, *, looks: dict[str, list[Look]]) -> None:
+    """Read a version's sealed object to its end: open it, compare every digest, show the files' bytes on the way.
 
     Raises:
+        DigestMismatch: when it cannot be opened, or is not what the manifest declares.
         ArtifactMissing: when the store has it no more or the URL has expired.
-        DigestMismatch: when the bytes are not the declared ones.
         RegistryUnavailable: when the object store does not answer.
     """
-    digest, size_bytes = hashlib.sha256(), 0
-    file = await asyncio.to_thread(target.open, "wb")
+    opener = Opener(grant.content_key, context=grant.manifest.version_id.encode())
+    reader = VersionReader(grant.manifest.files, looks=looks)
     try:
-        async for chunk in _body(http, url, path=declared.path):
-            size_bytes += len(chunk)
-            if size_bytes > declared.size_bytes:
-                raise DigestMismatch(f"{declared.path} is longer than declared", field=declared.path)
-            digest.update(chunk)
-            await asyncio.to_thread(file.write, chunk)
-        await asyncio.to_thread(_sync, file.fileno(), file.flush)
-    finally:
-        await asyncio.to_thread(file.close)
-    if size_bytes != declared.size_bytes or digest.hexdigest() != declared.sha256:
-        raise DigestMismatch(f"{declared.path} is not what the manifest declares", field=declared.path)
+        async for chunk in _body(http, grant.url):
+            await asyncio.to_thread(lambda data: reader.update(opener.update(data)), chunk)
+        await asyncio.to_thread(lambda: reader.update(opener.finish()))
+    except SealBroken as exc:
+        raise DigestMismatch(f"what the object store sent is not this version: {exc.message}") from exc
+    reader.finish()
 
 
 def verify_directory(directory: Path, manifest: Manifest) -> None:
@@ -123,44 +141,37 @@ def verify_directory(directory: Path, manifest: Manifest) -> None:
             raise DigestMismatch(f"{path} is not this version's", field=file.path)
 
 
-async def _body(http: httpx.AsyncClient, url: str, *, path: str) -> AsyncIterator[bytes]:
+async def _body(http: httpx.AsyncClient, url: str) -> AsyncIterator[bytes]:
     """Yield the raw body: decompressing would let few bytes become many."""
     try:
         async with http.stream("GET", url, headers={"accept-encoding": "identity"}) as answer:
-            _raise_for_store(answer, path=path)
+            _raise_for_store(answer)
             async for chunk in answer.aiter_raw(_CHUNK_BYTES):
                 yield chunk
     except httpx.TransportError as exc:
-        raise RegistryUnavailable(f"the object store did not send {path}: {type(exc).__name__}") from exc
+        raise RegistryUnavailable(f"the object store did not send the adapter: {type(exc).__name__}") from exc
 
 
-async def _chunks(content: bytes | Path, on_sent: Callable[[int], None]) -> AsyncIterator[bytes]:
-    if isinstance(content, bytes):
-        yield content
-        on_sent(len(content))
-        return
-    sent_bytes = 0
-    file = await asyncio.to_thread(content.open, "rb")
-    try:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-            yield chunk
-            sent_bytes += len(chunk)
-            on_sent(sent_bytes)
-    finally:
-        await asyncio.to_thread(file.close)
+async def _chunks(data: bytes, on_sent: Progress) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), _CHUNK_BYTES):
+        chunk = data[start : start + _CHUNK_BYTES]
+        yield chunk
+        on_sent(start + len(chunk))
 
 
-def _raise_for_store(answer: httpx.Response, *, path: str) -> None:
+def _raise_for_store(answer: httpx.Response) -> None:
     status = answer.status_code
     if 200 <= status < 300:
         return
     if status >= 500 or status == 429:
-        raise RegistryUnavailable(f"the object store answered {status} for {path}")
+        raise RegistryUnavailable(f"the object store answered {status}")
     if answer.request.method == "GET" and status in {403, 404}:
-        raise ArtifactMissing(f"the object store answered {status} for {path}; resolve again", field=path)
+        raise ArtifactMissing(f"the object store answered {status}; ask for the version again", field=WEIGHTS_FILE)
     if status == 400:
-        raise DigestMismatch(f"the object store refused {path}: other bytes arrived than declared", field=path)
-    raise RegistryError(f"the object store answered {status} for {path}; begin again", field=path)
+        raise DigestMismatch(
+            "the object store refused the upload: other bytes arrived than declared", field=WEIGHTS_FILE
+        )
+    raise RegistryError(f"the object store answered {status}; begin again", field=WEIGHTS_FILE)
 
 
 def _is_taken(directory: Path) -> bool:
@@ -187,6 +198,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _sync(descriptor: int, flush: Callable[[], None]) -> None:
-    flush()
-    os.fsync(descriptor)
+def _sync_files(files: list[IO[bytes]]) -> None:
+    for file in files:
+        file.flush()
+        os.fsync(file.fileno())

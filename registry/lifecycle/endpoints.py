@@ -1,20 +1,51 @@
-"""Routes of steering: aliases, suspension, retirement, erasure, policy."""
+"""Routes of steering: aliases, suspension, retirement, erasure, evaluation, policy, audit."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 
+from kit.conditional import tags
 from kit.names import Name
 from registry.access import Operator, refusals
+from registry.catalog.cursor import MAX_CURSOR
 from registry.catalog.schemas import Alias
+from registry.errors import AliasConflict, InvalidReference, PreconditionFailed
 from registry.lifecycle.aliases import Aliases
-from registry.lifecycle.schemas import AliasMove
-from registry.manifest import Owner, OwnerName
+from registry.lifecycle.audit import AuditTrail
+from registry.lifecycle.erasure import Eraser
+from registry.lifecycle.evaluations import Evaluations
+from registry.lifecycle.policy import PolicyBook, TenantPolicy
+from registry.lifecycle.schemas import (
+    AliasHistory,
+    AliasMove,
+    AliasMoved,
+    AuditPage,
+    Erasure,
+    Evaluation,
+    EvaluationReport,
+    OwnerErased,
+    PolicyChange,
+    Promotion,
+    Rollback,
+    Suspension,
+    SuspensionPage,
+    Tombstone,
+    VersionState,
+    Why,
+)
+from registry.lifecycle.standing import Standing
+from registry.manifest import Owner, OwnerName, VersionId
 
 router = APIRouter(prefix="/v1", tags=["lifecycle"])
-_ADAPTER = "/tenants/{tenant}/users/{user}/adapters/{adapter}"
+_TENANT = "/tenants/{tenant}"
+_USER = _TENANT + "/users/{user}"
+_ADAPTER = _USER + "/adapters/{adapter}"
+_VERSION = "/versions/{version_id}"
+
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 def get_aliases(request: Request) -> Aliases:
@@ -23,13 +54,242 @@ def get_aliases(request: Request) -> Aliases:
     return aliases
 
 
+def get_standing(request: Request) -> Standing:
+    """Return what suspends, resumes and retires."""
+    standing: Standing = request.app.state.standing
+    return standing
+
+
+def get_eraser(request: Request) -> Eraser:
+    """Return what erases."""
+    eraser: Eraser = request.app.state.eraser
+    return eraser
+
+
+def get_evaluations(request: Request) -> Evaluations:
+    """Return what keeps reports."""
+    evaluations: Evaluations = request.app.state.evaluations
+    return evaluations
+
+
+def get_policies(request: Request) -> PolicyBook:
+    """Return every tenant's policy."""
+    policies: PolicyBook = request.app.state.policies
+    return policies
+
+
+def get_audit(request: Request) -> AuditTrail:
+    """Return the audit trail."""
+    audit: AuditTrail = request.app.state.audit
+    return audit
+
+
 AliasesDep = Annotated[Aliases, Depends(get_aliases)]
+StandingDep = Annotated[Standing, Depends(get_standing)]
+EraserDep = Annotated[Eraser, Depends(get_eraser)]
+EvaluationsDep = Annotated[Evaluations, Depends(get_evaluations)]
+PoliciesDep = Annotated[PolicyBook, Depends(get_policies)]
+AuditDep = Annotated[AuditTrail, Depends(get_audit)]
 
 
-@router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 413))
+@router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 412))
 async def move_alias(
-    tenant: Name, user: OwnerName, adapter: Name, alias: Name, move: AliasMove, aliases: AliasesDep, caller: Operator
+    tenant: Name,
+    user: OwnerName,
+    adapter: Name,
+    alias: Name,
+    move: AliasMove,
+    aliases: AliasesDep,
+    caller: Operator,
+    if_match: Annotated[str | None, Header(description="the alias's ETag, instead of `expected_version_id`")] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: the alias must not exist yet")] = None,
 ) -> Alias:
     """Move an alias by compare-and-swap."""
-    await aliases.move_alias(Owner(tenant=tenant, user=user), adapter, alias, move=move, actor=caller.actor)
+    conditional = if_match is not None or if_none_match is not None
+    if conditional:
+        move = move.model_copy(update={"expected_version_id": _expected(if_match, if_none_match, move)})
+    try:
+        await aliases.move_alias(Owner(tenant=tenant, user=user), adapter, alias, move=move, actor=caller.actor)
+    except AliasConflict as exc:
+        if conditional:
+            raise PreconditionFailed(exc.message, field="if-match", **exc.details) from exc
+        raise
     return Alias(alias=alias, version_id=move.version_id)
+
+
+def _expected(if_match: str | None, if_none_match: str | None, move: AliasMove) -> str | None:
+    """Return the version id that a conditional move expects the alias to name; None = no such alias yet."""
+    if if_none_match is not None:
+        if if_none_match.strip() != "*" or if_match is not None:
+            raise InvalidReference(
+                "a move is conditional on `If-None-Match: *` or on `If-Match`", field="if-none-match"
+            )
+        return None
+    named = tags(if_match or "")
+    if len(named) != 1 or move.expected_version_id not in (None, named[0]):
+        raise InvalidReference("`If-Match` must be the one ETag that the alias was read with", field="if-match")
+    return named[0]
+
+
+@router.post(_ADAPTER + "/promote", responses=refusals(404, 409, 413))
+async def promote(
+    tenant: Name, user: OwnerName, adapter: Name, promotion: Promotion, aliases: AliasesDep, caller: Operator
+) -> AliasMoved:
+    """Let `live` name what `candidate` names, if the tenant's gate lets it; asking again is no error."""
+    return await aliases.promote(Owner(tenant=tenant, user=user), adapter, promotion, actor=caller.actor)
+
+
+@router.post(_ADAPTER + "/rollback", responses=refusals(404, 409, 413))
+async def rollback(
+    tenant: Name, user: OwnerName, adapter: Name, rollback: Rollback, aliases: AliasesDep, caller: Operator
+) -> AliasMoved:
+    """Let `live` name what it named before."""
+    return await aliases.rollback(Owner(tenant=tenant, user=user), adapter, rollback, actor=caller.actor)
+
+
+@router.get(_ADAPTER + "/history", responses=refusals(404))
+async def history(
+    tenant: Name,
+    user: OwnerName,
+    adapter: Name,
+    aliases: AliasesDep,
+    caller: Operator,
+    alias: Name | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> AliasHistory:
+    """List the moves of one alias, or of all, the newest first."""
+    owner = Owner(tenant=tenant, user=user)
+    return await aliases.history(owner, adapter, alias=alias, cursor=cursor, limit=limit)
+
+
+@router.post(_VERSION + "/suspend", responses=refusals(404, 409, 413))
+async def suspend_version(version_id: VersionId, body: Why, standing: StandingDep, caller: Operator) -> VersionState:
+    """Stop a version from serving, everywhere and within seconds."""
+    return await standing.suspend_version(version_id, why=body.why, actor=caller.actor)
+
+
+@router.post(_VERSION + "/resume", responses=refusals(404, 409, 413))
+async def resume_version(version_id: VersionId, body: Why, standing: StandingDep, caller: Operator) -> VersionState:
+    """Let a suspended version serve again."""
+    return await standing.resume_version(version_id, why=body.why, actor=caller.actor)
+
+
+@router.post(_VERSION + "/retire", responses=refusals(404, 409, 413))
+async def retire_version(version_id: VersionId, body: Why, standing: StandingDep, caller: Operator) -> VersionState:
+    """Take a version out of use for good; its bytes are removed later."""
+    return await standing.retire_version(version_id, why=body.why, actor=caller.actor)
+
+
+@router.post(_VERSION + "/erase", responses=refusals(404, 409, 413))
+async def erase_version(version_id: VersionId, erasure: Erasure, eraser: EraserDep, caller: Operator) -> Tombstone:
+    """Leave nothing of a version but ids and times; erasing again is no error."""
+    return await eraser.erase_version(version_id, erasure, actor=caller.actor)
+
+
+@router.post(_USER + "/erase", responses=refusals(409, 413))
+async def erase_owner(
+    tenant: Name, user: OwnerName, erasure: Erasure, eraser: EraserDep, caller: Operator
+) -> OwnerErased:
+    """Leave nothing of a user's adapters but ids and times, and destroy their data key; again is no error."""
+    return await eraser.erase_owner(Owner(tenant=tenant, user=user), erasure, actor=caller.actor)
+
+
+@router.post(_USER + "/suspend", responses=refusals(404, 413))
+async def suspend_owner(
+    tenant: Name, user: OwnerName, body: Why, standing: StandingDep, caller: Operator
+) -> Suspension:
+    """Stop all of a user's adapters from serving, everywhere and within seconds."""
+    return await standing.suspend(Owner(tenant=tenant, user=user), None, why=body.why, actor=caller.actor)
+
+
+@router.post(_USER + "/resume", responses=refusals(404, 413))
+async def resume_owner(
+    tenant: Name, user: OwnerName, body: Why, standing: StandingDep, caller: Operator
+) -> dict[str, str]:
+    """Let a suspended user serve again."""
+    await standing.resume(Owner(tenant=tenant, user=user), None, why=body.why, actor=caller.actor)
+    return {"state": "serving"}
+
+
+@router.post(_ADAPTER + "/suspend", responses=refusals(404, 413))
+async def suspend_adapter(
+    tenant: Name, user: OwnerName, adapter: Name, body: Why, standing: StandingDep, caller: Operator
+) -> Suspension:
+    """Stop one adapter from serving, everywhere and within seconds."""
+    return await standing.suspend(Owner(tenant=tenant, user=user), adapter, why=body.why, actor=caller.actor)
+
+
+@router.post(_ADAPTER + "/resume", responses=refusals(404, 413))
+async def resume_adapter(
+    tenant: Name, user: OwnerName, adapter: Name, body: Why, standing: StandingDep, caller: Operator
+) -> dict[str, str]:
+    """Let a suspended adapter serve again."""
+    await standing.resume(Owner(tenant=tenant, user=user), adapter, why=body.why, actor=caller.actor)
+    return {"state": "serving"}
+
+
+@router.get(_TENANT + "/suspensions", responses=refusals())
+async def list_suspensions(
+    tenant: Name, standing: StandingDep, caller: Operator, cursor: Cursor = None, limit: Limit = 100
+) -> SuspensionPage:
+    """List a tenant's suspended users and adapters."""
+    return await standing.list_suspensions(tenant, cursor=cursor, limit=limit)
+
+
+@router.post(_VERSION + "/evaluations", responses=refusals(404, 409, 413))
+async def attach_evaluation(
+    version_id: VersionId, body: Evaluation, evaluations: EvaluationsDep, caller: Operator
+) -> EvaluationReport:
+    """Attach an evaluation report, at which gates look from now on; the same one again is no error."""
+    return await evaluations.attach(version_id, body.report, actor=caller.actor)
+
+
+@router.get(_VERSION + "/evaluations", responses=refusals(404))
+async def list_evaluations(
+    version_id: VersionId, evaluations: EvaluationsDep, caller: Operator
+) -> list[EvaluationReport]:
+    """List the reports that were attached to a version, the newest first, at most 100."""
+    return await evaluations.list(version_id)
+
+
+@router.get(_VERSION + "/audit", responses=refusals(404))
+async def audit_of_version(
+    version_id: VersionId, audit: AuditDep, caller: Operator, cursor: Cursor = None, limit: Limit = 100
+) -> AuditPage:
+    """List what happened to a version, the newest first."""
+    return await audit.of_version(version_id, cursor=cursor, limit=limit)
+
+
+@router.get(_ADAPTER + "/audit", responses=refusals(404))
+async def audit_of_adapter(
+    tenant: Name,
+    user: OwnerName,
+    adapter: Name,
+    audit: AuditDep,
+    caller: Operator,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> AuditPage:
+    """List what happened to an adapter and to its whole owner, the newest first."""
+    return await audit.of_adapter(Owner(tenant=tenant, user=user), adapter, cursor=cursor, limit=limit)
+
+
+@router.get(_USER + "/audit", responses=refusals())
+async def audit_of_owner(
+    tenant: Name, user: OwnerName, audit: AuditDep, caller: Operator, cursor: Cursor = None, limit: Limit = 100
+) -> AuditPage:
+    """List what was done to a user as a whole, the newest first."""
+    return await audit.of_owner(Owner(tenant=tenant, user=user), cursor=cursor, limit=limit)
+
+
+@router.get(_TENANT + "/policy", responses=refusals())
+async def get_policy(tenant: Name, policies: PoliciesDep, caller: Operator) -> TenantPolicy:
+    """Return a tenant's policy: limits, gates, retention."""
+    return await policies.get(tenant)
+
+
+@router.put(_TENANT + "/policy", responses=refusals(413))
+async def put_policy(tenant: Name, change: PolicyChange, policies: PoliciesDep, caller: Operator) -> TenantPolicy:
+    """Replace a tenant's policy."""
+    return await policies.put(tenant, change.policy, actor=caller.actor, why=change.why or None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -65,7 +65,10 @@ class TenantPolicy(Frozen):
     require_signature: bool = Field(default=False, description="whether an unsigned version is refused")
     keep_versions: int = Field(default=3, gt=0, description="newest ready versions kept beside every aliased one")
     remove_after_seconds: int = Field(
-        default=7 * _DAY_SECONDS, ge=0, description="how long a retired version's bytes are kept"
+        default=7 * _DAY_SECONDS,
+        ge=0,
+        le=3650 * _DAY_SECONDS,
+        description="how long a retired version's bytes are kept",
     )
     gate: Gates = Gates()
 
@@ -131,7 +134,7 @@ def failures(gate: Gate, report: JsonObject | None) -> list[str]:
 
 def _outside(report: JsonObject, path: str, bounds: Bounds) -> list[str]:
     value = _look_up(report, path)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return [f"the evaluation report has no number {path}"]
     found = []
     if bounds.at_least is not None and value < bounds.at_least:

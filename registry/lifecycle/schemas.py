@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Annotated, Literal
+
 from pydantic import Field
 
-from registry.manifest import Frozen, VersionId
+from kit.names import Name
+from registry.lifecycle.policy import TenantPolicy
+from registry.manifest import LIVE, Frozen, JsonObject, Owner, VersionId
+
+CANDIDATE = "candidate"
+PREVIOUS = "previous"
+
+Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
+Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 
 
 class AliasMove(Frozen):
@@ -12,4 +23,160 @@ class AliasMove(Frozen):
 
     version_id: VersionId
     expected_version_id: VersionId | None = None
-    why: str = Field(default="", max_length=1000, pattern=r"^[^\x00]*$")
+    why: Text = ""
+
+
+class Promotion(Frozen):
+    """Let `target` name what `source` names.
+
+    `version_id` is what the caller saw `source` name, `expected_version_id` what it saw `target` name; either is
+    compared only when it is given.
+    """
+
+    source: Name = CANDIDATE
+    target: Name = LIVE
+    version_id: VersionId | None = None
+    expected_version_id: VersionId | None = None
+    why: Text = ""
+
+
+class Rollback(Frozen):
+    """Let an alias name again what it named before; `expected_version_id` is what the caller wants to leave.
+
+    With it, asking again for a rollback whose answer was lost changes nothing further.
+    """
+
+    alias: Name = LIVE
+    expected_version_id: VersionId | None = None
+    why: Text = ""
+
+
+class AliasMoved(Frozen):
+    """What an alias names now, and what it named before."""
+
+    alias: Name
+    version_id: VersionId
+    before_version_id: VersionId | None
+
+
+class AliasHistoryEntry(Frozen):
+    """One move of an alias; `version_id` None = the alias was removed because its version was erased."""
+
+    alias: str
+    action: str
+    version_id: str | None
+    version: int | None
+    before_version_id: str | None
+    at: datetime
+    actor: str
+    why: str | None
+
+
+class AliasHistory(Frozen):
+    """Moves, the newest first; `next_cursor` is None on the last page."""
+
+    moves: tuple[AliasHistoryEntry, ...]
+    next_cursor: str | None
+
+
+class Why(Frozen):
+    """A reason, for the audit trail and for whoever asks why something does not serve."""
+
+    why: Reason
+
+
+class VersionState(Frozen):
+    """Where a version stands now."""
+
+    version_id: VersionId
+    version: int
+    state: str
+    reason: str | None
+
+
+class Suspension(Frozen):
+    """A user or, with `adapter`, one adapter that serves nowhere."""
+
+    owner: Owner
+    adapter: str | None
+    since: datetime
+    actor: str
+    why: str
+
+
+class SuspensionPage(Frozen):
+    """Suspensions of a tenant by user and adapter; `next_cursor` is None on the last page."""
+
+    suspensions: tuple[Suspension, ...]
+    next_cursor: str | None
+
+
+class Erasure(Frozen):
+    """A demand to erase; `force` does not wait for engines that answer requests with it."""
+
+    why: Reason
+    force: bool = False
+
+
+class Tombstone(Frozen):
+    """What is left of a version: ids and times. `removed_at` is when the last of its bytes was gone."""
+
+    version_id: VersionId
+    version: int
+    erased_at: datetime
+    removed_at: datetime | None
+
+
+class OwnerErased(Frozen):
+    """What erasing an owner did; `already` counts versions that had been erased before."""
+
+    owner: Owner
+    erased: int
+    already: int
+    data_key_destroyed: bool
+
+
+class Evaluation(Frozen):
+    """A report to attach to a version."""
+
+    report: JsonObject
+
+
+class EvaluationReport(Frozen):
+    """A report that was attached to a version."""
+
+    id: int
+    version_id: VersionId
+    at: datetime
+    actor: str
+    report: JsonObject
+
+
+class AuditEntry(Frozen):
+    """One thing that happened: who, when, from, to, why."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    version_id: str | None
+    before: str | None
+    after: str | None
+    why: str | None
+
+
+class AuditPage(Frozen):
+    """Entries, the newest first; `next_cursor` is None on the last page."""
+
+    entries: tuple[AuditEntry, ...]
+    next_cursor: str | None
+
+
+class PolicyChange(Frozen):
+    """A tenant's new policy, whole, and why."""
+
+    policy: TenantPolicy
+    why: Text = ""
+
+
+MoveAction = Literal["move", "promote", "rollback", "erase"]

@@ -1,15 +1,25 @@
-"""Routes of publishing: begin and complete."""
+"""Routes of publishing: bases, begin, parts, complete, validation, grants."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from registry.access import Operator, refusals
-from registry.manifest import Draft, Manifest, VersionId
+from registry.access import Engine, Operator, refusals
+from registry.manifest import Draft, Manifest, RegisteredBase, VersionId
+from registry.publishing.bases import BaseModels
+from registry.publishing.grants import Grants
 from registry.publishing.publisher import Publisher
-from registry.publishing.schemas import Publication
+from registry.publishing.schemas import (
+    BaseRegistration,
+    Grant,
+    PartsWanted,
+    Preference,
+    Publication,
+    SignedParts,
+    Validation,
+)
 
 router = APIRouter(prefix="/v1", tags=["publishing"])
 
@@ -20,16 +30,74 @@ def get_publisher(request: Request) -> Publisher:
     return publisher
 
 
+def get_grants(request: Request) -> Grants:
+    """Return what hands out keys."""
+    grants: Grants = request.app.state.grants
+    return grants
+
+
+def get_bases(request: Request) -> BaseModels:
+    """Return what knows the base models."""
+    bases: BaseModels = request.app.state.bases
+    return bases
+
+
+def keep_secret(response: Response) -> None:
+    """Have nobody on the way keep an answer that holds a key."""
+    response.headers["cache-control"] = "no-store"
+
+
 PublisherDep = Annotated[Publisher, Depends(get_publisher)]
+GrantsDep = Annotated[Grants, Depends(get_grants)]
+BasesDep = Annotated[BaseModels, Depends(get_bases)]
 
 
-@router.post("/versions", responses=refusals(404, 409, 413))
-async def begin(draft: Draft, publisher: PublisherDep, caller: Operator) -> Publication:
-    """Claim a version and get URLs to upload its files; the same content again finds the same version."""
-    return await publisher.begin(draft, actor=caller.actor)
+@router.post("/bases", responses=refusals(409, 413))
+async def register_base(registration: BaseRegistration, bases: BasesDep, caller: Operator) -> RegisteredBase:
+    """Make a base model known; registering the same one again is no error."""
+    return await bases.register(registration, actor=caller.actor)
+
+
+@router.get("/bases", responses=refusals())
+async def list_bases(bases: BasesDep, caller: Operator) -> list[RegisteredBase]:
+    """List the base models that adapters may be made for."""
+    return await bases.list_all()
+
+
+@router.post("/versions", responses=refusals(404, 409, 413), dependencies=[Depends(keep_secret)])
+async def begin(
+    draft: Draft,
+    publisher: PublisherDep,
+    caller: Operator,
+    upload: Annotated[
+        Preference, Query(description="`open`: the registry seals the weights; `sealed`: the publisher does")
+    ] = Preference.OPEN,
+) -> Publication:
+    """Claim a version and learn where to upload it; the same content again finds the same version."""
+    return await publisher.begin(draft, preference=upload, actor=caller.actor)
+
+
+@router.post("/versions/{version_id}/parts", responses=refusals(404, 409, 413))
+async def sign_parts(
+    version_id: VersionId, wanted: PartsWanted, publisher: PublisherDep, caller: Operator
+) -> SignedParts:
+    """Get URLs for parts of weights that are too large for one PUT."""
+    return await publisher.sign_parts(version_id, wanted.parts)
 
 
 @router.post("/versions/{version_id}/complete", responses=refusals(404, 409))
 async def complete(version_id: VersionId, publisher: PublisherDep, caller: Operator) -> Manifest:
-    """Verify what was uploaded and make the version ready; completing again is no error."""
+    """Verify and validate what was uploaded and make the version ready; completing again is no error."""
     return await publisher.complete(version_id, actor=caller.actor)
+
+
+@router.get("/versions/{version_id}/validation", responses=refusals(404))
+async def get_validation(version_id: VersionId, publisher: PublisherDep, caller: Operator) -> Validation:
+    """Say what was found when a version was completed."""
+    return await publisher.get_validation(version_id)
+
+
+@router.get("/versions/{version_id}/grant", responses=refusals(404, 409), dependencies=[Depends(keep_secret)])
+async def grant(version_id: VersionId, grants: GrantsDep, caller: Engine) -> Grant:
+    """Get what it takes to install a version: a short-lived URL, and the key of its content."""
+    return await grants.grant(version_id)

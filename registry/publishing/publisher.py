@@ -1,220 +1,282 @@
 """Publishing: begin → upload → complete.
 
-`begin` claims a number for a content; `complete` turns uploaded bytes into a ready version in
-five named steps. Each can be repeated, by anyone, any number of times, at once: the tables'
-constraints decide who was first, and whoever was not reads the outcome. Whatever dies between any
-two steps leaves a version that does not resolve and a publish that can be run again.
+`begin` claims a number for a content; `complete` turns uploaded bytes into a ready version in five named steps. Each
+can be repeated, by anyone, any number of times, at once: the tables' constraints and the store's conditional writes
+decide who was first, and whoever was not reads the outcome. Whatever dies between any two steps leaves a version that
+does not resolve and a publish that can be run again.
+
+A publisher that can seal sends its object straight to where it is served from; the store takes one object for a key,
+and nothing is ever written over it. So a publish costs the store one PUT and one GET. For a publisher that cannot, or
+whose adapter is large, the weights land in the open under ``incoming/``, and the registry seals them as it reads them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import uuid
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
+from kit.canonical import canonical_json
 from kit.database import Database
 from kit.errors import ObjectConflict, ObjectMissing
+from kit.sealing import sealed_size
 from kit.storage import ObjectStorage
-from registry.artifact.validation import Limits, check_draft, validate_adapter
-from registry.errors import (
-    AdapterInvalid,
-    ArtifactMissing,
-    BaseModelMismatch,
-    BaseModelNotFound,
-    DigestMismatch,
-    NotServable,
-    RegistryUnavailable,
-    VersionConflict,
-    VersionNotFound,
-)
-from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity, Draft, Manifest, ManifestFile
+from registry.artifact.findings import ValidationReport
+from registry.artifact.signature import Signer
+from registry.artifact.validation import Limits
+from registry.errors import AdapterInvalid, DigestMismatch, NotServable, VersionNotFound
+from registry.manifest import WEIGHTS_FILE, BaseShape, Draft, Manifest
 from registry.models import State, VersionRow
-from registry.publishing.layout import final_key, incoming_key
+from registry.publishing.claiming import claim, ensure_adapter, require_base, require_policy, require_sound
+from registry.publishing.cleaner import Cleaner
+from registry.publishing.intake import Intake, Received, Unfinished
+from registry.publishing.layout import incoming_key, sealed_key
 from registry.publishing.repository import PublishingRepository
-from registry.publishing.schemas import FileUpload, Publication
-from registry.publishing.verification import VerifiedFile, verify_object
+from registry.publishing.schemas import PartDigest, Preference, Publication, SignedParts, Validation
+from registry.publishing.uploads import Uploads
+from registry.sealing.data_keys import DataKeys, content_key
 
 _log = logging.getLogger(__name__)
 _UNFINISHED = (State.PENDING, State.UPLOADED)
-# Each time round, one of the racing publishers wins a number; so this many may race for one adapter.
-_CLAIM_ATTEMPTS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishingOptions:
+    """What an operator decides about publishing."""
+
+    limits: Limits
+    upload_seconds: int
+    concurrent_completes: int = 4
+    scan: bool = False
 
 
 class Publisher:
     """Takes adapters in."""
 
-    def __init__(self, database: Database, storage: ObjectStorage, *, limits: Limits, upload_seconds: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        storage: ObjectStorage,
+        data_keys: DataKeys,
+        *,
+        options: PublishingOptions,
+        signer: Signer | None = None,
+    ) -> None:
         self._database = database
         self._storage = storage
-        self._limits = limits
-        self._upload_seconds = upload_seconds
+        self._data_keys = data_keys
+        self._options = options
+        self._signer = signer
+        self._uploads = Uploads(database, storage, expires_seconds=options.upload_seconds)
+        self._intake = Intake(storage, limits=options.limits, scan=options.scan)
+        self._cleaner = Cleaner(storage)
+        self._slots = asyncio.Semaphore(options.concurrent_completes)
 
-    async def begin(self, draft: Draft, *, actor: str) -> Publication:
+    async def close(self) -> None:
+        """Finish what runs in the background."""
+        await self._cleaner.close()
+
+    async def begin(self, draft: Draft, *, preference: Preference = Preference.OPEN, actor: str) -> Publication:
         """Claim a version for this content, or find the one that has it already.
 
         Raises:
             AdapterInvalid: when no upload could make the draft valid.
-            BaseModelNotFound: when its base is not registered.
-            BaseModelMismatch: when its base is registered with other digests.
+            DigestMismatch: when the draft's configuration is not the one that it declares.
+            BaseModelNotFound, BaseModelMismatch, BaseModelIncomplete: when its base is not registered as declared.
             VersionConflict: when it insists on a number that has other content.
+            LimitReached, SignatureInvalid: when the tenant's policy forbids it.
         """
-        check_draft(draft, limits=self._limits)
+        limits = self._options.limits
+        config = require_sound(draft, limits=limits)
+        data_key = await self._data_keys.ensure(draft.owner)
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)
-            base = await _require_base(repository, draft.base)
-            adapter_id = await repository.ensure_adapter(draft.owner, draft.adapter)
-            row = await _claim(repository, adapter_id, draft.model_copy(update={"base": base}), actor=actor)
-        return await self._publication(row)
+            base = await require_base(repository, draft.base)
+            policy = await require_policy(repository, draft, limits=limits, signs=self._signer is not None)
+            adapter_id = await ensure_adapter(repository, draft.owner, draft.adapter, policy=policy)
+            row, added = await claim(
+                repository,
+                adapter_id,
+                draft.model_copy(update={"base": base}),
+                config=config,
+                policy=policy,
+                data_key_id=data_key.id,
+                actor=actor,
+            )
+        manifest = require_manifest(row)
+        upload = None
+        if row.state in _UNFINISHED:
+            key = data_key if row.data_key_id == data_key.id else None
+            secret = key.secret if key else await self._data_keys.open(row.data_key_id or "")
+            upload = await self._uploads.offer(
+                manifest, preference=preference, content_key=content_key(secret, row.version_id), is_new=added
+            )
+        return Publication(version_id=row.version_id, state=row.state, manifest=manifest, upload=upload)
 
-    async def complete(self, version_id: str, *, actor: str) -> Manifest:
-        """Verify, validate and install what was uploaded, and make the version ready.
+    async def sign_parts(self, version_id: str, parts: tuple[PartDigest, ...]) -> SignedParts:
+        """Return URLs for parts of weights that are too large for one PUT.
 
         Raises:
             VersionNotFound: when there is no such version.
-            ArtifactMissing: when a file was not uploaded.
-            DigestMismatch: when a file is not the declared one; upload it again.
+            NotServable: when it takes no parts.
+            InvalidReference: for a number that is none of its parts.
+        """
+        row, _ = await self._require_version(version_id)
+        if row.state not in _UNFINISHED:
+            raise NotServable(f"version {version_id} is {row.state}; it takes no parts")
+        return await self._uploads.sign_parts(require_manifest(row), (row.validation or {}).get("upload_id"), parts)
+
+    async def complete(self, version_id: str, *, actor: str) -> Manifest:
+        """Verify, validate and seal what was uploaded, and make the version ready.
+
+        Raises:
+            VersionNotFound: when there is no such version.
+            ArtifactMissing: when nothing was uploaded, or not all of it.
+            DigestMismatch: when the upload is not the declared one; upload it again.
             AdapterInvalid: when it is no servable adapter; the version is rejected for good.
             NotServable: when the version was retired, suspended or erased.
         """
-        row = await self._require_version(version_id)
-        manifest = require_manifest(row)
-        if row.state == State.READY:
-            await self._drop_uploads(manifest)  # of a publisher that was given URLs before another one finished
-            return manifest
-        if row.state == State.REJECTED:
-            await self._remove_files(manifest)
-            raise AdapterInvalid(row.reason, field=row.reason_field)
-        if row.state not in _UNFINISHED:
-            raise NotServable(f"version {version_id} is {row.state}")
-        files = await self.read_uploads(manifest)
-        await self.mark_uploaded(manifest)
-        await self.validate(manifest, files, actor=actor)
-        await self.move_files(manifest, files)
-        await self.mark_ready(manifest, actor=actor)
+        async with self._slots:
+            row, base = await self._require_version(version_id)
+            manifest = require_manifest(row)
+            if row.state == State.READY:
+                self._drop_upload(manifest)  # of a publisher that was given a URL before another one finished
+                return manifest
+            if row.state == State.REJECTED:
+                raise _rejection(row)
+            if row.state not in _UNFINISHED:
+                raise NotServable(f"version {version_id} is {row.state}")
+            await self._complete(await self._unfinished(row, manifest, base), actor=actor)
         _log.info("version %s is ready", version_id)
         return manifest
 
-    async def read_uploads(self, manifest: Manifest) -> list[VerifiedFile]:
-        """Step 1: find every declared file and read it to its end."""
-        return [await self._find(manifest, file) for file in manifest.files]
+    async def get_validation(self, version_id: str) -> Validation:
+        """Return what was found when a version was completed.
 
-    async def mark_uploaded(self, manifest: Manifest) -> None:
+        Raises:
+            VersionNotFound: when there is no such version.
+        """
+        row, _ = await self._require_version(version_id)
+        found = row.validation if row.state not in _UNFINISHED else None
+        report = ValidationReport.model_validate(found) if found else None
+        return Validation(version_id=version_id, state=row.state, reason=row.reason, report=report)
+
+    async def _complete(self, version: Unfinished, *, actor: str) -> None:
+        received = None
+        try:
+            received = await self.receive(version)
+            await self.mark_uploaded(version.manifest, actor=actor)
+            await self.judge(version.manifest, received.report, actor=actor)
+            await self.place(version, received)
+            await self.mark_ready(version, received.report, actor=actor)
+        finally:
+            if received is not None and received.sink is not None:
+                await received.sink.discard()
+
+    async def receive(self, version: Unfinished) -> Received:
+        """Step 1: find the upload, read it to its end, and seal it where its publisher did not."""
+        try:
+            return await self._intake.receive(version)
+        except DigestMismatch:
+            await self._drop_damaged(version)
+            raise
+
+    async def mark_uploaded(self, manifest: Manifest, *, actor: str) -> None:
         """Step 2: remember that every byte has arrived."""
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)
-            await repository.set_state(manifest.version_id, State.UPLOADED, was=[State.PENDING])
+            await repository.transition(manifest.version_id, State.UPLOADED, was=[State.PENDING], actor=actor)
 
-    async def validate(self, manifest: Manifest, files: Sequence[VerifiedFile], *, actor: str) -> None:
-        """Step 3: accept the adapter, or reject the version and remove its files."""
-        by_path = {file.path: file for file in files}
-        weights = by_path[WEIGHTS_FILE]
+    async def judge(self, manifest: Manifest, report: ValidationReport, *, actor: str) -> None:
+        """Step 3: accept the adapter, or reject the version and remove its bytes.
+
+        Raises:
+            AdapterInvalid: with every finding in its details.
+        """
         try:
-            validate_adapter(
-                by_path[CONFIG_FILE].start,
-                weights.start,
-                weights_size_bytes=weights.size_bytes,
-                draft=manifest,
-                limits=self._limits,
-            )
+            report.require()
         except AdapterInvalid as exc:
-            await self._reject(manifest, exc, actor=actor)
+            async with self._database.transaction() as session:
+                repository = PublishingRepository(session)
+                rejected = await repository.reject(manifest, report, reason=exc.message, field=exc.field, actor=actor)
+            if rejected:  # and so nobody can make it ready any more
+                await self._storage.delete(sealed_key(manifest))
+                self._drop_upload(manifest)
             raise
 
-    async def move_files(self, manifest: Manifest, files: Sequence[VerifiedFile]) -> None:
-        """Step 4: copy exactly the bytes that were verified to their place, check them there, drop the uploads."""
-        declared: dict[str, ManifestFile] = {file.path: file for file in manifest.files}
-        for file in files:
-            target = final_key(manifest, file.path)
-            if file.key != target:
-                await self._copy(file, target)
-                try:
-                    await verify_object(self._storage, target, declared=declared[file.path])
-                except ObjectMissing as exc:
-                    raise ArtifactMissing(f"{file.path} is gone; upload it again", field=file.path) from exc
-        await self._drop_uploads(manifest)
+    async def place(self, version: Unfinished, received: Received) -> None:
+        """Step 4: make what the registry sealed visible where it is served from; what came sealed is there."""
+        if received.sink is None:
+            return
+        try:
+            await received.sink.commit()
+        except ObjectConflict:
+            # Somebody completes the same version at the same time, or was killed after this step.
+            try:
+                await self._intake.read_sealed(version)
+            except DigestMismatch:
+                await self._drop_damaged(version)
+                raise
 
-    async def mark_ready(self, manifest: Manifest, *, actor: str) -> None:
+    async def mark_ready(self, version: Unfinished, report: ValidationReport, *, actor: str) -> None:
         """Step 5: make the version resolvable; from here on it is immutable."""
+        manifest = version.manifest
+        signature = self._signer.sign(manifest) if self._signer else None
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)
-            now = datetime.now(UTC)
-            if await repository.set_state(manifest.version_id, State.READY, was=[State.UPLOADED], ready_at=now):
-                row = await repository.get_version(manifest.version_id)
-                adapter_id = row.adapter_id if row else None
-                repository.record(actor, "ready", adapter_id=adapter_id, version_id=manifest.version_id)
+            ready = await repository.make_ready(
+                manifest, report, sealed_bytes=sealed_size(version.plain_bytes), signature=signature, actor=actor
+            )
+        if not ready:  # somebody else finished it
+            row, _ = await self._require_version(manifest.version_id)
+            if row.state == State.REJECTED:
+                raise _rejection(row)
+            if row.state != State.READY:
+                raise NotServable(f"version {manifest.version_id} became {row.state} meanwhile")
+        self._drop_upload(manifest)
+
+    async def _drop_damaged(self, version: Unfinished) -> None:
+        """Remove an upload that is not the declared content, so that it can be sent again.
+
+        The row is locked and the object read once more: another publisher may have sent a good one since, and nobody
+        may make it ready between this look and the removal.
+        """
+        manifest = version.manifest
+        async with self._database.transaction() as session:
+            repository = PublishingRepository(session)
+            row = await repository.lock_version(manifest.version_id)
+            if row is None or row.state not in _UNFINISHED:
                 return
-        row = await self._require_version(manifest.version_id)
-        if row.state != State.READY:  # somebody else finished it, the other way
-            raise NotServable(f"version {manifest.version_id} became {row.state} meanwhile")
+            try:
+                await self._intake.read_sealed(version)
+            except DigestMismatch:
+                await self._storage.delete(sealed_key(manifest))
+            except ObjectMissing:
+                if version.upload_id is not None:  # parts that were joined and are wrong: they have to come anew
+                    await self._storage.delete(incoming_key(manifest, WEIGHTS_FILE))
+                    pending = {name: value for name, value in (row.validation or {}).items() if name != "upload_id"}
+                    await repository.set_pending(manifest.version_id, pending)
 
-    async def _find(self, manifest: Manifest, file: ManifestFile) -> VerifiedFile:
-        """Return the file's verified place: where it is served from, if an earlier attempt got that far."""
-        incoming, final = incoming_key(manifest, file.path), final_key(manifest, file.path)
-        try:
-            return await verify_object(self._storage, final, declared=file)
-        except (ObjectMissing, DigestMismatch):
-            pass  # the upload decides
-        try:
-            return await verify_object(self._storage, incoming, declared=file)
-        except ObjectMissing:
-            pass  # never uploaded, or moved by somebody who completes the same version right now
-        try:
-            return await verify_object(self._storage, final, declared=file)
-        except ObjectMissing as exc:
-            raise ArtifactMissing(f"{file.path} was never uploaded", field=file.path) from exc
+    def _drop_upload(self, manifest: Manifest) -> None:
+        self._cleaner.remove([incoming_key(manifest, WEIGHTS_FILE)])
 
-    async def _copy(self, file: VerifiedFile, target: str) -> None:
-        try:
-            await self._storage.copy(file.key, target, etag=file.etag)
-        except ObjectMissing:
-            return  # another completion has moved it; the caller verifies the target either way
-        except ObjectConflict as exc:
-            raise DigestMismatch(f"{file.path} was uploaded again meanwhile; complete again", field=file.path) from exc
+    async def _unfinished(self, row: VersionRow, manifest: Manifest, base: BaseShape | None) -> Unfinished:
+        pending = row.validation or {}
+        secret = await self._data_keys.open(row.data_key_id or "")
+        return Unfinished(
+            manifest=manifest,
+            config=canonical_json(pending.get("config")),
+            base=base,
+            content_key=content_key(secret, row.version_id),
+            upload_id=pending.get("upload_id"),
+        )
 
-    async def _reject(self, manifest: Manifest, why: AdapterInvalid, *, actor: str) -> None:
+    async def _require_version(self, version_id: str) -> tuple[VersionRow, BaseShape | None]:
         async with self._database.transaction() as session:
-            repository = PublishingRepository(session)
-            rejected = await repository.set_state(
-                manifest.version_id, State.REJECTED, was=_UNFINISHED, reason=why.message, reason_field=why.field
-            )
-            if rejected:
-                row = await repository.get_version(manifest.version_id)
-                adapter_id = row.adapter_id if row else None
-                repository.record(
-                    actor, "rejected", adapter_id=adapter_id, version_id=manifest.version_id, why=why.message
-                )
-        if rejected:
-            await self._remove_files(manifest)
-
-    async def _drop_uploads(self, manifest: Manifest) -> None:
-        for file in manifest.files:
-            await self._storage.delete(incoming_key(manifest, file.path))
-
-    async def _remove_files(self, manifest: Manifest) -> None:
-        for file in manifest.files:
-            await self._storage.delete(incoming_key(manifest, file.path))
-            await self._storage.delete(final_key(manifest, file.path))
-
-    async def _require_version(self, version_id: str) -> VersionRow:
-        async with self._database.transaction() as session:
-            row = await PublishingRepository(session).get_version(version_id)
-        if row is None:
+            found = await PublishingRepository(session).get_publish(version_id)
+        if found is None:
             raise VersionNotFound(f"there is no version {version_id}", field="version_id")
-        return row
-
-    async def _publication(self, row: VersionRow) -> Publication:
-        manifest = require_manifest(row)
-        uploads = {}
-        for file in manifest.files if row.state in _UNFINISHED else ():
-            signed = await self._storage.sign_put(
-                incoming_key(manifest, file.path),
-                sha256=file.sha256,
-                size_bytes=file.size_bytes,
-                expires_seconds=self._upload_seconds,
-            )
-            uploads[file.path] = FileUpload(url=signed.url, headers=signed.headers)
-        return Publication(version_id=row.version_id, state=row.state, manifest=manifest, uploads=uploads)
+        return found
 
 
 def require_manifest(row: VersionRow) -> Manifest:
@@ -228,39 +290,11 @@ def require_manifest(row: VersionRow) -> Manifest:
     return Manifest.model_validate(row.manifest)
 
 
-async def _require_base(repository: PublishingRepository, declared: BaseIdentity) -> BaseIdentity:
-    known = await repository.get_base(declared.id)
-    if known is None:
-        raise BaseModelNotFound(f"base model {declared.id!r} is not registered; register it first", field="base.id")
-    if different := known.differences(declared):
-        raise BaseModelMismatch(
-            f"the adapter was made for another {known.id!r}: {', '.join(different)} differ",
-            field=f"base.{different[0]}",
-        )
-    return known
-
-
-async def _claim(repository: PublishingRepository, adapter_id: int, draft: Draft, *, actor: str) -> VersionRow:
-    """Return the version that has this content, adding it if nobody else does first."""
-    for _ in range(_CLAIM_ATTEMPTS):
-        known = await repository.find_content(adapter_id, draft.content_digest)
-        if known is not None:
-            if draft.version not in (None, known.number):
-                raise VersionConflict(f"this content is version {known.number} already", field="version")
-            return known
-        if draft.version is not None and await repository.get_numbered(adapter_id, draft.version):
-            raise VersionConflict(f"version {draft.version} exists with different content", field="version")
-        number = draft.version or await repository.next_number(adapter_id)
-        added = await repository.add_version(adapter_id, _manifest(draft, number=number))
-        if added is not None:
-            repository.record(actor, "begin", adapter_id=adapter_id, version_id=added.version_id)
-            return added
-    raise RegistryUnavailable("too many publishers at once for one adapter; try again")
-
-
-def _manifest(draft: Draft, *, number: int) -> Manifest:
-    declared = draft.model_dump(exclude={"version"})
-    version_id = f"v{uuid.uuid4().hex}"
-    return Manifest.model_validate(
-        {**declared, "version_id": version_id, "version": number, "created_at": datetime.now(UTC)}
-    )
+def _rejection(row: VersionRow) -> AdapterInvalid:
+    """Return why a version was rejected, as it was said the first time."""
+    report = ValidationReport.model_validate(row.validation) if row.validation else ValidationReport()
+    try:
+        report.require()
+    except AdapterInvalid as exc:
+        return exc
+    return AdapterInvalid(row.reason, field=row.reason_field)

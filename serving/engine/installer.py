@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from serving.errors import AdapterDamaged, CacheFull
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _SPARE_BYTES = 16 << 20
+_VERSION_ID = re.compile(r"v[0-9a-f]{32}", re.ASCII)
 
 Download = Callable[[Path], Awaitable[None]]
 """Puts a version's files into a directory, which does not exist yet; may use its parent for work in progress."""
@@ -63,6 +65,20 @@ class Installer:
             CacheBusy: when another process holds the version's lock for too long.
         """
         return await self._flights.run(manifest.version_id, lambda: self._install(manifest, download))
+
+    def installed(self) -> list[str]:
+        """Return the versions on disk, whoever installed them."""
+        return [name for name in os.listdir(self._directory) if _VERSION_ID.fullmatch(name)]
+
+    async def remove(self, version_id: str) -> None:
+        """Delete a version's files; none is no error. The caller sees to it that nobody uses them.
+
+        Raises:
+            CacheBusy: when another process holds the version's lock for too long.
+        """
+        async with locked(self._lock_path(version_id), timeout_seconds=self._lock_seconds):
+            self._verified.discard(version_id)
+            await asyncio.to_thread(self._delete, version_id)
 
     def distrust(self, version_id: str) -> None:
         """Digest the version's files again before they are next used."""
@@ -111,6 +127,17 @@ class Installer:
             return False
         self._verified.add(manifest.version_id)
         return True
+
+    def _delete(self, version_id: str) -> None:
+        """Make the directory vanish at once, then free its bytes; a process killed between leaves it to `open`."""
+        grave = self._staging / version_id
+        shutil.rmtree(grave, ignore_errors=True)
+        try:
+            (self._directory / version_id).rename(grave)
+        except FileNotFoundError:
+            return
+        _sync(self._directory)
+        shutil.rmtree(grave)
 
     def _prepare(self, workspace: Path, manifest: Manifest) -> None:
         needed = sum(file.size_bytes for file in manifest.files) + _SPARE_BYTES

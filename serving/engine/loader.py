@@ -19,7 +19,8 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serving.engine.metrics import EngineMetrics
-from serving.engine.resolver import RegistryResolver
+from serving.engine.residents import Residents
+from serving.engine.resolver import RegistryResolver, is_version_id
 from serving.engine.single_flight import SingleFlight
 from serving.errors import AdapterNotLoaded
 
@@ -35,11 +36,13 @@ class AdapterLoader:
         *,
         engine: EngineClient,
         resolver: RegistryResolver,
+        residents: Residents,
         metrics: EngineMetrics,
     ) -> None:
         self._models = models
         self._engine = engine
         self._resolver = resolver
+        self._residents = residents
         self._metrics = metrics
         self._flights: SingleFlight[str, LoRARequest | ErrorResponse] = SingleFlight()
 
@@ -59,17 +62,24 @@ class AdapterLoader:
     async def _load(self, lora_name: str) -> LoRARequest | ErrorResponse:
         if (known := self._models.lora_requests.get(lora_name)) is not None:
             return known
+        if not is_version_id(lora_name):
+            return _unknown(lora_name)
         try:
-            request = await self._resolver.resolve_lora(self._models.model_config.model, lora_name)
-            if request is not None:
-                await self._hand_to_engine(request)
+            with self._residents.arriving(lora_name):
+                request = await self._load_version(lora_name)
         except GracefulHTTPError as exc:
             _log.warning("refused %s: %d %s", lora_name, exc.http_status, exc.message)
             raise
+        return _unknown(lora_name) if request is None else request
+
+    async def _load_version(self, lora_name: str) -> LoRARequest | None:
+        """Load a version; what the directory hears of it meanwhile counts before anybody can name it."""
+        self._residents.require(lora_name)
+        request = await self._resolver.resolve_lora(self._models.model_config.model, lora_name)
         if request is None:
-            return create_error_response(
-                f"The model `{lora_name}` does not exist.", "NotFoundError", HTTPStatus.NOT_FOUND, param="model"
-            )
+            return None
+        self._residents.require(lora_name)
+        await self._hand_to_engine(request)
         self._models.lora_requests[lora_name] = request
         self._metrics.loaded()
         _log.info("loaded %s", lora_name)
@@ -86,6 +96,11 @@ class AdapterLoader:
             raise self._resolver.reject(request.lora_name, AdapterNotLoaded(_because(str(exc)))) from exc
         if not loaded:
             raise self._resolver.reject(request.lora_name, AdapterNotLoaded(_because("vLLM did not take it")))
+
+
+def _unknown(lora_name: str) -> ErrorResponse:
+    message = f"The model `{lora_name}` does not exist."
+    return create_error_response(message, "NotFoundError", HTTPStatus.NOT_FOUND, param="model")
 
 
 def _because(reason: str) -> str:

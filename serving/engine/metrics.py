@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kit.errors import LorryError
 from registry.errors import ArtifactError, BaseModelMismatch, NotServable, RegistryUnavailable, VersionNotFound
@@ -40,6 +40,7 @@ _REASONS: dict[type[LorryError], str] = {
     AdapterNotLoaded: "engine_load",
 }
 OTHER_REASON = "other"
+_REFUSALS = ("suspended", "erased", "removed", "unfinished", "unknown", "out_of_touch", "replaced", OTHER_REASON)
 
 
 class EngineMetrics:
@@ -64,6 +65,28 @@ class EngineMetrics:
         self._failures = Counter(
             "lorry_adapter_load_failures", "Adapter loads that failed, by reason.", ["reason"], registry=registry
         )
+        self._refusals = Counter(
+            "lorry_adapter_refusals",
+            "Requests for an adapter that the registry's directory does not let this engine serve, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._in_touch = Gauge(
+            "lorry_engine_in_touch",
+            "1 = the registry was heard within the lease, so adapters are served; 0 = every adapter is refused.",
+            registry=registry,
+        )
+        self._heartbeats = Histogram(
+            "lorry_engine_heartbeat_seconds",
+            "Seconds of one heartbeat to the registry, until its answer was obeyed or it failed.",
+            ["outcome"],
+            buckets=_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        for reason in _REFUSALS:
+            self._refusals.labels(reason)
+        for outcome in ("answered", "failed"):
+            self._heartbeats.labels(outcome)
         for stage in get_args(Stage):
             self._seconds.labels(stage)
         for outcome in ("loaded", "failed"):
@@ -88,6 +111,18 @@ class EngineMetrics:
         """Count one load that ended in `error`, under a reason from the fixed set."""
         self._loads.labels("failed").inc()
         self._failures.labels(reason_of(error)).inc()
+
+    def refused(self, reason: str) -> None:
+        """Count one request that the directory does not let pass, under a reason from the fixed set."""
+        self._refusals.labels(reason if reason in _REFUSALS else OTHER_REASON).inc()
+
+    def in_touch(self, is_open: bool) -> None:
+        """Show whether adapters are served at all."""
+        self._in_touch.set(is_open)
+
+    def heartbeat(self, outcome: Literal["answered", "failed"], seconds: float) -> None:
+        """Observe one exchange with the directory."""
+        self._heartbeats.labels(outcome).observe(seconds)
 
 
 def reason_of(error: BaseException) -> str:

@@ -20,6 +20,11 @@ _VERSION_ID = re.compile(r"v[0-9a-f]{32}", re.ASCII)
 _UNNUMBERED = 1  # vLLM replaces the number by its own
 
 
+def is_version_id(name: str) -> bool:
+    """Say whether a model name is one of ours."""
+    return _VERSION_ID.fullmatch(name) is not None
+
+
 class RegistryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed
     """Registered in every process of vLLM; works in the API server, once `connect` gave it a source."""
 
@@ -41,7 +46,7 @@ class RegistryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed
         Raises:
             GracefulHTTPError: the version is ours and cannot be had; vLLM answers with its status and message.
         """
-        if _VERSION_ID.fullmatch(lora_name) is None:
+        if not is_version_id(lora_name):
             return None
         if self._source is None:
             raise GracefulHTTPError("The engine is still starting.", HTTPStatus.SERVICE_UNAVAILABLE)

@@ -6,6 +6,7 @@ last; requests come after that.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -25,11 +26,13 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from kit.problems import problem
 from kit.telemetry import configure_logging
 from registry.client import RegistryClient
+from serving.engine.directory import Directory
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.loader import AdapterLoader
 from serving.engine.metrics import EngineMetrics
+from serving.engine.residents import Residents
 from serving.engine.resolver import RESOLVER_NAME, RegistryResolver
 from serving.engine.settings import EngineSettings, process_settings
 from serving.engine.source import AdapterSource, Fit, identify_base
@@ -49,13 +52,14 @@ class LorryRoutes:
         self._settings = settings or process_settings()
         self._registry = RegistryClient(
             url=self._settings.registry_url,
-            token=self._settings.registry_token.get_secret_value(),
-            actor="engine",
+            token=self._settings.registry_engine_token.get_secret_value(),
+            actor=self._settings.directory_id,
             timeout_seconds=self._settings.registry_timeout_seconds,
         )
         self._app: FastAPI | None = None
         self._engine: AsyncLLM | None = None
         self._models: OpenAIServingModels | None = None
+        self._directory: Directory | None = None
 
     def attach_router(self, app: FastAPI) -> None:
         """Add our routes, and the registry's client to the app's lifespan."""
@@ -81,17 +85,29 @@ class LorryRoutes:
         self._engine, self._models = engine_client, state.openai_serving_models
         resolver = _registered_resolver(state.openai_serving_models)
         metrics = EngineMetrics(REGISTRY)
-        resolver.connect(await self._source(metrics))
-        AdapterLoader(state.openai_serving_models, engine=engine_client, resolver=resolver, metrics=metrics).take_over()
-        _log.info("adapters are served from the registry")
+        installer = self._installer(metrics)
+        fit = await _fit(self._settings)
+        resolver.connect(self._source(installer, fit, metrics))
+        self._directory = Directory(
+            self._registry, settings=self._settings, base=fit.base, installer=installer, metrics=metrics
+        )
+        residents = Residents(self._models, engine=engine_client, gate=self._directory.require)
+        residents.take_over()
+        self._directory.connect(residents)
+        AdapterLoader(
+            self._models, engine=engine_client, resolver=resolver, residents=residents, metrics=metrics
+        ).take_over()
+        _log.info("adapters are served from the registry, as engine %s", self._settings.directory_id)
 
     async def ready(self) -> JSONResponse:
-        """Answer 200 when adapters can be resolved and the engine lives, else 503 with the reason."""
-        if self._engine is None or self._models is None:
+        """Answer 200 when adapters are served and the engine lives, else 503 with the reason."""
+        if self._engine is None or self._models is None or self._directory is None:
             return _not_ready("The engine is still starting.")
         resolvers = self._models.lora_resolvers
         if not any(isinstance(resolver, RegistryResolver) and resolver.connected for resolver in resolvers):
             return _not_ready("The registry's resolver is not connected.")
+        if (closed := self._directory.closed_because()) is not None:
+            return _not_ready(closed.message)
         try:
             await self._engine.check_health()
         except EngineDeadError:
@@ -107,27 +123,38 @@ class LorryRoutes:
         adapters = [{"version_id": known_.lora_name, "in_memory": known_.lora_int_id in held} for known_ in known]
         return JSONResponse({"adapters": adapters})
 
-    async def _source(self, metrics: EngineMetrics) -> AdapterSource:
+    def _installer(self, metrics: EngineMetrics) -> Installer:
         settings = self._settings
         installer = Installer(
             settings.adapter_cache_directory, metrics=metrics, lock_seconds=settings.adapter_lock_seconds
         )
         installer.open()
-        return AdapterSource(
-            self._registry,
-            installer=installer,
-            fit=await _fit(settings),
-            metrics=metrics,
-            refusal_ttl_seconds=settings.refusal_ttl_seconds,
-        )
+        return installer
+
+    def _source(self, installer: Installer, fit: Fit, metrics: EngineMetrics) -> AdapterSource:
+        seconds = self._settings.refusal_ttl_seconds
+        return AdapterSource(self._registry, installer=installer, fit=fit, metrics=metrics, refusal_ttl_seconds=seconds)
 
     def _lifespan(self, inner: Any) -> Any:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-            async with self._registry, inner(app) as state:
+            async with self._registry, inner(app) as state, self._in_touch():
                 yield state
 
         return lifespan
+
+    @asynccontextmanager
+    async def _in_touch(self) -> AsyncIterator[None]:
+        """Keep the directory's heartbeat going while the server runs."""
+        if self._directory is None:
+            raise EngineMisconfigured("vLLM began to serve before Lorry's routes were connected.")
+        running = asyncio.create_task(self._directory.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await self._directory.leave()
 
     def _refuse_unguarded(self) -> None:
         if self._app is None or not any(_is_guard(middleware.cls) for middleware in self._app.user_middleware):

@@ -6,12 +6,14 @@ every process of vLLM reads them back once, through `process_settings`.
 
 from __future__ import annotations
 
+import socket
 from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from kit.names import Name
 from kit.settings import Settings
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -46,15 +48,27 @@ class EngineSettings(Settings):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM may take")
 
     registry_url: str = Field(pattern=r"^https?://", description="base URL of the registry")
-    registry_token: SecretStr = Field(description="bearer token of the registry")
+    registry_engine_token: SecretStr = Field(description="the registry's bearer token for engines")
     registry_timeout_seconds: float = Field(5.0, gt=0, description="time-out of one attempt to ask the registry")
+    engine_id: Name | None = Field(
+        None, description="name in the engine directory, of this engine alone; unset = <host name>:<port>"
+    )
+    engine_address: str | None = Field(
+        None, description="URL at which others reach this engine, for the directory; unset = host and port"
+    )
+    heartbeat_seconds: float = Field(
+        2.0, gt=0, le=30, description="how often the engine asks what it must not serve: bounds a suspension"
+    )
+    engine_lease_seconds: float = Field(
+        60.0, ge=5, le=86_400, description="without the registry for so long, the engine serves no adapter"
+    )
     adapter_cache_directory: Path = Field(description="where verified adapters are installed; survives restarts")
     adapter_lock_seconds: float = Field(60.0, gt=0, description="how long to wait for another process's installation")
     refusal_ttl_seconds: float = Field(
         2.0, ge=0, description="how long a refused adapter is refused again without asking the registry"
     )
 
-    @field_validator("engine_token", "registry_token")
+    @field_validator("engine_token", "registry_engine_token")
     @classmethod
     def _usable_token(cls, value: SecretStr) -> SecretStr:
         token = value.get_secret_value()
@@ -74,6 +88,36 @@ class EngineSettings(Settings):
         if self.max_cpu_loras < self.max_loras:
             raise ValueError(f"max_cpu_loras ({self.max_cpu_loras}) must be at least max_loras ({self.max_loras})")
         return self
+
+    @model_validator(mode="after")
+    def _lease_outlasts_heartbeats(self) -> Self:
+        if self.engine_lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                f"engine_lease_seconds ({self.engine_lease_seconds:g}) must be at least twice heartbeat_seconds"
+                f" ({self.heartbeat_seconds:g})"
+            )
+        return self
+
+    @property
+    def directory_id(self) -> str:
+        """This engine's name in the directory."""
+        return self.engine_id or f"{socket.gethostname()}:{self.engine_port}"
+
+    @property
+    def directory_address(self) -> str:
+        """Where others reach this engine."""
+        return self.engine_address or f"http://{self.engine_host}:{self.engine_port}"
+
+    def facts(self) -> dict[str, str | int]:
+        """Return what the directory shows of this engine."""
+        return {
+            "device": self.engine_device,
+            "max_loras": self.max_loras,
+            "max_cpu_loras": self.max_cpu_loras,
+            "max_lora_rank": self.max_lora_rank,
+            "max_model_len": self.max_model_len,
+            "tensor_parallel_size": self.tensor_parallel_size,
+        }
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables from which `EngineSettings()` rebuilds these settings, secrets included."""

@@ -9,12 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kit.canonical import sha256_bytes
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BASE_CONFIG = json.dumps(
+    {
+        "model_type": "llama",
+        "num_hidden_layers": 2,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+).encode()
+"""The base that `write_adapter`'s adapters fit, unless told otherwise."""
 BASE = BaseIdentity(
     id="test/base",
-    config_sha256="1" * 64,
+    config_sha256=sha256_bytes(BASE_CONFIG),
     weights_sha256="2" * 64,
     tokenizer_sha256="3" * 64,
     chat_template_sha256="4" * 64,
@@ -68,6 +81,14 @@ def safetensors_bytes(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -
         data += array("f", [rng.uniform(-0.1, 0.1) for _ in range(count)]).tobytes()
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, len(data)]}
     return with_header(header, bytes(data))
+
+
+def poisoned(value: float, *, at: int = -1) -> bytes:
+    """Weights that fit everything but for one number."""
+    data = bytearray(safetensors_bytes(lora_shapes()))
+    start = len(data) + 4 * at if at < 0 else 8 + int.from_bytes(data[:8], "little") + 4 * at
+    data[start : start + 4] = array("f", [value]).tobytes()
+    return bytes(data)
 
 
 def with_header(header: Any, data: bytes) -> bytes:

@@ -17,23 +17,27 @@ from registry.app import create_app
 from registry.client import RegistryClient
 from registry.manifest import Owner
 from registry.settings import RegistrySettings
-from tests.support.adapters import BASE
+from tests.support.adapters import BASE, BASE_CONFIG
 
 TOKEN = "a-token-for-tests-only"
 OWNER = Owner(tenant="default", user="ann")
 
 
-def free_socket() -> socket.socket:
+def free_socket(port: int = 0) -> socket.socket:
     """A socket bound to a port that the kernel chose, so that test runs beside each other never meet."""
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
     return listening
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """Serve `app` and yield its URL; a test on the same loop talks to it through the kernel's sockets."""
-    listening = free_socket()
+async def serving(app: FastAPI, *, port: int = 0) -> AsyncIterator[str]:
+    """Serve `app` and yield its URL; a test on the same loop talks to it through the kernel's sockets.
+
+    `port` is for a service that comes back where it was; otherwise the kernel chooses.
+    """
+    listening = free_socket(port)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
@@ -72,5 +76,5 @@ async def registry_url(registry_settings: RegistrySettings) -> AsyncIterator[str
 async def client(registry_url: str) -> AsyncIterator[RegistryClient]:
     """A client that has registered the test's base model."""
     async with RegistryClient(url=registry_url, token=TOKEN, actor="test") as client:
-        await client.register_base(BASE)
+        await client.register_base(BASE, config=BASE_CONFIG)
         yield client

@@ -108,7 +108,7 @@ async def test_logs_and_metrics_name_no_tenant_user_or_token(
     metrics = (await engine.get("/metrics")).text
 
     assert versions[0] in log  # the log is the right one, and names versions
-    for name in (*private_names, stack.plan.engine_token, stack.plan.registry_token, "my-private-words"):
+    for name in (*private_names, stack.plan.engine_token, stack.plan.registry_engine_token, "my-private-words"):
         assert name not in log
         assert name not in metrics
     own = [line for line in metrics.splitlines() if line.startswith("lorry_")]

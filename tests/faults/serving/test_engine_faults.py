@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from kit.storage import ObjectStorage
-from lorry.local.part import RunningPart, start_part
 from lorry.local.stack import Stack
 from registry.manifest import WEIGHTS_FILE, Manifest
 from registry.publishing.layout import final_key
+from tests.support.revival import Revivable
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
@@ -78,43 +78,6 @@ async def test_a_damaged_download_fails_alone_and_heals(
     assert (await ask(engine, manifest.version_id)).status_code == 200
 
 
-class Registry:
-    """The run's registry process, to be killed and started again."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._revived: list[RunningPart] = []
-
-    @property
-    def process(self) -> psutil.Process:
-        first = next(pid for name, _, pid in self._stack.addresses() if name == "registry")
-        return psutil.Process(self._revived[-1].pid if self._revived else first)
-
-    @asynccontextmanager
-    async def killed(self) -> AsyncIterator[None]:
-        """Kill it with −9; start it again when the block ends."""
-        process = self.process
-        process.kill()
-        await asyncio.to_thread(psutil.wait_procs, [process], 10)
-        try:
-            yield
-        finally:
-            part = self._stack.plan.part("registry", base_directory=Path())
-            self._revived.append(await start_part(part))
-            await self._revived[-1].wait_until_healthy()
-
-    async def stop(self) -> None:
-        for running in self._revived:
-            await running.stop()
-
-
-@pytest.fixture(scope="module")
-async def registry(stack: Stack, engine: httpx.AsyncClient) -> AsyncIterator[Registry]:
-    registry = Registry(stack)
-    yield registry
-    await registry.stop()
-
-
 @contextmanager
 def frozen(processes: list[psutil.Process]) -> Iterator[None]:
     """Stop processes where they are; they go on when the block ends."""
@@ -127,10 +90,9 @@ def frozen(processes: list[psutil.Process]) -> Iterator[None]:
             process.resume()
 
 
-def engine_core(stack: Stack) -> list[psutil.Process]:
+def engine_core(engine_process: Revivable) -> list[psutil.Process]:
     """Every process of the engine but its API server."""
-    pid = next(pid for name, _, pid in stack.addresses() if name == "engine")
-    return psutil.Process(pid).children(recursive=True)
+    return engine_process.process.children(recursive=True)
 
 
 async def checks(engine: httpx.AsyncClient) -> float:
@@ -161,11 +123,16 @@ async def test_what_rotted_on_disk_is_not_trusted_and_fetched_again(
 
 
 async def test_files_that_rot_between_disk_and_engine_fail_alone_and_are_fetched_again(
-    stack: Stack, engine: httpx.AsyncClient, resident: tuple[str, str], random_adapter: RandomAdapter, publish: Publish
+    stack: Stack,
+    engine: httpx.AsyncClient,
+    engine_process: Revivable,
+    resident: tuple[str, str],
+    random_adapter: RandomAdapter,
+    publish: Publish,
 ) -> None:
     version_id = (await publish(random_adapter(62), user="rotten")).version_id
     weights = cached(stack, version_id) / WEIGHTS_FILE
-    with frozen(engine_core(stack)):
+    with frozen(engine_core(engine_process)):
         checked = await checks(engine)
         asking = asyncio.create_task(ask(engine, version_id))
         while await checks(engine) == checked:  # noqa: ASYNC110 - the engine tells nobody
@@ -181,7 +148,7 @@ async def test_files_that_rot_between_disk_and_engine_fail_alone_and_are_fetched
 
 
 async def test_without_a_registry_resident_adapters_serve_on_and_others_are_refused(
-    registry: Registry,
+    registry: Revivable,
     engine: httpx.AsyncClient,
     resident: tuple[str, str],
     random_adapter: RandomAdapter,
@@ -203,7 +170,7 @@ async def test_without_a_registry_resident_adapters_serve_on_and_others_are_refu
 
 async def test_what_lies_on_disk_is_not_served_while_nobody_confirms_it(
     stack: Stack,
-    registry: Registry,
+    registry: Revivable,
     engine: httpx.AsyncClient,
     resident: tuple[str, str],
     random_adapter: RandomAdapter,

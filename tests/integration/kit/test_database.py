@@ -47,6 +47,26 @@ async def test_a_statement_that_takes_too_long_is_ended(database_settings: Datab
     await hasty.close()
 
 
+async def test_callers_beyond_the_pool_are_served_in_order(database_settings: DatabaseSettings) -> None:
+    narrow = Database(database_settings.model_copy(update={"database_pool_size": 1}))
+    served: list[int] = []
+
+    async def call(number: int) -> None:
+        async with narrow.reading() as session:
+            await session.execute(text("select 1"))
+        served.append(number)
+
+    await asyncio.gather(*[call(number) for number in range(20)])
+    assert served == list(range(20))
+    hasty = Database(database_settings.model_copy(update={"database_pool_size": 1, "database_timeout_seconds": 0.2}))
+    async with hasty.transaction():
+        with pytest.raises(DatabaseUnavailable, match="taken"):
+            await hasty.check()
+    await hasty.check()
+    await narrow.close()
+    await hasty.close()
+
+
 async def _insert_and_fail(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(text("insert into sample values (1)"))

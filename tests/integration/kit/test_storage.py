@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -103,3 +105,109 @@ async def test_a_wrong_secret_is_not_mistaken_for_a_missing_object(storage_setti
     with pytest.raises(Exception, match=r"SignatureDoesNotMatch|403|Forbidden") as caught:
         await ObjectStorage(wrong).get("a")
     assert not isinstance(caught.value, ObjectMissing)
+
+
+async def test_the_same_bytes_again_are_no_conflict(storage: ObjectStorage) -> None:
+    first = await storage.put("a", DATA, only_if_absent=True)
+    assert (await storage.put("a", DATA, only_if_absent=True)).etag == first.etag
+    with pytest.raises(ObjectConflict):
+        await storage.put("a", b"other", only_if_absent=True)
+    assert await storage.get("a") == DATA
+
+
+async def test_an_object_is_replaced_only_if_it_is_the_one_that_was_read(storage: ObjectStorage) -> None:
+    first = await storage.put("a", b"1")
+    racers = [storage.put("a", f"next {i}".encode(), if_etag=first.etag) for i in range(8)]
+    outcomes = await asyncio.gather(*racers, return_exceptions=True)
+    assert sum(isinstance(outcome, ObjectInfo) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, ObjectConflict) for outcome in outcomes) == 7
+    with pytest.raises((ObjectConflict, ObjectMissing)):
+        await storage.put("none", b"1", if_etag=first.etag)
+
+
+async def test_the_store_keeps_the_digest_of_what_it_took(storage: ObjectStorage) -> None:
+    await storage.put("a", DATA)
+    assert (await storage.head("a")).sha256 == SHA256
+
+
+async def test_thousands_of_objects_are_removed_in_few_calls(storage: ObjectStorage) -> None:
+    keys = [f"many/{number:04}" for number in range(1203)]
+    for at in range(0, len(keys), 100):
+        await asyncio.gather(*(storage.put(key, b"x") for key in keys[at : at + 100]))
+    assert [found.key for found in await storage.list("many/")] == keys
+    page = await storage.list_page("many/", after=keys[49], limit=10)
+    assert [found.key for found in page] == keys[50:60]
+    await storage.put("many-more", b"stays")
+    await storage.delete_many([*keys, "many/not-there"])
+    assert [found.key for found in await storage.list("")] == ["many-more"]
+
+
+async def test_erasing_leaves_no_version_in_a_bucket_that_keeps_them(
+    versioned: ObjectStorage,
+) -> None:
+    for content in (b"1", b"2", b"3"):
+        await versioned.put("users/ann/a", content)
+    await versioned.put("users/ann/b", b"1")
+    await versioned.put("users/anne/a", b"stays")
+    await versioned.delete("users/ann/b")
+    assert [found.key for found in await versioned.list("users/ann/")] == ["users/ann/a"]
+    assert await versioned.count_versions("users/ann/") == 5  # three, one, and its delete marker
+    assert await versioned.erase("users/ann/") == 5
+    assert await versioned.count_versions("users/ann/") == 0
+    assert await versioned.get("users/anne/a") == b"stays"
+    assert await versioned.erase("users/ann/") == 0
+
+
+async def test_erasing_works_without_versions_as_well(storage: ObjectStorage) -> None:
+    await storage.put("p/a", DATA)
+    await storage.put("p/b", DATA)
+    assert await storage.erase("p/") == 2
+    assert await storage.list("") == []
+
+
+@pytest.mark.parametrize("chosen", ["AES256", "aws:kms"])
+async def test_the_store_encrypts_at_rest_when_it_is_told_to(storage_settings: StorageSettings, chosen: str) -> None:
+    key_id = "lorry-test-key" if chosen == "aws:kms" else None
+    storage = ObjectStorage(storage_settings.model_copy(update={"s3_sse": chosen, "s3_sse_kms_key_id": key_id}))
+    await storage.put("a", DATA)
+    await storage.copy("a", "b")
+    signed = await storage.sign_put("c", sha256=SHA256, size_bytes=100, expires_seconds=60)
+    async with httpx.AsyncClient() as http:
+        assert (await http.put(signed.url, content=DATA, headers=signed.headers)).status_code == 200
+        upload = await storage.multipart.begin("d")
+        part = await storage.multipart.put_part(upload, 1, DATA)
+        await storage.multipart.complete(upload, [part])
+        for key in ("a", "b", "c", "d"):
+            answer = await http.get(await storage.sign_get(key, expires_seconds=60))
+            assert answer.content == DATA, key
+            assert answer.headers["x-amz-server-side-encryption"] == chosen, key
+
+
+async def test_a_bucket_that_is_not_there_is_an_outage_with_a_reason(storage_settings: StorageSettings) -> None:
+    away = ObjectStorage(storage_settings.model_copy(update={"s3_bucket": "no-such-bucket"}))
+    with pytest.raises(StorageUnavailable, match="LORRY_S3_BUCKET"):
+        await away.check()
+
+
+async def test_without_credentials_nothing_is_signed(
+    storage_settings: StorageSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    anonymous = storage_settings.model_copy(update={"s3_access_key_id": None, "s3_secret_access_key": None})
+    with pytest.raises(StorageUnavailable, match="LORRY_S3_ACCESS_KEY_ID"):
+        await ObjectStorage(anonymous).sign_get("a", expires_seconds=60)
+    with pytest.raises(StorageUnavailable, match="credentials"):
+        await ObjectStorage(anonymous).get("a")
+
+
+@pytest.fixture
+async def versioned(storage_settings: StorageSettings) -> AsyncIterator[ObjectStorage]:
+    """An object store in a bucket that keeps versions."""
+    storage = ObjectStorage(storage_settings.model_copy(update={"s3_bucket": "lorry-versioned"}))
+    await storage.create_bucket()
+    await storage.keep_versions()
+    yield storage
+    await storage.erase("")

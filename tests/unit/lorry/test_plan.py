@@ -38,7 +38,29 @@ def test_amazons_own_s3_needs_no_endpoint(tmp_path: Path) -> None:
 def test_the_engine_gets_no_credentials_of_database_or_store(tmp_path: Path) -> None:
     environment = plan(tmp_path).part("engine", base_directory=tmp_path).environment
     assert not [name for name in environment if "S3" in name or "DATABASE" in name]
-    assert environment["LORRY_REGISTRY_TOKEN"]
+    assert environment["LORRY_REGISTRY_ENGINE_TOKEN"]
+
+
+def test_the_engine_gets_no_operators_token(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    environment = made.part("engine", base_directory=tmp_path).environment
+    assert made.registry_token not in environment.values()
+    registry = made.part("registry", base_directory=tmp_path).environment
+    assert registry["LORRY_REGISTRY_ENGINE_TOKEN"] == environment["LORRY_REGISTRY_ENGINE_TOKEN"]
+    assert registry["LORRY_REGISTRY_TOKEN"] != registry["LORRY_REGISTRY_ENGINE_TOKEN"]
+
+
+def test_a_registry_elsewhere_may_know_one_token_only(tmp_path: Path) -> None:
+    elsewhere = {"registry_url": "http://r", "registry_token": SecretStr("operator-token")}
+    assert plan(tmp_path, **elsewhere).registry_engine_token == "operator-token"
+    both = {**elsewhere, "registry_engine_token": SecretStr("engine-token")}
+    assert plan(tmp_path, **both).registry_engine_token == "engine-token"
+
+
+def test_an_engine_keeps_its_name_in_its_home(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    assert plan(tmp_path).engine_id == plan(tmp_path).engine_id
+    assert plan(tmp_path).engine_id != plan(tmp_path / "other").engine_id
 
 
 def test_given_tokens_are_used_instead_of_our_own(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.artifact.base_shape import BaseShape
+from registry.artifact.base_shape import check_fits, misfits
 from registry.artifact.safetensors_header import Tensor
-from registry.artifact.validation import LoraPair
+from registry.artifact.tensors import LoraPair
 from registry.errors import BaseModelMismatch, BaseModelUnreadable
+from registry.manifest import BaseShape
 
 SMOL = {
     "num_hidden_layers": 30,
@@ -32,9 +33,8 @@ def base(tmp_path: Path, **changes: object) -> BaseShape:
 
 
 def test_an_adapter_of_this_base_fits(tmp_path: Path) -> None:
-    base(tmp_path).check_fits(
-        [pair(0, "q_proj", 576, 576), pair(29, "k_proj", 576, 192), pair(3, "down_proj", 1536, 576)]
-    )
+    pairs = [pair(0, "q_proj", 576, 576), pair(29, "k_proj", 576, 192), pair(3, "down_proj", 1536, 576)]
+    check_fits(pairs, base(tmp_path))
 
 
 def test_a_head_size_of_its_own_is_respected(tmp_path: Path) -> None:
@@ -51,7 +51,12 @@ def test_a_head_size_of_its_own_is_respected(tmp_path: Path) -> None:
 )
 def test_an_adapter_of_another_base_is_refused_by_tensor(tmp_path: Path, wrong: LoraPair, reason: str) -> None:
     with pytest.raises(BaseModelMismatch, match=reason):
-        base(tmp_path).check_fits([wrong])
+        check_fits([wrong], base(tmp_path))
+
+
+def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    wrong = [pair(30, "q_proj", 576, 576), pair(1, "k_proj", 576, 576), pair(2, "v_proj", 576, 192)]
+    assert [finding.code for finding in misfits(wrong, base(tmp_path))] == ["no-such-layer", "other-features"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"hidden_size": 0}'])

@@ -39,6 +39,7 @@ json_objects = st.dictionaries(st.text(max_size=10), json_values, max_size=3)
 @st.composite
 def drafts(draw: st.DrawFn) -> Draft:
     return Draft(
+        config={},
         owner=Owner(tenant=draw(names), user=draw(names)),
         adapter=draw(names),
         version=draw(st.none() | st.integers(1, 2**31 - 1)),
@@ -54,7 +55,7 @@ def drafts(draw: st.DrawFn) -> Draft:
 
 
 def manifest_of(draft: Draft, **changes: Any) -> Manifest:
-    fields = draft.model_dump() | {"version_id": "v" + "0" * 32, "version": 1, "created_at": datetime.now(UTC)}
+    fields = draft.model_dump(exclude={"config"}) | {"version_id": "v" + "0" * 32, "version": 1, "created_at": datetime.now(UTC)}
     return Manifest.model_validate(fields | changes)
 
 
@@ -191,6 +192,7 @@ def test_the_digest_of_a_manifest_is_of_sorted_json_without_spaces() -> None:
         base=BASE,
         lora=LoraShape(rank=1, alpha=1.0, target_modules=("q_proj",)),
         files=(),
+        config={},
     )
     data = manifest_of(draft).to_bytes()
     assert data == json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")).encode()

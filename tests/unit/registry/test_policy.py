@@ -46,6 +46,7 @@ def test_rules_of_a_newer_release_are_passed_over_when_read_but_refused_when_wri
         {"keep_versions": 0},
         {"max_rank": 0},
         {"remove_after_seconds": -1},
+        {"remove_after_seconds": 10**12},
         {"gate": {"trained": {"metrics": {"x": {}}}}},
         {"gate": {"trained": {"metrics": {"x": {"at_least": float("nan")}}}}},
         {"gate": {"aliases": ["a/b"]}},
@@ -80,4 +81,5 @@ def test_a_report_passed_only_when_it_says_so(gate: Any) -> None:
 
 def test_a_number_that_is_not_finite_never_passes() -> None:
     gate = Gate(metrics={"x": Bounds(at_least=0)})
-    assert failures(gate, {"x": float("nan")})
+    for value in (float("nan"), float("inf"), 10**400):
+        assert failures(gate, {"x": value}) == ["the evaluation report has no number x"]

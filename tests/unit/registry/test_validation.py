@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.canonical import canonical_json
+from registry.artifact.findings import MAX_FINDINGS, ValidationReport
 from registry.artifact.peft_config import canonical_config, parse_config
 from registry.artifact.safetensors_header import MAX_HEADER_BYTES, parse_header
-from registry.artifact.validation import Limits, check_draft, check_tensors
+from registry.artifact.tensors import check_tensors, inspect_tensors
+from registry.artifact.validation import Limits, WeightsInspector, check_declaration, check_draft
+from registry.artifact.values import MAX_WEIGHT
 from registry.client import draft_from_directory
 from registry.errors import AdapterInvalid
-from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, Draft, Lineage, LoraShape, ManifestFile, Owner
+from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseShape, Draft, Lineage, LoraShape, ManifestFile, Owner
 from tests.support.adapters import (
     BASE,
+    BASE_CONFIG,
     MODULES,
     lora_shapes,
     peft_config,
+    poisoned,
     safetensors_bytes,
     tensor_name,
     with_header,
@@ -354,7 +362,8 @@ FILES = (
 
 
 def declared(**changes: Any) -> Draft:
-    return Draft(owner=OWNER, base=BASE, lora=SHAPE, files=FILES, lineage=Lineage()).model_copy(update=changes)
+    whole = Draft(owner=OWNER, base=BASE, lora=SHAPE, files=FILES, lineage=Lineage(), config=peft_config())
+    return whole.model_copy(update=changes)
 
 
 @pytest.mark.parametrize(
@@ -372,12 +381,144 @@ def declared(**changes: Any) -> Draft:
 )
 def test_a_draft_that_no_upload_could_make_valid_is_refused_before_upload(changes: Any, field: str) -> None:
     with pytest.raises(AdapterInvalid) as caught:
-        check_draft(declared(**changes), limits=LIMITS)
+        check_declaration(declared(**changes), limits=LIMITS)
     assert caught.value.field == field
 
 
 def test_a_draft_within_the_limits_is_accepted() -> None:
-    check_draft(declared(), limits=LIMITS)
+    config = check_draft(declared(), limits=LIMITS)
+    assert config == canonical_config(json.dumps(peft_config()).encode())
+
+
+def test_every_refused_field_of_a_configuration_is_named_not_only_the_first() -> None:
+    wrong = peft_config(r=0, lora_alpha=-1, use_dora=True, bias="all")
+    with pytest.raises(AdapterInvalid) as caught:
+        check_draft(declared(config=wrong), limits=LIMITS)
+    fields = {finding["field"] for finding in caught.value.details["findings"]}
+    assert fields == {f"{CONFIG_FILE}:{name}" for name in ("r", "lora_alpha", "use_dora", "bias")}
+
+
+def inspect(data: bytes, *, cuts: list[int] | None = None, size_bytes: int | None = None) -> WeightsInspector:
+    """Show a file to an inspector, cut where the test says."""
+    inspector = WeightsInspector(
+        size_bytes=len(data) if size_bytes is None else size_bytes, shape=SHAPE, base=BaseShape.parse(BASE_CONFIG)
+    )
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts or []), len(data)]
+    for begin, end in pairwise(edges):
+        inspector.update(memoryview(data)[begin:end])
+    return inspector
+
+
+@given(st.lists(st.integers(0, 1 << 20), max_size=12))
+def test_a_good_file_is_accepted_however_it_is_cut(cuts: list[int]) -> None:
+    inspector = inspect(safetensors_bytes(lora_shapes()), cuts=cuts)
+    assert inspector.finish() == []
+    assert len(inspector.pairs) == 14
+
+
+@given(
+    st.lists(st.integers(0, 1 << 20), max_size=12),
+    st.integers(0, 14 * (4 * 8 * 2) - 1),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -100.5]),
+)
+def test_one_impossible_value_is_found_wherever_it_is_and_however_the_file_is_cut(
+    cuts: list[int], at: int, value: float
+) -> None:
+    (finding,) = inspect(poisoned(value, at=at), cuts=cuts).finish()
+    name = list(lora_shapes())[at // 32]
+    assert (finding.code, finding.field) == ("value", f"{WEIGHTS_FILE}:{name}")
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("F16", "<f2"), ("BF16", "<u2"), ("F32", "<f4")])
+@given(value=st.floats(width=32, allow_nan=True), cuts=st.lists(st.integers(0, 200), max_size=5))
+def test_values_of_every_dtype_are_bounded(dtype: str, kind: str, value: float, cuts: list[int]) -> None:
+    if dtype == "BF16":
+        bits = np.array([value], dtype="<f4").view("<u4")[0] >> np.uint32(16)
+        items = np.full(12, bits, dtype=kind)
+        stored = float(np.array([int(bits) << 16], dtype="<u4").view("<f4")[0])
+    else:
+        with np.errstate(over="ignore"):
+            items = np.full(12, value, dtype=kind)
+        stored = float(items[0])
+    data = with_header({"a": {"dtype": dtype, "shape": [3, 4], "data_offsets": [0, items.nbytes]}}, items.tobytes())
+    found = {finding.code for finding in inspect(data, cuts=cuts).finish()}
+    assert ("value" in found) == (not -MAX_WEIGHT <= stored <= MAX_WEIGHT)
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=5))
+def test_any_bytes_are_looked_at_without_a_crash(data: bytes, cuts: list[int]) -> None:
+    if data:
+        assert inspect(data, cuts=cuts).finish()
+
+
+@given(st.binary(max_size=64), st.integers(0, 1 << 62))
+def test_a_header_that_claims_any_length_is_never_collected(start: bytes, length: int) -> None:
+    inspector = WeightsInspector(size_bytes=1 << 40, shape=SHAPE)
+    inspector.update(length.to_bytes(8, "little") + start)
+    for _ in range(3):
+        inspector.update(bytes(1 << 20))
+    assert len(inspector._start) <= (1 << 20) + (2 << 20)
+    if not 2 <= length <= MAX_HEADER_BYTES:
+        assert inspector._start == b""
+    assert inspector.finish()
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255), st.lists(st.integers(0, 1 << 20), max_size=4))
+def test_one_changed_byte_anywhere_in_a_header_is_found_or_harmless(position: int, value: int, cuts: list[int]) -> None:
+    good = safetensors_bytes(lora_shapes(layers=1))
+    data = bytearray(good)
+    data[position % (8 + int.from_bytes(good[:8], "little"))] = value
+    for finding in inspect(bytes(data), cuts=cuts).finish():
+        assert finding.message.isprintable()
+        assert finding.field is None or finding.field.isascii()
+
+
+def test_everything_that_is_wrong_with_the_tensors_is_named() -> None:
+    shapes = lora_shapes(modules=["q_proj", "v_proj"])
+    shapes["lm_head.weight"] = (2, 2)
+    del shapes[tensor_name(1, "v_proj", "B")]
+    shapes[tensor_name(0, "q_proj", "A")] = (5, 8)
+    _, findings = inspect_tensors(parse(safetensors_bytes(shapes)), shape=SHAPE)
+    codes = [finding.code for finding in findings]
+    assert sorted(set(codes)) == ["no-counterpart", "no-tensors", "rank", "tensor-name"]
+    assert codes.count("no-tensors") == 5
+
+
+def test_no_more_findings_are_kept_than_a_person_would_read() -> None:
+    shapes = {f"strange.{number}": (1, 1) for number in range(500)}
+    report = ValidationReport.collect(inspect(safetensors_bytes(shapes)).finish(), checks=())
+    assert (len(report.findings), report.more_findings) == (MAX_FINDINGS, 500 + 7 - MAX_FINDINGS)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"PK\x03\x04", "ZIP"),
+        (b"\x80\x04\x95\x00\x00\x00\x00\x01", "pickle"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"GGUF\x03", "GGUF"),
+    ],
+)
+def test_another_format_is_called_by_its_name(start: bytes, kind: str) -> None:
+    (finding,) = inspect(start + b"x" * 40).finish()
+    assert kind in finding.message
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_a_symbolic_link_is_refused(tmp_path: Path, name: str) -> None:
+    directory = write_adapter(tmp_path / "a")
+    (directory / name).rename(tmp_path / name)
+    (directory / name).symlink_to(tmp_path / name)
+    with pytest.raises(AdapterInvalid, match="symbolic link") as caught:
+        draft(directory)
+    assert caught.value.field == name
+
+
+def test_an_adapter_with_an_impossible_value_is_named_before_anything_is_sent(tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "a")
+    (directory / WEIGHTS_FILE).write_bytes(poisoned(math.nan))
+    with pytest.raises(AdapterInvalid, match="not finite"):
+        draft(directory)
 
 
 def test_a_canonical_configuration_is_canonical_json() -> None:

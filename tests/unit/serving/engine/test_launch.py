@@ -18,7 +18,7 @@ def make(**changes: Any) -> EngineSettings:
         "base_directory": "/models/base",
         "engine_token": "engine-token",
         "registry_url": "http://127.0.0.1:8200",
-        "registry_token": "registry-token",
+        "registry_engine_token": "registry-token",
         "adapter_cache_directory": "/cache",
     }
     return EngineSettings(**(values | changes))

@@ -18,7 +18,7 @@ SETTINGS = {
     "LORRY_BASE_DIRECTORY": "/models/base",
     "LORRY_ENGINE_TOKEN": "engine-token",
     "LORRY_REGISTRY_URL": "http://127.0.0.1:8200",
-    "LORRY_REGISTRY_TOKEN": "registry-token",
+    "LORRY_REGISTRY_ENGINE_TOKEN": "registry-token",
     "LORRY_ADAPTER_CACHE_DIRECTORY": "/cache",
 }
 

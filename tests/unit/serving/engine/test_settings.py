@@ -14,7 +14,7 @@ def make(**changes: Any) -> EngineSettings:
         "base_directory": "/models/base",
         "engine_token": "engine-token",
         "registry_url": "http://127.0.0.1:8200",
-        "registry_token": "registry-token",
+        "registry_engine_token": "registry-token",
         "adapter_cache_directory": "/cache",
     }
     return EngineSettings(**(values | changes))
@@ -39,7 +39,7 @@ def test_every_setting_is_described() -> None:
     [
         ("engine_token", "short", "at least 8"),
         ("engine_token", "two words here", "without spaces"),
-        ("registry_token", "schlüssel-lang", "ASCII"),
+        ("registry_engine_token", "schlüssel-lang", "ASCII"),
         ("max_lora_rank", 12, "must be one of 1, 8, 16"),
         ("base_name", "v" + "0" * 32 + "\n", "pattern"),
         ("registry_url", "ftp://registry", "pattern"),
@@ -61,10 +61,25 @@ def test_host_memory_must_hold_at_least_the_slots() -> None:
 
 
 def test_tokens_are_not_shown_when_settings_are_printed() -> None:
-    settings = make(engine_token="very-secret-engine", registry_token="very-secret-registry")
+    settings = make(engine_token="very-secret-engine", registry_engine_token="very-secret-registry")
 
     assert "very-secret" not in repr(settings)
 
 
 def test_paths_come_back_as_paths() -> None:
     assert make().base_directory == Path("/models/base")
+
+
+def test_a_lease_outlasts_a_lost_heartbeat() -> None:
+    with pytest.raises(ValidationError, match="must be at least twice heartbeat_seconds"):
+        make(engine_lease_seconds=5, heartbeat_seconds=3)
+
+
+def test_an_engine_without_a_name_is_called_after_its_host_and_port() -> None:
+    assert make(engine_port=8123).directory_id.endswith(":8123")
+    assert make(engine_id="gpu-7").directory_id == "gpu-7"
+
+
+def test_what_the_directory_shows_holds_no_secret() -> None:
+    settings = make()
+    assert not {"engine-token", "registry-token"} & set(map(str, settings.facts().values()))

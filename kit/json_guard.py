@@ -1,0 +1,104 @@
+"""No JSON body reaches a handler that could not be stored or would exhaust the stack.
+
+PostgreSQL holds no NUL character in text, JSON's parsers and serialisers recurse, and a body that is not UTF-8 has no
+meaning at all. Asked once here, before anything is parsed, so that no route can
+forget it. Must stand inside `BodyLimit`, which bounds what is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kit.problems import problem
+
+MAX_DEPTH: Final = 64
+_MAX_BRACKETS = 200_000  # more cost seconds of parsing; no document of ours has a tenth of them
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class JsonGuard:
+    """Answers 422 to bodies that are no UTF-8, hold NUL, or nest deeper than `MAX_DEPTH`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Look at the body, and pass the request on or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        messages, body = await _read(receive)
+        refused = objection(body) if body else None
+        if refused is not None:
+            await _refuse(*refused)(scope, receive, send)
+            return
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+
+def objection(body: bytes) -> tuple[str, str] | None:
+    """Return (field, reason) of what is wrong with a body, None when nothing is.
+
+    Whether it is JSON at all is for its parser to say.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError as exc:
+        return "body", f"is not UTF-8 at byte {exc.start}"
+    depth = 0
+    for count, bracket in enumerate(_BRACKET.finditer(_STRING.sub(b"", body))):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return "body", f"nests deeper than {MAX_DEPTH} levels"
+        if count > _MAX_BRACKETS:
+            return "body", f"has more than {_MAX_BRACKETS // 2} lists and objects"
+    return (_find_nul(body), "has a NUL character, which cannot be stored") if _NUL.search(body) else None
+
+
+def _find_nul(body: bytes) -> str:
+    """Return the dotted path of the first string with a NUL; only of a body that nests within bounds."""
+    try:
+        return next(_paths_with_nul("body", json.loads(body)), "body")
+    except ValueError:
+        return "body"
+
+
+def _paths_with_nul(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str) and "\x00" in value:
+        yield path
+    elif isinstance(value, dict):
+        for name, child in value.items():
+            yield from [path] if "\x00" in name else _paths_with_nul(f"{path}.{name}", child)
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _paths_with_nul(f"{path}.{index}", child)
+
+
+def _refuse(field: str, reason: str) -> ASGIApp:
+    return problem(
+        422,
+        code="invalid-request",
+        title="The request is not valid.",
+        detail=f"{field}: {reason}",
+        field=field,
+        errors=[{"field": field, "reason": reason}],
+    )
+
+
+async def _read(receive: Receive) -> tuple[list[Message], bytes]:
+    messages: list[Message] = []
+    while True:
+        message = await receive()
+        messages.append(message)
+        if not message.get("more_body", False):
+            return messages, b"".join(each.get("body", b"") for each in messages)

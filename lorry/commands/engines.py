@@ -1,0 +1,92 @@
+"""`lorry engines`: which engines serve, which have fallen silent, and what they hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lorry.context import open_context
+from lorry.output import out, print_json, print_table, run
+from registry.engines.schemas import EngineSummary, Holder, Tier
+
+app = typer.Typer(help="Engines of the directory: who serves, who is silent, who holds what.")
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+_COLUMNS = ["engine", "state", "last seen", "base", "address", *(str(tier) for tier in Tier), "requests"]
+
+
+@app.callback(invoke_without_command=True)
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List every engine with its base, its last sign of life and what it holds by tier."""
+    if context.invoked_subcommand is not None:
+        return
+    engines = run(_list(), as_json=as_json)
+    if as_json:
+        print_json([engine.model_dump(mode="json") for engine in engines])
+    elif engines:
+        print_table("Engines", _COLUMNS, [row_of(engine) for engine in engines], numeric=frozenset({*Tier, "requests"}))
+    else:
+        out.print("No engine has registered; `lorry up` starts one.")
+
+
+@app.command()
+def holders(version_id: Annotated[str, typer.Argument(help="opaque id of a version")], as_json: Json = False) -> None:
+    """Say which engines hold a version, and how many requests run on it."""
+    found = run(_holders(version_id), as_json=as_json)
+    if as_json:
+        print_json([holder.model_dump(mode="json") for holder in found])
+        return
+    rows = [[holder.engine_id, holder.state, str(holder.tier), str(holder.leases)] for holder in found]
+    print_table(
+        f"Holders of {version_id}", ["engine", "state", "tier", "requests"], rows, numeric=frozenset({"requests"})
+    )
+
+
+@app.command()
+def forget(engine_id: Annotated[str, typer.Argument(help="an engine that lapsed or left")]) -> None:
+    """Take an engine that will not come back out of the directory, and so out of the alerts."""
+    run(_forget(engine_id))
+    out.print(f"forgot {engine_id}", highlight=False)
+
+
+async def _list() -> list[EngineSummary]:
+    async with open_context() as context:
+        engines: list[EngineSummary] = []
+        cursor: str | None = None
+        while True:
+            page = await context.registry.engines.list(cursor=cursor, limit=1000)
+            engines.extend(page.engines)
+            cursor = page.next_cursor
+            if cursor is None:
+                return engines
+
+
+async def _holders(version_id: str) -> tuple[Holder, ...]:
+    async with open_context() as context:
+        return await context.registry.engines.holders(version_id)
+
+
+async def _forget(engine_id: str) -> None:
+    async with open_context() as context:
+        await context.registry.engines.forget(engine_id)
+
+
+def row_of(engine: EngineSummary) -> list[str]:
+    """Return the table's cells; a lapsed engine stands out, since it serves no adapter."""
+    return [
+        engine.id,
+        "LAPSED" if engine.state == "lapsed" else engine.state,
+        f"{ago(engine.silent_seconds)} ago",
+        engine.base_id or "not registered",
+        engine.address or "—",
+        *(str(engine.held.get(tier, 0)) for tier in Tier),
+        str(engine.leases),
+    ]
+
+
+def ago(seconds: float) -> str:
+    """Return a duration in the largest unit of which there are two or more."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

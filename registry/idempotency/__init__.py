@@ -1,0 +1,1 @@
+"""Answering a repeated request as it was answered before."""

@@ -1,0 +1,257 @@
+"""This engine's place in the registry's directory: it says what it holds, and obeys what it hears.
+
+Laws: a version that the registry's last answer withheld is refused; an engine whose last answer is older than its
+lease refuses every adapter (it *fails closed*), and so does one that has had none; what is erased is off the disk
+before the first adapter is served. The lease counts from when the question was asked, by a clock that goes on while
+the machine sleeps and that nobody can set. The base model is served whatever happens here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from kit.errors import LorryError
+from registry.client import RegistryClient
+from registry.engines.schemas import Farewell, Heartbeat, Holdings, Orders, Registration, Tier, Withheld
+from registry.errors import EngineNotFound, EngineSuperseded, NotServable, VersionNotFound
+from registry.manifest import BaseIdentity
+from serving.engine.installer import Installer
+from serving.engine.metrics import EngineMetrics
+from serving.engine.settings import EngineSettings
+from serving.engine.single_flight import SingleFlight
+from serving.errors import EngineOutOfTouch, EngineReplaced
+
+_log = logging.getLogger(__name__)
+_CALL_SECONDS = 3.0
+_LEAVE_SECONDS = 2.0
+_REASONS = {
+    "suspended": "is suspended",
+    "erased": "was erased",
+    "removed": "was retired, and its files are gone",
+    "unfinished": "was never made ready",
+}
+
+
+class Residents(Protocol):
+    """What the directory needs to know of, and do to, the adapters in memory."""
+
+    def named(self) -> Collection[str]:
+        """Return the versions that requests can name, or are waiting for."""
+
+    def leases(self) -> dict[str, int]:
+        """Return how many requests run on each version."""
+
+    async def withdraw(self, version_id: str, reason: LorryError) -> None:
+        """Take a version out of memory; its files may be deleted after that."""
+
+    async def end_all(self, reason: LorryError) -> None:
+        """End every request that runs on an adapter."""
+
+
+def waking_time() -> float:
+    """Return seconds on a clock that nobody sets and that counts the machine's sleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Directory:
+    """The gate in front of every adapter, kept by heartbeats."""
+
+    def __init__(
+        self,
+        registry: RegistryClient,
+        *,
+        settings: EngineSettings,
+        base: BaseIdentity,
+        installer: Installer,
+        metrics: EngineMetrics,
+        clock: Callable[[], float] = waking_time,
+    ) -> None:
+        """Hear nothing yet: every adapter is refused until `run` has had an answer."""
+        self._engines = registry.engines
+        self._settings = settings
+        self._base = base
+        self._installer = installer
+        self._metrics = metrics
+        self._clock = clock
+        self._incarnation = secrets.token_hex(16)
+        self._residents: Residents | None = None
+        self._withheld: dict[str, str] = {}
+        self._deadline: float | None = None
+        self._is_registered = self._is_replaced = False
+        self._was_open: bool | None = None
+        self._was_answered = True
+        self._reported: str | None = None
+        self._withdrawals: SingleFlight[str, None] = SingleFlight()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connect(self, residents: Residents) -> None:
+        """Say what is in memory, and whom to tell what must leave it."""
+        self._residents = residents
+
+    def require(self, version_id: str) -> None:
+        """Let a version pass that this engine may serve now.
+
+        Raises:
+            EngineOutOfTouch, EngineReplaced: no adapter is served here now.
+            NotServable, VersionNotFound: the registry withholds this one.
+        """
+        if (closed := self.closed_because()) is not None:
+            self._metrics.refused("replaced" if isinstance(closed, EngineReplaced) else "out_of_touch")
+            raise closed
+        if (reason := self._withheld.get(version_id)) is not None:
+            self._metrics.refused(reason)
+            raise _refusal(version_id, reason)
+
+    def closed_because(self) -> LorryError | None:
+        """Return why no adapter is served now, or None."""
+        if self._is_replaced:
+            return EngineReplaced()
+        if self._deadline is None:
+            return EngineOutOfTouch("The engine has not heard from the registry yet, so it serves no adapter.")
+        if self._clock() >= self._deadline:
+            return EngineOutOfTouch()
+        return None
+
+    async def run(self) -> None:
+        """Keep in touch until cancelled; nothing that goes wrong here ends it."""
+        while True:
+            began = self._clock()
+            try:
+                await self.beat()
+            except Exception:
+                # Whatever it is, a heartbeat must follow it: the engine fails closed by the clock, not by this loop.
+                _log.exception("a heartbeat failed unexpectedly")
+            await asyncio.sleep(max(0.0, began + self._settings.heartbeat_seconds - self._clock()))
+
+    async def beat(self) -> None:
+        """Say once what is held, and obey the answer; without an answer, see whether the lease is over."""
+        began = time.perf_counter()
+        try:
+            await self._exchange()
+        except LorryError as exc:
+            self._metrics.heartbeat("failed", time.perf_counter() - began)
+            self._is_replaced = self._is_replaced or isinstance(exc, EngineSuperseded)
+            self._note(exc)
+        else:
+            self._metrics.heartbeat("answered", time.perf_counter() - began)
+            self._note(None)
+        if (closed := self.closed_because()) is not None and self._residents is not None:
+            await self._residents.end_all(closed)
+
+    async def leave(self) -> None:
+        """Say that this engine stops; a registry that does not answer will see it lapse."""
+        for task in self._tasks:
+            task.cancel()
+        self._deadline = None
+        if self._is_registered:
+            try:
+                await self._engines.leave(
+                    self._settings.directory_id,
+                    Farewell(incarnation=self._incarnation),
+                    timeout_seconds=_LEAVE_SECONDS,
+                )
+            except LorryError as exc:
+                _log.warning("could not leave the directory: %s", exc.message)
+
+    async def _exchange(self) -> None:
+        held = await self._held()
+        asked_at = self._clock()
+        try:
+            orders = await self._ask(Holdings.of(held))
+        except EngineNotFound:  # forgotten, or the registry was restored from a backup: enter anew, now
+            self._is_registered = False
+            orders = await self._ask(Holdings.of(held))
+        await self._obey(orders, held)
+        if orders.report:  # it does not know what we hold, so it could not judge it
+            self._reported = None
+            return
+        lease_seconds = min(orders.lease_seconds, self._settings.engine_lease_seconds)
+        self._deadline, self._is_replaced = asked_at + lease_seconds, False
+
+    async def _held(self) -> dict[str, Tier]:
+        on_disk = dict.fromkeys(await asyncio.to_thread(self._installer.installed), Tier.DISK)
+        named = () if self._residents is None else self._residents.named()
+        return on_disk | dict.fromkeys(named, Tier.HOST)
+
+    async def _ask(self, holdings: Holdings) -> Orders:
+        if not self._is_registered:
+            registration = Registration(
+                incarnation=self._incarnation,
+                base=self._base,
+                address=self._settings.directory_address,
+                facts=self._settings.facts(),
+                holdings=holdings,
+            )
+            orders = await self._engines.register(
+                self._settings.directory_id, registration, timeout_seconds=_CALL_SECONDS
+            )
+            self._is_registered = True
+        else:
+            heartbeat = Heartbeat(
+                incarnation=self._incarnation,
+                holdings_digest=holdings.digest,
+                holdings=None if holdings.digest == self._reported else holdings,
+                leases={} if self._residents is None else self._residents.leases(),
+            )
+            orders = await self._engines.heartbeat(
+                self._settings.directory_id, heartbeat, timeout_seconds=_CALL_SECONDS
+            )
+        self._reported = holdings.digest
+        return orders
+
+    async def _obey(self, orders: Orders, held: dict[str, Tier]) -> None:
+        """Close the gate to what is withheld at once; empty memory and disk behind it.
+
+        That is waited for only before the first adapter is served: later, an engine that is stuck in a step must not
+        keep the next heartbeat from closing the gate to something else.
+        """
+        self._withheld = {each.version_id: each.reason for each in orders.withheld}
+        tasks = [
+            asyncio.create_task(self._withdraw(each))
+            for each in orders.withheld
+            if each.delete or held.get(each.version_id, Tier.DISK) is not Tier.DISK
+        ]
+        self._tasks.update(tasks)
+        for task in tasks:
+            task.add_done_callback(self._tasks.discard)
+        if self._deadline is None and tasks:
+            await asyncio.wait(tasks)
+
+    async def _withdraw(self, order: Withheld) -> None:
+        try:
+            await self._withdrawals.run(order.version_id, lambda: self._remove(order))
+        except Exception:
+            # vLLM's engine core sends every failure as a bare Exception; what is left is found by the next heartbeat.
+            _log.exception("could not remove %s", order.version_id)
+
+    async def _remove(self, order: Withheld) -> None:
+        if self._residents is not None:
+            await self._residents.withdraw(order.version_id, _refusal(order.version_id, order.reason))
+        if order.delete:
+            await self._installer.remove(order.version_id)
+            _log.info("deleted %s: %s", order.version_id, order.reason)
+
+    def _note(self, failure: LorryError | None) -> None:
+        """Log when answers cease, and when adapters begin or cease to be served; not every heartbeat."""
+        if failure is not None and self._was_answered:
+            _log.warning("the registry did not take a heartbeat: %s", failure.message)
+        self._was_answered = failure is None
+        is_open = self.closed_because() is None
+        self._metrics.in_touch(is_open)
+        if is_open != self._was_open:
+            if is_open:
+                _log.info("in touch with the registry: adapters are served")
+            else:
+                _log.error("adapters are refused: %s", failure.message if failure else "the lease is over")
+        self._was_open = is_open
+
+
+def _refusal(version_id: str, reason: str) -> LorryError:
+    if reason == "unknown":
+        return VersionNotFound(f"The registry knows no version {version_id}.")
+    return NotServable(f"Version {version_id} {_REASONS.get(reason, f'is withheld by the registry: {reason}')}.")

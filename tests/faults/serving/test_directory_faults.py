@@ -1,0 +1,161 @@
+"""Suspension and lost registries on a real engine: what must not be served is not, and the rest goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kit.database import Database
+from lorry.local.stack import Stack
+from registry.client import RegistryClient
+from registry.manifest import Manifest
+from tests.support.revival import Revivable
+from tests.support.versions import resume, suspend
+
+Publish = Callable[..., Awaitable[Manifest]]
+RandomAdapter = Callable[..., Path]
+SUSPENSION_BOUND_SECONDS = 5.0
+LEASE_SECONDS = 60.0
+
+
+async def ask(engine: httpx.AsyncClient, model: str, *, max_tokens: int = 4) -> httpx.Response:
+    body: dict[str, Any] = {"model": model, "prompt": "My name is", "max_tokens": max_tokens, "temperature": 0}
+    return await engine.post("/v1/completions", json=body)
+
+
+async def until(
+    engine: httpx.AsyncClient, model: str, *, status: int, within_seconds: float
+) -> tuple[float, httpx.Response]:
+    """Ask until the answer has this status; return the seconds until it came, and the answer."""
+    began = time.monotonic()
+    while True:
+        asked = time.monotonic()
+        answer = await ask(engine, model, max_tokens=1)
+        if answer.status_code == status:
+            return time.monotonic() - began, answer
+        assert asked - began < within_seconds, f"still {answer.status_code} after {asked - began:.1f} s"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+async def ada(engine: httpx.AsyncClient, random_adapter: RandomAdapter, publish: Publish) -> str:
+    """An adapter that the engine holds."""
+    version_id = (await publish(random_adapter(70), user="ada")).version_id
+    assert (await ask(engine, version_id)).status_code == 200
+    return version_id
+
+
+@pytest.fixture(scope="module")
+async def bob(engine: httpx.AsyncClient, random_adapter: RandomAdapter, publish: Publish) -> str:
+    """Another user's adapter that the engine holds."""
+    version_id = (await publish(random_adapter(71), user="bob")).version_id
+    assert (await ask(engine, version_id)).status_code == 200
+    return version_id
+
+
+async def named(engine: httpx.AsyncClient) -> set[str]:
+    return {each["version_id"] for each in (await engine.get("/lorry/adapters")).json()["adapters"]}
+
+
+async def test_the_engine_is_in_the_directory_with_what_it_holds(
+    stack: Stack, registry_client: RegistryClient, ada: str, bob: str
+) -> None:
+    await asyncio.sleep(2 * 2.0)
+    (found,) = (await registry_client.engines.list()).engines
+    assert (found.id, found.state, found.address) == (stack.plan.engine_id, "alive", stack.plan.engine_url)
+    for version_id in (ada, bob):
+        ((tier, leases),) = [(each.tier, each.leases) for each in await registry_client.engines.holders(version_id)]
+        assert (tier, leases) == ("host", 0)
+
+
+@pytest.mark.parametrize("adapter", ["", "profile"])
+async def test_a_suspended_adapter_is_refused_within_the_bound_and_serves_again_when_resumed(
+    engine: httpx.AsyncClient, stack_database: Database, ada: str, bob: str, adapter: str
+) -> None:
+    before = (await ask(engine, ada)).json()["choices"][0]["text"]
+    seconds = []
+    for _ in range(3):
+        await suspend(stack_database, user="ada", adapter=adapter)
+        took, refused = await until(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
+        seconds.append(took)
+        assert "is suspended" in refused.json()["error"]["message"]
+        assert (await ask(engine, bob)).status_code == 200
+        await resume(stack_database, user="ada", adapter=adapter)
+        await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+    print(f"suspended → first refusal: {', '.join(f'{each:.2f}' for each in seconds)} s")
+
+    assert (await ask(engine, ada)).json()["choices"][0]["text"] == before
+
+
+async def test_a_suspended_adapter_leaves_the_engines_memory(
+    engine: httpx.AsyncClient, stack_database: Database, ada: str, bob: str
+) -> None:
+    await suspend(stack_database, user="ada")
+    try:
+        await until(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
+        await asyncio.sleep(1)
+        assert ada not in await named(engine)
+        assert bob in await named(engine)
+    finally:
+        await resume(stack_database, user="ada")
+    await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+
+
+async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
+    engine: httpx.AsyncClient, registry_client: RegistryClient, stack_database: Database, ada: str, bob: str
+) -> None:
+    async def stream(model: str) -> list[str]:
+        body = {"model": model, "prompt": "Once", "max_tokens": 400, "ignore_eos": True, "stream": True}
+        async with engine.stream("POST", "/v1/completions", json=body) as answer:
+            assert answer.status_code == 200
+            return [line async for line in answer.aiter_lines() if line.startswith("data: {")]
+
+    whole = {"model": ada, "prompt": "Once", "max_tokens": 400, "ignore_eos": True}
+    streams = [asyncio.create_task(stream(ada)), asyncio.create_task(stream(bob))]
+    waiting = asyncio.create_task(engine.post("/v1/completions", json=whole))
+    await asyncio.sleep(3.0)
+    assert [each.leases for each in await registry_client.engines.holders(ada)] == [2]
+    await suspend(stack_database, user="ada")
+    began = time.monotonic()
+    try:
+        ended = await asyncio.wait_for(streams[0], SUSPENSION_BOUND_SECONDS)
+        refused = await asyncio.wait_for(waiting, SUSPENSION_BOUND_SECONDS)
+        print(f"suspended → running requests ended: {time.monotonic() - began:.2f} s")
+    finally:
+        await resume(stack_database, user="ada")
+
+    assert "is suspended" in json.loads(ended[-1].removeprefix("data: "))["error"]["message"]
+    assert (refused.status_code, "is suspended" in refused.text) == (409, True)
+    others = await streams[1]
+    assert json.loads(others[-1].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+
+
+async def test_an_engine_without_its_registry_serves_for_its_lease_and_no_longer(
+    engine: httpx.AsyncClient, registry: Revivable, ada: str, bob: str
+) -> None:
+    async with registry.killed():
+        began = time.monotonic()
+        while (lost := time.monotonic() - began) < LEASE_SECONDS - 8:
+            assert (await ask(engine, ada)).status_code == 200, f"refused after {lost:.0f} s"
+            await asyncio.sleep(4)
+        _, refused = await until(engine, ada, status=503, within_seconds=12)
+        print(f"registry killed → adapters refused: {time.monotonic() - began:.1f} s")
+        assert "not heard from the registry" in refused.json()["error"]["message"]
+        assert (await ask(engine, bob)).status_code == 503
+        assert (await ask(engine, "base")).status_code == 200
+        ready = await engine.get("/lorry/ready")
+        assert (ready.status_code, "not heard" in ready.json()["detail"]) == (503, True)
+        assert (await engine.get("/health")).status_code == 200
+
+    took, _ = await until(engine, ada, status=200, within_seconds=10)
+    print(f"registry back → adapters served: {took:.2f} s")
+    assert (await ask(engine, bob)).status_code == 200
+    assert (await engine.get("/lorry/ready")).status_code == 200

@@ -1,0 +1,115 @@
+"""`Idempotency-Key`: one effect, one answer, whoever asks how often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from kit.database import Database
+from registry.idempotency.repository import IdempotencyRepository
+from tests.support.adapters import BASE
+from tests.support.registry_server import TOKEN
+
+BODY = BASE.model_dump(mode="json")
+OTHER = BODY | {"id": "test/other"}
+
+
+@pytest.fixture
+async def http(registry_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+        yield http
+
+
+async def register(http: httpx.AsyncClient, body: object, key: str, **headers: str) -> httpx.Response:
+    return await http.post("/v1/bases", json=body, headers={"idempotency-key": key, **headers})
+
+
+async def audit_entries(database: Database) -> int:
+    async with database.transaction() as session:
+        return (await session.execute(text("select count(*) from audit where action = 'register-base'"))).scalar_one()
+
+
+async def test_the_same_request_is_answered_as_it_was(http: httpx.AsyncClient, database: Database) -> None:
+    first, second = await register(http, BODY, "k1"), await register(http, BODY, "k1")
+    assert first.status_code == second.status_code == 200
+    assert first.content == second.content
+    assert second.headers["content-type"] == "application/json"
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+    assert await audit_entries(database) == 1
+
+
+async def test_a_key_that_is_used_for_something_else_is_refused(http: httpx.AsyncClient, database: Database) -> None:
+    await register(http, BODY, "k1")
+    answer = await register(http, OTHER, "k1")
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:lorry:problem:idempotency-key-reused"
+    assert answer.json()["field"] == "idempotency-key"
+    assert await audit_entries(database) == 1
+
+
+async def test_a_request_that_still_runs_is_not_run_twice(http: httpx.AsyncClient, database: Database) -> None:
+    digest = await claimed_digest(http, database)
+    answer = await register(http, BODY, "k1")
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "urn:lorry:problem:request-running"
+    async with database.transaction() as session:
+        await IdempotencyRepository(session).release("operator", "k1", digest=digest)
+    assert (await register(http, BODY, "k1")).status_code == 200
+
+
+async def test_what_a_killed_process_left_running_can_be_run_again(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    await claimed_digest(http, database)
+    async with database.transaction() as session:
+        await session.execute(text("update idempotent_request set at = now() - interval '1 hour'"))
+    assert (await register(http, BODY, "k1")).status_code == 200
+
+
+async def test_a_key_is_free_again_after_a_day(http: httpx.AsyncClient, database: Database) -> None:
+    await register(http, BODY, "k1")
+    async with database.transaction() as session:
+        await session.execute(text("update idempotent_request set at = now() - interval '25 hours'"))
+    assert (await register(http, OTHER, "k1")).status_code == 200
+
+
+async def test_a_refusal_changed_nothing_and_is_not_kept(http: httpx.AsyncClient) -> None:
+    bad = BODY | {"config_sha256": "x"}
+    assert (await register(http, bad, "k1")).status_code == 422
+    assert (await register(http, BODY, "k1")).status_code == 200
+
+
+async def test_nobody_is_answered_from_memory_without_a_token(http: httpx.AsyncClient) -> None:
+    await register(http, BODY, "k1")
+    answer = await register(http, BODY, "k1", authorization="Bearer of-nothing-at-all")
+    assert answer.status_code == 401
+
+
+async def test_racing_requests_have_one_effect(http: httpx.AsyncClient, database: Database) -> None:
+    answers = await asyncio.gather(*[register(http, BODY, "k1") for _ in range(8)])
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert any(answer.status_code == 200 for answer in answers)
+    assert await audit_entries(database) == 1
+    assert (await register(http, BODY, "k1")).headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "\u00e4"])
+async def test_a_key_that_is_none_is_refused(http: httpx.AsyncClient, key: str) -> None:
+    headers = [(b"idempotency-key", key.encode("latin-1")), (b"content-type", b"application/json")]
+    answer = await http.post("/v1/bases", json=BODY, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "idempotency-key"
+
+
+async def claimed_digest(http: httpx.AsyncClient, database: Database) -> str:
+    """Leave key k1 as a request for `BODY` leaves it while it runs."""
+    await register(http, BODY, "k1")
+    async with database.transaction() as session:
+        statement = "update idempotent_request set status = null, answer = null returning digest"
+        return str((await session.execute(text(statement))).scalar_one())

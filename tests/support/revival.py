@@ -1,0 +1,49 @@
+"""A part of a stack that a test kills or stops, and starts again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from lorry.local.part import RunningPart, start_part
+from lorry.local.stack import Stack
+
+
+class Revivable:
+    """One part of the run's stack. What was started again runs until `stop`, for the tests that come after."""
+
+    def __init__(self, stack: Stack, name: str, *, base_directory: Path = Path()) -> None:
+        self._stack = stack
+        self._name = name
+        self._base_directory = base_directory
+        self._revived: list[RunningPart] = []
+
+    @property
+    def process(self) -> psutil.Process:
+        """The process that runs now."""
+        first = next(pid for name, _, pid in self._stack.addresses() if name == self._name)
+        return psutil.Process(self._revived[-1].pid if self._revived else first)
+
+    @asynccontextmanager
+    async def killed(self) -> AsyncIterator[None]:
+        """Kill it with −9; start it again when the block ends."""
+        process = self.process
+        family = [*process.children(recursive=True), process]
+        for each in family:
+            each.kill()
+        await asyncio.to_thread(psutil.wait_procs, family, 10)
+        try:
+            yield
+        finally:
+            part = self._stack.plan.part(self._name, base_directory=self._base_directory)
+            self._revived.append(await start_part(part))
+            await self._revived[-1].wait_until_healthy()
+
+    async def stop(self) -> None:
+        """Stop everything that was started again."""
+        for running in self._revived:
+            await running.stop()

@@ -1,0 +1,187 @@
+"""The door behind vLLM's table of adapters, before a stand-in for vLLM's engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm.exceptions import GracefulHTTPError
+from vllm.lora.request import LoRARequest
+
+from registry.errors import NotServable
+from serving.engine.residents import Residents
+
+ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
+
+
+class Engine:
+    """Generates three tokens a request, the next one whenever `step` is called; can abort, as vLLM does."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, asyncio.Queue[tuple[str, bool]]] = {}
+        self.removed: list[int] = []
+        self.seen: list[str] = []
+
+    async def generate(
+        self, prompt: str, sampling_params: object, request_id: str, *, lora_request: Any = None, **rest: Any
+    ) -> AsyncGenerator[str, None]:
+        queue = self.queues[request_id] = asyncio.Queue()
+        self.seen.append(request_id)
+        try:
+            is_last = False
+            while not is_last:
+                text, is_last = await queue.get()
+                yield text
+        finally:
+            self.queues.pop(request_id, None)
+
+    def step(self, text: str, *, is_last: bool = False) -> None:
+        for queue in self.queues.values():
+            queue.put_nowait((text, is_last))
+
+    async def abort(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            if request_id in self.queues:
+                self.queues[request_id].put_nowait(("", True))
+
+    async def remove_lora(self, lora_id: int) -> bool:
+        self.removed.append(lora_id)
+        return True
+
+
+class Gate:
+    def __init__(self) -> None:
+        self.refused: set[str] = set()
+
+    def __call__(self, version_id: str) -> None:
+        if version_id in self.refused:
+            raise NotServable(f"Version {version_id} is suspended.")
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.engine, self.gate = Engine(), Gate()
+        self.adapters = {
+            name: LoRARequest(lora_name=name, lora_int_id=n, lora_path="/p") for n, name in ((1, ADA), (2, BOB))
+        }
+        self.models = SimpleNamespace(lora_requests=dict(self.adapters))
+        self.residents = Residents(self.models, engine=self.engine, gate=self.gate)  # type: ignore[arg-type]
+        self.residents.take_over()
+
+    def ask(self, version_id: str | None, request_id: str = "r") -> asyncio.Task[list[str]]:
+        adapter = None if version_id is None else self.adapters[version_id]
+        outputs = self.engine.generate("prompt", None, request_id, lora_request=adapter)
+
+        async def collect() -> list[str]:
+            return [output async for output in outputs]
+
+        return asyncio.create_task(collect())
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_a_request_is_a_lease_from_its_first_step_to_its_last(bench: Bench) -> None:
+    asking = bench.ask(ADA)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bench.residents.leases() == {ADA: 1}
+    bench.engine.step("a")
+    bench.engine.step("b", is_last=True)
+    assert await asking == ["a", "b"]
+    assert bench.residents.leases() == {}
+
+
+async def test_a_refused_adapter_is_refused_before_anything_is_generated(bench: Bench) -> None:
+    bench.gate.refused = {ADA}
+    with pytest.raises(GracefulHTTPError, match="is suspended") as caught:
+        bench.engine.generate("prompt", None, "r", lora_request=bench.adapters[ADA])
+    assert caught.value.http_status == 409
+    assert bench.engine.seen == []
+
+
+async def test_what_was_refused_between_admission_and_start_does_not_start(bench: Bench) -> None:
+    outputs = bench.engine.generate("prompt", None, "r", lora_request=bench.adapters[ADA])
+    bench.gate.refused = {ADA}
+    with pytest.raises(GracefulHTTPError):
+        await anext(outputs)
+    assert (bench.engine.seen, bench.residents.leases()) == ([], {})
+
+
+async def test_requests_to_the_base_model_pass_whatever_is_refused(bench: Bench) -> None:
+    bench.gate.refused = {ADA, BOB}
+    asking = bench.ask(None)
+    await asyncio.sleep(0)
+    await bench.residents.end_all(NotServable())
+    bench.engine.step("base", is_last=True)
+    assert await asking == ["base"]
+    assert bench.engine.seen == ["r"]
+
+
+async def test_withdrawing_ends_what_runs_and_leaves_others_alone(bench: Bench) -> None:
+    ada, bob = bench.ask(ADA, "one"), bench.ask(BOB, "two")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bench.gate.refused = {ADA}
+    await bench.residents.withdraw(ADA, NotServable("Version is suspended."))
+
+    with pytest.raises(GracefulHTTPError, match="suspended"):
+        await ada
+    assert (bench.engine.removed, sorted(bench.models.lora_requests)) == ([1], [BOB])
+    bench.engine.step("b", is_last=True)
+    assert await bob == ["b"]
+
+
+async def test_ending_one_request_does_not_end_another_that_chose_the_same_name(bench: Bench) -> None:
+    ada, bob = bench.ask(ADA, "same"), bench.ask(BOB, "same")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(bench.engine.queues) == 2
+    await bench.residents.withdraw(ADA, NotServable())
+    with pytest.raises(GracefulHTTPError):
+        await ada
+    bench.engine.step("b", is_last=True)
+    assert await bob == ["b"]
+
+
+async def test_withdrawing_what_nobody_uses_only_frees_memory(bench: Bench) -> None:
+    await bench.residents.withdraw(ADA, NotServable())
+    await bench.residents.withdraw(ADA, NotServable())
+    assert bench.engine.removed == [1]
+
+
+async def test_a_reader_that_stands_still_does_not_keep_an_adapter(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.engine.residents._DRAIN_SECONDS", 0.1)
+    outputs = bench.engine.generate("prompt", None, "r", lora_request=bench.adapters[ADA])
+    first = asyncio.ensure_future(anext(outputs))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bench.engine.step("a")
+    await first  # and reads no further
+    await bench.residents.withdraw(ADA, NotServable())
+    assert bench.engine.removed == [1]
+    await outputs.aclose()
+
+
+async def test_a_client_that_goes_away_ends_its_lease(bench: Bench) -> None:
+    asking = bench.ask(ADA)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (bench.residents.leases(), bench.engine.queues) == ({}, {})
+
+
+def test_a_version_that_is_being_loaded_counts_as_held(bench: Bench) -> None:
+    new = "v" + "c" * 32
+    with bench.residents.arriving(new):
+        assert bench.residents.named() == {ADA, BOB, new}
+    assert bench.residents.named() == {ADA, BOB}
