@@ -34,7 +34,7 @@ class StageOrder:
         directory: its verified files.
         digests: SHA-256 of each file; checked again as it is read.
         urgent: whether a live request waits for it.
-        call: returned in the signal, so that its sender knows which order was met.
+        call: returned in the signal, so that its sender knows that this order was met.
     """
 
     version_id: str
@@ -59,6 +59,14 @@ class Prepared(Protocol):
 Ready = TypeVar("Ready", bound=Prepared)
 
 
+@dataclass
+class _Wanted:
+    """What is under way, and the calls of everybody who ordered it."""
+
+    order: StageOrder
+    calls: list[int]
+
+
 @dataclass(order=True)
 class _Job:
     priority: int
@@ -81,7 +89,7 @@ class Stager(Generic[Ready]):
         self._signals = signals
         self._lock = threading.Lock()
         self._ready: dict[str, Ready] = {}
-        self._wanted: dict[str, StageOrder] = {}
+        self._wanted: dict[str, _Wanted] = {}
         self._jobs: PriorityQueue[_Job] = PriorityQueue()
         self._arrivals = count()
         self._thread: threading.Thread | None = None
@@ -95,11 +103,12 @@ class Stager(Generic[Ready]):
             if order.version_id in self._ready:
                 return "staged"
             known = self._wanted.get(order.version_id)
-            self._wanted[order.version_id] = order
+            hurry = known is None or (order.urgent and not known.order.urgent)
+            self._wanted[order.version_id] = _Wanted(order, [*(known.calls if known else ()), order.call])
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lorry-stager", daemon=True)
                 self._thread.start()
-        if known is None or (order.urgent and not known.urgent):  # what is done already by then is skipped
+        if hurry:  # what is done already by then is skipped
             self._jobs.put(_Job(0 if order.urgent else 1, next(self._arrivals), order))
         return "queued"
 
@@ -110,8 +119,10 @@ class Stager(Generic[Ready]):
     def drop(self, version_id: str, *, wipe: bool = False) -> int:
         """Forget an adapter, overwriting its weights when `wipe`; returns the bytes that it took."""
         with self._lock:
-            self._wanted.pop(version_id, None)
+            wanted = self._wanted.pop(version_id, None)
             ready = self._ready.pop(version_id, None)
+        if wanted is not None:
+            self._signals.send("dropped", version_id=version_id, calls=wanted.calls)
         if ready is None:
             return 0
         if wipe:
@@ -132,9 +143,9 @@ class Stager(Generic[Ready]):
 
     def _run(self) -> None:
         while (job := self._jobs.get()).order is not None:
-            order = self._wanted.get(job.order.version_id)
-            if order is not None:  # else it was dropped while it waited
-                self._stage(order, waited_seconds=perf_counter() - job.asked_at)
+            wanted = self._wanted.get(job.order.version_id)
+            if wanted is not None:  # else it was dropped while it waited
+                self._stage(wanted.order, waited_seconds=perf_counter() - job.asked_at)
 
     def _stage(self, order: StageOrder, *, waited_seconds: float) -> None:
         started = perf_counter()
@@ -156,15 +167,15 @@ class Stager(Generic[Ready]):
                 self._ready[order.version_id] = ready
         if current is None:  # dropped meanwhile, perhaps erased
             ready.wipe()
-            self._signals.send("dropped", version_id=order.version_id, call=order.call)
             return
         seconds = {"queue": waited_seconds, "read": read - started, "prepare": prepared - read}
         self._signals.send(
-            "staged", version_id=order.version_id, call=current.call, size_bytes=ready.size_bytes, seconds=seconds
+            "staged", version_id=order.version_id, calls=current.calls, size_bytes=ready.size_bytes, seconds=seconds
         )
 
     def _refuse(self, order: StageOrder, error: LorryError) -> None:
         with self._lock:
-            current = self._wanted.pop(order.version_id, order)
+            current = self._wanted.pop(order.version_id, None)
+        calls = current.calls if current else [order.call]
         refusal: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "field": error.field}
-        self._signals.send("refused", version_id=order.version_id, call=current.call, **refusal)
+        self._signals.send("refused", version_id=order.version_id, calls=calls, **refusal)
