@@ -102,12 +102,16 @@ class Tier:
         """Take `version_id` out and unpin it; None when it is not here.
 
         Raises:
-            TierFull: never for what is free; a held version must be let go first, so this is a programming error.
+            TierFull: when it is held.
         """
-        if self._holds[version_id] > 0:
+        if version_id in self._holds:
             raise TierFull(f"An adapter in the engine's {self._name} is in use and stays.")
         self._pinned.discard(version_id)
         return self._drop(version_id)
+
+    def abandon(self, version_id: str) -> None:
+        """Undo `make_room` for an adapter that did not arrive, even when somebody holds its place."""
+        self._drop(version_id)
 
     def hold(self, version_id: str) -> None:
         """Keep `version_id` here, or where it is about to be, until as many calls of `let_go`."""

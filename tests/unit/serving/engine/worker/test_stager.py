@@ -149,7 +149,8 @@ async def test_everybody_who_ordered_an_adapter_hears_of_it(
     tasks = [asyncio.create_task(link.stage("v1", **adapter)) for _ in range(3)]
     await until(lambda: bool(workers[0].prepared))
     workers[0].may_prepare.set()
-    assert len({staged.size_bytes for staged in await asyncio.gather(*tasks)}) >= 1
+    await asyncio.gather(*tasks)
+    assert workers[0].prepared == workers[1].prepared == ["v1"]
     unfit = [asyncio.create_task(link.stage("unfit", **adapter)) for _ in range(3)]
     refusals = await asyncio.gather(*unfit, return_exceptions=True)
     assert [type(refusal) for refusal in refusals] == [AdapterUnfit] * 3

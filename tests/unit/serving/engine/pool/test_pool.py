@@ -1,0 +1,229 @@
+"""The pool against a store that remembers what it holds, with everything happening at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from serving.engine.pool.admission import Ticket
+from serving.engine.pool.limits import CLASSES, Limits
+from serving.engine.pool.pool import AdapterPool, PoolLease
+from serving.engine.pool.tier import Tier
+from serving.errors import AdapterClosed, AdapterDamaged, AdmissionTimeout, EngineBusy, TierFull
+
+SLOTS, ENTRIES = 3, 6
+
+
+class Shelf:
+    """A store of adapters of one byte each; fails loudly when the pool breaks its word."""
+
+    def __init__(self) -> None:
+        self.host: set[str] = set()
+        self.erased: list[str] = []
+        self.installs: list[str] = []
+        self.running: dict[str, int] = {}
+        self.pause_seconds = 0.0
+
+    async def install(self, version_id: str) -> int:
+        self.installs.append(version_id)
+        await asyncio.sleep(self.pause_seconds)
+        if version_id.startswith("broken"):
+            raise AdapterDamaged("half of it is missing")
+        return 1
+
+    async def stage(self, version_id: str, *, urgent: bool) -> None:
+        await asyncio.sleep(self.pause_seconds)
+        if version_id.startswith("odd"):
+            raise AdapterDamaged("it cannot be staged")
+        assert version_id not in self.erased, "an erased adapter came back"
+        self.host.add(version_id)
+        assert len(self.host) <= ENTRIES
+
+    async def drop(self, version_id: str) -> None:
+        assert not self.running.get(version_id), "an adapter was evicted under a lease"
+        self.host.remove(version_id)
+        await asyncio.sleep(self.pause_seconds)
+
+    async def erase(self, version_id: str) -> None:
+        assert not self.running.get(version_id), "an adapter was erased under a lease"
+        self.host.discard(version_id)
+        self.erased.append(version_id)
+
+    def run(self, lease: PoolLease) -> None:
+        assert lease.version_id in self.host, "a leased adapter is not in host memory"
+        self.running[lease.version_id] = self.running.get(lease.version_id, 0) + 1
+        assert sum(count > 0 for count in self.running.values()) <= SLOTS
+
+    def stop(self, lease: PoolLease) -> None:
+        self.running[lease.version_id] -= 1
+
+
+def pool_on(shelf: Shelf, **changes: int) -> AdapterPool:
+    host = Tier("host memory", max_bytes=100, max_entries=ENTRIES, max_pinned=1)
+    limits = Limits(**{"slots": SLOTS, "live_slots": 1, "seats": 8, "live_seats": 2, **changes})
+    return AdapterPool(shelf, limits=limits, host=host, host_entries=ENTRIES - 1, host_live_entries=1)
+
+
+async def test_a_hundred_requests_for_one_cold_adapter_install_it_once() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf, seats=100, live_seats=0)
+    leases = await asyncio.gather(*(pool.lease(Ticket(version_id="a")) for _ in range(100)))
+    assert (shelf.installs, len(leases)) == (["a"], 100)
+    for lease in leases:
+        lease.release()
+        lease.release()
+    assert pool.slots.in_flight == frozenset()
+
+
+@pytest.mark.parametrize("name", ["broken", "odd"])
+async def test_an_adapter_that_cannot_be_had_fails_alone_and_may_be_asked_for_again(name: str) -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    outcomes = await asyncio.gather(
+        *(pool.lease(Ticket(version_id=version)) for version in (name, "a", name)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [AdapterDamaged, PoolLease, AdapterDamaged]
+    assert [holding.version_id for holding in pool.holdings()] == ["a"]
+    with pytest.raises(AdapterDamaged):
+        await pool.lease(Ticket(version_id=name))
+    assert shelf.installs.count(name) == 2
+
+
+async def test_the_least_recently_used_leaves_host_memory_but_nothing_leased_or_pinned() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    await pool.pin("pinned")
+    leased = await pool.lease(Ticket(version_id="leased"))
+    for number in range(20):
+        async with pool.leased(Ticket(version_id=f"v{number}")) as lease:
+            shelf.run(lease)
+            shelf.stop(lease)
+    assert {"pinned", "leased", "v19", "v18"} <= shelf.host
+    assert len(shelf.host) == ENTRIES
+    assert not await pool.evict("leased")
+    assert await pool.evict("v19")
+    with pytest.raises(TierFull):
+        await pool.pin("another")
+    leased.release()
+
+
+async def test_prefetching_takes_no_slot() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    assert [await pool.prefetch(name) for name in ("a", "b", "c", "d", "a")] == [False] * 4 + [True]
+    assert pool.slots.in_flight == frozenset()
+    async with pool.leased(Ticket(version_id="a")) as lease:
+        assert lease.was_resident
+
+
+async def test_erasing_waits_for_leases_and_refuses_who_comes_later() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf, slots=1, live_slots=0)
+    lease = await pool.lease(Ticket(version_id="a"))
+    waiting = asyncio.create_task(pool.lease(Ticket(version_id="a", seats=8)))
+    await asyncio.sleep(0)
+    erasing = asyncio.create_task(pool.erase("a"))
+    await asyncio.sleep(0.01)
+    assert not erasing.done()
+    with pytest.raises(AdapterClosed):
+        await waiting
+    with pytest.raises(AdapterClosed):
+        await pool.lease(Ticket(version_id="a"))
+    with pytest.raises(AdapterClosed):
+        await pool.prefetch("a")
+    lease.release()
+    await asyncio.wait_for(erasing, 1)
+    assert (shelf.erased, pool.holdings()) == (["a"], [])
+
+
+async def test_erasing_at_once_asks_holders_to_stop() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    reasons: list[Exception] = []
+    lease = await pool.lease(Ticket(version_id="a"), abort=lambda reason: (reasons.append(reason), lease.release())[0])
+    await asyncio.wait_for(pool.erase("a", at_once=True), 1)
+    assert [type(reason) for reason in reasons] == [AdapterClosed]
+
+
+async def test_an_adapter_erased_while_it_is_loaded_is_never_leased() -> None:
+    shelf = Shelf()
+    shelf.pause_seconds = 0.01
+    pool = pool_on(shelf)
+    asking = asyncio.create_task(pool.lease(Ticket(version_id="a")))
+    await asyncio.sleep(0.005)
+    erasing = asyncio.create_task(pool.erase("a"))
+    with pytest.raises(AdapterClosed):
+        await asking
+    await erasing
+    assert shelf.host == set()
+
+
+async def test_who_goes_away_while_it_loads_leaves_nothing_but_the_adapter() -> None:
+    shelf = Shelf()
+    shelf.pause_seconds = 0.01
+    pool = pool_on(shelf)
+    asking = asyncio.create_task(pool.lease(Ticket(version_id="a")))
+    await asyncio.sleep(0.005)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.sleep(0.05)
+    assert [(holding.version_id, holding.leases) for holding in pool.holdings()] == [("a", 0)]
+
+
+async def test_the_deadline_covers_both_waits() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf, slots=1, live_slots=0)
+    lease = await pool.lease(Ticket(version_id="a"))
+    with pytest.raises(AdmissionTimeout):
+        await pool.lease(Ticket(version_id="b"), deadline_seconds=0.02)
+    lease.release()
+    assert (await pool.lease(Ticket(version_id="b"), deadline_seconds=1)).was_resident
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_anything_at_once_keeps_every_promise(seed: int) -> None:
+    chance, shelf = random.Random(seed), Shelf()
+    shelf.pause_seconds = 0.0005
+    pool = pool_on(shelf)
+    names = [f"v{number}" for number in range(12)] + ["broken", "odd"]
+
+    async def use() -> None:
+        ticket = Ticket(
+            version_id=chance.choice(names), kind=chance.choice(CLASSES), tenant=chance.choice("xyz"),
+            seats=chance.randint(1, 3),
+        )  # fmt: skip
+        lease = await pool.lease(ticket, deadline_seconds=chance.choice([None, None, 0.01]))
+        shelf.run(lease)
+        try:
+            await asyncio.sleep(chance.random() * 0.002)
+        finally:
+            shelf.stop(lease)
+            lease.release()
+
+    async def erase() -> None:
+        await asyncio.sleep(chance.random() * 0.1)
+        await pool.erase(chance.choice(names[:3]))
+
+    async def meddle() -> None:
+        await asyncio.sleep(chance.random() * 0.1)
+        await (pool.prefetch if chance.random() < 0.5 else pool.evict)(chance.choice(names[:12]))
+
+    work = [use() for _ in range(300)] + [erase() for _ in range(2)] + [meddle() for _ in range(20)]
+    chance.shuffle(work)
+    tasks = [asyncio.create_task(item) for item in work]
+    for _ in range(40):
+        await asyncio.sleep(0.001)
+        chance.choice(tasks).cancel()
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+
+    expected = (AdapterClosed, AdapterDamaged, AdmissionTimeout, EngineBusy, TierFull, asyncio.CancelledError)
+    assert [
+        outcome for outcome in outcomes if isinstance(outcome, BaseException) and not isinstance(outcome, expected)
+    ] == []
+    assert sum(outcome is None for outcome in outcomes) > 100
+    await asyncio.sleep(0.02)
+    assert shelf.host == {holding.version_id for holding in pool.holdings()}
+    assert all(holding.leases == 0 and not holding.in_flight for holding in pool.holdings())
+    assert [pool.slots.queued(kind) + pool.slots.seats_taken(kind) for kind in CLASSES] == [0, 0]
