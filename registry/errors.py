@@ -24,6 +24,7 @@ RegistryError                    500
 ├── TooMuchMissing               409
 ├── NotServable                  409
 │   └── DataKeyDestroyed         409
+├── MasterKeyInUse               409
 ├── ArtifactError                422
 │   ├── ArtifactMissing          409
 │   ├── DigestMismatch           422
@@ -179,6 +180,12 @@ class NotServable(RegistryError):
 
 class DataKeyDestroyed(NotServable):
     """The key of this content was destroyed; nobody can read it any more."""
+
+
+class MasterKeyInUse(RegistryError):
+    """Data keys are wrapped under that master key; rotate first."""
+
+    status_code = 409
 
 
 class ArtifactError(RegistryError):
