@@ -24,6 +24,7 @@ RegistryError                    500
 ├── TooMuchMissing               409
 ├── NotServable                  409
 │   └── DataKeyDestroyed         409
+├── MasterKeyNotFound            404
 ├── MasterKeyInUse               409
 ├── ArtifactError                422
 │   ├── ArtifactMissing          409
@@ -180,6 +181,12 @@ class NotServable(RegistryError):
 
 class DataKeyDestroyed(NotServable):
     """The key of this content was destroyed; nobody can read it any more."""
+
+
+class MasterKeyNotFound(RegistryError):
+    """The key file has no such master key."""
+
+    status_code = 404
 
 
 class MasterKeyInUse(RegistryError):

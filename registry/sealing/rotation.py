@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kit.database import Database
 from kit.errors import MasterKeyMissing, SealBroken
 from kit.master_keys import KeyFile, MasterKeys
-from registry.errors import MasterKeyInUse
+from registry.errors import MasterKeyInUse, MasterKeyNotFound
 from registry.sealing.data_keys import wrap_context
 from registry.sealing.repository import SealingRepository, WrappedKey
 
@@ -62,10 +62,14 @@ async def forget_master_key(database: Database, keys: KeyFile, key_id: str, *, a
     """Remove a key from the key file for good, which also shuts every old copy of what it had wrapped.
 
     Raises:
-        MasterKeyInUse: when a data key is wrapped under it.
-        MasterKeyMissing: when the file has no such key.
-        MasterKeyInvalid: when it is the primary one.
+        MasterKeyNotFound: when the file has no such key.
+        MasterKeyInUse: when it is the primary one, or a data key is wrapped under it.
     """
+    ring = await asyncio.to_thread(keys.ring)
+    if key_id not in ring.keys:
+        raise MasterKeyNotFound(f"the key file has no master key {key_id}", field="key_id")
+    if key_id == ring.primary:
+        raise MasterKeyInUse(f"{key_id} is the primary master key; rotate first", field="key_id")
     async with database.transaction() as session:
         repository = SealingRepository(session)
         await repository.hold_master_keys()

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import text
 
 from kit.database import Database
-from kit.errors import MasterKeyInvalid, MasterKeyMissing, SealBroken
+from kit.errors import MasterKeyMissing, SealBroken
 from kit.master_keys import KeyFile
 from kit.sealing import seal, unseal
 from kit.storage import ObjectStorage
-from registry.errors import DataKeyDestroyed, MasterKeyInUse
+from registry.errors import DataKeyDestroyed, MasterKeyInUse, MasterKeyNotFound
 from registry.manifest import Owner
 from registry.sealing.data_keys import DataKey, DataKeys
 from registry.sealing.rotation import forget_master_key, rewrap_data_keys
@@ -203,9 +203,9 @@ async def test_a_master_key_is_not_forgotten_while_it_wraps(
     file.add_primary()
     with pytest.raises(MasterKeyInUse, match="1 data keys"):
         await forget_master_key(database, file, old, actor="tester")
-    with pytest.raises(MasterKeyInvalid, match="primary"):
+    with pytest.raises(MasterKeyInUse, match="primary"):
         await forget_master_key(database, file, await file.primary_id(), actor="tester")
-    with pytest.raises(MasterKeyMissing):
+    with pytest.raises(MasterKeyNotFound):
         await forget_master_key(database, file, "file:no", actor="tester")
     assert await DataKeys(database, file).open(key.id) == key.secret
     assert await rows(database, "select count(*) from audit where action = 'master-key-forgotten'") == [(0,)]
