@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from kit.telemetry import configure_logging
-from lorry.commands import adapter_lifecycle, adapters, bases, demo, doctor, engines, keys, pipeline, profiles, registry, status, transcripts, up
+from lorry.commands import (
+    adapter_lifecycle,
+    adapters,
+    bases,
+    demo,
+    doctor,
+    engines,
+    keys,
+    pipeline,
+    profiles,
+    registry,
+    status,
+    transcripts,
+    up,
+)
 
 app = typer.Typer(
     name="lorry",
@@ -29,10 +43,11 @@ app.command(rich_help_panel="Pipeline")(pipeline.extract)
 app.command("run", rich_help_panel="Pipeline")(pipeline.run_all)
 app.command(rich_help_panel="Look")(status.status)
 app.command(rich_help_panel="Look")(profiles.profile)
+adapters.app.add_typer(adapter_lifecycle.app)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
 app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
-app.add_typer(registry.app, name="registry", rich_help_panel="Run")
+app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
 
 

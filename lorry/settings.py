@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from kit.names import Name
 from kit.settings import Settings
 
 
@@ -18,6 +19,7 @@ class LorrySettings(Settings):
 
     home: Path = Field(Path("~/.lorry"), description="directory that holds all state of this machine")
     tenant: str = Field("default", description="tenant that the commands act for")
+    actor: Name = Field("lorry", description="who the commands act for, by name, in the registry's audit trail")
     base_model: str = Field("smollm2-135m-instruct", description="name of a known base model, or a directory")
     gateway_port: int = Field(8080, ge=1, le=65535, description="port of the public HTTP API")
     port_base: int = Field(18300, ge=1024, le=55000, description="first of about 20 ports for the internal parts")
