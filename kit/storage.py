@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from kit.aws import read_body
 from kit.bucket import (
     SSE_HEADERS,
     Bucket,
@@ -133,8 +134,7 @@ class ObjectStorage:
         def get() -> bytes:
             body = self._client.get_object(**self._named(key), ChecksumMode="ENABLED", **condition)["Body"]
             with body:
-                data: bytes = body.read()
-            return data
+                return read_body(body)
 
         return await self._bucket.run(get, key=key)
 
@@ -146,24 +146,24 @@ class ObjectStorage:
             ObjectConflict: when its ETag is not `etag` any more.
         """
         done_bytes, failures = 0, 0
-        while True:
+        size_bytes: int | None = None
+        while size_bytes is None or done_bytes < size_bytes:
             try:
-                body, etag = await self._open(key, etag=etag, start=done_bytes)
+                body, etag, left_bytes = await self._open(key, etag=etag, start=done_bytes)
+                size_bytes = done_bytes + left_bytes
+                read = partial(read_body, body, _CHUNK_BYTES)
                 try:
-                    read = partial(body.read, _CHUNK_BYTES)
                     while chunk := await self._bucket.run(read, key=key, again=False):
-                        yield chunk
                         done_bytes += len(chunk)
                         failures = 0 if len(chunk) == _CHUNK_BYTES else failures  # scraps are no progress
+                        yield chunk
                 finally:
                     body.close()
             except StorageUnavailable:
                 failures += 1
-                if failures >= self._bucket.attempts:
+                if failures >= self._bucket.attempts or done_bytes == size_bytes:  # all is there, and it is damaged
                     raise
                 await pause(failures)
-            else:
-                return
 
     async def head(self, key: str) -> ObjectInfo:
         """Return what the store knows of the object.
@@ -282,15 +282,15 @@ class ObjectStorage:
         )
         return SignedUpload(url=url, headers=headers)
 
-    async def _open(self, key: str, *, etag: str | None, start: int) -> tuple[Any, str]:
-        """Return the object's body from byte `start` on, and its ETag."""
+    async def _open(self, key: str, *, etag: str | None, start: int) -> tuple[Any, str, int]:
+        """Return the object's body from byte `start` on, its ETag, and how many bytes are left."""
         more: Any = {"IfMatch": etag} if etag else {}
         if start:
             more["Range"] = f"bytes={start}-"
         found = await self._bucket.run(
             lambda: self._client.get_object(**self._named(key), ChecksumMode="ENABLED", **more), key=key
         )
-        return found["Body"], found["ETag"]
+        return found["Body"], found["ETag"], found["ContentLength"]
 
     async def _find(self, key: str) -> ObjectInfo | None:
         try:
