@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -28,6 +29,7 @@ from lorry.commands import (
 app = typer.Typer(
     name="lorry",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # in Rich's own markup, `[/ADAPTER]` would end a style that nobody began
     pretty_exceptions_show_locals=False,
     help="One LoRA adapter per user: from transcripts to served profiles.\n\n"
     "A first tour: `lorry demo`. With your own data: `lorry run USER FILE`, then `lorry up`.",
@@ -51,9 +53,18 @@ app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lorry {version('lorry')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log what happens to standard error")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     configure_logging("debug" if verbose else "error")
     if not verbose:
