@@ -7,14 +7,15 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from kit.names import Name
-from kit.settings import Settings
+from kit.settings import MasterKeySettings
 
 
-class LorrySettings(Settings):
+class LorrySettings(MasterKeySettings):
     """The single-machine composition.
 
     Each of `database_url`, `s3_endpoint_url` (or bare AWS credentials), `registry_url`, `engine_url` that is set
-    names a part that runs elsewhere; lorry then uses that one and starts none of its own.
+    names a part that runs elsewhere; lorry then uses that one and starts none of its own. Without `master_key_file`
+    and `kms_key_id`, a master key file is made in the home.
     """
 
     home: Path = Field(Path("~/.lorry"), description="directory that holds all state of this machine")
@@ -34,10 +35,6 @@ class LorrySettings(Settings):
     s3_region: str = Field("us-east-1", description="region of the S3 that runs elsewhere")
     s3_access_key_id: str | None = Field(None, description="unset = boto3's own credential chain")
     s3_secret_access_key: SecretStr | None = Field(None, description="unset = boto3's own credential chain")
-    master_key_file: Path | None = Field(None, description="master key file; unset = one in LORRY_HOME, made there")
-    kms_key_id: str | None = Field(None, description="key in AWS KMS that wraps data keys, instead of a file")
-    kms_endpoint_url: str | None = Field(None, description="endpoint of a KMS-compatible service; unset = AWS")
-    kms_region: str = Field("us-east-1", description="region of the KMS key")
     registry_url: str | None = Field(None, description="registry that runs elsewhere; needs LORRY_REGISTRY_TOKEN")
     registry_token: SecretStr | None = Field(None, description="bearer token of that registry")
     registry_engine_token: SecretStr | None = Field(

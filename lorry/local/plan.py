@@ -77,12 +77,8 @@ class Plan:
         if not file and not settings.kms_key_id:
             file = self.home.folder("secrets") / "master-keys.json"
             KeyFile.create(file)
-        return MasterKeySettings(
-            master_key_file=file,
-            kms_key_id=settings.kms_key_id,
-            kms_endpoint_url=settings.kms_endpoint_url,
-            kms_region=settings.kms_region,
-        )
+        given = settings.model_dump(include=set(MasterKeySettings.model_fields))
+        return MasterKeySettings.model_validate({**given, "master_key_file": file})
 
     @property
     def seaweed_ports(self) -> SeaweedPorts:
@@ -230,11 +226,14 @@ class Plan:
 
     def _master_key_environment(self) -> dict[str, str]:
         keys = self.master_keys
+        secret = keys.kms_secret_access_key
         values = {
             "LORRY_MASTER_KEY_FILE": str(keys.master_key_file) if keys.master_key_file else None,
             "LORRY_KMS_KEY_ID": keys.kms_key_id,
             "LORRY_KMS_ENDPOINT_URL": keys.kms_endpoint_url,
             "LORRY_KMS_REGION": keys.kms_region,
+            "LORRY_KMS_ACCESS_KEY_ID": keys.kms_access_key_id,
+            "LORRY_KMS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else None,
         }
         return {name: value for name, value in values.items() if value is not None}
 
