@@ -32,10 +32,10 @@ RegistryError                    500
 │   └── AdapterInvalid           422
 ├── PreconditionFailed           412
 ├── IdempotencyKeyReused         422
-├── RequestRunning               409
 ├── Unauthorized                 401
 ├── Forbidden                    403
 └── RegistryUnavailable          503
+    └── RequestRunning           409
 """
 
 from __future__ import annotations
@@ -227,12 +227,6 @@ class IdempotencyKeyReused(RegistryError):
     status_code = 422
 
 
-class RequestRunning(RegistryError):
-    """The first request with that idempotency key still runs; ask again later."""
-
-    status_code = 409
-
-
 class Unauthorized(RegistryError):
     """A valid bearer token is required."""
 
@@ -249,3 +243,9 @@ class RegistryUnavailable(RegistryError):
     """The registry did not answer."""
 
     status_code = 503
+
+
+class RequestRunning(RegistryUnavailable):
+    """The first request with that idempotency key still runs; ask again later."""
+
+    status_code = 409
