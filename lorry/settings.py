@@ -35,6 +35,10 @@ class LorrySettings(MasterKeySettings):
     s3_region: str = Field("us-east-1", description="region of the S3 that runs elsewhere")
     s3_access_key_id: str | None = Field(None, description="unset = boto3's own credential chain")
     s3_secret_access_key: SecretStr | None = Field(None, description="unset = boto3's own credential chain")
+    signing_private_key_file: Path | None = Field(None, description="PEM key the registry signs versions with")
+    signing_public_key_file: Path | None = Field(
+        None, description="PEM key that must have signed what an engine installs and `verify` reads"
+    )
     registry_url: str | None = Field(None, description="registry that runs elsewhere; needs LORRY_REGISTRY_TOKEN")
     registry_token: SecretStr | None = Field(None, description="bearer token of that registry")
     registry_engine_token: SecretStr | None = Field(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 from pydantic import SecretStr
@@ -158,6 +159,7 @@ class Plan:
             environment={
                 **self._store_environment(),
                 **self._master_key_environment(),
+                **self._signing_environment("private"),
                 "LORRY_REGISTRY_TOKEN": self.registry_token,
                 "LORRY_REGISTRY_ENGINE_TOKEN": self.registry_engine_token,
                 "LORRY_REGISTRY_HOST": "127.0.0.1",
@@ -176,6 +178,7 @@ class Plan:
             name="engine",
             argv=(sys.executable, "-m", "serving.engine"),
             environment={
+                **self._signing_environment("public"),
                 "LORRY_REGISTRY_URL": self.registry_url,
                 "LORRY_REGISTRY_ENGINE_TOKEN": self.registry_engine_token,
                 "LORRY_ENGINE_TOKEN": self.engine_token,
@@ -236,6 +239,11 @@ class Plan:
             "LORRY_KMS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else None,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def _signing_environment(self, which: Literal["private", "public"]) -> dict[str, str]:
+        name = f"signing_{which}_key_file"
+        path = getattr(self.settings, name)
+        return {f"LORRY_{name.upper()}": str(path.absolute())} if path else {}
 
     def _service_environment(self) -> dict[str, str]:
         return {

@@ -173,6 +173,8 @@ class Publisher:
             await self.judge(version.manifest, received.report, actor=actor)
             await self.place(version, received)
             await self.mark_ready(version, received.report, actor=actor)
+            if received.sink is not None:
+                self._drop_upload(version.manifest)
         finally:
             if received is not None and received.sink is not None:
                 await received.sink.discard()
@@ -236,7 +238,6 @@ class Publisher:
                 raise _rejection(row)
             if row.state != State.READY:
                 raise NotServable(f"version {manifest.version_id} became {row.state} meanwhile")
-        self._drop_upload(manifest)
 
     async def _drop_damaged(self, version: Unfinished) -> None:
         """Remove an upload that is not the declared content, so that it can be sent again.
