@@ -82,7 +82,10 @@ async def _first_profile(context: Context, clock: _Clock, settings: list[str]) -
     scores = await clock.time("evaluate", evaluate_users(context, runs, {_USER: dataset}, on_score=lambda *_: None))
     owner = Owner(tenant=context.settings.tenant, user=_USER)
     evaluation = scores.users[_USER]
-    published = await clock.time("publish", publish(runs[_USER], evaluation, owner=owner, registry=context.registry))
+    publishing = publish(
+        runs[_USER], evaluation, owner=owner, registry=context.registry, base_directory=base_directory(context.plan)
+    )
+    published = await clock.time("publish", publishing)
     if not published.live:  # a smoke run trains too little to pass its gate; what is timed is the same
         await context.registry.move_alias(
             owner, "profile", "live", version_id=published.manifest.version_id, expected_version_id=None

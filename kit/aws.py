@@ -76,6 +76,15 @@ def client_config(*, timeout_seconds: float, attempts: int, connections: int, **
     )
 
 
+def read_body(body: Any, size_bytes: int | None = None) -> bytes:
+    """Return the next bytes of an answer's body; whatever keeps them from coming is an answer that is not whole."""
+    try:
+        data: bytes = body.read(size_bytes)
+    except HTTPClientError as exc:  # a time-out among them: boto3 tries again what has not begun to arrive, not this
+        raise IncompleteReadError(actual_bytes=-1, expected_bytes=size_bytes or -1) from exc
+    return data
+
+
 def error_code(exc: Exception) -> str:
     """Return the service's own code for a refusal; empty when the service did not answer."""
     return str(exc.response["Error"]["Code"]) if isinstance(exc, ClientError) else ""

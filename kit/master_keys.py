@@ -43,6 +43,9 @@ class MasterKeys(Protocol):
             MasterKeyUnavailable: when the service that keeps the key does not answer.
         """
 
+    def holds(self, master_key_id: str) -> bool:
+        """Say whether this process has that master key, or may ask the service that keeps it."""
+
     async def wrap(self, data_key: bytes, context: Mapping[str, str]) -> tuple[str, bytes]:
         """Return the primary master key's id, and the data key wrapped under it.
 
@@ -165,6 +168,10 @@ class KeyFile:
         """Return a lock under which one process at a time reads, changes and writes the file."""
         return FileLock(self._path.with_name(f".{self._path.name}.lock"), timeout=_LOCK_SECONDS)
 
+    def holds(self, master_key_id: str) -> bool:
+        """Say whether the file has that key."""
+        return master_key_id in self.ring().keys
+
     async def wrap(self, data_key: bytes, context: Mapping[str, str]) -> tuple[str, bytes]:
         """Wrap under the primary key."""
         ring = self.ring()
@@ -209,6 +216,10 @@ class KmsKey:
         """Return the ARN behind the key's name, as KMS tells it now: an alias may have moved."""
         return (await self.wrap(b"probe", {"purpose": "which key"}))[0]
 
+    def holds(self, master_key_id: str) -> bool:
+        """Say whether it is a key of KMS; whether KMS lets us use it, only asking tells."""
+        return master_key_id.startswith(_KMS)
+
     async def wrap(self, data_key: bytes, context: Mapping[str, str]) -> tuple[str, bytes]:
         """Wrap in KMS."""
         arn, wrapped = await self._kms.encrypt(self._key_id, data_key, context)
@@ -230,6 +241,9 @@ class _Both:
 
     async def primary_id(self) -> str:
         return await self._kms.primary_id()
+
+    def holds(self, master_key_id: str) -> bool:
+        return self._kms.holds(master_key_id) or self._file.holds(master_key_id)
 
     async def wrap(self, data_key: bytes, context: Mapping[str, str]) -> tuple[str, bytes]:
         return await self._kms.wrap(data_key, context)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import struct
+from collections.abc import Iterator
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -91,7 +92,7 @@ class Sealer:
         self._number = 0
         self._finished = False
 
-    def update(self, data: bytes) -> bytes:
+    def update(self, data: bytes | memoryview) -> bytes:
         """Take the next plain bytes; return sealed bytes, up to a chunk behind."""
         if self._finished:
             raise ValueError("this content is sealed already")
@@ -99,13 +100,10 @@ class Sealer:
         if len(self._held) + len(data) <= self._chunk_bytes:
             self._held += data
             return self._take_header()
-        plain = memoryview(bytes(self._held) + data if self._held else data)
-        whole = (len(plain) - 1) // self._chunk_bytes
-        output = [self._take_header()]
-        for at in range(0, whole * self._chunk_bytes, self._chunk_bytes):
-            output.append(self._seal_chunk(plain[at : at + self._chunk_bytes], last=False))
-        self._held = bytearray(plain[whole * self._chunk_bytes :])
-        return b"".join(output)
+        output = [header] if (header := self._take_header()) else []
+        chunks = _whole_chunks(self._held, data, size=self._chunk_bytes)
+        output += [self._seal_chunk(chunk, last=False) for chunk in chunks]
+        return output[0] if len(output) == 1 else b"".join(output)
 
     def finish(self) -> bytes:
         """Return the last sealed bytes."""
@@ -139,7 +137,7 @@ class Opener:
         self._number = 0
         self._finished = False
 
-    def update(self, data: bytes) -> bytes:
+    def update(self, data: bytes | memoryview) -> bytes:
         """Take the next sealed bytes; return plain bytes.
 
         Raises:
@@ -157,10 +155,7 @@ class Opener:
         if len(self._held) + len(data) <= size:
             self._held += data
             return b""
-        sealed = memoryview(bytes(self._held) + data if self._held else data)
-        whole = (len(sealed) - 1) // size
-        output = [self._open_chunk(sealed[at : at + size], last=False) for at in range(0, whole * size, size)]
-        self._held = bytearray(sealed[whole * size :])
+        output = [self._open_chunk(chunk, last=False) for chunk in _whole_chunks(self._held, data, size=size)]
         return output[0] if len(output) == 1 else b"".join(output)
 
     def finish(self) -> bytes:
@@ -199,6 +194,24 @@ class Opener:
             raise SealBroken(f"chunk {self._number} of the sealed content is damaged, missing or misplaced") from exc
         self._number += 1
         return plain
+
+
+def _whole_chunks(held: bytearray, data: bytes | memoryview, *, size: int) -> Iterator[bytearray | memoryview]:
+    """Yield the chunks of `held` and `data` that cannot be the last one; leave the rest in `held`.
+
+    Copies only what straddles: sealing is as quick as memory, so each copy of all of it would show.
+    """
+    view = memoryview(data)
+    at = 0
+    if held:
+        at = size - len(held)
+        held += view[:at]
+        yield held
+        del held[:]
+    while len(view) - at > size:
+        yield view[at : at + size]
+        at += size
+    held += view[at:]
 
 
 def _chunk_key(key: bytes, salt: bytes, *, fixed: bytes, context: bytes) -> tuple[AESGCM, bytes]:

@@ -7,7 +7,9 @@ is tried again, and a read that breaks off goes on from where it was. Large obje
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +17,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from kit.aws import read_body
 from kit.bucket import (
     SSE_HEADERS,
     Bucket,
@@ -30,6 +33,7 @@ from kit.settings import StorageSettings
 __all__ = ["ObjectInfo", "ObjectStorage", "SignedUpload"]
 _CHUNK_BYTES = 1 << 20
 _BATCH = 1000
+_VERSIONING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class ObjectStorage:
         self._bucket = Bucket(settings)
         self._client = self._bucket.client
         self.multipart = MultipartUploads(self._bucket)
+        self._versioning = (0.0, False)  # asked again from when, and the last answer
 
     def close(self) -> None:
         """Take no more calls; those that run end within their time-outs."""
@@ -133,8 +138,7 @@ class ObjectStorage:
         def get() -> bytes:
             body = self._client.get_object(**self._named(key), ChecksumMode="ENABLED", **condition)["Body"]
             with body:
-                data: bytes = body.read()
-            return data
+                return read_body(body)
 
         return await self._bucket.run(get, key=key)
 
@@ -146,24 +150,24 @@ class ObjectStorage:
             ObjectConflict: when its ETag is not `etag` any more.
         """
         done_bytes, failures = 0, 0
-        while True:
+        size_bytes: int | None = None
+        while size_bytes is None or done_bytes < size_bytes:
             try:
-                body, etag = await self._open(key, etag=etag, start=done_bytes)
+                body, etag, left_bytes = await self._open(key, etag=etag, start=done_bytes)
+                size_bytes = done_bytes + left_bytes
+                read = partial(read_body, body, _CHUNK_BYTES)
                 try:
-                    read = partial(body.read, _CHUNK_BYTES)
                     while chunk := await self._bucket.run(read, key=key, again=False):
-                        yield chunk
                         done_bytes += len(chunk)
                         failures = 0 if len(chunk) == _CHUNK_BYTES else failures  # scraps are no progress
+                        yield chunk
                 finally:
                     body.close()
             except StorageUnavailable:
                 failures += 1
-                if failures >= self._bucket.attempts:
+                if failures >= self._bucket.attempts or done_bytes == size_bytes:  # all is there, and it is damaged
                     raise
                 await pause(failures)
-            else:
-                return
 
     async def head(self, key: str) -> ObjectInfo:
         """Return what the store knows of the object.
@@ -198,14 +202,20 @@ class ObjectStorage:
         await self._bucket.run(copy, key=source)
 
     async def delete(self, key: str) -> None:
-        """Remove the object; one that is not there is no error."""
-        await self._bucket.run(lambda: self._client.delete_object(**self._named(key)), key=key)
+        """Remove the object, in all its versions if the bucket keeps them; one that is not there is no error."""
+        if await self._keeps_versions():
+            await self._delete_versions([key])
+        else:
+            await self._bucket.run(lambda: self._client.delete_object(**self._named(key)), key=key)
 
     async def delete_many(self, keys: Iterable[str]) -> None:
-        """Remove objects, a thousand to a call; those that are not there are no error."""
-        paths = iter([{"Key": self._bucket.path(key)} for key in keys])
-        while batch := list(islice(paths, _BATCH)):
-            await self._delete_batch(batch)
+        """Remove objects as `delete` does, a thousand to a call; where versions are kept, each takes a call more."""
+        remaining = iter(keys)
+        while batch := list(islice(remaining, _BATCH)):
+            if await self._keeps_versions():
+                await self._delete_versions(batch)
+            else:
+                await self._delete_batch([{"Key": self._bucket.path(key)} for key in batch])
 
     async def erase(self, prefix: str) -> int:
         """Remove every object below `prefix`, in all its versions if the bucket keeps them; return how many.
@@ -282,15 +292,33 @@ class ObjectStorage:
         )
         return SignedUpload(url=url, headers=headers)
 
-    async def _open(self, key: str, *, etag: str | None, start: int) -> tuple[Any, str]:
-        """Return the object's body from byte `start` on, and its ETag."""
+    async def _open(self, key: str, *, etag: str | None, start: int) -> tuple[Any, str, int]:
+        """Return the object's body from byte `start` on, its ETag, and how many bytes are left."""
         more: Any = {"IfMatch": etag} if etag else {}
         if start:
             more["Range"] = f"bytes={start}-"
         found = await self._bucket.run(
             lambda: self._client.get_object(**self._named(key), ChecksumMode="ENABLED", **more), key=key
         )
-        return found["Body"], found["ETag"]
+        return found["Body"], found["ETag"], found["ContentLength"]
+
+    async def _keeps_versions(self) -> bool:
+        """Say whether the bucket keeps what is deleted; asked again after a minute."""
+        now = time.monotonic()
+        if now >= self._versioning[0]:
+            found = await self._bucket.run(
+                lambda: self._client.get_bucket_versioning(Bucket=self._bucket.name).get("Status"), key=""
+            )
+            # Versions that were kept before versioning was suspended are still there.
+            self._versioning = (now + _VERSIONING_SECONDS, found in {"Enabled", "Suspended"})
+        return self._versioning[1]
+
+    async def _delete_versions(self, keys: Sequence[str]) -> None:
+        found = await asyncio.gather(*(self._bucket.run(partial(self._stored_versions, key), key=key) for key in keys))
+        paths = {self._bucket.path(key) for key in keys}
+        stored = [each for page in found for each in page if each["Key"] in paths]
+        for at in range(0, len(stored), _BATCH):
+            await self._delete_batch(stored[at : at + _BATCH])
 
     async def _find(self, key: str) -> ObjectInfo | None:
         try:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import os
 import warnings
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from kit.telemetry import configure_logging
-from lorry.commands import adapters, demo, doctor, engines, pipeline, profiles, status, transcripts, up
+from lorry.commands import (
+    adapter_lifecycle,
+    adapters,
+    bases,
+    demo,
+    doctor,
+    engines,
+    keys,
+    pipeline,
+    profiles,
+    registry,
+    status,
+    transcripts,
+    up,
+)
 
 app = typer.Typer(
     name="lorry",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # in Rich's own markup, `[/ADAPTER]` would end a style that nobody began
     pretty_exceptions_show_locals=False,
     help="One LoRA adapter per user: from transcripts to served profiles.\n\n"
     "A first tour: `lorry demo`. With your own data: `lorry run USER FILE`, then `lorry up`.",
@@ -29,13 +45,26 @@ app.command(rich_help_panel="Pipeline")(pipeline.extract)
 app.command("run", rich_help_panel="Pipeline")(pipeline.run_all)
 app.command(rich_help_panel="Look")(status.status)
 app.command(rich_help_panel="Look")(profiles.profile)
+adapters.app.add_typer(adapter_lifecycle.app)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
+app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
+app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
+app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lorry {version('lorry')}")
+        raise typer.Exit
 
 
 @app.callback()
 def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log what happens to standard error")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     configure_logging("debug" if verbose else "error")
     if not verbose:

@@ -88,7 +88,9 @@ async def open_context(*, last_part: str = "registry", on_state: OnState = quiet
         await stack.ensure(last_part)
         database = Database(plan.database)
         try:
-            async with RegistryClient(url=plan.registry_url, token=plan.registry_token) as registry:
+            async with RegistryClient(
+                url=plan.registry_url, token=plan.registry_token, actor=plan.settings.actor
+            ) as registry:
                 yield Context(plan=plan, stack=stack, database=database, registry=registry)
         finally:
             await database.close()

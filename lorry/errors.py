@@ -8,6 +8,8 @@ LocalError                 500
 ├── PartDied               500
 ├── PartUnhealthy          500
 ├── MachineTooSmall        500
+├── NotConfirmed           422
+├── FileUnreadable         422
 └── NothingToDo            422
 """
 
@@ -52,6 +54,18 @@ class PartUnhealthy(LocalError):
 
 class MachineTooSmall(LocalError):
     """This machine has too little memory or disk."""
+
+
+class NotConfirmed(LocalError):
+    """Nothing was done: it was not confirmed."""
+
+    status_code = 422
+
+
+class FileUnreadable(LocalError):
+    """A file that was named cannot be read."""
+
+    status_code = 422
 
 
 class NothingToDo(LocalError):

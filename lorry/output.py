@@ -1,7 +1,6 @@
 """How the command speaks: tables and progress for people, JSON for scripts, exit codes that mean something.
 
-Exit codes: 0 done; 1 something broke; 2 bad input; 3 not found; 4 conflict, or not ready yet; 5 a service did not
-answer; 130 interrupted.
+`EXIT_CODES` says which; every group of commands prints it under its help.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,7 +22,11 @@ from kit.problems import problem_code
 T = TypeVar("T")
 out = Console()
 err = Console(stderr=True)
-_EXIT_CODES = {400: 2, 401: 2, 403: 2, 404: 3, 409: 4, 413: 2, 415: 2, 422: 2, 429: 5, 502: 5, 503: 5, 504: 5}
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 something broke; 2 bad input; 3 not found; 4 conflict, or not ready yet; "
+    "5 a service did not answer; 130 interrupted."
+)
+_EXIT_CODES = {400: 2, 401: 2, 403: 2, 404: 3, 409: 4, 412: 4, 413: 2, 415: 2, 422: 2, 429: 5, 502: 5, 503: 5, 504: 5}
 
 
 def run(main: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
@@ -53,6 +56,29 @@ def report_error(exc: LorryError, *, as_json: bool) -> None:
 def print_json(value: Any) -> None:
     """Print a JSON document to standard output, and nothing else."""
     out.file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+class JsonList:
+    """A JSON list on standard output that is printed as its members come; use it as a context manager."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
+        self._members = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if not self._silent and error is None:
+            out.file.write("\n]\n" if self._members else "[]\n")
+
+    def add(self, member: Any) -> None:
+        """Print one member."""
+        if self._silent:
+            return
+        out.file.write("[\n" if not self._members else ",\n")
+        out.file.write(json.dumps(member, ensure_ascii=False, default=str))
+        self._members += 1
 
 
 def print_table(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.names import check_name
-from lorry.context import Context, open_context
+from lorry.context import Context, base_directory, open_context
 from lorry.output import Bar, err, print_table, progress
 from lorry.settings import LorrySettings
 from lorry.stages.building import build_user_dataset, require_dataset
@@ -147,7 +147,13 @@ async def publish_users(
         bar = Bar(bars, "publishing", total=len(trained))
         for number, (user, run) in enumerate(trained.items(), 1):
             owner = Owner(tenant=context.settings.tenant, user=user)
-            published[user] = await publish(run, report.users[user], owner=owner, registry=context.registry)
+            published[user] = await publish(
+                run,
+                report.users[user],
+                owner=owner,
+                registry=context.registry,
+                base_directory=base_directory(context.plan),
+            )
             bar(number, len(trained), f"{user} version {published[user].manifest.version}")
     for user, each in published.items():
         if not each.live:

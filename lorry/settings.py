@@ -6,18 +6,21 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from kit.settings import Settings
+from kit.names import Name
+from kit.settings import MasterKeySettings
 
 
-class LorrySettings(Settings):
+class LorrySettings(MasterKeySettings):
     """The single-machine composition.
 
     Each of `database_url`, `s3_endpoint_url` (or bare AWS credentials), `registry_url`, `engine_url` that is set
-    names a part that runs elsewhere; lorry then uses that one and starts none of its own.
+    names a part that runs elsewhere; lorry then uses that one and starts none of its own. Without `master_key_file`
+    and `kms_key_id`, a master key file is made in the home.
     """
 
     home: Path = Field(Path("~/.lorry"), description="directory that holds all state of this machine")
     tenant: str = Field("default", description="tenant that the commands act for")
+    actor: Name = Field("lorry", description="who the commands act for, by name, in the registry's audit trail")
     base_model: str = Field("smollm2-135m-instruct", description="name of a known base model, or a directory")
     gateway_port: int = Field(8080, ge=1, le=65535, description="port of the public HTTP API")
     port_base: int = Field(18300, ge=1024, le=55000, description="first of about 20 ports for the internal parts")
@@ -32,10 +35,10 @@ class LorrySettings(Settings):
     s3_region: str = Field("us-east-1", description="region of the S3 that runs elsewhere")
     s3_access_key_id: str | None = Field(None, description="unset = boto3's own credential chain")
     s3_secret_access_key: SecretStr | None = Field(None, description="unset = boto3's own credential chain")
-    master_key_file: Path | None = Field(None, description="master key file; unset = one in LORRY_HOME, made there")
-    kms_key_id: str | None = Field(None, description="key in AWS KMS that wraps data keys, instead of a file")
-    kms_endpoint_url: str | None = Field(None, description="endpoint of a KMS-compatible service; unset = AWS")
-    kms_region: str = Field("us-east-1", description="region of the KMS key")
+    signing_private_key_file: Path | None = Field(None, description="PEM key the registry signs versions with")
+    signing_public_key_file: Path | None = Field(
+        None, description="PEM key that must have signed what an engine installs and `verify` reads"
+    )
     registry_url: str | None = Field(None, description="registry that runs elsewhere; needs LORRY_REGISTRY_TOKEN")
     registry_token: SecretStr | None = Field(None, description="bearer token of that registry")
     registry_engine_token: SecretStr | None = Field(

@@ -24,16 +24,18 @@ RegistryError                    500
 ├── TooMuchMissing               409
 ├── NotServable                  409
 │   └── DataKeyDestroyed         409
+├── MasterKeyNotFound            404
+├── MasterKeyInUse               409
 ├── ArtifactError                422
 │   ├── ArtifactMissing          409
 │   ├── DigestMismatch           422
 │   └── AdapterInvalid           422
 ├── PreconditionFailed           412
 ├── IdempotencyKeyReused         422
-├── RequestRunning               409
 ├── Unauthorized                 401
 ├── Forbidden                    403
 └── RegistryUnavailable          503
+    └── RequestRunning           409
 """
 
 from __future__ import annotations
@@ -181,6 +183,18 @@ class DataKeyDestroyed(NotServable):
     """The key of this content was destroyed; nobody can read it any more."""
 
 
+class MasterKeyNotFound(RegistryError):
+    """The key file has no such master key."""
+
+    status_code = 404
+
+
+class MasterKeyInUse(RegistryError):
+    """Data keys are wrapped under that master key; rotate first."""
+
+    status_code = 409
+
+
 class ArtifactError(RegistryError):
     """The uploaded files are not a valid adapter."""
 
@@ -213,12 +227,6 @@ class IdempotencyKeyReused(RegistryError):
     status_code = 422
 
 
-class RequestRunning(RegistryError):
-    """The first request with that idempotency key still runs; ask again later."""
-
-    status_code = 409
-
-
 class Unauthorized(RegistryError):
     """A valid bearer token is required."""
 
@@ -235,3 +243,9 @@ class RegistryUnavailable(RegistryError):
     """The registry did not answer."""
 
     status_code = 503
+
+
+class RequestRunning(RegistryUnavailable):
+    """The first request with that idempotency key still runs; ask again later."""
+
+    status_code = 409

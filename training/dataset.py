@@ -100,9 +100,17 @@ class Dataset:
             description = {**self._description(), "counts": self.counts, "digest": self.digest}
             (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
             staging.chmod(0o755)
-            staging.rename(directory)
+            self._move_into_place(staging, directory)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _move_into_place(self, staging: Path, directory: Path) -> None:
+        try:
+            staging.rename(directory)
+        except OSError:
+            if not directory.exists():  # otherwise somebody was quicker
+                raise
+            self._require_same(directory)
 
     def _require_same(self, directory: Path) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from registry.client import RegistryClient, draft_from_directory
@@ -69,12 +70,14 @@ async def publish(
     registry: RegistryClient,
     adapter: str = DEFAULT_ADAPTER,
     policy: GatePolicy | None = None,
+    base_directory: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Published:
     """Publish a version with its lineage and evaluation; move `live` to it only when it passes the gate.
 
     A version that fails is kept, with the reasons in its manifest, and no alias moves. Publishing the same training
-    again is a success and returns the version that exists. `on_progress` is told (bytes sent, of).
+    again is a success and returns the version that exists. `base_directory` holds the base model, which a registry that
+    does not know it yet wants to read. `on_progress` is told (bytes sent, of).
 
     Raises:
         BaseModelMismatch: the registry knows another base model by this id.
@@ -82,7 +85,8 @@ async def publish(
         RegistryError: see `RegistryClient.publish`.
     """
     decision = decide(evaluation, policy or GatePolicy())
-    await registry.register_base(trained.base)
+    config = await asyncio.to_thread((base_directory / "config.json").read_bytes) if base_directory else None
+    await registry.register_base(trained.base, config=config)
     parent = await registry.get_alias(owner, adapter, LIVE)
     draft = await asyncio.to_thread(_draft, trained, evaluation, decision, owner, adapter, parent)
     manifest = await registry.publish(trained.adapter_directory, draft=draft, on_progress=on_progress)

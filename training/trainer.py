@@ -123,7 +123,8 @@ class Trainer:
         """Train one user's adapter and return its directory, which appears only when it is whole.
 
         `on_progress` is told (step, of, loss) after each step; what it raises ends the training, and nothing stays
-        behind. Calls from several threads take turns.
+        behind. Calls from several threads take turns. When another process put a training of the same inputs there
+        meanwhile, that one is returned.
 
         Raises:
             DatasetTooSmall: no example fits into `max_length` tokens.
@@ -140,10 +141,9 @@ class Trainer:
             (staging / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
             (staging / RECORD_FILE).write_bytes(canonical_json(asdict(record)))
             staging.chmod(0o755)
-            staging.rename(output_directory)
+            return settle(staging, output_directory)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        return TrainedAdapter(directory=output_directory, config=config, record=record)
 
     def _train_into(
         self, staging: Path, dataset: Dataset, config: ResolvedConfig, on_progress: OnStep | None
@@ -225,6 +225,28 @@ def reproducible(seed: int, *, threads: int | None) -> Iterator[int]:
         finally:
             torch.set_num_threads(before_threads)
             torch.use_deterministic_algorithms(before_deterministic)
+
+
+def settle(staging: Path, directory: Path) -> TrainedAdapter:
+    """Rename a finished run into its place and return it, or the run of the same inputs that came there first.
+
+    Raises:
+        TrainingFailed: a run of other inputs came there first.
+    """
+    try:
+        staging.rename(directory)
+        return TrainedAdapter.load(directory)
+    except OSError as exc:
+        if not directory.exists():
+            raise
+        ours, first = TrainedAdapter.load(staging), TrainedAdapter.load(directory)
+        if _inputs(ours) != _inputs(first):
+            raise TrainingFailed(f"{directory} was taken meanwhile: name another", field="output_directory") from exc
+        return first
+
+
+def _inputs(run: TrainedAdapter) -> tuple[object, ...]:
+    return run.config.training, run.record.dataset_digest, run.record.base
 
 
 def _plan(examples: list[Example], tokenised: list[TokenisedExample], config: ResolvedConfig) -> list[list[int]]:

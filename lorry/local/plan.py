@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 from pydantic import SecretStr
@@ -77,12 +78,8 @@ class Plan:
         if not file and not settings.kms_key_id:
             file = self.home.folder("secrets") / "master-keys.json"
             KeyFile.create(file)
-        return MasterKeySettings(
-            master_key_file=file,
-            kms_key_id=settings.kms_key_id,
-            kms_endpoint_url=settings.kms_endpoint_url,
-            kms_region=settings.kms_region,
-        )
+        given = settings.model_dump(include=set(MasterKeySettings.model_fields))
+        return MasterKeySettings.model_validate({**given, "master_key_file": file})
 
     @property
     def seaweed_ports(self) -> SeaweedPorts:
@@ -162,6 +159,7 @@ class Plan:
             environment={
                 **self._store_environment(),
                 **self._master_key_environment(),
+                **self._signing_environment("private"),
                 "LORRY_REGISTRY_TOKEN": self.registry_token,
                 "LORRY_REGISTRY_ENGINE_TOKEN": self.registry_engine_token,
                 "LORRY_REGISTRY_HOST": "127.0.0.1",
@@ -180,6 +178,7 @@ class Plan:
             name="engine",
             argv=(sys.executable, "-m", "serving.engine"),
             environment={
+                **self._signing_environment("public"),
                 "LORRY_REGISTRY_URL": self.registry_url,
                 "LORRY_REGISTRY_ENGINE_TOKEN": self.registry_engine_token,
                 "LORRY_ENGINE_TOKEN": self.engine_token,
@@ -230,13 +229,21 @@ class Plan:
 
     def _master_key_environment(self) -> dict[str, str]:
         keys = self.master_keys
+        secret = keys.kms_secret_access_key
         values = {
             "LORRY_MASTER_KEY_FILE": str(keys.master_key_file) if keys.master_key_file else None,
             "LORRY_KMS_KEY_ID": keys.kms_key_id,
             "LORRY_KMS_ENDPOINT_URL": keys.kms_endpoint_url,
             "LORRY_KMS_REGION": keys.kms_region,
+            "LORRY_KMS_ACCESS_KEY_ID": keys.kms_access_key_id,
+            "LORRY_KMS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else None,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def _signing_environment(self, which: Literal["private", "public"]) -> dict[str, str]:
+        name = f"signing_{which}_key_file"
+        path = getattr(self.settings, name)
+        return {f"LORRY_{name.upper()}": str(path.absolute())} if path else {}
 
     def _service_environment(self) -> dict[str, str]:
         return {

@@ -51,7 +51,9 @@ class Stack:
         check_machine(missing, home=self.plan.home.path)
         await self._start_together([name for name in missing if name in {"postgres", "seaweedfs"}])
         if set(missing) & {"postgres", "seaweedfs", "registry"}:
-            await self._prepare_stores()
+            await self._prepare_database()
+        if set(missing) & {"seaweedfs", "registry"}:
+            await self._prepare_bucket()
         await self._start_together([name for name in missing if name not in {"postgres", "seaweedfs"}])
         self.plan.home.write_state({name: running.part.address for name, running in self._running.items()})
 
@@ -97,8 +99,8 @@ class Stack:
         seconds = await self._running[name].wait_until_healthy()
         self._on_state(name, "healthy", seconds)
 
-    async def _prepare_stores(self) -> None:
-        """Schema and bucket: what the services expect to find."""
+    async def _prepare_database(self) -> None:
+        """Have the schema, which the services expect to find."""
         if "postgres" in self.plan.local_parts:
             await create_database(self.plan.home.path / "postgres", name="lorry")
         database = Database(self.plan.database)
@@ -106,7 +108,14 @@ class Stack:
             await migrate(database)
         finally:
             await database.close()
-        await ObjectStorage(self.plan.storage).create_bucket()
+
+    async def _prepare_bucket(self) -> None:
+        """Have the bucket, which the services expect to find."""
+        storage = await asyncio.to_thread(ObjectStorage, self.plan.storage)
+        try:
+            await storage.create_bucket()
+        finally:
+            storage.close()
 
     def _remember(self) -> None:
         self.plan.home.write_processes([running.pid for running in self._running.values()])

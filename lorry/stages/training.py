@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kit.canonical import sha256_json
 from lorry.context import Context, base_directory
-from lorry.stages.worker import run_in_thread
+from lorry.stages.worker import one_at_a_time, run_in_thread
 from training.base_models import identify_base
 from training.config import ResolvedConfig
 from training.dataset import Dataset
@@ -29,6 +29,8 @@ async def train_users(
 ) -> dict[str, TrainedAdapter]:
     """Train every user's adapter on one resident base; finished runs of the same inputs are reused.
 
+    What another process trains now is waited for instead of trained twice.
+
     Raises:
         TrainingError: for the first user whose training fails; the runs before it stay.
     """
@@ -40,16 +42,17 @@ async def train_users(
         trained: dict[str, TrainedAdapter] = {}
         for user, dataset in datasets.items():
             directory = run_directory(context, user=user, dataset=dataset, config=config, base=identity.weights_sha256)
-            if directory.exists():
-                trained[user] = TrainedAdapter.load(directory)
-                continue
-            trainer = trainer or Trainer(base, device=context.settings.device)
+            with one_at_a_time(directory, checkpoint=checkpoint):
+                if directory.exists():
+                    trained[user] = TrainedAdapter.load(directory)
+                    continue
+                trainer = trainer or Trainer(base, device=context.settings.device)
 
-            def report(step: int, total: int, loss: float, user: str = user) -> None:
-                checkpoint()
-                on_step(user, step, total, loss)
+                def report(step: int, total: int, loss: float, user: str = user) -> None:
+                    checkpoint()
+                    on_step(user, step, total, loss)
 
-            trained[user] = trainer.train(dataset, config, directory, on_progress=report)
+                trained[user] = trainer.train(dataset, config, directory, on_progress=report)
         return trained
 
     return await run_in_thread(work)

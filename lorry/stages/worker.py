@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock, Timeout
+
 T = TypeVar("T")
+_POLL_SECONDS = 0.5
 
 
 class Interrupted(BaseException):
@@ -30,3 +35,21 @@ async def run_in_thread(work: Callable[[Callable[[], None]], T]) -> T:
     except asyncio.CancelledError:
         stop.set()
         raise
+
+
+@contextmanager
+def one_at_a_time(directory: Path, *, checkpoint: Callable[[], None]) -> Iterator[None]:
+    """Be the only process that makes `directory` while the block runs; wait for another's end, asking `checkpoint`."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory.with_name(f".{directory.name}.lock"))
+    while True:
+        checkpoint()
+        try:
+            lock.acquire(timeout=_POLL_SECONDS)
+            break
+        except Timeout:
+            continue
+    try:
+        yield
+    finally:
+        lock.release()

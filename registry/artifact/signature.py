@@ -2,7 +2,7 @@
 
 A signature is a Sigstore bundle (v0.3) with a DSSE envelope around an in-toto statement that lists the SHA-256 of
 each file. So a pulled directory can be checked without Lorry, by ``model_signing verify key DIRECTORY --signature
-FILE --public-key FILE``. The statement's predicate has a field more, which other verifiers pass over: the version's id
+FILE --public_key FILE``. The statement's predicate has a field more, which other verifiers pass over: the version's id
 and its manifest's digest, so that nobody can put a signature under another version with the same files.
 
 Nothing but `cryptography` is needed; a test holds both directions against the `model-signing` package.

@@ -110,6 +110,7 @@ class WeightsInspector:
         self._shape = shape
         self._base = base
         self._start = bytearray()
+        self._wanted = LENGTH_BYTES
         self._values: ValueCheck | None = None
         self._findings: list[Finding] = []
         self._gave_up = False
@@ -117,16 +118,16 @@ class WeightsInspector:
 
     def update(self, data: bytes | memoryview) -> None:
         """Look at the next bytes."""
-        if self._gave_up:
-            return
-        if self._values is not None:
-            self._values.update(memoryview(data))
-            return
-        self._start += data
-        try:
-            self._read_header()
-        except AdapterInvalid as exc:
-            self._give_up(Finding.of(exc, code="header"))
+        rest = memoryview(data)
+        while rest and not self._gave_up:
+            if self._values is not None:
+                self._values.update(rest)
+                return
+            missing = rest[: self._wanted - len(self._start)]
+            self._start += missing
+            rest = rest[len(missing) :]
+            if len(self._start) == self._wanted:
+                self._read_start()
 
     def finish(self) -> list[Finding]:
         """Return everything that is wrong with the file."""
@@ -134,19 +135,22 @@ class WeightsInspector:
             self._give_up(Finding(code="header", field=WEIGHTS_FILE, message=f"{WEIGHTS_FILE} ends inside its header"))
         return self._findings + (list(self._values.findings.values()) if self._values else [])
 
-    def _read_header(self) -> None:
-        if len(self._start) < min(LENGTH_BYTES, self._size_bytes):
+    def _read_start(self) -> None:
+        """Read the header's length, or the header, whichever has just come."""
+        start = bytes(self._start)
+        try:
+            if len(start) == LENGTH_BYTES:
+                self._wanted += header_length(start)
+                return
+            header = parse_header(start, size_bytes=self._size_bytes)
+        except AdapterInvalid as exc:
+            self._give_up(Finding.of(exc, code="header"))
             return
-        data_offset = LENGTH_BYTES + header_length(bytes(self._start[:LENGTH_BYTES]))
-        if len(self._start) < min(data_offset, self._size_bytes):
-            return
-        header = parse_header(bytes(self._start[:data_offset]), size_bytes=self._size_bytes)
         self.pairs, findings = inspect_tensors(header, shape=self._shape)
         self._findings += findings
         if self._base is not None:
             self._findings += misfits(self.pairs, self._base)
         self._values = ValueCheck(header.tensors)
-        self._values.update(memoryview(bytes(self._start[data_offset:])))
         self._start.clear()
 
     def _give_up(self, finding: Finding) -> None:

@@ -2,13 +2,17 @@
 
 from registry.artifact.draft import check_fits_base, draft_from_directory
 from registry.artifact.peft_config import canonical_config
+from registry.artifact.signature import Verifier
 from registry.catalog.schemas import Resolution
 from registry.client.registry_client import RegistryClient
 from registry.client.transfer import verify_directory
+from registry.publishing.schemas import Grant
 
 __all__ = [
+    "Grant",
     "RegistryClient",
     "Resolution",
+    "Verifier",
     "canonical_config",
     "check_fits_base",
     "draft_from_directory",

@@ -4,7 +4,32 @@ from __future__ import annotations
 
 from kit.names import check_name
 from registry.client.transport import Transport
-from registry.engines.schemas import EnginePage, EngineSummary, Farewell, Heartbeat, Holder, Orders, Registration
+from registry.engines.schemas import (
+    EnginePage,
+    EngineSummary,
+    Farewell,
+    Heartbeat,
+    Holder,
+    Holdings,
+    Orders,
+    Registration,
+    Tier,
+    Withheld,
+)
+
+__all__ = [
+    "EnginePage",
+    "EngineSummary",
+    "EnginesClient",
+    "Farewell",
+    "Heartbeat",
+    "Holder",
+    "Holdings",
+    "Orders",
+    "Registration",
+    "Tier",
+    "Withheld",
+]
 
 
 class EnginesClient:

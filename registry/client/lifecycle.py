@@ -82,7 +82,7 @@ class LifecycleClient:
     async def rollback(
         self, owner: Owner, adapter: str, *, alias: str = LIVE, expected_version_id: str | None = None, why: str = ""
     ) -> AliasMoved:
-        """Let an alias name what it named before; say what it should leave, so that a lost answer does no harm.
+        """Let an alias name what it named before; asked again after a lost answer, it goes back no further.
 
         Raises:
             AdapterNotFound, AliasNotFound: for what does not exist.
@@ -90,7 +90,8 @@ class LifecycleClient:
             AliasConflict: when the alias names something else than expected.
         """
         body = _body(Rollback, alias=alias, expected_version_id=expected_version_id, why=why)
-        return await self._transport.call(AliasMoved, "POST", f"{_adapter(owner, adapter)}/rollback", body=body)
+        path = f"{_adapter(owner, adapter)}/rollback"
+        return await self._transport.call(AliasMoved, "POST", path, body=body, once=True)
 
     async def history(
         self, owner: Owner, adapter: str, *, alias: str | None = None, cursor: str | None = None, limit: int = 100

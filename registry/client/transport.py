@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -73,8 +74,12 @@ class Transport:
         params: dict[str, Any] | None = None,
         timeout_seconds: float | None = None,
         attempts: int = _ATTEMPTS,
+        once: bool = False,
     ) -> _T:
         """Send one call, patiently, and read its answer as `answer`.
+
+        `once` is for a POST that would do something else the second time: its attempts share an idempotency key, so
+        that one whose answer was lost is not done again.
 
         Raises:
             RegistryError: the exception that the registry raised, or RegistryUnavailable when it does not answer.
@@ -84,7 +89,10 @@ class Transport:
             method,
             path,
             content=None if body is None else body.model_dump_json(),
-            headers={} if body is None else {"content-type": "application/json"},
+            headers={
+                **({} if body is None else {"content-type": "application/json"}),
+                **({"idempotency-key": uuid.uuid4().hex} if once else {}),
+            },
             params=params,
             timeout=timeout,
         )

@@ -1,4 +1,4 @@
-"""Sending an adapter: sealed and at once where it is small; where it is not, in parts, from where a try before ended."""
+"""Sending an adapter: sealed and at once where it is small; in parts, from where a try before ended, where not."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ async def send(
     manifest = publication.manifest
     match publication.upload:
         case SealedUpload() as upload:
-            data = await asyncio.to_thread(seal_directory, directory, manifest, key=upload.content_key)
-            await _send_at_once(transport, upload, data, on_progress)
+            sealed = await asyncio.to_thread(seal_directory, directory, manifest, key=upload.content_key)
+            await _send_at_once(transport, upload, sealed, on_progress)
         case OpenUpload() as upload:
             weights = next(file for file in manifest.files if file.path == WEIGHTS_FILE)
             data = await asyncio.to_thread(read_plain, directory, weights)
-            await _send_at_once(transport, upload, data, on_progress)
+            await _send_at_once(transport, upload, [data], on_progress)
         case PartsUpload() as parts:
             await _send_parts(transport, manifest, parts, directory / WEIGHTS_FILE, on_progress)
 
 
 async def _send_at_once(
-    transport: Transport, upload: SealedUpload | OpenUpload, data: bytes, on_progress: Progress | None
+    transport: Transport, upload: SealedUpload | OpenUpload, pieces: list[bytes], on_progress: Progress | None
 ) -> None:
     def sent(sent_bytes: int) -> None:
         if on_progress is not None:
-            on_progress(sent_bytes, len(data))
+            on_progress(sent_bytes, sum(len(piece) for piece in pieces))
 
     told = sent if on_progress is not None else None
-    await patiently(lambda: put(transport.files, upload.url, data, headers=upload.headers, on_sent=told))
+    await patiently(lambda: put(transport.files, upload.url, pieces, headers=upload.headers, on_sent=told))
 
 
 async def _send_parts(
@@ -86,6 +86,6 @@ async def _send_few(transport: Transport, version_id: str, path: Path, numbers: 
 
     async def send_one(part: SignedPart) -> None:
         data = parts[part.number]
-        await patiently(lambda: put(transport.files, part.url, data, headers=part.headers))
+        await patiently(lambda: put(transport.files, part.url, [data], headers=part.headers))
 
     await asyncio.gather(*[send_one(part) for part in signed.parts])

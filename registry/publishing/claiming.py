@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +21,9 @@ from registry.errors import (
     VersionConflict,
 )
 from registry.lifecycle.policy import TenantPolicy
-from registry.manifest import CONFIG_FILE, BaseIdentity, Draft, Manifest, Owner
+from registry.manifest import CONFIG_FILE, BaseIdentity, Draft, Manifest, RegisteredBase
 from registry.models import VersionRow
-from registry.publishing.repository import PublishingRepository
+from registry.publishing.repository import PublishingRepository, Standing
 
 # Each time round, one of the racing publishers wins a number; so this many may race for one adapter.
 _ATTEMPTS = 64
@@ -46,7 +47,7 @@ def require_sound(draft: Draft, *, limits: Limits) -> bytes:
     return config
 
 
-async def require_base(repository: PublishingRepository, declared: BaseIdentity) -> BaseIdentity:
+def require_base(known: RegisteredBase | None, declared: BaseIdentity) -> BaseIdentity:
     """Return the base as it is registered.
 
     Raises:
@@ -54,7 +55,6 @@ async def require_base(repository: PublishingRepository, declared: BaseIdentity)
         BaseModelMismatch: when it is registered with other digests.
         BaseModelIncomplete: when nothing can be compared with it.
     """
-    known = await repository.get_base(declared.id)
     if known is None:
         raise BaseModelNotFound(f"base model {declared.id!r} is not registered; register it first", field="base.id")
     if different := known.differences(declared):
@@ -70,16 +70,14 @@ async def require_base(repository: PublishingRepository, declared: BaseIdentity)
     return known.identity
 
 
-async def require_policy(
-    repository: PublishingRepository, draft: Draft, *, limits: Limits, signs: bool
-) -> TenantPolicy:
+def require_policy(stored: dict[str, Any] | None, draft: Draft, *, limits: Limits, signs: bool) -> TenantPolicy:
     """Refuse what the tenant's policy does not let it publish.
 
     Raises:
         AdapterInvalid: for a rank or a size above the tenant's limit.
         SignatureInvalid: when it wants signatures and this registry makes none.
     """
-    policy = TenantPolicy.of(await repository.get_policy(draft.owner.tenant))
+    policy = TenantPolicy.of(stored)
     narrower = Limits(
         max_adapter_bytes=min(limits.max_adapter_bytes, policy.max_adapter_bytes or limits.max_adapter_bytes),
         max_rank=min(limits.max_rank, policy.max_rank or limits.max_rank),
@@ -93,67 +91,92 @@ async def require_policy(
     return policy
 
 
-async def ensure_adapter(repository: PublishingRepository, owner: Owner, adapter: str, *, policy: TenantPolicy) -> int:
-    """Return the adapter's number, adding the adapter if the policy allows one more.
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One publisher's claim: what is to become a version, and under which rules."""
 
-    Raises:
-        LimitReached: when it does not.
-    """
-    known = await repository.get_adapter(owner, adapter)
-    if known is not None:
-        return known
-    if policy.max_adapters is not None:
-        found = await repository.count_adapters(owner.tenant, at_most=policy.max_adapters)
-        if found >= policy.max_adapters and await repository.get_adapter(owner, adapter) is None:
-            raise LimitReached(f"the tenant has {policy.max_adapters} adapters, its limit", field="adapter")
-    return await repository.ensure_adapter(owner, adapter)
+    draft: Draft
+    config: bytes
+    policy: TenantPolicy
+    data_key_id: str
+    actor: str
 
+    async def ensure_adapter(self, repository: PublishingRepository) -> int:
+        """Return the adapter's number, adding the adapter if the policy allows one more.
 
-async def claim(
-    repository: PublishingRepository,
-    adapter_id: int,
-    draft: Draft,
-    *,
-    config: bytes,
-    policy: TenantPolicy,
-    data_key_id: str,
-    actor: str,
-) -> tuple[VersionRow, bool]:
-    """Return the version that has this content, and whether it was added because nobody else had it first.
+        Raises:
+            LimitReached: when it does not.
+        """
+        owner, adapter, most = self.draft.owner, self.draft.adapter, self.policy.max_adapters
+        if most is not None and await repository.get_adapter(owner, adapter) is None:
+            found = await repository.count_adapters(owner.tenant, at_most=most)
+            if found >= most and await repository.get_adapter(owner, adapter) is None:
+                raise LimitReached(f"the tenant has {most} adapters, its limit", field="adapter")
+        return await repository.add_adapter(owner, adapter) or await repository.ensure_adapter(owner, adapter)
 
-    Raises:
-        VersionConflict: when the draft insists on a number that has other content.
-        LimitReached: when the adapter has as many versions as the policy allows.
-    """
-    for _ in range(_ATTEMPTS):
-        known = await repository.find_content(adapter_id, draft.content_digest)
-        if known is not None:
-            if draft.version not in (None, known.number):
-                raise VersionConflict(f"this content is version {known.number} already", field="version")
-            return known, False
-        if draft.version is not None and await repository.get_numbered(adapter_id, draft.version):
-            raise VersionConflict(f"version {draft.version} exists with different content", field="version")
-        await _require_room(repository, adapter_id, policy)
-        number, now = await repository.next_number(adapter_id)
-        manifest = _manifest(draft, number=draft.version or number, now=now)
-        pending: dict[str, Any] = {"config": json.loads(config)}
-        added = await repository.add_version(adapter_id, manifest, data_key_id=data_key_id, pending=pending)
-        if added is not None:
-            repository.record(actor, "begin", adapter_id=adapter_id, version_id=added.version_id)
-            return added, True
-    raise RegistryUnavailable("too many publishers at once for one adapter; try again")
+    async def make(self, repository: PublishingRepository, standing: Standing) -> VersionRow | Manifest:
+        """Do `find_or_add`, with what is known already: nearly always the content is new, and nobody else publishes.
 
+        Raises:
+            VersionConflict, LimitReached: as for `find_or_add`.
+        """
+        adapter_id = standing.adapter_id or await self.ensure_adapter(repository)
+        if self.draft.version is None and self.policy.max_versions_per_adapter is None:
+            added = await self.add(repository, adapter_id, number=standing.number, now=standing.now)
+            if added is not None:
+                return added
+        return await self.find_or_add(repository, adapter_id)
 
-async def _require_room(repository: PublishingRepository, adapter_id: int, policy: TenantPolicy) -> None:
-    if policy.max_versions_per_adapter is None:
-        return
-    found = await repository.count_room(adapter_id)
-    if found >= policy.max_versions_per_adapter:
-        raise LimitReached(f"the adapter has {found} versions, the tenant's limit; retire one", field="adapter")
+    async def add(
+        self, repository: PublishingRepository, adapter_id: int, *, number: int, now: datetime
+    ) -> Manifest | None:
+        """Add a version of this number; None when the number or the content was taken meanwhile.
 
+        Raises:
+            LimitReached: when the adapter has as many versions as the policy allows.
+        """
+        await self._require_room(repository, adapter_id)
+        declared = self.draft.model_dump(exclude={"version", "config"})
+        manifest = Manifest.model_validate(
+            {
+                **declared,
+                "version_id": f"v{uuid.uuid4().hex}",
+                "version": self.draft.version or number,
+                "created_at": now.astimezone(UTC),
+            }
+        )
+        added = await repository.add_version(
+            adapter_id,
+            manifest,
+            data_key_id=self.data_key_id,
+            pending={"config": json.loads(self.config)},
+            actor=self.actor,
+        )
+        return manifest if added else None
 
-def _manifest(draft: Draft, *, number: int, now: datetime) -> Manifest:
-    declared = draft.model_dump(exclude={"version", "config"})
-    return Manifest.model_validate(
-        {**declared, "version_id": f"v{uuid.uuid4().hex}", "version": number, "created_at": now.astimezone(UTC)}
-    )
+    async def find_or_add(self, repository: PublishingRepository, adapter_id: int) -> VersionRow | Manifest:
+        """Return the version that has this content, or the manifest of the one that was added for it.
+
+        Raises:
+            VersionConflict: when the draft insists on a number that has other content.
+            LimitReached: when the adapter has as many versions as the policy allows.
+        """
+        for _ in range(_ATTEMPTS):
+            known = await repository.find_content(adapter_id, self.draft.content_digest)
+            if known is not None:
+                if self.draft.version not in (None, known.number):
+                    raise VersionConflict(f"this content is version {known.number} already", field="version")
+                return known
+            wanted = self.draft.version
+            if wanted is not None and await repository.get_numbered(adapter_id, wanted):
+                raise VersionConflict(f"version {wanted} exists with different content", field="version")
+            number, now = await repository.next_number(adapter_id)
+            added = await self.add(repository, adapter_id, number=number, now=now)
+            if added is not None:
+                return added
+        raise RegistryUnavailable("too many publishers at once for one adapter; try again")
+
+    async def _require_room(self, repository: PublishingRepository, adapter_id: int) -> None:
+        most = self.policy.max_versions_per_adapter
+        if most is not None and await repository.count_room(adapter_id) >= most:
+            raise LimitReached(f"the adapter has {most} versions, the tenant's limit; retire one", field="adapter")

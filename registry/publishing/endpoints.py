@@ -77,7 +77,7 @@ async def begin(
     return await publisher.begin(draft, preference=upload, actor=caller.actor)
 
 
-@router.post("/versions/{version_id}/parts", responses=refusals(404, 409, 413))
+@router.post("/versions/{version_id}/parts", responses=refusals(404, 409, 413), dependencies=[Depends(keep_secret)])
 async def sign_parts(
     version_id: VersionId, wanted: PartsWanted, publisher: PublisherDep, caller: Operator
 ) -> SignedParts:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from kit.database import Database
 from kit.storage import ObjectStorage
-from registry.errors import NotServable, VersionNotFound
+from registry.errors import DataKeyDestroyed, NotServable, VersionNotFound
 from registry.publishing.layout import sealed_key
 from registry.publishing.publisher import require_manifest
 from registry.publishing.repository import PublishingRepository
@@ -33,14 +33,17 @@ class Grants:
             NotServable: when it is not ready, or it or its owner is suspended.
             DataKeyDestroyed: when nobody can read it any more.
         """
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             held = await PublishingRepository(session).get_held(version_id)
         if held is None:
             raise VersionNotFound(f"there is no version {version_id}", field="version_id")
-        if held.obstacle is not None or held.row.data_key_id is None or held.row.sealed_bytes is None:
-            raise NotServable(f"version {version_id} may not be served: {held.obstacle or 'it is not sealed'}")
+        if held.obstacle is not None or held.row.sealed_bytes is None:
+            obstacle = held.obstacle or "not sealed"
+            raise NotServable(f"version {version_id} may not be served: {obstacle}", obstacle=obstacle)
+        if held.key is None:
+            raise DataKeyDestroyed
         manifest = require_manifest(held.row)
-        secret = await self._data_keys.open(held.row.data_key_id)
+        secret = await self._data_keys.unwrap(held.key)
         return Grant(
             manifest=manifest,
             url=await self._storage.sign_get(sealed_key(manifest), expires_seconds=self._download_seconds),

@@ -24,17 +24,17 @@ from kit.storage import ObjectStorage
 from registry.artifact.findings import ValidationReport
 from registry.artifact.signature import Signer
 from registry.artifact.validation import Limits
-from registry.errors import AdapterInvalid, DigestMismatch, NotServable, VersionNotFound
-from registry.manifest import WEIGHTS_FILE, BaseShape, Draft, Manifest
+from registry.errors import AdapterInvalid, DataKeyDestroyed, DigestMismatch, NotServable, VersionNotFound
+from registry.manifest import WEIGHTS_FILE, Draft, Manifest
 from registry.models import State, VersionRow
-from registry.publishing.claiming import claim, ensure_adapter, require_base, require_policy, require_sound
+from registry.publishing.claiming import Claim, require_base, require_policy, require_sound
 from registry.publishing.cleaner import Cleaner
 from registry.publishing.intake import Intake, Received, Unfinished
 from registry.publishing.layout import incoming_key, sealed_key
-from registry.publishing.repository import PublishingRepository
+from registry.publishing.repository import Claimed, PublishingRepository
 from registry.publishing.schemas import PartDigest, Preference, Publication, SignedParts, Validation
 from registry.publishing.uploads import Uploads
-from registry.sealing.data_keys import DataKeys, content_key
+from registry.sealing.data_keys import DataKey, DataKeys, content_key
 
 _log = logging.getLogger(__name__)
 _UNFINISHED = (State.PENDING, State.UPLOADED)
@@ -88,30 +88,34 @@ class Publisher:
         """
         limits = self._options.limits
         config = require_sound(draft, limits=limits)
-        data_key = await self._data_keys.ensure(draft.owner)
+        async with self._database.reading() as session:
+            standing = await PublishingRepository(session).look(draft.owner, draft.adapter, base_id=draft.base.id)
+        base = require_base(standing.base, draft.base)
+        policy = require_policy(standing.policy, draft, limits=limits, signs=self._signer is not None)
+        if standing.key is not None:
+            data_key = DataKey(id=standing.key.id, secret=await self._data_keys.unwrap(standing.key))
+        else:
+            data_key = await self._data_keys.ensure(draft.owner)
+        named = draft.model_copy(update={"base": base})
+        claim = Claim(draft=named, config=config, policy=policy, data_key_id=data_key.id, actor=actor)
         async with self._database.transaction() as session:
-            repository = PublishingRepository(session)
-            base = await require_base(repository, draft.base)
-            policy = await require_policy(repository, draft, limits=limits, signs=self._signer is not None)
-            adapter_id = await ensure_adapter(repository, draft.owner, draft.adapter, policy=policy)
-            row, added = await claim(
-                repository,
-                adapter_id,
-                draft.model_copy(update={"base": base}),
-                config=config,
-                policy=policy,
-                data_key_id=data_key.id,
-                actor=actor,
-            )
-        manifest = require_manifest(row)
+            known = await claim.make(PublishingRepository(session), standing)
+        return await self._publication(known, data_key, preference=preference)
+
+    async def _publication(
+        self, known: VersionRow | Manifest, data_key: DataKey, *, preference: Preference
+    ) -> Publication:
+        is_new = isinstance(known, Manifest)
+        manifest = known if isinstance(known, Manifest) else require_manifest(known)
+        state = State.PENDING if isinstance(known, Manifest) else State(known.state)
         upload = None
-        if row.state in _UNFINISHED:
-            key = data_key if row.data_key_id == data_key.id else None
-            secret = key.secret if key else await self._data_keys.open(row.data_key_id or "")
-            upload = await self._uploads.offer(
-                manifest, preference=preference, content_key=content_key(secret, row.version_id), is_new=added
-            )
-        return Publication(version_id=row.version_id, state=row.state, manifest=manifest, upload=upload)
+        if state in _UNFINISHED:
+            secret = data_key.secret
+            if isinstance(known, VersionRow) and known.data_key_id != data_key.id:
+                secret = await self._data_keys.open(known.data_key_id or "")
+            key = content_key(secret, manifest.version_id)
+            upload = await self._uploads.offer(manifest, preference=preference, content_key=key, is_new=is_new)
+        return Publication(version_id=manifest.version_id, state=state, manifest=manifest, upload=upload)
 
     async def sign_parts(self, version_id: str, parts: tuple[PartDigest, ...]) -> SignedParts:
         """Return URLs for parts of weights that are too large for one PUT.
@@ -121,7 +125,7 @@ class Publisher:
             NotServable: when it takes no parts.
             InvalidReference: for a number that is none of its parts.
         """
-        row, _ = await self._require_version(version_id)
+        row = (await self._require_version(version_id)).row
         if row.state not in _UNFINISHED:
             raise NotServable(f"version {version_id} is {row.state}; it takes no parts")
         return await self._uploads.sign_parts(require_manifest(row), (row.validation or {}).get("upload_id"), parts)
@@ -137,8 +141,8 @@ class Publisher:
             NotServable: when the version was retired, suspended or erased.
         """
         async with self._slots:
-            row, base = await self._require_version(version_id)
-            manifest = require_manifest(row)
+            claimed = await self._require_version(version_id)
+            row, manifest = claimed.row, require_manifest(claimed.row)
             if row.state == State.READY:
                 self._drop_upload(manifest)  # of a publisher that was given a URL before another one finished
                 return manifest
@@ -146,7 +150,7 @@ class Publisher:
                 raise _rejection(row)
             if row.state not in _UNFINISHED:
                 raise NotServable(f"version {version_id} is {row.state}")
-            await self._complete(await self._unfinished(row, manifest, base), actor=actor)
+            await self._complete(await self._unfinished(claimed, manifest), actor=actor)
         _log.info("version %s is ready", version_id)
         return manifest
 
@@ -156,7 +160,7 @@ class Publisher:
         Raises:
             VersionNotFound: when there is no such version.
         """
-        row, _ = await self._require_version(version_id)
+        row = (await self._require_version(version_id)).row
         found = row.validation if row.state not in _UNFINISHED else None
         report = ValidationReport.model_validate(found) if found else None
         return Validation(version_id=version_id, state=row.state, reason=row.reason, report=report)
@@ -169,6 +173,8 @@ class Publisher:
             await self.judge(version.manifest, received.report, actor=actor)
             await self.place(version, received)
             await self.mark_ready(version, received.report, actor=actor)
+            if received.sink is not None:
+                self._drop_upload(version.manifest)
         finally:
             if received is not None and received.sink is not None:
                 await received.sink.discard()
@@ -184,8 +190,7 @@ class Publisher:
     async def mark_uploaded(self, manifest: Manifest, *, actor: str) -> None:
         """Step 2: remember that every byte has arrived."""
         async with self._database.transaction() as session:
-            repository = PublishingRepository(session)
-            await repository.transition(manifest.version_id, State.UPLOADED, was=[State.PENDING], actor=actor)
+            await PublishingRepository(session).mark_uploaded(manifest.version_id, actor=actor)
 
     async def judge(self, manifest: Manifest, report: ValidationReport, *, actor: str) -> None:
         """Step 3: accept the adapter, or reject the version and remove its bytes.
@@ -228,12 +233,11 @@ class Publisher:
                 manifest, report, sealed_bytes=sealed_size(version.plain_bytes), signature=signature, actor=actor
             )
         if not ready:  # somebody else finished it
-            row, _ = await self._require_version(manifest.version_id)
+            row = (await self._require_version(manifest.version_id)).row
             if row.state == State.REJECTED:
                 raise _rejection(row)
             if row.state != State.READY:
                 raise NotServable(f"version {manifest.version_id} became {row.state} meanwhile")
-        self._drop_upload(manifest)
 
     async def _drop_damaged(self, version: Unfinished) -> None:
         """Remove an upload that is not the declared content, so that it can be sent again.
@@ -260,19 +264,20 @@ class Publisher:
     def _drop_upload(self, manifest: Manifest) -> None:
         self._cleaner.remove([incoming_key(manifest, WEIGHTS_FILE)])
 
-    async def _unfinished(self, row: VersionRow, manifest: Manifest, base: BaseShape | None) -> Unfinished:
-        pending = row.validation or {}
-        secret = await self._data_keys.open(row.data_key_id or "")
+    async def _unfinished(self, claimed: Claimed, manifest: Manifest) -> Unfinished:
+        if claimed.key is None:
+            raise DataKeyDestroyed
+        pending = claimed.row.validation or {}
         return Unfinished(
             manifest=manifest,
             config=canonical_json(pending.get("config")),
-            base=base,
-            content_key=content_key(secret, row.version_id),
+            base=claimed.shape,
+            content_key=content_key(await self._data_keys.unwrap(claimed.key), manifest.version_id),
             upload_id=pending.get("upload_id"),
         )
 
-    async def _require_version(self, version_id: str) -> tuple[VersionRow, BaseShape | None]:
-        async with self._database.transaction() as session:
+    async def _require_version(self, version_id: str) -> Claimed:
+        async with self._database.reading() as session:
             found = await PublishingRepository(session).get_publish(version_id)
         if found is None:
             raise VersionNotFound(f"there is no version {version_id}", field="version_id")

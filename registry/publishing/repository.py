@@ -6,16 +6,121 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import JSON, BigInteger, Text, TextClause, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.artifact.findings import ValidationReport
-from registry.manifest import BaseShape, Manifest, RegisteredBase
-from registry.models import AdapterRow, BaseModelRow, State, VersionRow, VersionTranscriptRow
+from registry.manifest import BaseShape, Manifest, Owner, RegisteredBase
+from registry.models import AdapterRow, BaseModelRow, DataKeyRow, State, VersionRow, VersionTranscriptRow
 from registry.repository import RegistryRepository, obstacle
+from registry.sealing.repository import WrappedKey
 
 _UNFINISHED = (State.PENDING, State.UPLOADED)
 _COUNTED = (State.PENDING, State.UPLOADED, State.READY, State.SUSPENDED)
+
+
+# These three are what every publish runs. They are written out, for building them anew took longer than running them.
+_LOOK = text(
+    """
+    select b.identity as base, p.policy, a.id as adapter_id, k.id as key_id, k.master_key_id, k.wrapped, now() as now,
+        coalesce((select max(v.number) from adapter_version v where v.adapter_id = a.id), 0) + 1 as number
+    from (values (1)) one
+    left join base_model b on b.id = :base
+    left join tenant_policy p on p.tenant = :tenant
+    left join adapter a on a.tenant = :tenant and a.user_id = :user and a.name = :adapter
+    left join data_key k on k.tenant = :tenant and k.user_id = :user and k.destroyed_at is null
+    """
+).columns(base=JSON, policy=JSON)
+_ADD_ADAPTER = text(
+    "insert into adapter (tenant, user_id, name) values (:tenant, :user, :adapter) on conflict do nothing returning id"
+)
+_ADD = text(
+    """
+    with added as (
+        insert into adapter_version (version_id, adapter_id, number, state, base_id, content_digest, manifest,
+            manifest_digest, size_bytes, created_at, data_key_id, validation)
+        values (:version_id, :adapter_id, :number, 'pending', :base, :content_digest, :manifest,
+            :manifest_digest, :size_bytes, :created_at, :data_key_id, :pending)
+        on conflict do nothing returning adapter_id, version_id
+    )
+    insert into audit (actor, action, adapter_id, version_id) select :actor, 'begin', adapter_id, version_id from added
+    returning id
+    """
+).bindparams(bindparam("manifest", type_=JSON), bindparam("pending", type_=JSON))
+
+
+def _step(state: State, was: str, columns: str) -> TextClause:
+    """Return a statement that takes a version from one state to the next and writes it into the audit trail."""
+    return text(
+        f"""
+        with old as (
+            select version_id, adapter_id, state from adapter_version
+            where version_id = :version_id and state in ({was}) for update
+        ), changed as (
+            update adapter_version v set state = '{state}'{columns} from old where v.version_id = old.version_id
+            returning old.version_id, old.adapter_id, old.state
+        )
+        insert into audit (version_id, adapter_id, "from", "to", actor, action, why)
+        select version_id, adapter_id, state, '{state}', :actor, '{state}', :why from changed returning id
+        """
+    ).bindparams(bindparam("why", type_=Text))
+
+
+_UPLOADED = _step(State.UPLOADED, "'pending'", "")
+_READY = _step(
+    State.READY,
+    "'uploaded'",
+    ", ready_at = now(), sealed_bytes = :sealed_bytes, validation = :validation, signature = :signature",
+).bindparams(
+    bindparam("validation", type_=JSON),
+    bindparam("signature", type_=JSON(none_as_null=True)),
+    bindparam("sealed_bytes", type_=BigInteger),
+)
+_REJECTED = _step(
+    State.REJECTED,
+    "'pending', 'uploaded'",
+    ", reason = :reason, reason_field = :reason_field, validation = :validation",
+).bindparams(bindparam("validation", type_=JSON), bindparam("reason_field", type_=Text))
+_PUBLISH = (
+    select(VersionRow, BaseModelRow.identity, DataKeyRow.id, DataKeyRow.master_key_id, DataKeyRow.wrapped)
+    .join(BaseModelRow, BaseModelRow.id == VersionRow.base_id)
+    .outerjoin(DataKeyRow, DataKeyRow.id == VersionRow.data_key_id)
+    .where(VersionRow.version_id == bindparam("version_id"))
+)
+_HELD = (
+    select(
+        VersionRow,
+        DataKeyRow.id,
+        DataKeyRow.master_key_id,
+        DataKeyRow.wrapped,
+        obstacle().label("obstacle"),
+        func.now(),
+    )
+    .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+    .outerjoin(DataKeyRow, DataKeyRow.id == VersionRow.data_key_id)
+    .where(VersionRow.version_id == bindparam("version_id"))
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What there is when a publish begins; `key` None = the owner has none yet, `adapter_id` None = it is new."""
+
+    base: RegisteredBase | None
+    policy: dict[str, Any] | None
+    adapter_id: int | None
+    key: WrappedKey | None
+    number: int
+    now: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """A version that is being published, its base's sizes, and its owner's key; None = the key was destroyed."""
+
+    row: VersionRow
+    shape: BaseShape | None
+    key: WrappedKey | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +128,7 @@ class Held:
     """A version as a grant needs it; `obstacle` says why it may not be served, None = it may."""
 
     row: VersionRow
+    key: WrappedKey | None
     obstacle: str | None
     now: datetime
 
@@ -71,6 +177,25 @@ class PublishingRepository(RegistryRepository):
             select(VersionRow).where(VersionRow.adapter_id == adapter_id, VersionRow.number == number)
         )
 
+    async def look(self, owner: Owner, adapter: str, *, base_id: str) -> Standing:
+        """Return all that a publish has to know before it claims a version, in one statement."""
+        values = {"tenant": owner.tenant, "user": owner.user, "adapter": adapter, "base": base_id}
+        found = (await self._session.execute(_LOOK, values)).one()
+        return Standing(
+            base=RegisteredBase.model_validate(found.base) if found.base else None,
+            policy=found.policy,
+            adapter_id=found.adapter_id,
+            key=_wrapped(found.key_id, found.master_key_id, found.wrapped),
+            number=found.number,
+            now=found.now,
+        )
+
+    async def add_adapter(self, owner: Owner, name: str) -> int | None:
+        """Add an adapter and return its number; None when it is there already."""
+        values = {"tenant": owner.tenant, "user": owner.user, "adapter": name}
+        added: int | None = await self._session.scalar(_ADD_ADAPTER, values)
+        return added
+
     async def next_number(self, adapter_id: int) -> tuple[int, datetime]:
         """Return one more than the largest number in use, and the time; another transaction may take it first."""
         largest, now = (
@@ -81,58 +206,53 @@ class PublishingRepository(RegistryRepository):
         return (largest or 0) + 1, now
 
     async def add_version(
-        self, adapter_id: int, manifest: Manifest, *, data_key_id: str, pending: dict[str, Any]
-    ) -> VersionRow | None:
-        """Store a pending version; None when its number or its content was taken meanwhile.
+        self, adapter_id: int, manifest: Manifest, *, data_key_id: str, pending: dict[str, Any], actor: str
+    ) -> bool:
+        """Store a pending version, and say so in the audit trail; False = its number or its content was taken.
 
         `pending` is what completing needs beside the manifest; it gives way to the validation report.
         """
-        statement = (
-            insert(VersionRow)
-            .values(
-                version_id=manifest.version_id,
-                adapter_id=adapter_id,
-                number=manifest.version,
-                state=State.PENDING,
-                base_id=manifest.base.id,
-                content_digest=manifest.content_digest,
-                manifest=manifest.model_dump(mode="json"),
-                manifest_digest=manifest.digest,
-                size_bytes=sum(file.size_bytes for file in manifest.files),
-                created_at=manifest.created_at,
-                data_key_id=data_key_id,
-                validation=pending,
-            )
-            .on_conflict_do_nothing()
-            .returning(VersionRow)
-        )
-        return await self._session.scalar(statement)
+        values = {
+            "version_id": manifest.version_id,
+            "adapter_id": adapter_id,
+            "number": manifest.version,
+            "base": manifest.base.id,
+            "content_digest": manifest.content_digest,
+            "manifest": manifest.model_dump(mode="json"),
+            "manifest_digest": manifest.digest,
+            "size_bytes": sum(file.size_bytes for file in manifest.files),
+            "created_at": manifest.created_at,
+            "data_key_id": data_key_id,
+            "pending": pending,
+            "actor": actor,
+        }
+        return (await self._session.scalar(_ADD, values)) is not None
 
-    async def get_publish(self, version_id: str) -> tuple[VersionRow, BaseShape | None] | None:
-        """Return a version, whatever its state, and the sizes of its base."""
-        found = (
-            await self._session.execute(
-                select(VersionRow, BaseModelRow.identity)
-                .join(BaseModelRow, BaseModelRow.id == VersionRow.base_id)
-                .where(VersionRow.version_id == version_id)
-            )
-        ).one_or_none()
-        return (found[0], RegisteredBase.model_validate(found[1]).shape) if found else None
+    async def get_publish(self, version_id: str) -> Claimed | None:
+        """Return a version, whatever its state, with what completing it needs."""
+        found = (await self._session.execute(_PUBLISH, {"version_id": version_id})).one_or_none()
+        if found is None:
+            return None
+        row, identity, *key = found
+        return Claimed(row=row, shape=RegisteredBase.model_validate(identity).shape, key=_wrapped(*key))
+
+    async def mark_uploaded(self, version_id: str, *, actor: str) -> None:
+        """Remember that a pending version's bytes have arrived."""
+        await self._session.execute(_UPLOADED, {"version_id": version_id, "actor": actor, "why": None})
 
     async def reject(
         self, manifest: Manifest, report: ValidationReport, *, reason: str, field: str | None, actor: str
     ) -> bool:
         """Reject an unfinished version for good; say whether it was unfinished."""
-        return await self.transition(
-            manifest.version_id,
-            State.REJECTED,
-            was=_UNFINISHED,
-            actor=actor,
-            why=reason,
-            reason=reason,
-            reason_field=field,
-            validation=report.model_dump(mode="json"),
-        )
+        values = {
+            "version_id": manifest.version_id,
+            "actor": actor,
+            "why": reason,
+            "reason": reason,
+            "reason_field": field,
+            "validation": report.model_dump(mode="json"),
+        }
+        return (await self._session.scalar(_REJECTED, values)) is not None
 
     async def make_ready(
         self,
@@ -144,16 +264,15 @@ class PublishingRepository(RegistryRepository):
         actor: str,
     ) -> bool:
         """Make a version ready and remember where it came from; say whether it was uploaded and nothing else."""
-        if not await self.transition(
-            manifest.version_id,
-            State.READY,
-            was=[State.UPLOADED],
-            actor=actor,
-            ready_at=func.now(),
-            sealed_bytes=sealed_bytes,
-            validation=report.model_dump(mode="json"),
-            signature=signature,
-        ):
+        values = {
+            "version_id": manifest.version_id,
+            "actor": actor,
+            "why": None,
+            "sealed_bytes": sealed_bytes,
+            "validation": report.model_dump(mode="json"),
+            "signature": signature,
+        }
+        if await self._session.scalar(_READY, values) is None:
             return False
         await self.add_transcripts(manifest)
         return True
@@ -168,14 +287,11 @@ class PublishingRepository(RegistryRepository):
 
     async def get_held(self, version_id: str) -> Held | None:
         """Return a version and whether it may be served now, in one statement."""
-        found = (
-            await self._session.execute(
-                select(VersionRow, obstacle(), func.now())
-                .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-                .where(VersionRow.version_id == version_id)
-            )
-        ).one_or_none()
-        return Held(row=found[0], obstacle=found[1], now=found[2]) if found else None
+        found = (await self._session.execute(_HELD, {"version_id": version_id})).one_or_none()
+        if found is None:
+            return None
+        row, key_id, master_key_id, wrapped, why, now = found
+        return Held(row=row, key=_wrapped(key_id, master_key_id, wrapped), obstacle=why, now=now)
 
     async def count_adapters(self, tenant: str, *, at_most: int) -> int:
         """Return how many adapters a tenant has, counting no further than `at_most`; others wait until the end."""
@@ -197,3 +313,9 @@ class PublishingRepository(RegistryRepository):
         ]
         if rows:
             await self._session.execute(insert(VersionTranscriptRow).on_conflict_do_nothing(), rows)
+
+
+def _wrapped(key_id: str | None, master_key_id: str | None, wrapped: bytes | None) -> WrappedKey | None:
+    if key_id is None or master_key_id is None or wrapped is None:
+        return None
+    return WrappedKey(id=key_id, master_key_id=master_key_id, wrapped=wrapped)

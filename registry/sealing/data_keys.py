@@ -60,7 +60,7 @@ class DataKeys:
         Raises:
             MasterKeyUnavailable: when the service that keeps the master key does not answer.
         """
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             found = await SealingRepository(session).get_of_owner(owner)
         if found is None:
             found = await self._make(owner)
@@ -75,9 +75,10 @@ class DataKeys:
             MasterKeyMissing: when this process does not have its master key.
             MasterKeyUnavailable: when the service that keeps the master key does not answer.
         """
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             found = await SealingRepository(session).get(data_key_id)
         if found is None:
+            self._unwrapped.drop(data_key_id)
             raise DataKeyDestroyed
         return await self.unwrap(found)
 
@@ -85,7 +86,7 @@ class DataKeys:
         """Return the secret of a key whose row the caller has just read; raises as `open` does."""
         if secret := self._unwrapped.get(key):
             return secret
-        secret = await self._master_keys.unwrap(key.master_key_id, key.wrapped, _context(key.id))
+        secret = await self._master_keys.unwrap(key.master_key_id, key.wrapped, wrap_context(key.id))
         self._unwrapped.keep(key, secret)
         return secret
 
@@ -99,7 +100,7 @@ class DataKeys:
         async with self._database.transaction() as session:
             repository = SealingRepository(session)
             await repository.share_master_keys()
-            master_key_id, wrapped = await self._master_keys.wrap(secret, _context(key_id))
+            master_key_id, wrapped = await self._master_keys.wrap(secret, wrap_context(key_id))
             made = WrappedKey(id=key_id, master_key_id=master_key_id, wrapped=wrapped)
             if await repository.add(owner, made):
                 return made
@@ -118,26 +119,30 @@ async def destroy_data_key(session: AsyncSession, owner: Owner, *, actor: str, w
     return destroyed
 
 
-def _context(data_key_id: str) -> dict[str, str]:
+def wrap_context(data_key_id: str) -> dict[str, str]:
     """Return what a wrapped key is bound to: its id, which says nothing about whose it is."""
     return {"data_key": data_key_id}
 
 
 class _Unwrapped:
-    """The last few thousand secrets that were unwrapped in the last minute, by their wrapped form."""
+    """The last few thousand secrets that were unwrapped in the last minute."""
 
     def __init__(self) -> None:
-        self._secrets: OrderedDict[WrappedKey, tuple[float, bytes]] = OrderedDict()
+        self._secrets: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
 
     def get(self, key: WrappedKey) -> bytes | None:
-        now = time.monotonic()
-        while self._secrets and next(iter(self._secrets.values()))[0] < now - _CACHE_SECONDS:
+        """Return the secret of exactly this wrapping; None when it has to be unwrapped."""
+        oldest = time.monotonic() - _CACHE_SECONDS
+        while self._secrets and next(iter(self._secrets.values()))[0] < oldest:
             self._secrets.popitem(last=False)
-        found = self._secrets.get(key)
-        return found[1] if found else None
+        _, wrapped, secret = self._secrets.get(key.id, (0.0, b"", b""))
+        return secret if wrapped == key.wrapped else None
 
     def keep(self, key: WrappedKey, secret: bytes) -> None:
-        self._secrets.pop(key, None)
-        self._secrets[key] = (time.monotonic(), secret)
+        self.drop(key.id)
+        self._secrets[key.id] = (time.monotonic(), key.wrapped, secret)
         while len(self._secrets) > _CACHED_KEYS:
             self._secrets.popitem(last=False)
+
+    def drop(self, data_key_id: str) -> None:
+        self._secrets.pop(data_key_id, None)

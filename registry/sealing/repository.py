@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -21,7 +21,7 @@ class WrappedKey:
 
     id: str
     master_key_id: str
-    wrapped: bytes
+    wrapped: bytes = field(repr=False)
 
 
 class SealingRepository:
@@ -85,6 +85,11 @@ class SealingRepository:
             .limit(limit)
         )
         return [key for row in await self._session.scalars(statement) if (key := _wrapped(row))]
+
+    async def count_wrapped_otherwise(self, master_key_id: str) -> int:
+        """Return how many keys are wrapped under another master key."""
+        statement = select(func.count()).select_from(DataKeyRow).where(DataKeyRow.master_key_id != master_key_id)
+        return (await self._session.scalar(statement)) or 0
 
     async def rewrap(self, old: WrappedKey, new: WrappedKey) -> bool:
         """Replace a key's wrapping unless the key was destroyed or rewrapped meanwhile; say whether it was replaced."""

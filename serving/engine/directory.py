@@ -17,7 +17,7 @@ from typing import Protocol
 
 from kit.errors import LorryError
 from registry.client import RegistryClient
-from registry.engines.schemas import Farewell, Heartbeat, Holdings, Orders, Registration, Tier, Withheld
+from registry.client.engines import Farewell, Heartbeat, Holdings, Orders, Registration, Tier, Withheld
 from registry.errors import EngineNotFound, EngineSuperseded, NotServable, VersionNotFound
 from registry.manifest import BaseIdentity
 from serving.engine.installer import Installer

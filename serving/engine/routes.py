@@ -25,7 +25,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from kit.problems import problem
 from kit.telemetry import configure_logging
-from registry.client import RegistryClient
+from registry.client import RegistryClient, Verifier
 from serving.engine.directory import Directory
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
@@ -133,7 +133,15 @@ class LorryRoutes:
 
     def _source(self, installer: Installer, fit: Fit, metrics: EngineMetrics) -> AdapterSource:
         seconds = self._settings.refusal_ttl_seconds
-        return AdapterSource(self._registry, installer=installer, fit=fit, metrics=metrics, refusal_ttl_seconds=seconds)
+        public_key = self._settings.signing_public_key_file
+        return AdapterSource(
+            self._registry,
+            installer=installer,
+            fit=fit,
+            metrics=metrics,
+            refusal_ttl_seconds=seconds,
+            verifier=Verifier.open(public_key) if public_key else None,
+        )
 
     def _lifespan(self, inner: Any) -> Any:
         @asynccontextmanager

@@ -47,6 +47,9 @@ class EngineSettings(Settings):
     kv_cache_gib: int = Field(2, ge=1, description="memory for the KV cache of a CPU engine, in GiB")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM may take")
 
+    signing_public_key_file: Path | None = Field(
+        None, description="PEM public key that must have signed every version this engine installs; unset = any"
+    )
     registry_url: str = Field(pattern=r"^https?://", description="base URL of the registry")
     registry_engine_token: SecretStr = Field(description="the registry's bearer token for engines")
     registry_timeout_seconds: float = Field(5.0, gt=0, description="time-out of one attempt to ask the registry")

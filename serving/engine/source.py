@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from kit.errors import LorryError
-from registry.client import RegistryClient, Resolution, check_fits_base
+from registry.client import RegistryClient, Resolution, Verifier, check_fits_base
 from registry.errors import (
     ArtifactError,
     BaseModelMismatch,
@@ -77,12 +77,24 @@ class AdapterSource:
         fit: Fit,
         metrics: EngineMetrics,
         refusal_ttl_seconds: float,
+        verifier: Verifier | None = None,
     ) -> None:
+        """Prepare to fetch.
+
+        Args:
+            registry: who knows the versions.
+            installer: where their files go.
+            fit: what this engine can hold.
+            metrics: what is measured.
+            refusal_ttl_seconds: how long a refusal is remembered.
+            verifier: whose signature every downloaded version must have; None = any, or none.
+        """
         self._registry = registry
         self._installer = installer
         self._fit = fit
         self._metrics = metrics
         self._refusal_ttl_seconds = refusal_ttl_seconds
+        self._verifier = verifier
         self._refusals: OrderedDict[str, tuple[float, LorryError]] = OrderedDict()
 
     async def install(self, version_id: str) -> Path:
@@ -92,7 +104,8 @@ class AdapterSource:
         costs one call of the registry.
 
         Raises:
-            VersionNotFound, NotServable, BaseModelMismatch, AdapterUnfit: this version is not for this engine.
+            VersionNotFound, NotServable, BaseModelMismatch, AdapterUnfit, SignatureInvalid: this version is not for
+                this engine.
             RegistryUnavailable, RegistryRefusedEngine, AdapterDamaged, CacheFull, CacheBusy: it cannot be had now.
         """
         self._raise_remembered(version_id)
@@ -133,7 +146,12 @@ class AdapterSource:
 
     async def _download(self, resolution: Resolution, directory: Path) -> None:
         try:
-            await self._registry.download(resolution, directory)
+            grant = await self._registry.grant(resolution.manifest.version_id)
+            if grant.manifest != resolution.manifest:
+                raise AdapterDamaged("The registry granted another version than the one asked for.")
+            if self._verifier is not None:
+                self._verifier.verify(grant.signature, grant.manifest)
+            await self._registry.download(grant, directory)
         except ArtifactError as exc:
             raise AdapterDamaged(exc.message, field=exc.field) from exc
         except (RegistryUnavailable, Unauthorized) as exc:

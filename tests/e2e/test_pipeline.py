@@ -148,9 +148,9 @@ async def test_an_adapter_goes_out_and_in_again_unchanged(
     assert (await lorry(gateway_stack, "adapters", "pull", USER, str(pulled))).code == 0
     pushed = await lorry(gateway_stack, "adapters", "push", str(pulled), "--user", "guest", "--live", "--json")
     shown = (await lorry(gateway_stack, "adapters", "show", USER, "--json")).json
-    assert pushed.json["files"] == shown["files"]
+    assert pushed.json["files"] == shown["manifest"]["files"]
     listed = (await lorry(gateway_stack, "adapters", "list", "--json")).json
-    assert {row["user"] for row in listed} >= {USER, "guest"}
+    assert {row["owner"]["user"] for row in listed} >= {USER, "guest"}
 
 
 @pytest.mark.parametrize("change", ["missing", "extra"])
@@ -175,7 +175,7 @@ async def test_an_adapter_of_another_base_model_is_not_pushed(gateway_stack: Sta
     assert ran.code == 4
     assert "maps 8 to 8 features" in ran.err.replace("\n", " ")
     listed = (await lorry(gateway_stack, "adapters", "list", "--json")).json
-    assert "foreigner" not in {row["user"] for row in listed}
+    assert "foreigner" not in {row["owner"]["user"] for row in listed}
 
 
 async def test_a_query_is_answered_and_says_by_which_version(

@@ -25,7 +25,8 @@ from urllib.parse import unquote, urlsplit
 from kit.settings import StorageSettings
 
 _ERROR_CODES = {429: "TooManyRequests", 500: "InternalError", 503: "SlowDown", 403: "AccessDenied"}
-Kind = Literal["answer", "stall", "truncate", "corrupt", "slow", "refuse", "lose"]
+_HANG_SECONDS = 3600
+Kind = Literal["answer", "stall", "hang", "truncate", "corrupt", "slow", "refuse", "lose"]
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,7 @@ class Rule:
     amount: float
     times: int | None
     skip: int
+    code: str = ""
     hits: int = 0
 
     def takes(self, line: str) -> bool:
@@ -73,13 +75,19 @@ class FaultyS3:
         """The store's settings, by way of the proxy."""
         return self._real.model_copy(update={"s3_endpoint_url": self.url})
 
-    def answer(self, pattern: str, *, status: int, times: int | None = None, skip: int = 0) -> Rule:
-        """Answer with an error instead of asking the store."""
-        return self._add("answer", pattern, status, times=times, skip=skip)
+    def answer(self, pattern: str, *, status: int, code: str = "", times: int | None = None, skip: int = 0) -> Rule:
+        """Answer with an error instead of asking the store; `code` is S3's name for it."""
+        rule = self._add("answer", pattern, status, times=times, skip=skip)
+        rule.code = code or _ERROR_CODES.get(status, "InternalError")
+        return rule
 
     def stall(self, pattern: str, *, seconds: float, times: int | None = None, skip: int = 0) -> Rule:
         """Say nothing for so long, then ask the store."""
         return self._add("stall", pattern, seconds, times=times, skip=skip)
+
+    def hang(self, pattern: str, *, at_bytes: int, times: int | None = None, skip: int = 0) -> Rule:
+        """Say nothing more after so many bytes of the answer's body, and keep the connection open."""
+        return self._add("hang", pattern, at_bytes, times=times, skip=skip)
 
     def truncate(self, pattern: str, *, at_bytes: int, times: int | None = None, skip: int = 0) -> Rule:
         """Close the connection after so many bytes of the answer's body."""
@@ -149,7 +157,7 @@ class FaultyS3:
         if rule and rule.kind == "refuse":
             return _reset(writer)
         if rule and rule.kind == "answer":
-            writer.write(_error(int(rule.amount), with_body=method != "HEAD"))
+            writer.write(_error(int(rule.amount), rule.code, with_body=method != "HEAD"))
             return await writer.drain()
         if rule and rule.kind == "stall":
             await asyncio.sleep(rule.amount)
@@ -194,6 +202,12 @@ async def _read_body(headers: list[str], reader: asyncio.StreamReader, writer: a
 
 async def _send(body: bytes, writer: asyncio.StreamWriter, rule: Rule | None) -> None:
     match rule.kind if rule else None:
+        case "hang":
+            assert rule is not None
+            writer.write(body[: int(rule.amount)])
+            await writer.drain()
+            await asyncio.sleep(_HANG_SECONDS)
+            return
         case "truncate":
             assert rule is not None
             body = body[: int(rule.amount)]
@@ -213,8 +227,7 @@ async def _send(body: bytes, writer: asyncio.StreamWriter, rule: Rule | None) ->
     await writer.drain()
 
 
-def _error(status: int, *, with_body: bool) -> bytes:
-    code = _ERROR_CODES.get(status, "InternalError")
+def _error(status: int, code: str, *, with_body: bool) -> bytes:
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>told to</Message></Error>".encode()
     head = f"HTTP/1.1 {status} Told To\r\nContent-Type: application/xml\r\nConnection: close\r\n"
     return head.encode() + (f"Content-Length: {len(body)}\r\n\r\n".encode() + body if with_body else b"\r\n")

@@ -36,6 +36,22 @@ class Revivable:
         for each in family:
             each.kill()
         await asyncio.to_thread(psutil.wait_procs, family, 10)
+        async with self._revived_after():
+            yield
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Ask it to stop and wait until it has; start it again when the block ends."""
+        process = self.process
+        family = [*process.children(recursive=True), process]
+        process.terminate()
+        _, stubborn = await asyncio.to_thread(psutil.wait_procs, family, 20)
+        assert not stubborn, f"{self._name} did not stop"
+        async with self._revived_after():
+            yield
+
+    @asynccontextmanager
+    async def _revived_after(self) -> AsyncIterator[None]:
         try:
             yield
         finally:

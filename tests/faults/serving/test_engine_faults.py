@@ -17,7 +17,7 @@ import pytest
 from kit.storage import ObjectStorage
 from lorry.local.stack import Stack
 from registry.manifest import WEIGHTS_FILE, Manifest
-from registry.publishing.layout import final_key
+from registry.publishing.layout import sealed_key
 from tests.support.revival import Revivable
 
 Publish = Callable[..., Awaitable[Manifest]]
@@ -60,7 +60,7 @@ async def test_a_damaged_download_fails_alone_and_heals(
     damage: str,
 ) -> None:
     manifest = await publish(random_adapter(61), user=f"damaged-{damage.replace(' ', '-')}")
-    storage, key = ObjectStorage(stack.plan.storage), final_key(manifest, WEIGHTS_FILE)
+    storage, key = ObjectStorage(stack.plan.storage), sealed_key(manifest)
     sound = await storage.get(key)
     if damage == "gone":
         await storage.delete(key)
@@ -70,7 +70,7 @@ async def test_a_damaged_download_fails_alone_and_heals(
     answers = await asyncio.gather(*(ask(engine, name) for name in names))
 
     assert [answer.status_code for answer in answers] == [502, 200, 200, 502, 200]
-    assert WEIGHTS_FILE in reason_of(answers[0])
+    assert "the object store" in reason_of(answers[0])
     assert text_of(answers[1]) == text_of(answers[4]) == resident[1]
 
     await storage.put(key, sound)

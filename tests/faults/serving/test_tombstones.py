@@ -64,7 +64,8 @@ async def test_an_engine_that_was_away_deletes_what_was_erased_before_it_serves(
     for version_id in (erased, kept):
         assert (await ask(engine, version_id)).status_code == 200
     cache = stack.plan.home.path / "cache" / "adapters"
-    async with engine_process.killed():
+    async with engine_process.stopped():
+        assert (await registry_client.engines.get(stack.plan.engine_id)).state == "left"
         await set_state(stack_database, erased, "erased")
         never_heard_of = cache / ("v" + "f" * 32)
         shutil.copytree(cache / kept, never_heard_of)
@@ -74,5 +75,6 @@ async def test_an_engine_that_was_away_deletes_what_was_erased_before_it_serves(
     assert (await ask(engine, erased)).status_code in {404, 409}
     assert (await ask(engine, never_heard_of.name)).status_code == 404
     assert (await ask(engine, kept)).status_code == 200
+    await asyncio.sleep(3)  # the next heartbeat says that it is gone
     assert await registry_client.engines.holders(erased) == ()
     assert (await registry_client.engines.get(stack.plan.engine_id)).state == "alive"

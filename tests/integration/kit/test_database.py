@@ -150,3 +150,28 @@ async def _dawdle(database: Database) -> None:
         await session.execute(text("select 1"))
         await asyncio.sleep(1)
         await session.execute(text("select 1"))
+
+
+@pytest.mark.parametrize("how", ["transaction", "reading"])
+async def test_a_server_that_leaves_in_the_middle_is_unavailable_and_then_back(
+    database: Database, database_settings: DatabaseSettings, how: str
+) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("create table sample (value int)"))
+    other = Database(database_settings)
+    with pytest.raises(DatabaseUnavailable):
+        await _lose_the_server(database, other, how)
+    await other.close()
+    async with database.transaction() as session:
+        assert (await session.execute(text("select count(*) from sample"))).scalar_one() == 0
+
+
+async def _lose_the_server(database: Database, other: Database, how: str) -> None:
+    async with getattr(database, how)() as session:
+        pid = (await session.execute(text("select pg_backend_pid()"))).scalar_one()
+        if how == "transaction":
+            await session.execute(text("insert into sample values (1)"))
+        async with other.transaction() as killer:
+            await killer.execute(text("select pg_terminate_backend(:pid)"), {"pid": pid})
+        await asyncio.sleep(0.1)
+        await session.execute(text("select 1"))

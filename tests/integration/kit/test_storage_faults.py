@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.errors import ObjectConflict, StorageUnavailable
+from kit.errors import ObjectConflict, ObjectMissing, StorageUnavailable
 from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
 from tests.support.faulty_s3 import FaultyS3, faulty_s3
@@ -114,6 +114,17 @@ async def test_a_body_that_breaks_off_is_read_on_from_there(
     assert await broken.get("a") == BIG
 
 
+async def test_a_body_that_hangs_is_asked_for_from_there_after_the_time_out(
+    broken: ObjectStorage, storage: ObjectStorage, faulty: FaultyS3
+) -> None:
+    await storage.put("a", BIG)
+    faulty.hang("GET ", at_bytes=2_500_000, times=1)
+    assert await collect(broken, "a") == BIG
+    faulty.hang("GET ", at_bytes=2_500_000, times=1)
+    assert await broken.get("a") == BIG
+    assert faulty.count("GET ") == 4
+
+
 async def test_a_body_that_always_breaks_off_is_an_outage(
     broken: ObjectStorage, storage: ObjectStorage, faulty: FaultyS3
 ) -> None:
@@ -146,8 +157,9 @@ async def test_a_bit_flipped_on_the_way_is_noticed(
     assert await broken.get("a") == BIG
     assert faulty.count("GET ") == 2
     faulty.corrupt("GET ", at_bytes=2_000_000)
-    with pytest.raises(StorageUnavailable, match="damaged"):
-        await broken.get("a")
+    for call in (broken.get("a"), collect(broken, "a")):
+        with pytest.raises(StorageUnavailable, match="damaged"):
+            await call
 
 
 async def test_a_lost_answer_does_not_turn_a_success_into_a_conflict(
@@ -201,3 +213,20 @@ async def test_a_slow_body_arrives(broken: ObjectStorage, storage: ObjectStorage
     await storage.put("a", BIG[:200_000])
     faulty.slow("GET ", bytes_per_second=100_000)
     assert await collect(broken, "a") == BIG[:200_000]
+
+
+@pytest.mark.parametrize("code", ["RequestTimeTooSkewed", "RequestExpired"])
+async def test_a_clock_that_is_wrong_is_named_as_the_cause(broken: ObjectStorage, faulty: FaultyS3, code: str) -> None:
+    faulty.answer("", status=403, code=code)
+    for call in (broken.get("a"), broken.put("a", b"x"), broken.list("")):
+        with pytest.raises(StorageUnavailable, match="clock"):
+            await call
+
+
+async def test_what_the_store_forbids_is_neither_an_outage_nor_a_missing_object(
+    broken: ObjectStorage, faulty: FaultyS3
+) -> None:
+    faulty.answer("", status=403)
+    with pytest.raises(Exception, match="AccessDenied") as caught:
+        await broken.get("a")
+    assert not isinstance(caught.value, StorageUnavailable | ObjectMissing)

@@ -10,8 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from kit.database import Database
+from registry.client import RegistryClient
 from registry.idempotency.repository import IdempotencyRepository
+from registry.manifest import Owner
 from tests.support.adapters import BASE
+from tests.support.catalog import add_bases, add_version
 from tests.support.registry_server import TOKEN
 
 BODY = BASE.model_dump(mode="json")
@@ -63,9 +66,7 @@ async def test_a_request_that_still_runs_is_not_run_twice(http: httpx.AsyncClien
     assert (await register(http, BODY, "k1")).status_code == 200
 
 
-async def test_what_a_killed_process_left_running_can_be_run_again(
-    http: httpx.AsyncClient, database: Database
-) -> None:
+async def test_what_a_killed_process_left_running_can_be_run_again(http: httpx.AsyncClient, database: Database) -> None:
     await claimed_digest(http, database)
     async with database.transaction() as session:
         await session.execute(text("update idempotent_request set at = now() - interval '1 hour'"))
@@ -105,6 +106,30 @@ async def test_a_key_that_is_none_is_refused(http: httpx.AsyncClient, key: str) 
     answer = await http.post("/v1/bases", json=BODY, headers=headers)
     assert answer.status_code == 422
     assert answer.json()["field"] == "idempotency-key"
+
+
+async def test_a_rollback_whose_answer_was_lost_goes_back_once(registry_url: str, database: Database) -> None:
+    class Losing(httpx.AsyncHTTPTransport):
+        lost = 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            answer = await super().handle_async_request(request)
+            if request.url.path.endswith("/rollback") and self.lost < 2:
+                self.lost += 1
+                await answer.aclose()
+                raise httpx.ReadError("the answer was lost")
+            return answer
+
+    await add_bases(database)
+    owner = Owner(tenant="default", user="ann")
+    ids = [(await add_version(database, user="ann", number=number)).version_id for number in (1, 2, 3)]
+    async with RegistryClient(url=registry_url, token=TOKEN, transport=Losing()) as client:
+        for version_id in ids:
+            held = await client.get_alias(owner, "profile", "live")
+            await client.move_alias(owner, "profile", "live", version_id=version_id, expected_version_id=held)
+        moved = await client.lifecycle.rollback(owner, "profile")
+        assert moved.version_id == ids[1]
+        assert await client.get_alias(owner, "profile", "live") == ids[1]
 
 
 async def claimed_digest(http: httpx.AsyncClient, database: Database) -> str:

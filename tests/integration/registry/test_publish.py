@@ -227,7 +227,7 @@ async def test_an_upload_sealed_with_another_versions_key_is_refused(
     assert isinstance(theirs.upload, SealedUpload)
     assert isinstance(ours.upload, SealedUpload)
     assert theirs.upload.content_key != ours.upload.content_key
-    wrong = seal_directory(second, ours.manifest, key=theirs.upload.content_key)
+    wrong = b"".join(seal_directory(second, ours.manifest, key=theirs.upload.content_key))
     async with httpx.AsyncClient() as http:
         (await http.put(ours.upload.url, headers=ours.upload.headers, content=wrong)).raise_for_status()
     with pytest.raises(DigestMismatch, match="another key"):

@@ -55,7 +55,8 @@ def drafts(draw: st.DrawFn) -> Draft:
 
 
 def manifest_of(draft: Draft, **changes: Any) -> Manifest:
-    fields = draft.model_dump(exclude={"config"}) | {"version_id": "v" + "0" * 32, "version": 1, "created_at": datetime.now(UTC)}
+    fields = draft.model_dump(exclude={"config"})
+    fields |= {"version_id": "v" + "0" * 32, "version": 1, "created_at": datetime.now(UTC)}
     return Manifest.model_validate(fields | changes)
 
 

@@ -13,8 +13,8 @@ from kit.storage import ObjectStorage
 from lorry.local.stack import Stack
 from registry.client import RegistryClient
 from registry.errors import VersionNotFound
-from registry.manifest import WEIGHTS_FILE, BaseIdentity, Manifest
-from registry.publishing.layout import final_key
+from registry.manifest import BaseIdentity, Manifest
+from registry.publishing.layout import sealed_key
 from serving.engine.installer import Installer, verify_directory
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.metrics import EngineMetrics
@@ -74,7 +74,7 @@ async def test_damaged_objects_are_refused_and_can_be_had_again_once_mended(
     damage: str,
 ) -> None:
     manifest = await publish(random_adapter(82, rank=4), user=f"damaged-{damage.replace(' ', '-')}")
-    storage, key = ObjectStorage(stack.plan.storage), final_key(manifest, WEIGHTS_FILE)
+    storage, key = ObjectStorage(stack.plan.storage), sealed_key(manifest)
     sound = await storage.get(key)
     if damage == "gone":
         await storage.delete(key)
@@ -82,7 +82,7 @@ async def test_damaged_objects_are_refused_and_can_be_had_again_once_mended(
         middle = len(sound) // 2
         flipped = sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :]
         await storage.put(key, {"bit flip": flipped, "truncated": sound[:-1], "longer": sound + b"x"}[damage])
-    with pytest.raises(AdapterDamaged, match=WEIGHTS_FILE):
+    with pytest.raises(AdapterDamaged, match="the object store"):
         await source.install(manifest.version_id)
     assert [path.name for path in tmp_path.iterdir()] == [".staging"]
     assert list((tmp_path / ".staging").iterdir()) == []

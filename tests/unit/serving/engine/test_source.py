@@ -43,7 +43,7 @@ def resolution(**changes: Any) -> dict[str, Any]:
         "version_id": ID,
         "created_at": "2026-01-01T00:00:00Z",
     }
-    return {"manifest": manifest | changes, "downloads": {}}
+    return {"manifest": manifest | changes}
 
 
 class Answers:

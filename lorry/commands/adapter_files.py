@@ -1,0 +1,154 @@
+"""`lorry adapters push`, `pull` and `verify`: an adapter's files on their way in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lorry.context import Context, base_directory, open_context
+from lorry.errors import NothingToDo
+from lorry.output import Bar, out, print_json, print_table, progress, run
+from registry.client import Verifier, draft_from_directory
+from registry.errors import ArtifactError, SignatureInvalid
+from registry.manifest import DEFAULT_ADAPTER, LIVE, SHARED, AdapterRef, BaseIdentity, Manifest, Owner
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Reference = Annotated[str, typer.Argument(help="USER, users/USER[/ADAPTER][@ALIAS or @VERSION], or shared/ADAPTER[@…]")]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option("--public-key", help="PEM key that must have signed it; LORRY_SIGNING_PUBLIC_KEY_FILE when omitted"),
+]
+_DAMAGED = 1
+
+
+def push(
+    directory: Annotated[Path, typer.Argument(help="directory with adapter_config.json and adapter_model.safetensors")],
+    user: Annotated[str | None, typer.Option(help="user who owns the adapter")] = None,
+    shared: Annotated[bool, typer.Option("--shared", help="let all users of the tenant share it")] = False,
+    adapter: Annotated[str, typer.Option(help="name of the adapter")] = DEFAULT_ADAPTER,
+    base: Annotated[
+        str | None, typer.Option(help="id of the base it was trained for, see `lorry bases`; this home's when omitted")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="let `live` point to it when it is published")] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish a PEFT LoRA directory that was trained elsewhere, for a user or shared by the tenant."""
+    manifest = run(_push(directory, user=user, shared=shared, adapter=adapter, base=base, live=live), as_json=as_json)
+    if as_json:
+        print_json(manifest.model_dump(mode="json"))
+        return
+    name = f"{manifest.owner.path}/{manifest.adapter}"
+    out.print(f"published {name} version {manifest.version} ({manifest.version_id})", highlight=False)
+
+
+def pull(
+    reference: Reference,
+    directory: Annotated[Path, typer.Argument(help="new directory to write the files to")],
+    signature: Annotated[
+        Path | None, typer.Option(help="write the signature to this file, for `model_signing verify`")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download one version's verified files, and its signature if wanted."""
+    manifest = run(_pull(reference, directory, signature=signature), as_json=as_json)
+    if as_json:
+        print_json(manifest.model_dump(mode="json"))
+    else:
+        out.print(f"version {manifest.version} of {reference} is in {directory}", highlight=False)
+
+
+def verify(reference: Reference, public_key: PublicKey = None, as_json: Json = False) -> None:
+    """Read one version back from the object store through its seal, and check every digest and the signature."""
+    found = run(_verify(reference, public_key=public_key), as_json=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        rows = [[name, str(value)] for name, value in found.items() if name != "sound"]
+        print_table(f"{reference}: {'sound' if found['sound'] else 'NOT SOUND'}", ["what", "found"], rows)
+    if not found["sound"]:
+        raise typer.Exit(_DAMAGED)
+
+
+async def _push(
+    directory: Path, *, user: str | None, shared: bool, adapter: str, base: str | None, live: bool
+) -> Manifest:
+    if (user is None) != shared:
+        raise NothingToDo("say either --user USER or --shared", field="user")
+    async with open_context() as context:
+        owner = Owner(tenant=context.settings.tenant, user=SHARED if user is None else user)
+        identity, folder = await _base(context, base)
+        draft = await asyncio.to_thread(
+            draft_from_directory, directory, owner=owner, adapter=adapter, base=identity, base_directory=folder
+        )
+        with progress() as bars:
+            bar = Bar(bars, "publishing")
+            manifest = await context.registry.publish(directory, draft=draft, on_progress=bar)
+            bar.finish()
+        if live:
+            await _make_live(context, manifest)
+        return manifest
+
+
+async def _base(context: Context, base_id: str | None) -> tuple[BaseIdentity, Path | None]:
+    """Return the base that was named, or this home's, which is made known on the way."""
+    if base_id is not None:
+        return (await context.registry.show_base(base_id)).identity, None
+    from training.base_models import identify_base
+
+    folder = base_directory(context.plan)
+    identity = await asyncio.to_thread(identify_base, folder)
+    config = await asyncio.to_thread((folder / "config.json").read_bytes)
+    await context.registry.register_base(identity, config=config)
+    return identity, folder
+
+
+async def _make_live(context: Context, manifest: Manifest) -> None:
+    held = await context.registry.get_alias(manifest.owner, manifest.adapter, LIVE)
+    if held != manifest.version_id:
+        await context.registry.move_alias(
+            manifest.owner, manifest.adapter, LIVE, version_id=manifest.version_id, expected_version_id=held
+        )
+
+
+async def _pull(reference: str, directory: Path, *, signature: Path | None) -> Manifest:
+    async with open_context() as context:
+        resolution = await context.registry.resolve(AdapterRef.parse(reference, tenant=context.settings.tenant))
+        grant = await context.registry.grant(resolution.manifest.version_id)
+        if signature is not None and grant.signature is None:
+            raise SignatureInvalid(f"{reference} is not signed", field="signature")
+        await context.registry.download(grant, directory)
+        if signature is not None:
+            await asyncio.to_thread(signature.write_text, json.dumps(grant.signature, indent=2) + "\n")
+        return grant.manifest
+
+
+async def _verify(reference: str, *, public_key: Path | None) -> dict[str, Any]:
+    async with open_context() as context:
+        path = public_key or context.settings.signing_public_key_file
+        verifier = Verifier.open(path) if path else None
+        resolution = await context.registry.resolve(AdapterRef.parse(reference, tenant=context.settings.tenant))
+        grant = await context.registry.grant(resolution.manifest.version_id)
+        manifest = grant.manifest
+        found: dict[str, Any] = {
+            "sound": True,
+            "version_id": manifest.version_id,
+            "manifest_digest": manifest.digest,
+            "sealed_bytes": grant.sealed_bytes,
+            "seal_and_files": "whole",
+            "signature": "none" if grant.signature is None else "not checked: no public key",
+        }
+        try:
+            await context.registry.read_back(grant)
+        except ArtifactError as exc:
+            found |= {"sound": False, "seal_and_files": exc.message}
+        if verifier is not None:
+            try:
+                verifier.verify(grant.signature, manifest)
+                found["signature"] = "valid"
+            except SignatureInvalid as exc:
+                found |= {"sound": False, "signature": exc.message}
+        return found

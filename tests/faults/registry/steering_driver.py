@@ -1,0 +1,113 @@
+"""One steering operation in a process that dies by its own SIGKILL at its n-th step.
+
+Run by the tests as `steering_driver.py OPERATION N JSON`. A step is the moment before or after a commit, or before or
+after a call that changes the object store. It prints "survived" when the operation had fewer steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from kit.database import Database
+from kit.multipart import MultipartUploads
+from kit.storage import ObjectStorage
+from registry.app import create_app
+from registry.lifecycle.schemas import Erasure, Promotion, Rollback
+from registry.lifecycle.upkeep.schemas import Reconcile, Retain
+from registry.manifest import Owner
+from registry.settings import RegistrySettings
+
+ADAPTER = "profile"
+WRITES = {
+    ObjectStorage: ("put", "copy", "delete", "delete_many", "_delete_batch"),
+    MultipartUploads: ("abort", "begin", "put_part", "complete"),
+}
+
+
+class Steps:
+    """Counts, and dies at the one it was told."""
+
+    def __init__(self, fatal: int) -> None:
+        self._left = fatal
+
+    def pass_one(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def count_everything(steps: Steps) -> None:
+    """Make every commit and every change of the object store two steps."""
+    begin = Database.transaction
+
+    @asynccontextmanager
+    async def transaction(database: Database) -> AsyncIterator[Any]:
+        async with begin(database) as session:
+            yield session
+            await session.flush()
+            steps.pass_one()
+        steps.pass_one()
+
+    Database.transaction = transaction  # type: ignore[method-assign]
+    for owner, names in WRITES.items():
+        for name in names:
+            setattr(owner, name, counted(getattr(owner, name), steps))
+
+
+def counted(method: Callable[..., Any], steps: Steps) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        steps.pass_one()
+        outcome = await method(*args, **kwargs)
+        steps.pass_one()
+        return outcome
+
+    return call
+
+
+async def operate(app: FastAPI, operation: str, given: dict[str, Any]) -> None:
+    state, actor = app.state, "driver"
+    owner = Owner(tenant="default", user=given.get("user", "ann"))
+    erasure = Erasure(why="asked for")
+    if operation == "promote":
+        await state.aliases.promote(owner, ADAPTER, Promotion(why="better"), actor=actor)
+    elif operation == "rollback":
+        await state.aliases.rollback(owner, ADAPTER, Rollback(expected_version_id=given["leave"]), actor=actor)
+    elif operation == "erase-version":
+        await state.eraser.erase_version(given["version_id"], erasure, actor=actor)
+    elif operation == "erase-owner":
+        await state.eraser.erase_owner(owner, erasure, actor=actor)
+    elif operation == "retain":
+        await whole_pass(state.retention.run, Retain(), actor=actor)
+    elif operation == "reconcile":
+        await whole_pass(state.reconciler.run, Reconcile(), actor=actor)
+
+
+async def whole_pass(run: Callable[..., Any], request: Any, *, actor: str) -> None:
+    while True:
+        page = await run(request, actor=actor)
+        if page.next_cursor is None:
+            return
+        request = request.model_copy(update={"cursor": page.next_cursor})
+
+
+async def main() -> None:
+    operation, fatal, arguments = sys.argv[1:]
+    given = json.loads(arguments)
+    app = create_app(RegistrySettings.model_validate(given["settings"]))
+    async with app.router.lifespan_context(app):
+        count_everything(Steps(int(fatal)))
+        await operate(app, operation, given)
+    sys.stdout.write("survived")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
