@@ -37,7 +37,7 @@ from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 from serving.engine.worker.signals import SignalSender
 from serving.engine.worker.stager import StageOrder, Stager
 from serving.engine.worker.weights_file import AdapterFiles
-from serving.errors import AdapterNotLoaded, AdapterUnfit, TierFull
+from serving.errors import AdapterNotLoaded, AdapterUnfit
 
 _PLAIN_COPIES = (BaseLinearLayerWithLoRA.set_lora, MergedColumnParallelLinearWithLoRA.set_lora)
 Region = tuple[str, int, str, int, int]
@@ -230,20 +230,16 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         )
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
-        """Register a staged adapter; takes no slot. This is what the engine's `add_lora` comes to.
+        """Register a staged adapter, without a slot; False when it is not staged, or too many are registered.
 
-        Raises:
-            AdapterNotLoaded: when it is not staged.
-            TierFull: when as many are registered as may be.
+        This is what the engine's `add_lora` comes to. Nobody needs it: a step registers what it finds staged.
         """
         number = lora_request.lora_int_id
         if self.models.get_adapter(number) is not None:
             return True
         adapter = self.stager.get(lora_request.lora_name)
-        if adapter is None:
-            raise AdapterNotLoaded("The adapter is not in host memory: stage it first.")
-        if len(self.models) >= self.models.capacity:
-            raise TierFull
+        if adapter is None or len(self.models) >= self.models.capacity:
+            return False
         self.models.register(adapter, number)
         return True
 
