@@ -16,6 +16,7 @@ SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 GENERAL_PLUGIN = "lorry"
 ENDPOINT_PLUGIN = "lorry_routes"
 GUARD = "serving.engine.guard.Guard"
+DOOR = "serving.engine.door.Door"
 WORKER_EXTENSION = "serving.engine.worker.extension.LorryWorker"
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The layers an adapter may touch. Naming them keeps vLLM from wrapping lm_head, which kills a CPU
@@ -95,7 +96,8 @@ def _arguments(settings: EngineSettings) -> tuple[str, ...]:
     command += ["--max-cpu-loras", str(settings.max_cpu_loras), "--max-lora-rank", str(settings.max_lora_rank)]
     command += ["--lora-target-modules", *TARGET_MODULES]
     command += ["--worker-extension-cls", WORKER_EXTENSION]
-    command += ["--middleware", GUARD, "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+    command += ["--middleware", DOOR, "--middleware", GUARD]  # the last is the outermost
+    command += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     if settings.attention_backend:
         command += ["--attention-backend", settings.attention_backend]

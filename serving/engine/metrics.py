@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kit.errors import LorryError
 from registry.errors import ArtifactError, BaseModelMismatch, NotServable, RegistryUnavailable, VersionNotFound
+from serving.engine.pool.limits import CLASSES, RequestClass
 from serving.errors import (
     AdapterDamaged,
     AdapterNotLoaded,
@@ -21,6 +22,7 @@ from serving.errors import (
     CacheBusy,
     CacheFull,
     RegistryRefusedEngine,
+    TierFull,
 )
 
 Stage = Literal["resolve", "download", "verify", "install", "check", "engine_load"]
@@ -38,6 +40,7 @@ _REASONS: dict[type[LorryError], str] = {
     CacheFull: "disk_full",
     CacheBusy: "cache_busy",
     AdapterNotLoaded: "engine_load",
+    TierFull: "no_room",
 }
 OTHER_REASON = "other"
 _REFUSALS = ("suspended", "erased", "removed", "unfinished", "unknown", "out_of_touch", "replaced", OTHER_REASON)
@@ -83,6 +86,21 @@ class EngineMetrics:
             buckets=_BUCKETS_SECONDS,
             registry=registry,
         )
+        self._stalls = Histogram(
+            "lorry_engine_stall_seconds",
+            "Seconds for which copying an adapter into a slot kept the engine's thread.",
+            buckets=_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self._waits = Histogram(
+            "lorry_slot_wait_seconds",
+            "Seconds that an admitted request waited for room, a slot and seats; loading not counted.",
+            ["class"],
+            buckets=_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        for kind in CLASSES:
+            self._waits.labels(kind)
         for reason in _REFUSALS:
             self._refusals.labels(reason)
         for outcome in ("answered", "failed"):
@@ -115,6 +133,14 @@ class EngineMetrics:
     def refused(self, reason: str) -> None:
         """Count one request that the directory does not let pass, under a reason from the fixed set."""
         self._refusals.labels(reason if reason in _REFUSALS else OTHER_REASON).inc()
+
+    def activated(self, seconds: float) -> None:
+        """Observe one copy into a slot."""
+        self._stalls.observe(seconds)
+
+    def waited(self, kind: RequestClass, seconds: float) -> None:
+        """Observe one admitted request's wait."""
+        self._waits.labels(kind).observe(seconds)
 
     def in_touch(self, is_open: bool) -> None:
         """Show whether adapters are served at all."""

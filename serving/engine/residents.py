@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -43,10 +43,26 @@ class _Lease:
 class Residents:
     """The adapters of one API server, and the requests that run on them."""
 
-    def __init__(self, models: OpenAIServingModels, *, engine: EngineClient, gate: Gate) -> None:
+    def __init__(
+        self,
+        models: OpenAIServingModels,
+        *,
+        engine: EngineClient,
+        gate: Gate,
+        remove: Callable[[LoRARequest], Awaitable[object]],
+    ) -> None:
+        """Look after vLLM's table.
+
+        Args:
+            models: holds the table of the adapters that requests can name.
+            engine: runs the requests.
+            gate: judges a version whenever it is used.
+            remove: takes an adapter that no request can name any more out of the engine's memory.
+        """
         self._models = models
         self._engine = engine
         self._gate = gate
+        self._remove = remove
         self._generate: Callable[..., AsyncGenerator[Any, None]] = engine.generate
         self._arriving: Counter[str] = Counter()
         self._running: dict[str, set[_Lease]] = {}
@@ -115,18 +131,19 @@ class Residents:
         request = self._models.lora_requests.pop(version_id, None)
         deadline = monotonic() + _DRAIN_SECONDS
         while self._running.get(version_id) and monotonic() < deadline:
-            await self._end(version_id, reason)
+            await self.end(version_id, reason)
             await asyncio.sleep(_POLL_SECONDS)  # who reads slowly holds on; the engine itself is done with it
         if request is not None:
-            await self._engine.remove_lora(request.lora_int_id)
+            await self._remove(request)
             _log.info("withdrew %s", version_id)
 
     async def end_all(self, reason: LorryError) -> None:
         """End every request that runs on an adapter; requests to the base model go on."""
         for version_id in list(self._running):
-            await self._end(version_id, reason)
+            await self.end(version_id, reason)
 
-    async def _end(self, version_id: str, reason: LorryError) -> None:
+    async def end(self, version_id: str, reason: LorryError) -> None:
+        """End every request that runs on a version."""
         leases = self._running.get(version_id, set())
         for lease in leases:
             lease.ended_by = reason

@@ -51,10 +51,10 @@ class RegistryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed
         if self._source is None:
             raise GracefulHTTPError("The engine is still starting.", HTTPStatus.SERVICE_UNAVAILABLE)
         try:
-            directory = await self._source.install(lora_name)
+            installed = await self._source.install(lora_name)
         except LorryError as exc:
             raise refusal(exc) from exc
-        return LoRARequest(lora_name=lora_name, lora_int_id=_UNNUMBERED, lora_path=str(directory))
+        return LoRARequest(lora_name=lora_name, lora_int_id=_UNNUMBERED, lora_path=str(installed.directory))
 
     def reject(self, version_id: str, error: LorryError) -> GracefulHTTPError:
         """Refuse a version that was resolved and could not be loaded; returns what to raise."""

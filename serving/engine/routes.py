@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolverRegistry
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -27,16 +28,22 @@ from kit.problems import problem
 from kit.telemetry import configure_logging
 from registry.client import RegistryClient, Verifier
 from serving.engine.directory import Directory
+from serving.engine.door import Admittance
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.loader import AdapterLoader
 from serving.engine.metrics import EngineMetrics
+from serving.engine.pool.pool import AdapterPool
+from serving.engine.pool.tier import Tier
 from serving.engine.residents import Residents
 from serving.engine.resolver import RESOLVER_NAME, RegistryResolver
+from serving.engine.sequences import watch_sequences
 from serving.engine.settings import EngineSettings, process_settings
 from serving.engine.source import AdapterSource, Fit, identify_base
-from serving.errors import EngineMisconfigured
+from serving.engine.store import EngineStore
+from serving.engine.worker.link import WorkerLink
+from serving.errors import AdapterClosed, AdapterNotLoaded, EngineMisconfigured
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +67,9 @@ class LorryRoutes:
         self._engine: AsyncLLM | None = None
         self._models: OpenAIServingModels | None = None
         self._directory: Directory | None = None
+        self._link: WorkerLink | None = None
+        self._pool: AdapterPool | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def attach_router(self, app: FastAPI) -> None:
         """Add our routes, and the registry's client to the app's lifespan."""
@@ -87,17 +97,63 @@ class LorryRoutes:
         metrics = EngineMetrics(REGISTRY)
         installer = self._installer(metrics)
         fit = await _fit(self._settings)
-        resolver.connect(self._source(installer, fit, metrics))
+        source = self._source(installer, fit, metrics)
+        resolver.connect(source)
         self._directory = Directory(
             self._registry, settings=self._settings, base=fit.base, installer=installer, metrics=metrics
         )
-        residents = Residents(self._models, engine=engine_client, gate=self._directory.require)
-        residents.take_over()
-        self._directory.connect(residents)
-        AdapterLoader(
-            self._models, engine=engine_client, resolver=resolver, residents=residents, metrics=metrics
-        ).take_over()
+        await self._connect_pool(engine_client, state, source=source, directory=self._directory, metrics=metrics)
         _log.info("adapters are served from the registry, as engine %s", self._settings.directory_id)
+
+    async def _connect_pool(
+        self, engine: AsyncLLM, state: State, *, source: AdapterSource, directory: Directory, metrics: EngineMetrics
+    ) -> None:
+        models = state.openai_serving_models
+        residents = Residents(models, engine=engine, gate=directory.require, remove=self._remove)
+        self._link = WorkerLink(
+            engine.collective_rpc,
+            on_activated=lambda _, seconds: metrics.activated(seconds),
+            on_lost=lambda version_id: self._replace(version_id, store, residents),
+        )
+        await self._link.open(self._settings.adapter_cache_directory / ".signals")
+        store = EngineStore(
+            source,
+            link=self._link,
+            models=models,
+            gate=directory.require,
+            arriving=residents.arriving,
+            metrics=metrics,
+        )
+        self._pool = _pool(store, self._settings)
+        watch_sequences(engine)
+        residents.take_over()
+        directory.connect(residents)
+        AdapterLoader(models, pool=self._pool).take_over()
+        state.lorry_admittance = Admittance(
+            pool=self._pool,
+            deadline_seconds={
+                "live": self._settings.live_deadline_seconds,
+                "batch": self._settings.batch_deadline_seconds,
+            },
+            on_wait=metrics.waited,
+        )
+
+    async def _remove(self, request: LoRARequest) -> None:
+        assert self._pool is not None
+        await self._pool.withdraw(request.lora_name, AdapterClosed())
+
+    def _replace(self, version_id: str, store: EngineStore, residents: Residents) -> None:
+        """End the requests that a step answered without their weights, and load those anew."""
+
+        async def replace() -> None:
+            store.lost(version_id)
+            await residents.end(version_id, AdapterNotLoaded("The engine lost the adapter; ask again."))
+            assert self._pool is not None
+            await self._pool.reload(version_id)
+
+        task = asyncio.create_task(replace())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def ready(self) -> JSONResponse:
         """Answer 200 when adapters are served and the engine lives, else 503 with the reason."""
@@ -115,12 +171,19 @@ class LorryRoutes:
         return JSONResponse({"status": "ready", "base": self._settings.base_name})
 
     async def adapters(self) -> JSONResponse:
-        """List the versions that requests can name now, and whether host memory holds them."""
-        if self._engine is None or self._models is None:
+        """List the versions in host memory, the least recently used first, and how they are used."""
+        if self._pool is None:
             return _not_ready("The engine is still starting.")
-        held = await self._engine.list_loras()
-        known = sorted(self._models.lora_requests.values(), key=lambda request: request.lora_name)
-        adapters = [{"version_id": known_.lora_name, "in_memory": known_.lora_int_id in held} for known_ in known]
+        adapters = [
+            {
+                "version_id": holding.version_id,
+                "in_memory": True,
+                "size_bytes": holding.size_bytes,
+                "leases": holding.leases,
+                "pinned": holding.pinned,
+            }
+            for holding in self._pool.holdings()
+        ]
         return JSONResponse({"adapters": adapters})
 
     def _installer(self, metrics: EngineMetrics) -> Installer:
@@ -163,12 +226,27 @@ class LorryRoutes:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await self._directory.leave()
+            if self._link is not None:
+                self._link.close()
 
     def _refuse_unguarded(self) -> None:
         if self._app is None or not any(_is_guard(middleware.cls) for middleware in self._app.user_middleware):
             raise EngineMisconfigured(
                 "vLLM runs without --middleware serving.engine.guard.Guard: start serving.engine."
             )
+
+
+def _pool(store: EngineStore, settings: EngineSettings) -> AdapterPool:
+    limits = settings.limits()
+    pinned = (settings.max_cpu_loras - settings.max_loras) // 2
+    entries = settings.max_cpu_loras - pinned
+    host = Tier(
+        "host memory",
+        max_bytes=int(settings.host_adapter_gib * (1 << 30)),
+        max_entries=settings.max_cpu_loras,
+        max_pinned=pinned,
+    )
+    return AdapterPool(store, limits=limits, host=host, host_entries=entries, host_live_entries=limits.live_slots)
 
 
 async def _fit(settings: EngineSettings) -> Fit:

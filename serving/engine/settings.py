@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from kit.names import Name
 from kit.settings import Settings
+from serving.engine.pool.limits import Limits
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -41,6 +42,16 @@ class EngineSettings(Settings):
 
     max_loras: int = Field(4, ge=1, description="adapter slots: distinct adapters in one batch")
     max_cpu_loras: int = Field(32, ge=1, description="adapters kept in host memory; at least max_loras")
+    host_adapter_gib: float = Field(8.0, gt=0, description="host memory for adapters, in GiB, of all workers together")
+    live_slots: int | None = Field(
+        None, ge=0, description="adapter slots that batch requests never hold; unset = 1, or 0 of a single slot"
+    )
+    live_seats: int | None = Field(
+        None, ge=0, description="of max_num_seqs, those that batch requests never take; unset = an eighth"
+    )
+    engine_queue: int = Field(1024, ge=1, description="requests of each class that may wait; more are told to retry")
+    live_deadline_seconds: float = Field(60.0, gt=0, description="how long a live request waits for its turn")
+    batch_deadline_seconds: float = Field(600.0, gt=0, description="how long a batch request waits for its turn")
     max_lora_rank: int = Field(16, description=f"largest rank served: one of {', '.join(map(str, LORA_RANKS))}")
     max_model_len: int = Field(2048, ge=16, description="tokens of prompt and answer together")
     max_num_seqs: int = Field(64, ge=1, description="requests that run at once")
@@ -121,6 +132,18 @@ class EngineSettings(Settings):
             "max_model_len": self.max_model_len,
             "tensor_parallel_size": self.tensor_parallel_size,
         }
+
+    def limits(self) -> Limits:
+        """Return what requests may use at once."""
+        live_slots = min(1, self.max_loras - 1) if self.live_slots is None else self.live_slots
+        live_seats = self.max_num_seqs // 8 if self.live_seats is None else self.live_seats
+        return Limits(
+            slots=self.max_loras,
+            live_slots=live_slots,
+            seats=self.max_num_seqs,
+            live_seats=live_seats,
+            queue=self.engine_queue,
+        )
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables from which `EngineSettings()` rebuilds these settings, secrets included."""

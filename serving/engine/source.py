@@ -66,6 +66,24 @@ class Fit:
         check_weights(directory / WEIGHTS_FILE)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """A version on this host's disk: where, and what its manifest says of it."""
+
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file, in hexadecimal."""
+        return {file.path: file.sha256 for file in self.manifest.files}
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of the weights' file."""
+        return next(file.size_bytes for file in self.manifest.files if file.path == WEIGHTS_FILE)
+
+
 class AdapterSource:
     """Fetches versions for one engine, and refuses those it could not serve."""
 
@@ -97,8 +115,8 @@ class AdapterSource:
         self._verifier = verifier
         self._refusals: OrderedDict[str, tuple[float, LorryError]] = OrderedDict()
 
-    async def install(self, version_id: str) -> Path:
-        """Return the directory that holds the version's verified files.
+    async def install(self, version_id: str) -> Installed:
+        """Return where the version's verified files are.
 
         A refusal is remembered for `refusal_ttl_seconds`, so that a crowd that asks for what cannot be had
         costs one call of the registry.
@@ -117,7 +135,7 @@ class AdapterSource:
             )
             with self._metrics.stage("check"):
                 await asyncio.to_thread(self._fit.require_files, installed)
-            return installed
+            return Installed(directory=installed, manifest=resolution.manifest)
         except LorryError as exc:
             self.reject(version_id, exc)
             raise

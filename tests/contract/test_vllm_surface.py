@@ -129,7 +129,8 @@ def test_vllm_knows_every_argument_that_we_pass(device: str) -> None:
     parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments[3:]))
 
     assert parsed.enable_lora is True
-    assert parsed.middleware == ["serving.engine.guard.Guard"]
+    assert parsed.middleware == ["serving.engine.door.Door", "serving.engine.guard.Guard"]
+    assert parsed.worker_extension_cls == "serving.engine.worker.extension.LorryWorker"
     assert parsed.served_model_name == ["base"]
     assert len(parsed.lora_target_modules) == 7
     assert parsed.enable_log_requests is False

@@ -19,6 +19,7 @@ from vllm.lora.model_manager import AdapterLRUCache, LoRAModelManager, LRUCacheL
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager, WorkerLoRAManager
 from vllm.utils.cache import LRUCache
+from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.worker import lora_model_runner_mixin
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
@@ -74,6 +75,10 @@ PRIVATE: dict[str, tuple[Any, str]] = {
     "InputBatch.make_lora_inputs": (InputBatch.make_lora_inputs, "bd9f00169c9791d7"),
     "InputBatch.remove_request": (InputBatch.remove_request, "74776981e14d7610"),
     "LoraState": (LoraState, "fdf0a8f3413ca407"),
+    # sequences.py puts a table that tells in the place of this one's
+    "OutputProcessor.add_request": (OutputProcessor.add_request, "8e0315ddb4d60fdc"),
+    "OutputProcessor.abort_requests": (OutputProcessor.abort_requests, "6dd03abb8ea35e7c"),
+    "OutputProcessor._finish_request": (OutputProcessor._finish_request, "976ff7fc6fd7f80d"),
     "WorkerWrapperBase.init_worker": (WorkerWrapperBase.init_worker, "f84f7abf9c0ead66"),
 }
 
@@ -110,3 +115,11 @@ def test_a_slot_is_filled_by_one_call_whatever_the_regions() -> None:
     slots, sources = [torch.zeros(4, 6), torch.zeros(3, 2)], [torch.ones(2, 6), torch.full((3, 1), 7.0)]
     torch._foreach_copy_([slots[0][:2, :6], slots[1][:3, :1]], sources, non_blocking=True)
     assert (slots[0].sum(), slots[1].sum()) == (12, 21)
+
+
+def test_sequences_enter_and_leave_vllms_table_as_we_watch_it() -> None:
+    source = inspect.getsource(OutputProcessor)
+    assert source.count("self.request_states[request_id] = ") == 1
+    assert source.count("self.request_states.pop(") == 2
+    assert "del self.request_states" not in source
+    assert source.count("self.request_states = ") == 0, "it is made once, as an annotated assignment"

@@ -240,6 +240,18 @@ class AdapterPool:
         self._host.unpin(version_id)
         await self._store.erase(version_id)
 
+    async def withdraw(self, version_id: str, reason: LorryError) -> None:
+        """Like `erase`, but leases are given again afterwards: whether, is somebody else's to say."""
+        try:
+            await self.erase(version_id, reason)
+        finally:
+            self._book.reopen(version_id)
+
+    async def reload(self, version_id: str) -> None:
+        """Take a version out of host memory as soon as nobody uses it; the next request brings it anew."""
+        while version_id in self._ready and not await self.evict(version_id):
+            await self._book.wait_until_free(version_id)
+
     def abort(self, version_id: str, reason: LorryError) -> int:
         """Ask everybody who runs on a version to stop; returns how many."""
         return self._book.abort(version_id, reason)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def test_vllm_loads_our_plugins_only_and_guards_itself() -> None:
     assert launch.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     assert launch.environment["VLLM_NO_USAGE_STATS"] == "1"
     assert launch.environment["HF_HUB_OFFLINE"] == "1"
-    assert value_of(launch.arguments, "--middleware") == "serving.engine.guard.Guard"
+    middleware = [after for flag, after in pairwise(launch.arguments) if flag == "--middleware"]
+    assert middleware == ["serving.engine.door.Door", "serving.engine.guard.Guard"], "the last is the outermost"
+    assert value_of(launch.arguments, "--worker-extension-cls") == "serving.engine.worker.extension.LorryWorker"
 
 
 @pytest.mark.parametrize("variable", ["VLLM_SKIP_MODEL_NAME_VALIDATION", "VLLM_SERVER_DEV_MODE", "VLLM_API_KEY"])

@@ -68,7 +68,12 @@ class Bench:
             name: LoRARequest(lora_name=name, lora_int_id=n, lora_path="/p") for n, name in ((1, ADA), (2, BOB))
         }
         self.models = SimpleNamespace(lora_requests=dict(self.adapters))
-        self.residents = Residents(self.models, engine=self.engine, gate=self.gate)  # type: ignore[arg-type]
+        self.residents = Residents(
+            self.models,  # type: ignore[arg-type]
+            engine=self.engine,  # type: ignore[arg-type]
+            gate=self.gate,
+            remove=lambda request: self.engine.remove_lora(request.lora_int_id),
+        )
         self.residents.take_over()
 
     def ask(self, version_id: str | None, request_id: str = "r") -> asyncio.Task[list[str]]:
