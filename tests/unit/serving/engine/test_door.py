@@ -1,0 +1,269 @@
+"""The door in front of an application, with a real pool behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving.engine.door import Admittance, Door
+from serving.engine.pool.limits import Limits
+from serving.engine.pool.pool import AdapterPool
+from serving.engine.pool.tier import Tier
+from serving.engine.sequences import Hold, WatchedSequences
+from serving.errors import AdapterDamaged
+
+ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
+
+
+class Shelf:
+    """A store that has every adapter but the broken one."""
+
+    async def install(self, version_id: str) -> int:
+        if version_id == BROKEN:
+            raise AdapterDamaged("half of it is missing")
+        return 1
+
+    async def stage(self, version_id: str, *, urgent: bool) -> None: ...
+
+    async def drop(self, version_id: str) -> None: ...
+
+    async def erase(self, version_id: str) -> None: ...
+
+
+class Engine:
+    """Answers when told to; keeps vLLM's table of sequences as vLLM does."""
+
+    def __init__(self) -> None:
+        self.sequences = WatchedSequences()
+        self.bodies: list[bytes] = []
+        self.may_answer = asyncio.Event()
+        self.is_read = asyncio.Event()
+        self.is_read.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        whole, more = b"", True
+        while more:
+            message = await receive()
+            whole, more = whole + message["body"], message["more_body"]
+        self.bodies.append(whole)
+        body = json.loads(whole)
+        prompts = body.get("prompt", "")
+        names = [f"{len(self.bodies)}-{n}" for n in range(len(prompts) if isinstance(prompts, list) else 1)]
+        for name in names:
+            self.sequences[name] = object()
+        try:
+            await self.may_answer.wait()
+        finally:
+            for name in names:
+                self.sequences.pop(name)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self.is_read.wait()
+        await send({"type": "http.response.body", "body": b"answer"})
+
+
+class Bench:
+    def __init__(self, **limits: int) -> None:
+        self.engine, self.waits = Engine(), []  # type: ignore[var-annotated]
+        host = Tier("host memory", max_bytes=10, max_entries=4)
+        bounds = Limits(**{"slots": 1, "seats": 4, **limits})
+        self.pool = AdapterPool(Shelf(), limits=bounds, host=host, host_entries=4, host_live_entries=0)
+        admittance = Admittance(
+            pool=self.pool,
+            deadline_seconds={"live": 0.2, "batch": 5.0},
+            on_wait=lambda *values: self.waits.append(values),
+        )
+        self.app = SimpleNamespace(state=SimpleNamespace(lorry_admittance=admittance))
+        self.door = Door(self.engine)
+
+    def ask(self, body: Any, *, path: str = "/v1/completions", **headers: str) -> Request:
+        return Request(self, body if isinstance(body, bytes) else json.dumps(body).encode(), path, headers)
+
+
+class Request:
+    """One request under way."""
+
+    def __init__(self, bench: Bench, body: bytes, path: str, headers: dict[str, str]) -> None:
+        self.sent: list[Any] = []
+        self.gone = asyncio.Event()
+        self._pieces = [body[:5], body[5:]]
+        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "app": bench.app}
+        self.task = asyncio.create_task(bench.door(scope, self._receive, self._send))
+
+    async def _receive(self) -> Any:
+        if self._pieces:
+            return {"type": "http.request", "body": self._pieces.pop(0), "more_body": bool(self._pieces)}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    async def answer(self) -> tuple[int, bytes, dict[bytes, bytes]]:
+        await asyncio.wait_for(self.task, 5)
+        return self.sent[0]["status"], self.sent[1]["body"], dict(self.sent[0]["headers"])
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def soon(happened: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if happened():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never happened")
+
+
+async def test_a_request_passes_with_its_body_whole_and_gives_everything_back(bench: Bench) -> None:
+    bench.engine.may_answer.set()
+    body = {"model": ADA, "prompt": "ä" * 100}
+    assert (await bench.ask(body).answer())[:2] == (200, b"answer")
+    assert json.loads(bench.engine.bodies[0]) == body
+    assert bench.pool.slots.in_flight == frozenset()
+    assert bench.waits == [("live", pytest.approx(0, abs=0.05))]
+
+
+@pytest.mark.parametrize("body", [{"model": "base"}, {"model": 7}, {}, [], b'"text"'])
+async def test_what_names_no_adapter_passes_without_a_lease(bench: Bench, body: Any) -> None:
+    bench.engine.may_answer.set()
+    bench.engine.sequences.clear()
+    request = bench.ask({**body, "prompt": "x"} if isinstance(body, dict) else b'{"prompt": "x"}')
+    assert (await request.answer())[0] == 200
+    assert bench.waits == []
+
+
+async def test_an_adapter_that_cannot_be_had_is_refused_with_the_reason(bench: Bench) -> None:
+    status, body, _ = await bench.ask({"model": BROKEN}).answer()
+    assert (status, json.loads(body)["error"]["message"]) == (502, "half of it is missing")
+    assert bench.engine.bodies == []
+
+
+async def test_who_waits_too_long_is_told_when_to_come_back(bench: Bench) -> None:
+    first = bench.ask({"model": ADA})
+    await soon(lambda: bool(bench.engine.sequences))
+    status, _, headers = await bench.ask({"model": BOB}).answer()
+    assert (status, int(headers[b"retry-after"]) >= 1) == (503, True)
+    bench.engine.may_answer.set()
+    assert (await first.answer())[0] == 200
+
+
+async def test_a_full_queue_answers_429(bench: Bench) -> None:
+    bench = Bench(queue=1)
+    requests = [bench.ask({"model": ADA})]
+    await soon(lambda: bool(bench.engine.sequences))
+    requests.append(bench.ask({"model": BOB}, x_lorry_class="batch"))
+    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    status, body, headers = await bench.ask({"model": BOB}, x_lorry_class="batch").answer()
+    assert (status, b"retry-after" in headers, json.loads(body)["error"]["type"]) == (429, True, "EngineBusy")
+    bench.engine.may_answer.set()
+    assert [(await request.answer())[0] for request in requests] == [200, 200]
+
+
+async def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(bench: Bench) -> None:
+    first = bench.ask({"model": ADA})
+    await soon(lambda: bool(bench.engine.sequences))
+    waiting = bench.ask({"model": BOB}, x_lorry_class="batch")
+    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    waiting.gone.set()
+    await waiting.task
+    assert (bench.pool.slots.queued("batch"), waiting.sent) == (0, [])
+    bench.engine.may_answer.set()
+    await first.answer()
+    assert all(holding.leases == 0 for holding in bench.pool.holdings())
+
+
+async def test_a_slow_reader_holds_no_slot(bench: Bench) -> None:
+    bench.engine.may_answer.set()
+    bench.engine.is_read.clear()
+    slow = bench.ask({"model": ADA})
+    await soon(lambda: bool(slow.sent))
+    assert bench.pool.slots.in_flight == frozenset()
+    bench.engine.is_read.set()
+    assert (await slow.answer())[0] == 200
+
+
+async def test_every_prompt_of_a_completion_takes_a_seat(bench: Bench) -> None:
+    request = bench.ask({"model": ADA, "prompt": ["a", "b", "c"]})
+    await soon(lambda: len(bench.engine.sequences) == 3)
+    assert bench.pool.slots.seats_taken("live") == 3
+    bench.engine.may_answer.set()
+    await request.answer()
+    assert bench.pool.slots.seats_taken("live") == 0
+
+
+async def test_a_cancelled_request_gives_everything_back(bench: Bench) -> None:
+    request = bench.ask({"model": ADA})
+    await soon(lambda: bool(bench.engine.sequences))
+    request.task.cancel()
+    await asyncio.gather(request.task, return_exceptions=True)
+    assert (bench.pool.slots.in_flight, len(bench.engine.sequences)) == (frozenset(), 0)
+
+
+async def test_a_body_without_end_is_refused(bench: Bench) -> None:
+    status, _, _ = await bench.ask(b"x" * (9 << 20)).answer()
+    assert status == 413
+
+
+async def test_other_routes_pass_untouched(bench: Bench) -> None:
+    bench.engine.may_answer.set()
+    request = bench.ask({"model": ADA}, path="/lorry/anything")
+    await request.answer()
+    assert bench.waits == []
+
+
+def released(calls: list[str]) -> Callable[[], None]:
+    return lambda: calls.append("released")
+
+
+def test_a_hold_ends_with_the_last_of_the_expected_sequences() -> None:
+    calls: list[str] = []
+    sequences = WatchedSequences()
+    with Hold(released(calls), expected=2).during():
+        sequences["a"] = sequences["b"] = object()
+        sequences["a"] = object()  # an update is no entry
+        sequences.pop("a")
+        assert calls == []
+        sequences.pop("b")
+        assert calls == ["released"]
+    assert sequences.pop("b", None) is None
+    assert calls == ["released"]
+
+
+def test_a_hold_outlasts_its_answer_while_the_engine_still_runs() -> None:
+    calls: list[str] = []
+    sequences = WatchedSequences()
+    with Hold(released(calls), expected=5).during():
+        sequences["a"] = object()
+    assert calls == []
+    sequences.pop("a")
+    assert calls == ["released"]
+
+
+def test_a_request_that_never_reached_the_engine_holds_nothing() -> None:
+    calls: list[str] = []
+    with pytest.raises(ValueError, match="refused"), Hold(released(calls), expected=1).during():
+        raise ValueError("refused")
+    assert calls == ["released"]
+
+
+async def test_sequences_of_other_requests_are_not_counted() -> None:
+    calls: list[str] = []
+    sequences = WatchedSequences()
+
+    async def other(action: Callable[[], Any]) -> None:
+        action()
+
+    outside: Awaitable[None] = asyncio.create_task(other(lambda: sequences.__setitem__("theirs", object())))
+    await outside
+    with Hold(released(calls), expected=1).during():
+        sequences.pop("theirs")
+        assert calls == []
+    assert calls == ["released"]
