@@ -158,12 +158,16 @@ async def test_everybody_who_ordered_an_adapter_hears_of_it(
 
 async def test_live_goes_before_batch(link: WorkerLink, workers: list[Worker], adapter: dict[str, Any]) -> None:
     workers[0].may_prepare.clear()
-    tasks = [asyncio.create_task(link.stage(name, **adapter, urgent=name.startswith("live"))) for name in
-             ("first", "batch-1", "batch-2", "live-1", "live-2")]  # fmt: skip
-    await asyncio.sleep(0.05)
-    tasks.append(asyncio.create_task(link.stage("batch-2", **adapter)))  # now a live request wants it as well
-    tasks.pop(2).cancel()
-    await asyncio.sleep(0.05)
+
+    def order(version_id: str, *, urgent: bool) -> asyncio.Task[Staged]:
+        return asyncio.create_task(link.stage(version_id, **adapter, urgent=urgent))
+
+    tasks = [order("first", urgent=False)]
+    await until(lambda: workers[0].prepared == ["first"])
+    tasks += [order(name, urgent=name.startswith("live")) for name in ("batch-1", "batch-2", "live-1", "live-2")]
+    await asyncio.sleep(0)
+    tasks += [order("batch-2", urgent=True)]  # now a live request wants it as well
+    await asyncio.sleep(0)
     workers[0].may_prepare.set()
     await asyncio.gather(*tasks)
     assert workers[0].prepared == ["first", "live-1", "live-2", "batch-2", "batch-1"]
