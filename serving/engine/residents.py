@@ -49,7 +49,7 @@ class Residents:
         *,
         engine: EngineClient,
         gate: Gate,
-        remove: Callable[[LoRARequest], Awaitable[object]],
+        remove: Callable[[LoRARequest, LorryError], Awaitable[object]],
     ) -> None:
         """Look after vLLM's table.
 
@@ -57,7 +57,8 @@ class Residents:
             models: holds the table of the adapters that requests can name.
             engine: runs the requests.
             gate: judges a version whenever it is used.
-            remove: takes an adapter that no request can name any more out of the engine's memory.
+            remove: takes an adapter that no request can name any more out of the engine's memory, for a reason that
+                those who still wait for it are told.
         """
         self._models = models
         self._engine = engine
@@ -134,7 +135,7 @@ class Residents:
             await self.end(version_id, reason)
             await asyncio.sleep(_POLL_SECONDS)  # who reads slowly holds on; the engine itself is done with it
         if request is not None:
-            await self._remove(request)
+            await self._remove(request, reason)
             _log.info("withdrew %s", version_id)
 
     async def end_all(self, reason: LorryError) -> None:

@@ -24,6 +24,7 @@ from vllm.lora.resolver import LoRAResolverRegistry
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from kit.errors import LorryError
 from kit.problems import problem
 from kit.telemetry import configure_logging
 from registry.client import RegistryClient, Verifier
@@ -43,7 +44,7 @@ from serving.engine.settings import EngineSettings, process_settings
 from serving.engine.source import AdapterSource, Fit, identify_base
 from serving.engine.store import EngineStore
 from serving.engine.worker.link import WorkerLink
-from serving.errors import AdapterClosed, AdapterNotLoaded, EngineMisconfigured
+from serving.errors import AdapterNotLoaded, EngineMisconfigured
 
 _log = logging.getLogger(__name__)
 
@@ -138,9 +139,9 @@ class LorryRoutes:
             on_wait=metrics.waited,
         )
 
-    async def _remove(self, request: LoRARequest) -> None:
+    async def _remove(self, request: LoRARequest, reason: LorryError) -> None:
         assert self._pool is not None
-        await self._pool.withdraw(request.lora_name, AdapterClosed())
+        await self._pool.withdraw(request.lora_name, reason)
 
     def _replace(self, version_id: str, store: EngineStore, residents: Residents) -> None:
         """End the requests that a step answered without their weights, and load those anew."""

@@ -72,7 +72,7 @@ class Bench:
             self.models,  # type: ignore[arg-type]
             engine=self.engine,  # type: ignore[arg-type]
             gate=self.gate,
-            remove=lambda request: self.engine.remove_lora(request.lora_int_id),
+            remove=lambda request, reason: self.engine.remove_lora(request.lora_int_id),
         )
         self.residents.take_over()
 
