@@ -7,10 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from kit.database import Database
-from lorry.errors import SettingsInvalid
 from lorry.home import Home
 from lorry.local.plan import Plan
 from lorry.local.stack import OnState, Stack, State, open_stack
@@ -46,12 +43,7 @@ def make_plan() -> Plan:
         SettingsInvalid: naming the variable and the reason.
         HomeUnusable: when LORRY_HOME cannot be used.
     """
-    try:
-        settings = LorrySettings()
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        variable = f"LORRY_{str(first['loc'][0]).upper()}"
-        raise SettingsInvalid(f"{variable}: {first['msg']} (got {first['input']!r})", field=variable) from exc
+    settings = LorrySettings.read()
     return Plan(settings=settings, home=Home.open(settings.home))
 
 

@@ -2,7 +2,6 @@
 
 LocalError                 500
 ├── HomeUnusable           500
-├── SettingsInvalid        422
 ├── AlreadyRunning         409
 ├── PortInUse              409
 ├── PartDied               500
@@ -24,12 +23,6 @@ class LocalError(LorryError):
 
 class HomeUnusable(LocalError):
     """LORRY_HOME cannot be used."""
-
-
-class SettingsInvalid(LocalError):
-    """A LORRY_ variable of the environment cannot be used."""
-
-    status_code = 422
 
 
 class AlreadyRunning(LocalError):

@@ -42,6 +42,9 @@ def test_an_interruption_ends_the_waiting(tmp_path: Path) -> None:
         if asked > 2:
             raise Interrupted
 
-    with one_at_a_time(tmp_path / "run", checkpoint=lambda: None), pytest.raises(Interrupted):
-        with one_at_a_time(tmp_path / "run", checkpoint=checkpoint):
-            pytest.fail("entered while another held it")
+    with (
+        one_at_a_time(tmp_path / "run", checkpoint=lambda: None),
+        pytest.raises(Interrupted),
+        one_at_a_time(tmp_path / "run", checkpoint=checkpoint),
+    ):
+        pytest.fail("entered while another held it")
