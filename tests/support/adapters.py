@@ -34,6 +34,15 @@ BASE = BaseIdentity(
 )
 
 
+def wide_base(hidden: int) -> tuple[BaseIdentity, bytes]:
+    """A base with wider layers, and its configuration."""
+    config = json.dumps(
+        {**json.loads(BASE_CONFIG), "hidden_size": hidden, "intermediate_size": hidden, "head_dim": hidden}
+    )
+    identity = {**BASE.model_dump(), "id": f"test/wide-{hidden}", "config_sha256": sha256_bytes(config.encode())}
+    return BaseIdentity.model_validate(identity), config.encode()
+
+
 def peft_config(**changes: Any) -> dict[str, Any]:
     """The configuration that PEFT 0.21 writes, with `changes`."""
     config: dict[str, Any] = {
