@@ -26,7 +26,7 @@ class RegistrySettings(DatabaseSettings, StorageSettings, MasterKeySettings):
     registry_port: int = Field(8080, ge=1, le=65535, description="port to listen on")
     registry_upload_seconds: int = Field(3600, gt=0, le=604_800, description="life of a signed upload URL")
     registry_abandoned_seconds: int = Field(
-        7200, ge=0, description="a publish that nobody began again for so long is finished or rejected by reconcile"
+        86_400, ge=0, description="a publish that nobody began again for so long is finished or rejected by reconcile"
     )
     registry_download_seconds: int = Field(600, gt=0, le=604_800, description="life of a signed download URL")
     registry_max_adapter_bytes: int = Field(

@@ -253,6 +253,12 @@ async def list_evaluations(
     return await evaluations.list(version_id)
 
 
+@router.get("/audit", responses=refusals())
+async def audit_of_all(audit: AuditDep, caller: Operator, cursor: Cursor = None, limit: Limit = 100) -> AuditPage:
+    """List everything that happened, the newest first: also to base models, engines, keys and policies."""
+    return await audit.of_all(cursor=cursor, limit=limit)
+
+
 @router.get(_VERSION + "/audit", responses=refusals(404))
 async def audit_of_version(
     version_id: VersionId, audit: AuditDep, caller: Operator, cursor: Cursor = None, limit: Limit = 100

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -34,6 +35,8 @@ _INCOMING_KEY = re.compile(rf"{INCOMING}{_VERSION_ID}/.*", re.DOTALL)
 _VERSION_KEY = re.compile(rf"{SEALED}[^/]+/users/[^/]+/versions/{_VERSION_ID}(/.*)?", re.DOTALL)
 _HEADS_AT_ONCE = 16
 _TOLERATED_MISSING = 3
+_LEAST_SERVED = 100
+_PAGE_SECONDS = 30.0
 
 
 class Completer(Protocol):
@@ -85,8 +88,12 @@ class Reconciler:
             found = await UpkeepRepository(session).list_unfinished(
                 after=at.after, older_seconds=self._abandoned_seconds, limit=at.request.limit
             )
-        findings = [await self._finish_or_reject(known, at) for known in found]
-        return _by_version(found, findings, at)
+        findings, began = [], time.monotonic()
+        for known in found:
+            findings.append(await self._finish_or_reject(known, at))
+            if time.monotonic() - began > _PAGE_SECONDS:  # whoever waits for this page must not lose patience
+                return StepPage(findings=findings, examined=len(findings), after=known.version_id)
+        return _by_version(found, findings, at.request.limit)
 
     async def _finish_or_reject(self, known: Known, at: At[Reconcile]) -> Finding:
         """Complete what was uploaded whole; reject what was not, or what no complete will ever accept."""
@@ -129,7 +136,7 @@ class Reconciler:
         if not at.request.dry_run:
             await self._remove_dead([known.version_id for known in found])
         findings = [_finding("bytes of a dead version", "remove", at, version_id=known.version_id) for known in found]
-        return _by_version(found, findings, at)
+        return _by_version(found, findings, at.request.limit)
 
     async def _incoming(self, at: At[Reconcile]) -> StepPage:
         page = await self._storage.list_page(INCOMING, after=at.after, limit=at.request.limit)
@@ -190,7 +197,9 @@ class Reconciler:
 
     async def _rows(self, at: At[Reconcile]) -> StepPage:
         async with self._database.transaction() as session:
-            served = await UpkeepRepository(session).list_served(after=at.after, limit=at.request.limit)
+            # Few would not tell a wrong bucket from a few lost objects.
+            limit = max(at.request.limit, _LEAST_SERVED)
+            served = await UpkeepRepository(session).list_served(after=at.after, limit=limit)
         limiter = asyncio.Semaphore(_HEADS_AT_ONCE)
 
         async def look(known: Known) -> str | None:
@@ -205,7 +214,7 @@ class Reconciler:
                 field="force",
             )
         findings = [await self._suspend(known, damage, at) for known, damage in broken]
-        return _by_version(served, findings, at)
+        return _by_version(served, findings, limit)
 
     async def _suspend(self, known: Known, damage: str, at: At[Reconcile]) -> Finding:
         """Suspend a ready version without a whole object; nobody could install it, and whoever has it may be wrong."""
@@ -265,8 +274,8 @@ def _finding(
     return Finding(kind=kind, version_id=version_id, key=key, action=action, done=done, detail=detail)
 
 
-def _by_version(page: Sequence[Known], findings: list[Finding], at: At[Reconcile]) -> StepPage:
-    last = page[-1].version_id if len(page) == at.request.limit else None
+def _by_version(page: Sequence[Known], findings: list[Finding], limit: int) -> StepPage:
+    last = page[-1].version_id if len(page) == limit else None
     return StepPage(findings=findings, examined=len(page), after=last)
 
 

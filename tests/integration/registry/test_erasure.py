@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kit.database import Database
@@ -57,6 +58,22 @@ async def test_an_erased_version_is_a_tombstone_of_ids_and_times(
     ]
     with pytest.raises(VersionNotFound):
         await client.lifecycle.erase_version("v" + "0" * 32, why="x")
+
+
+async def test_what_was_answered_about_an_erased_version_is_forgotten(
+    registry_url: str, client: RegistryClient, database: Database, tmp_path: Path
+) -> None:
+    a, b = await publish_many(client, tmp_path, 2)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+        for version_id in (a, b):
+            path = f"/v1/versions/{version_id}/complete"
+            assert (await http.post(path, headers={"idempotency-key": version_id})).status_code == 200
+    assert await rows(database, "select count(*) from idempotent_request") == [(2,)]
+    await client.lifecycle.erase_version(a, why="asked for")
+    assert await rows(database, "select key from idempotent_request") == [(b,)]
+    await client.lifecycle.erase_owner(OWNER, why="asked for")
+    assert await rows(database, "select key from idempotent_request") == []
 
 
 @pytest.mark.parametrize("state", ["pending", "suspended", "retired"])
@@ -212,7 +229,6 @@ async def test_in_a_bucket_with_versioning_no_version_of_an_object_survives_an_e
         for found in await storage.list("tenants/"):
             data = await storage.get(found.key)
             await storage.put(found.key, data + b"x")  # somebody who can write to the bucket
-            await storage.delete(found.key)
             await storage.put(found.key, data)
         assert len(await stored_versions(storage)) >= 3
         if whole:

@@ -226,8 +226,9 @@ async def test_a_wrong_bucket_does_not_suspend_everybody(
     await publish_many(client, tmp_path, 5)
     settings = registry_settings.model_copy(update={"s3_prefix": "somewhere-else"})
     async with serving(create_app(settings)) as url, RegistryClient(url=url, token=TOKEN, actor="test") as lost:
-        with pytest.raises(TooMuchMissing):
-            await reconcile(lost, limit=10)
+        for limit in (1, 10):
+            with pytest.raises(TooMuchMissing):
+                await reconcile(lost, limit=limit)
         assert set((await states(database)).values()) == {"ready"}
         assert len(await reconcile(lost, limit=10, dry_run=True)) == 5
         await reconcile(lost, limit=10, force=True)
