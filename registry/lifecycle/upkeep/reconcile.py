@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from kit.database import Database
-from kit.errors import DatabaseUnavailable, KitError, StorageUnavailable
+from kit.errors import LorryError
 from kit.storage import ObjectStorage
-from registry.errors import NotServable, RegistryError, RegistryUnavailable, TooMuchMissing, VersionNotFound
+from registry.errors import TooMuchMissing
 from registry.lifecycle.remains import Remains
 from registry.lifecycle.upkeep.repository import Known, UpkeepRepository
 from registry.lifecycle.upkeep.schemas import Finding, PassPage, Reconcile
@@ -37,6 +37,7 @@ _HEADS_AT_ONCE = 16
 _TOLERATED_MISSING = 3
 _LEAST_SERVED = 100
 _PAGE_SECONDS = 30.0
+_BROKEN, _OUTAGE = 500, 503
 
 
 class Completer(Protocol):
@@ -102,23 +103,22 @@ class Reconciler:
             return Finding(kind=kind, version_id=known.version_id, action="finish or reject", done=False)
         try:
             await self._complete(known.version_id, actor=at.actor)
-        except (StorageUnavailable, DatabaseUnavailable, RegistryUnavailable):
-            raise  # an outage says nothing about this version: run the page again
-        except (NotServable, VersionNotFound) as exc:  # somebody else ended it meanwhile
-            return Finding(kind=kind, version_id=known.version_id, action="none", done=True, detail=exc.message)
-        except (RegistryError, KitError) as exc:
-            await self._reject(known, why=f"abandoned: {exc.message}", field=exc.field, actor=at.actor)
-            return Finding(kind=kind, version_id=known.version_id, action="reject", done=True, detail=exc.message)
+        except LorryError as exc:
+            if exc.status_code == _OUTAGE:
+                raise  # which says nothing about this version: run the page again
+            if exc.status_code >= _BROKEN:
+                return _left(known.version_id, exc.message)  # this registry cannot judge it
+            rejected = await self._reject(known, why=f"abandoned: {exc.message}", field=exc.field, actor=at.actor)
+            action = "reject" if rejected else "none"  # somebody else ended it meanwhile
+            return Finding(kind=kind, version_id=known.version_id, action=action, done=True, detail=exc.message)
         except Exception as exc:  # one version that nobody foresaw must not keep all others from being looked at
             _log.exception("version %s can be neither finished nor rejected", known.version_id)
-            return Finding(
-                kind=kind, version_id=known.version_id, action="finish or reject", done=False, detail=type(exc).__name__
-            )
+            return _left(known.version_id, type(exc).__name__)
         return Finding(kind=kind, version_id=known.version_id, action="finish", done=True)
 
-    async def _reject(self, known: Known, *, why: str, field: str | None, actor: str) -> None:
+    async def _reject(self, known: Known, *, why: str, field: str | None, actor: str) -> bool:
         async with self._database.transaction() as session:
-            await UpkeepRepository(session).transition(
+            rejected = await UpkeepRepository(session).transition(
                 known.version_id,
                 State.REJECTED,
                 was=_UNFINISHED,
@@ -129,6 +129,7 @@ class Reconciler:
                 validation=None,  # until now it held what the publish needed to go on
             )
         await self._remove_dead([known.version_id])
+        return rejected
 
     async def _unremoved(self, at: At[Reconcile]) -> StepPage:
         async with self._database.transaction() as session:
@@ -259,6 +260,12 @@ class Reconciler:
             return {}
         async with self._database.transaction() as session:
             return await UpkeepRepository(session).find_known(sorted(named))
+
+
+def _left(version_id: str, detail: str) -> Finding:
+    return Finding(
+        kind="half-done publish", version_id=version_id, action="finish or reject", done=False, detail=detail
+    )
 
 
 def _finding(
