@@ -15,7 +15,7 @@ from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
 from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
-from registry.errors import Leased, NotServable, VersionNotFound
+from registry.errors import Leased, NotServable, RegistryUnavailable, VersionNotFound
 from registry.manifest import AdapterRef, Owner
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
@@ -156,6 +156,28 @@ async def test_an_erased_owner_may_come_back_under_another_key(
     await make_live(client, version_id)
     assert (await client.resolve(AdapterRef.parse("users/ann"))).manifest.version == 2
     assert await rows(database, "select count(*), count(wrapped) from data_key") == [(2, 1)]
+
+
+async def test_without_an_object_store_an_erased_version_is_unreadable_at_once_and_its_bytes_go_later(
+    registry_settings: RegistrySettings,
+    client: RegistryClient,
+    database: Database,
+    storage: ObjectStorage,
+    tmp_path: Path,
+) -> None:
+    version_id = await publish(client, tmp_path)
+    away = registry_settings.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:9", "s3_attempts": 1})
+    async with serving(create_app(away)) as url, RegistryClient(url=url, token=TOKEN) as lost:
+        with pytest.raises(RegistryUnavailable):
+            await lost.lifecycle.erase_version(version_id, why="asked for")
+    with pytest.raises(NotServable):
+        await client.grant(version_id)
+    assert await keys(storage)
+    tombstone = await client.lifecycle.erase_version(version_id, why="asked for")
+    assert tombstone.removed_at is not None
+    assert tombstone.removed_at > tombstone.erased_at
+    assert await keys(storage) == []
+    assert await rows(database, "select count(*) from audit where action = 'erased'") == [(1,)]
 
 
 async def test_an_owner_of_whom_nothing_is_known_has_nothing_to_erase(
