@@ -9,7 +9,8 @@ LocalError                 500
 ├── MachineTooSmall        500
 ├── NotConfirmed           422
 ├── FileUnreadable         422
-└── NothingToDo            422
+├── NothingToDo            422
+└── NotThere               404
 """
 
 from __future__ import annotations
@@ -65,3 +66,9 @@ class NothingToDo(LocalError):
     """There is nothing that this command could work on."""
 
     status_code = 422
+
+
+class NotThere(LocalError):
+    """There is nothing of that name."""
+
+    status_code = 404
