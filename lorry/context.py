@@ -11,7 +11,7 @@ from kit.database import Database
 from lorry.home import Home
 from lorry.local.plan import Plan
 from lorry.local.stack import OnState, Stack, State, open_stack
-from lorry.output import err
+from lorry.output import say
 from lorry.settings import LorrySettings
 from registry.client import RegistryClient
 
@@ -63,13 +63,13 @@ def announce(name: str, state: State, seconds: float) -> None:
     """Print each part's states to standard error."""
     match state:
         case "starting":
-            err.print(f"  [dim]…[/dim] {name} starting")
+            say(f"  [dim]…[/dim] {name} starting")
         case "healthy":
-            err.print(f"  [green]✓[/green] {name} healthy after {seconds:.1f} s")
+            say(f"  [green]✓[/green] {name} healthy after {seconds:.1f} s")
         case "stopping":
-            err.print(f"  [dim]…[/dim] {name} stopping")
+            say(f"  [dim]…[/dim] {name} stopping")
         case "stopped":
-            err.print(f"  [dim]✓[/dim] {name} stopped")
+            say(f"  [dim]✓[/dim] {name} stopped")
 
 
 @asynccontextmanager
