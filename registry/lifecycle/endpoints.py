@@ -16,7 +16,8 @@ from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.audit import AuditTrail
 from registry.lifecycle.erasure import Eraser
 from registry.lifecycle.evaluations import Evaluations
-from registry.lifecycle.policy import PolicyBook, TenantPolicy
+from registry.lifecycle.policy import TenantPolicy
+from registry.lifecycle.policy_book import PolicyBook
 from registry.lifecycle.schemas import (
     AliasHistory,
     AliasMove,
