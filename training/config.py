@@ -63,7 +63,7 @@ class TrainingConfig(BaseModel):
     steps: int | None = Field(None, ge=1, description="stop after so many steps; unset = after the epochs")
     max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
-    threads: int | None = Field(None, ge=1, description="CPU threads; unset = as the process has them")
+    threads: int | None = Field(None, ge=1, description="CPU threads; unset = `LORRY_THREADS`")
 
 
 class TrainingRequest(BaseModel):
