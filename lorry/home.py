@@ -30,6 +30,8 @@ class Home:
             HomeUnusable: when it cannot be created or written.
         """
         path = path.expanduser().resolve()
+        if path.exists() and not path.is_dir():
+            raise HomeUnusable(f"{path} is a file, not a directory", field="LORRY_HOME")
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.chmod(path.stat().st_mode & 0o701)  # others may at most pass through, as root's PostgreSQL has to

@@ -52,11 +52,15 @@ async def _print_addresses(plan: Plan, stack: Stack) -> None:
     rows = [[name, "healthy", address, str(pid)] for name, address, pid in stack.addresses()]
     print_table("Lorry is up", ["part", "state", "address", "pid"], rows, numeric=frozenset({"pid"}))
     key = await local_api_key(plan)
-    out.print(f"API key of tenant {plan.settings.tenant}: {key}", highlight=False)
-    out.print("Ask for a profile:", highlight=False)
-    out.print(
-        f"  curl -H 'Authorization: Bearer {key}' {plan.gateway_url}/v1/users/USER/profile",
-        highlight=False,
-        soft_wrap=True,
+    out.file.write(addresses_text(plan, key))
+    out.file.flush()
+
+
+def addresses_text(plan: Plan, key: str) -> str:
+    """Return what to type in another shell; the key stands in one line, whatever the terminal's width."""
+    return (
+        f"In another shell, with the API key of tenant {plan.settings.tenant}:\n"
+        f"  export LORRY_URL={plan.gateway_url} LORRY_KEY={key}\n"
+        '  curl -H "Authorization: Bearer $LORRY_KEY" "$LORRY_URL/v1/users/USER/profile"\n'
+        "Ctrl-C stops everything.\n"
     )
-    out.print("Ctrl-C stops everything.")
