@@ -19,13 +19,13 @@ from registry.manifest import WEIGHTS_FILE, AdapterRef
 from registry.publishing import parts
 from registry.publishing.schemas import PartsUpload, Preference
 from registry.settings import RegistrySettings
-from tests.support.adapters import BASE, BASE_CONFIG, wide_base, write_adapter
+from tests.support.adapters import BASE, BASE_CONFIG, empty_weights, lora_shapes, wide_base, write_adapter
 from tests.support.registry_server import OWNER, TOKEN, free_socket, serving
 
 pytestmark = pytest.mark.faults
 DRIVER = Path(__file__).with_name("driver.py")
 FIRST = AdapterRef.parse("users/ann@1")
-WIDE, WIDE_CONFIG = wide_base(4096)
+WIDE, WIDE_CONFIG = wide_base(16384)
 
 
 async def start(role: str, point: str, arguments: dict[str, Any]) -> asyncio.subprocess.Process:
@@ -98,7 +98,8 @@ async def test_a_publisher_killed_amid_its_parts_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setattr(parts, "AT_ONCE_BYTES", 6 << 20)  # of the registry, which runs in this process
     monkeypatch.setattr(parts, "PART_BYTES", 5 << 20)
-    directory = write_adapter(tmp_path / "a", hidden=4096, rank=60)
+    directory = write_adapter(tmp_path / "a", rank=16)
+    (directory / WEIGHTS_FILE).write_bytes(empty_weights(lora_shapes(rank=16, hidden=16384)))
     assert (directory / WEIGHTS_FILE).stat().st_size > 5 * (5 << 20)
     async with serving(create_app(registry_settings)) as url, RegistryClient(url=url, token=TOKEN) as client:
         await client.register_base(WIDE, config=WIDE_CONFIG)
