@@ -6,10 +6,11 @@ import asyncio
 import signal
 
 from lorry.context import announce, base_directory, make_plan
+from lorry.home import Home
 from lorry.keys import local_api_key
 from lorry.local.plan import Plan
 from lorry.local.stack import Stack, own_stack
-from lorry.output import err, out, print_table, run
+from lorry.output import counted, err, out, print_table, run
 
 
 def up() -> None:
@@ -24,14 +25,25 @@ async def _up() -> None:
     plan = make_plan()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, _ask_to_stop, plan.home, stop)
     err.print(f"Starting Lorry from {plan.home.path} (logs in {plan.home.logs})")
     async with own_stack(plan, base_directory=lambda: base_directory(plan), on_state=announce) as stack:
         starting = asyncio.create_task(stack.ensure("gateway"))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
             await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+
+
+def _ask_to_stop(home: Home, stop: asyncio.Event) -> None:
+    """Stop, unless other commands use the parts: then say which, and stop at the second Ctrl-C."""
+    guests = home.guests()
+    if not guests:
+        stop.set()
+        return
+    pids = ", ".join(map(str, guests))
+    err.print(f"{counted(len(guests), 'command')} would fail (pid {pids}); Ctrl-C again stops all the same")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
 
 
 async def _unless_stopped(task: asyncio.Task[None], stop: asyncio.Event) -> bool:

@@ -146,7 +146,8 @@ class Stack:
 async def open_stack(plan: Plan, *, base_directory: BaseDirectory, on_state: OnState) -> AsyncIterator[Stack]:
     """Attach to the parts that run from this home, or own a new stack until the block ends."""
     if plan.home.read_state() is not None:
-        yield Stack(plan, base_directory=base_directory, on_state=on_state, attached=True)
+        with plan.home.guest():
+            yield Stack(plan, base_directory=base_directory, on_state=on_state, attached=True)
         return
     async with own_stack(plan, base_directory=base_directory, on_state=on_state) as stack:
         yield stack
