@@ -32,6 +32,8 @@ _MAX_CONNECT_SECONDS = 60.0
 _TRUSTED_IDLE_SECONDS = 30.0
 # Connection lost, serialisation and deadlock, out of resources, lock or statement time-out, shutdown.
 _PASSING = ("08", "40", "53", "55P03", "57")
+# Wrong user or password; no such database.
+_REFUSED = ("28", "3D")
 # Data exceptions (a number out of range, a NUL) and program limits (a value too long for an index).
 _UNSTORABLE = ("22", "54")
 
@@ -154,6 +156,8 @@ def _translate(exc: DBAPIError) -> KitError | None:
     state = str(getattr(cause, "sqlstate", None) or "")
     if isinstance(cause, asyncpg.DataError) or state.startswith(_UNSTORABLE):
         return InvalidValue()
+    if state.startswith(_REFUSED):
+        return DatabaseUnavailable(f"PostgreSQL refused the connection: {type(cause).__name__}")
     unanswered = exc.connection_invalidated or isinstance(exc, InterfaceError | OperationalError)
     if unanswered or state.startswith(_PASSING):
         return DatabaseUnavailable(f"PostgreSQL did not answer: {type(cause or exc).__name__}")

@@ -7,6 +7,7 @@ LorryError                   500
 └── KitError                 500
     ├── InvalidName          422
     ├── InvalidValue         422
+    ├── SettingsInvalid      422
     ├── ObjectMissing        404
     ├── ObjectConflict       409
     ├── RequestTooLarge      413
@@ -68,6 +69,12 @@ class InvalidName(KitError):
 
 class InvalidValue(KitError):
     """A value is out of the range, or has characters, that can be stored."""
+
+    status_code = 422
+
+
+class SettingsInvalid(KitError):
+    """A LORRY_ variable of the environment cannot be used."""
 
     status_code = 422
 

@@ -7,11 +7,14 @@ are not used: one flat name per setting, so that a shell, a compose file and a c
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kit.errors import SettingsInvalid
 
 
 class Settings(BaseSettings):
@@ -21,11 +24,61 @@ class Settings(BaseSettings):
 
     log_level: str = Field("info", description="debug, info, warning or error")
 
+    @classmethod
+    def read(cls) -> Self:
+        """Return the settings that the environment gives.
+
+        Raises:
+            SettingsInvalid: with a line for every variable that is missing or cannot be used, and the reason.
+        """
+        try:
+            return cls()
+        except ValidationError as exc:
+            problems = [cls._explain(error) for error in exc.errors()]
+            message = "\n".join(f"{variable}: {reason}" for variable, reason in problems)
+            raise SettingsInvalid(message, field=problems[0][0]) from None  # its cause would print secrets
+
+    @classmethod
+    def read_or_exit(cls, process: str) -> Self:
+        """Return the settings, or end a process that cannot start: each problem on standard error, exit code 2."""
+        try:
+            return cls.read()
+        except SettingsInvalid as exc:
+            sys.stderr.writelines(f"{process}: {line}\n" for line in exc.message.splitlines())
+            raise SystemExit(2) from exc
+
+    @classmethod
+    def _explain(cls, error: Any) -> tuple[str, str]:
+        """Return the variable of one of pydantic's errors and what is wrong with it, without what may be secret."""
+        if not error["loc"]:
+            return "settings", error["msg"].removeprefix("Value error, ")
+        name = str(error["loc"][0])
+        field = cls.model_fields[name]
+        if error["type"] == "missing":
+            return variable(name), f"is not set ({field.description})"
+        reason = error["msg"].removeprefix("Value error, ")
+        secret = "Secret" in str(field.annotation) or name.endswith("_url")  # an address may hold a password
+        return variable(name), reason if secret else f"{reason} (got {error['input']!r})"
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"LORRY_{name.upper()}"
+
+
+def _with_driver(url: str) -> str:
+    if not url.startswith("postgresql+asyncpg://"):
+        raise ValueError("must begin with postgresql+asyncpg://")
+    return url
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_with_driver)]
+
 
 class DatabaseSettings(Settings):
     """Where PostgreSQL is."""
 
-    database_url: str = Field(description="postgresql+asyncpg://user:password@host:port/name")
+    database_url: DatabaseUrl = Field(description="postgresql+asyncpg://user:password@host:port/name")
     database_pool_size: int = Field(8, ge=1, description="connections kept open by one process")
     database_timeout_seconds: float = Field(
         15.0, gt=0, description="time-out of one statement, and of waiting for a connection"

@@ -7,14 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from kit.database import Database
-from lorry.errors import SettingsInvalid
 from lorry.home import Home
 from lorry.local.plan import Plan
 from lorry.local.stack import OnState, Stack, State, open_stack
-from lorry.output import err
+from lorry.output import say
 from lorry.settings import LorrySettings
 from registry.client import RegistryClient
 
@@ -46,12 +43,7 @@ def make_plan() -> Plan:
         SettingsInvalid: naming the variable and the reason.
         HomeUnusable: when LORRY_HOME cannot be used.
     """
-    try:
-        settings = LorrySettings()
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        variable = f"LORRY_{str(first['loc'][0]).upper()}"
-        raise SettingsInvalid(f"{variable}: {first['msg']} (got {first['input']!r})", field=variable) from exc
+    settings = LorrySettings.read()
     return Plan(settings=settings, home=Home.open(settings.home))
 
 
@@ -71,13 +63,13 @@ def announce(name: str, state: State, seconds: float) -> None:
     """Print each part's states to standard error."""
     match state:
         case "starting":
-            err.print(f"  [dim]…[/dim] {name} starting")
+            say(f"  [dim]…[/dim] {name} starting")
         case "healthy":
-            err.print(f"  [green]✓[/green] {name} healthy after {seconds:.1f} s")
+            say(f"  [green]✓[/green] {name} healthy after {seconds:.1f} s")
         case "stopping":
-            err.print(f"  [dim]…[/dim] {name} stopping")
+            say(f"  [dim]…[/dim] {name} stopping")
         case "stopped":
-            err.print(f"  [dim]✓[/dim] {name} stopped")
+            say(f"  [dim]✓[/dim] {name} stopped")
 
 
 @asynccontextmanager

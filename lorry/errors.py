@@ -2,7 +2,6 @@
 
 LocalError                 500
 ├── HomeUnusable           500
-├── SettingsInvalid        422
 ├── AlreadyRunning         409
 ├── PortInUse              409
 ├── PartDied               500
@@ -10,7 +9,8 @@ LocalError                 500
 ├── MachineTooSmall        500
 ├── NotConfirmed           422
 ├── FileUnreadable         422
-└── NothingToDo            422
+├── NothingToDo            422
+└── NotThere               404
 """
 
 from __future__ import annotations
@@ -24,12 +24,6 @@ class LocalError(LorryError):
 
 class HomeUnusable(LocalError):
     """LORRY_HOME cannot be used."""
-
-
-class SettingsInvalid(LocalError):
-    """A LORRY_ variable of the environment cannot be used."""
-
-    status_code = 422
 
 
 class AlreadyRunning(LocalError):
@@ -72,3 +66,9 @@ class NothingToDo(LocalError):
     """There is nothing that this command could work on."""
 
     status_code = 422
+
+
+class NotThere(LocalError):
+    """There is nothing of that name."""
+
+    status_code = 404

@@ -30,6 +30,8 @@ class Home:
             HomeUnusable: when it cannot be created or written.
         """
         path = path.expanduser().resolve()
+        if path.exists() and not path.is_dir():
+            raise HomeUnusable(f"{path} is a file, not a directory", field="LORRY_HOME")
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.chmod(path.stat().st_mode & 0o701)  # others may at most pass through, as root's PostgreSQL has to
@@ -128,6 +130,30 @@ class Home:
         remembered = json.loads(path.read_text()) if path.exists() else []
         alive = [each for each in remembered if each["started"] and each["started"] == process_start(each["pid"])]
         return [psutil.Process(each["pid"]) for each in alive]
+
+    @contextmanager
+    def guest(self) -> Iterator[None]:
+        """Be known, while the block runs, as a command that uses the parts of another."""
+        path = self.folder("run", "guests") / str(os.getpid())
+        path.write_text(json.dumps({"pid": os.getpid(), "started": process_start(os.getpid())}))
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def guests(self) -> list[int]:
+        """Return the pids of the commands that use the parts of this home now; those of killed ones are forgotten."""
+        found = []
+        for path in sorted(self.folder("run", "guests").iterdir()):
+            try:
+                guest = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue  # it is just coming or going
+            if guest["started"] == process_start(guest["pid"]):
+                found.append(guest["pid"])
+            else:
+                path.unlink(missing_ok=True)
+        return found
 
     def forget_state(self) -> None:
         """Withdraw what `write_state` published."""

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from kit.errors import LorryError
 from kit.problems import problem_code
@@ -22,6 +29,9 @@ from kit.problems import problem_code
 T = TypeVar("T")
 out = Console()
 err = Console(stderr=True)
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+_LINE_SECONDS = 20.0
+_NOT_FOUND = 404
 EXIT_CODES = (
     "Exit codes: 0 done; 1 something broke; 2 bad input; 3 not found; 4 conflict, or not ready yet; "
     "5 a service did not answer; 130 interrupted."
@@ -30,7 +40,11 @@ _EXIT_CODES = {400: 2, 401: 2, 403: 2, 404: 3, 409: 4, 412: 4, 413: 2, 415: 2, 4
 
 
 def run(main: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
-    """Run one command's coroutine; turn a refusal into a message and an exit code."""
+    """Run one command's coroutine; turn a refusal into a message and an exit code.
+
+    With `as_json`, nothing is told on the way: standard error holds one JSON object when the command fails.
+    """
+    before = _silent.set(as_json)
     try:
         return asyncio.run(main)
     except KeyboardInterrupt:
@@ -39,23 +53,50 @@ def run(main: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
     except LorryError as exc:
         report_error(exc, as_json=as_json)
         raise typer.Exit(_EXIT_CODES.get(exc.status_code, 1)) from exc
+    finally:
+        _silent.reset(before)
 
 
 def report_error(exc: LorryError, *, as_json: bool) -> None:
     """Print one refusal to standard error."""
     if as_json:
         body = {"error": problem_code(type(exc)), "detail": exc.message, "field": exc.field, **exc.details}
-        err.print_json(json.dumps(body, default=str))
+        err.file.write(to_json(body) + "\n")
         return
-    err.print("error:", style="bold red", end=" ")
-    err.print(exc.message, markup=False, highlight=False)
-    if exc.field and exc.field not in exc.message:
+    err.print(Text.assemble(("error: ", "bold red"), exc.message))
+    if exc.field and exc.status_code != _NOT_FOUND and exc.field not in exc.message:
         err.print(f"  at: {exc.field}", markup=False, highlight=False)
+
+
+def say(*objects: Any) -> None:
+    """Tell people what happens, on standard error; scripts that asked for JSON hear nothing."""
+    if not _silent.get():
+        err.print(*objects, highlight=False)
+
+
+def command() -> str:
+    """Return how this command was called, so that what is advised can be typed: ``lorry`` or its path."""
+    called = Path(sys.argv[0])
+    return "lorry" if shutil.which("lorry") or called.name != "lorry" else str(called)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return ``1 transcript`` or ``3 transcripts``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """Return JSON; times are ISO 8601, and what JSON does not know is its text."""
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def print_json(value: Any) -> None:
     """Print a JSON document to standard output, and nothing else."""
-    out.file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    out.file.write(to_json(value) + "\n")
 
 
 class JsonList:
@@ -77,20 +118,29 @@ class JsonList:
         if self._silent:
             return
         out.file.write("[\n" if not self._members else ",\n")
-        out.file.write(json.dumps(member, ensure_ascii=False, default=str))
+        out.file.write(to_json(member, indent=None))
         self._members += 1
 
 
 def print_table(
-    title: str, columns: list[str], rows: list[list[str]], *, numeric: frozenset[str] = frozenset(), on: Console = out
+    title: str,
+    columns: list[str],
+    rows: list[list[str]],
+    *,
+    numeric: frozenset[str] = frozenset(),
+    whole: frozenset[str] = frozenset(),
+    on: Console = out,
 ) -> None:
-    """Print rows under a title; columns named in `numeric` are right-aligned.
+    """Print rows under a title; columns named in `numeric` are right-aligned, those in `whole` never broken.
 
     `on` is standard output for a command's result, `err` for what it shows on the way: a script reads the former.
     """
+    if on is err and _silent.get():
+        return
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column in numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*row)
     on.print(table)
@@ -100,8 +150,11 @@ Advance = Callable[[int, int, str], None]
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Show progress bars on standard error while the block runs."""
+def progress() -> Iterator[Progress | None]:
+    """Show progress on standard error while the block runs: bars at a terminal, else a line now and then."""
+    if _silent.get() or not err.is_terminal:
+        yield None
+        return
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -115,18 +168,53 @@ def progress() -> Iterator[Progress]:
 
 
 class Bar:
-    """One bar: call it with (done, total, note)."""
+    """One bar: call it with (done, total, note). Its clock starts at once, or with the first call if it `waits`."""
 
-    def __init__(self, bars: Progress, description: str, *, total: int | None = None) -> None:
+    def __init__(
+        self, bars: Progress | None, description: str, *, total: int | None = None, waits: bool = False
+    ) -> None:
         self._bars = bars
-        self._task = bars.add_task(description, total=total, note="")
+        self._description = description
+        self._total, self._done = total, 0
+        self._started = self._told = time.monotonic()
+        self._task = bars.add_task(description, total=total, note="", start=not waits) if bars else None
+        if bars is None and not waits:
+            say(Text(f"{description} …"))
+        self._waits = waits
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Show `done` of `total`; a total of 0 is one that is not known."""
-        self._bars.update(self._task, completed=done, total=total or None, note=note)
+        self._begin()
+        self._done, self._total = done, total or None
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=self._total, note=note)
+        elif time.monotonic() - self._told > _LINE_SECONDS:
+            self._told = time.monotonic()
+            self._tell(f"{done} of {total}" if total else str(done), note)
 
-    def finish(self, note: str = "") -> None:
-        """Fill the bar."""
-        task = next(task for task in self._bars.tasks if task.id == self._task)
-        total = task.total or 1
-        self._bars.update(self._task, completed=total, total=total, note=note)
+    @property
+    def was_called(self) -> bool:
+        """Say whether anything was done since the bar was made."""
+        return self._done > 0
+
+    def finish(self, note: str = "", *, total: int | None = None) -> None:
+        """Fill the bar: with `total` where nothing had to be done, because it was done before."""
+        self._begin()
+        total = self._total or self._done or total or 1
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=total, total=total, note=note)
+        else:
+            self._tell(f"done in {time.monotonic() - self._started:.0f} s", note)
+
+    def _begin(self) -> None:
+        if not self._waits:
+            return
+        self._waits = False
+        self._started = self._told = time.monotonic()
+        if self._bars is not None and self._task is not None:
+            self._bars.start_task(self._task)
+        else:
+            say(Text(f"{self._description} …"))
+
+    def _tell(self, state: str, note: str) -> None:
+        say(Text(f"{self._description}: {state}{', ' if note else ''}{note}"))

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
 
 from kit.names import check_name
 from lorry.context import Context, base_directory, open_context
-from lorry.output import Bar, err, print_table, progress
+from lorry.output import Bar, counted, err, print_table, progress, say
 from lorry.settings import LorrySettings
-from lorry.stages.building import build_user_dataset, require_dataset
+from lorry.stages.building import build_user_dataset, current_directory, require_dataset
 from lorry.stages.extracting import extract_user_profile, profile_directory
 from lorry.stages.importing import Imported, import_transcripts
-from lorry.stages.training import evaluate_users, train_users
-from registry.manifest import Owner
+from registry.manifest import AdapterRef, Owner
 from serving.extraction.profile import Profile
 from training.config import ResolvedConfig, TrainingRequest, resolve
 from training.dataset import Dataset
 from training.errors import ConfigInvalid
-from training.evaluation import EvaluationReport
-from training.publishing import Published, publish
-from training.trainer import TrainedAdapter
 from transcripts.importer import CHITCHAT
+
+if TYPE_CHECKING:
+    from training.evaluation import EvaluationReport, UserEvaluation
+    from training.publishing import Published
+    from training.trainer import TrainedAdapter
+
+_MATRIX_USERS = 4  # more columns would not fit a terminal
 
 
 async def run_everything(
@@ -41,13 +46,16 @@ async def run_everything(
     resolved = resolve_config(config, settings)
     check_name(user, field="user_id")
     async with open_context() as context:
+        context.stack.require("engine")  # before the training, not after it
         if path is not None:
             await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
         dataset = await build_user_dataset(context, user=user, config=resolved)
-        published = await train_and_publish(context, {user: dataset}, config=resolved, publish_=True)
-        published[user].require_live()
+        trained, report = await train_and_evaluate(context, {user: dataset}, config=resolved)
+        published = (await publish_users(context, trained, report))[user]
+        published.require_live()
         profile = (await extract_profiles(context, [user], force=False))[user]
-        return describe_profile(context, profile)
+        run = {"run_directory": str(trained[user].directory), "evaluation": published.manifest.evaluation}
+        return {**describe_profile(context, profile), **run}
 
 
 async def run_import(user: str, *, path: str, format: str | None, user_speaker: str | None) -> Imported:
@@ -64,7 +72,8 @@ async def run_build_dataset(
     resolved = resolve_config(config, settings)
     async with open_context() as context:
         dataset = await build_user_dataset(context, user=user, config=resolved, directory=output)
-    return {"user": user, "digest": dataset.digest, **dataset.counts, "directory": str(output) if output else None}
+        directory = output or current_directory(context, user=user)
+    return {"user": user, "digest": dataset.digest, **dataset.counts, "directory": str(directory)}
 
 
 async def run_train(
@@ -76,8 +85,9 @@ async def run_train(
         raise ConfigInvalid("--dataset names one user's dataset; name one user", field="--dataset")
     async with open_context() as context:
         datasets = {user: require_dataset(context, user=user, directory=dataset) for user in users}
-        published = await train_and_publish(context, datasets, config=resolved, publish_=publish)
-    return {user: _describe_published(each) for user, each in published.items()}
+        trained, report = await train_and_evaluate(context, datasets, config=resolved)
+        published = await publish_users(context, trained, report) if publish else {}
+    return {user: _describe_run(run, report.users[user], published.get(user)) for user, run in trained.items()}
 
 
 async def run_extract(user: str, *, force: bool) -> dict[str, Any]:
@@ -107,34 +117,33 @@ async def import_with_bar(
 
 
 async def train_and_publish(
-    context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig, publish_: bool
+    context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig
 ) -> dict[str, Published]:
-    """Train, evaluate against one another, show the tables, publish; without `publish_` return nothing."""
+    """Train, evaluate against one another, show the tables, publish."""
     trained, report = await train_and_evaluate(context, datasets, config=config)
-    show_evaluation(report)
-    if not publish_:
-        for user, run in trained.items():
-            err.print(f"adapter of {user}: {run.adapter_directory}", highlight=False, markup=False)
-        return {}
     return await publish_users(context, trained, report)
 
 
 async def train_and_evaluate(
     context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig
 ) -> tuple[dict[str, TrainedAdapter], EvaluationReport]:
-    """Train every user and score everybody's held-out replies, with a bar for each."""
+    """Train every user and score everybody's held-out replies, with a bar for each; show the tables."""
+    from lorry.stages.training import evaluate_users, train_users  # torch is imported only by what needs it
+
     with progress() as bars:
-        steps = {user: Bar(bars, f"training {user}") for user in datasets}
+        steps = {user: Bar(bars, f"training {user}", waits=number > 0) for number, user in enumerate(datasets)}
 
         def on_step(user: str, step: int, total: int, loss: float) -> None:
             steps[user](step, total, f"loss {loss:.2f}")
 
         trained = await train_users(context, datasets, config=config, on_step=on_step)
         for user, bar in steps.items():
-            bar.finish(f"loss {trained[user].record.losses[-1]:.2f}")
+            record = trained[user].record
+            bar.finish(f"loss {record.losses[-1]:.2f}", total=record.steps)
         scoring = Bar(bars, "evaluating on held-out turns")
         report = await evaluate_users(context, trained, datasets, on_score=scoring)
         scoring.finish()
+    show_evaluation(report)
     return trained, report
 
 
@@ -142,6 +151,8 @@ async def publish_users(
     context: Context, trained: Mapping[str, TrainedAdapter], report: EvaluationReport
 ) -> dict[str, Published]:
     """Publish every user's version and move `live` where the gate allows, saying so."""
+    from training.publishing import publish
+
     published: dict[str, Published] = {}
     with progress() as bars:
         bar = Bar(bars, "publishing", total=len(trained))
@@ -158,20 +169,27 @@ async def publish_users(
     for user, each in published.items():
         if not each.live:
             reasons = "; ".join(each.decision.reasons)
-            err.print(f"{user}: version {each.manifest.version} is kept but not live: {reasons}", highlight=False)
+            say(Text(f"{user}: version {each.manifest.version} is kept but not live: {reasons}"))
     return published
 
 
 async def extract_profiles(context: Context, users: Sequence[str], *, force: bool) -> dict[str, Profile]:
-    """Have the engine run and extract every user's profile, one after the other."""
-    err.print("starting the engine …") if "engine" in context.plan.local_parts else None
+    """Have the engine run and extract every user's profile, one after the other.
+
+    Raises:
+        AdapterNotFound, AliasNotFound: somebody has nothing live; the engine is not started then.
+    """
+    for user in users:
+        await context.registry.resolve(AdapterRef(owner=Owner(tenant=context.settings.tenant, user=user)))
+    if context.stack.will_start("engine"):
+        say("starting the engine …")
     await context.stack.ensure("engine")
     profiles: dict[str, Profile] = {}
     with progress() as bars:
         for user in users:
             bar = Bar(bars, f"extracting {user}")
             profiles[user] = await extract_user_profile(context, user=user, force=force, on_progress=bar)
-            bar.finish(f"{_count(profiles[user])} statements")
+            bar.finish(counted(_count(profiles[user]), "statement"))
     return profiles
 
 
@@ -182,7 +200,8 @@ def show_evaluation(report: EvaluationReport) -> None:
         for user, each in report.users.items()
     ]
     columns = ["user", "held-out replies", "base", "own adapter", "gain"]
-    print_table("Held-out loss (nats per token)", columns, rows, numeric=frozenset(columns[1:]), on=err)
+    title = "Held-out loss (nats per token)"
+    print_table(title, columns, rows, numeric=frozenset(columns[1:]), whole=frozenset(columns[:1]), on=err)
     if len(report.users) < 2:
         return
     names = list(report.users)
@@ -191,7 +210,23 @@ def show_evaluation(report: EvaluationReport) -> None:
         for user, each in report.users.items()
     ]
     columns = ["turns of", *(f"adapter of {name}" for name in names), "own is best"]
-    print_table("Own adapter versus others (nats per token)", columns, matrix, numeric=frozenset(columns[1:-1]), on=err)
+    if len(names) > _MATRIX_USERS:
+        matrix = [_summary_row(user, each) for user, each in report.users.items()]
+        columns = ["turns of", "own adapter", "best other", "mean of others", "own is best"]
+    print_table(
+        "Own adapter versus others (nats per token)",
+        columns,
+        matrix,
+        numeric=frozenset(columns[1:-1]),
+        whole=frozenset(columns[:1]),
+        on=err,
+    )
+
+
+def _summary_row(user: str, evaluation: UserEvaluation) -> list[str]:
+    others = list(evaluation.other_losses.values())
+    losses = (evaluation.own_loss, min(others), sum(others) / len(others))
+    return [user, *(f"{loss:.3f}" for loss in losses), "yes" if evaluation.identified else "no"]
 
 
 def describe_profile(context: Context, profile: Profile) -> dict[str, Any]:
@@ -209,11 +244,13 @@ def describe_profile(context: Context, profile: Profile) -> dict[str, Any]:
 def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig:
     """Return the complete configuration from a person's file and ``key=value`` arguments.
 
-    LORRY_THREADS counts where neither says how many threads.
+    LORRY_BASE_MODEL is the base, and LORRY_THREADS counts where neither says how many threads.
 
     Raises:
-        ConfigInvalid: naming file, key and reason.
+        ConfigInvalid: naming file, key and reason; for a rank that could not be served, before anything is trained.
+        SettingsInvalid: naming the variable and the reason.
     """
+    own = LorrySettings.read()
     arguments: dict[str, Any] = {}
     for setting in settings:
         key, separator, value = setting.partition("=")
@@ -221,19 +258,35 @@ def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig
             raise ConfigInvalid(f"--set {setting!r} must be key=value", field=setting)
         arguments[key] = value
     request = TrainingRequest.read(path) if path else TrainingRequest()
-    if "threads" not in request.training:
-        arguments.setdefault("threads", LorrySettings().threads)
-    return resolve(request, arguments=arguments)
+    if "base" in arguments or "base" in request.training:
+        raise ConfigInvalid("base: the engine has to run the same one; set LORRY_BASE_MODEL", field="base")
+    environment = {"base": own.base_model, "threads": own.threads}
+    resolved = resolve(request, arguments=arguments, environment=environment)
+    if resolved.training.rank > own.max_lora_rank:
+        raise ConfigInvalid(
+            f"rank: {resolved.training.rank} is more than the {own.max_lora_rank} that registry and engine take;"
+            " raise LORRY_MAX_LORA_RANK",
+            field="rank",
+        )
+    return resolved
 
 
-def _describe_published(published: Published) -> dict[str, Any]:
-    return {
-        "version": published.manifest.version,
-        "version_id": published.manifest.version_id,
-        "live": published.live,
-        "gate": published.decision.to_json(),
-        "evaluation": published.manifest.evaluation,
+def _describe_run(run: TrainedAdapter, evaluation: UserEvaluation, published: Published | None) -> dict[str, Any]:
+    """Return what became of one user's training; without a version, its evaluation has the held-out part alone."""
+    described: dict[str, Any] = {
+        "run_directory": str(run.directory),
+        "adapter_directory": str(run.adapter_directory),
+        "evaluation": {"held_out": evaluation.to_json()},
     }
+    if published is not None:
+        described |= {
+            "version": published.manifest.version,
+            "version_id": published.manifest.version_id,
+            "live": published.live,
+            "gate": published.decision.to_json(),
+            "evaluation": published.manifest.evaluation,
+        }
+    return described
 
 
 def _cell(report: EvaluationReport, user: str, adapter: str) -> str:

@@ -20,7 +20,7 @@ _HEAD = """# The registry's API
 
 Written by `python -m lorry.registry_page`; a test compares it with the code.
 
-The registry (`python -m registry`, started by `lorry up`) listens on port 8080 unless `LORRY_REGISTRY_PORT` says
+The registry (`python -m registry`, started by `lorry up`) listens on port 8081 unless `LORRY_REGISTRY_PORT` says
 otherwise. It is for operators, trainers and engines inside your network; users and their applications talk to the
 gateway ([api.md](api.md)). `GET /openapi.json` describes every route, `/docs` shows it in a browser. From Python, use
 `registry.client.RegistryClient`; from a shell, `lorry adapters`, `lorry bases`, `lorry engines`, `lorry registry`.

@@ -17,7 +17,12 @@ _DAY_SECONDS = 86_400.0  # an index on a large table, or another process that ma
 
 
 async def migrate(database: Database, *, revision: str = "head") -> None:
-    """Bring the schema to `revision`; concurrent callers wait for each other."""
+    """Bring the schema to `revision`; concurrent callers wait for each other.
+
+    Raises:
+        DatabaseUnavailable: when PostgreSQL cannot be reached, or refuses the connection.
+    """
+    await database.check()
     patience = {"database_timeout_seconds": _DAY_SECONDS, "database_lock_timeout_seconds": _DAY_SECONDS}
     patient = Database(database.settings.model_copy(update=patience))
     try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 
 from kit.names import Name
-from kit.settings import MasterKeySettings
+from kit.settings import DatabaseUrl, MasterKeySettings
 
 
 class LorrySettings(MasterKeySettings):
@@ -23,13 +24,17 @@ class LorrySettings(MasterKeySettings):
     actor: Name = Field("lorry", description="who the commands act for, by name, in the registry's audit trail")
     base_model: str = Field("smollm2-135m-instruct", description="name of a known base model, or a directory")
     gateway_port: int = Field(8080, ge=1, le=65535, description="port of the public HTTP API")
-    port_base: int = Field(18300, ge=1024, le=55000, description="first of about 20 ports for the internal parts")
+    port_base: int = Field(
+        18300, ge=1024, le=55000, description="first of 20 ports for the internal parts; one more is 10,014 above it"
+    )
     max_lora_rank: int = Field(16, ge=1, description="largest rank that registry and engine take; the engine's own too")
-    device: str = Field("cpu", pattern="^(cpu|cuda)$", description="where the engine and the trainer compute")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the engine and the trainer compute")
     threads: int = Field(2, ge=1, description="CPU threads of a training; part of what makes a run repeatable")
-    engine_timeout_seconds: float = Field(300.0, gt=0, description="how long the engine may take to start")
+    engine_start_seconds: float = Field(300.0, gt=0, description="how long the engine may take to start")
 
-    database_url: str | None = Field(None, description="PostgreSQL that runs elsewhere")
+    database_url: DatabaseUrl | None = Field(
+        None, description="PostgreSQL that runs elsewhere: postgresql+asyncpg://user:password@host:port/name"
+    )
     s3_endpoint_url: str | None = Field(None, description="S3 that runs elsewhere; 'aws' for Amazon's own")
     s3_bucket: str = Field("lorry", description="bucket in the S3 that runs elsewhere")
     s3_region: str = Field("us-east-1", description="region of the S3 that runs elsewhere")

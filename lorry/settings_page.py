@@ -9,12 +9,13 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from kit.settings import Settings
+from kit.settings import Settings, variable
 from lorry.settings import LorrySettings
 from registry.settings import RegistrySettings
 from serving.engine.settings import EngineSettings
 from serving.extraction.settings import ExtractionSettings
 from serving.gateway.settings import GatewaySettings
+from training.config import DatasetConfig, TrainingConfig
 
 PROCESSES: dict[str, type[Settings]] = {
     "The `lorry` command": LorrySettings,
@@ -38,7 +39,20 @@ def _lines() -> Iterator[str]:
     for title, settings in PROCESSES.items():
         yield from ("", f"## {title}", "", "| variable | default | meaning |", "|---|---|---|")
         for name, field in settings.model_fields.items():
-            yield f"| `LORRY_{name.upper()}` | {_default(field)} | {field.description} |"
+            yield f"| `{variable(name)}` | {_default(field)} | {field.description} |"
+    yield from _training_lines()
+
+
+def _training_lines() -> Iterator[str]:
+    yield from ("", "## A training (`--set key=value`, or a line of the file of `--config`)", "")
+    yield "In a file, the keys of the dataset stand below `dataset:`. A run keeps the complete configuration, with each"
+    yield "value's origin, in `config.resolved.yaml`. The base is `LORRY_BASE_MODEL`, here as for the engine."
+    yield from ("", "| key | default | meaning |", "|---|---|---|")
+    for name, field in TrainingConfig.model_fields.items():
+        if name != "base":
+            yield f"| `{name}` | {_default(field)} | {field.description} |"
+    for name, field in DatasetConfig.model_fields.items():
+        yield f"| `dataset.{name}` | {_default(field)} | {field.description} |"
 
 
 def _default(field: FieldInfo) -> str:

@@ -11,7 +11,7 @@ from registry.settings import RegistrySettings
 
 def main() -> None:
     """Serve until told to stop. There is no access log: paths name users."""
-    settings = RegistrySettings()
+    settings = RegistrySettings.read_or_exit("registry")
     configure_logging(settings.log_level)
     uvicorn.run(
         create_app(settings),

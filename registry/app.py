@@ -33,7 +33,7 @@ from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.audit import AuditTrail
 from registry.lifecycle.erasure import Eraser
 from registry.lifecycle.evaluations import Evaluations
-from registry.lifecycle.policy import PolicyBook
+from registry.lifecycle.policy_book import PolicyBook
 from registry.lifecycle.remains import Remains
 from registry.lifecycle.standing import Standing
 from registry.lifecycle.upkeep import endpoints as upkeep_endpoints

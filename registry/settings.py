@@ -23,16 +23,18 @@ class RegistrySettings(DatabaseSettings, StorageSettings, MasterKeySettings):
         60.0, ge=5, le=86_400, description="an engine that was not heard for so long has lapsed: it serves no adapter"
     )
     registry_host: str = Field("127.0.0.1", description="address to listen on")
-    registry_port: int = Field(8080, ge=1, le=65535, description="port to listen on")
+    registry_port: int = Field(8081, ge=1, le=65535, description="port to listen on")
     registry_upload_seconds: int = Field(3600, gt=0, le=604_800, description="life of a signed upload URL")
     registry_abandoned_seconds: int = Field(
-        7200, ge=0, description="a publish that nobody began again for so long is finished or rejected by reconcile"
+        86_400, ge=0, description="a publish that nobody began again for so long is finished or rejected by reconcile"
     )
     registry_download_seconds: int = Field(600, gt=0, le=604_800, description="life of a signed download URL")
     registry_max_adapter_bytes: int = Field(
         2 * _GIB, gt=0, le=5 * _GIB, description="largest sum of a version's files; S3 copies at most 5 GiB at once"
     )
-    registry_max_rank: int = Field(64, gt=0, le=512, description="largest LoRA rank that the engines can hold")
+    registry_max_rank: int = Field(
+        16, gt=0, le=512, description="largest LoRA rank that the engines hold: their LORRY_MAX_LORA_RANK"
+    )
     registry_concurrent_completes: int = Field(
         8, gt=0, le=64, description="publishes verified at once; each takes up to 48 MiB of memory"
     )

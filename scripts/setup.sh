@@ -21,17 +21,34 @@ stamp=.venv/.lorry-setup
 wanted=$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
 
-printf 'setup: installing into .venv (about 5 minutes the first time; log: .venv/setup.log)\n' >&2
+printf 'setup: installing into .venv (about 5 minutes; log: .venv/setup.log)\n' >&2
 [ -x .venv/bin/python ] || "$python" -m venv .venv || fail "cannot make .venv (Debian: apt install python3-venv)"
-pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
-run() { "$@" >>.venv/setup.log 2>&1 || { tail -n 20 .venv/setup.log >&2; fail "failed: $*"; }; }
+
+# Whoever stops this stops what it started as well; pip runs in the background, so that a signal is heard at once.
+working=
+stop() {
+    trap - INT TERM
+    if [ -n "$working" ]; then kill -TERM "$working" 2>/dev/null || true; wait "$working" 2>/dev/null || true; fi
+    printf '\nsetup: interrupted; run it again to go on\n' >&2
+    exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM
+pip() { exec .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+run() {
+    "$@" >>.venv/setup.log 2>&1 &
+    working=$!
+    wait "$working" || { tail -n 20 .venv/setup.log >&2; fail "failed: $*"; }
+    working=
+}
 : >.venv/setup.log
 
 torch=$(grep '^torch==' constraints.txt)
 index=()
-if ! pip download --quiet --no-deps --dest "$(mktemp -d)" "$torch" >/dev/null 2>&1; then
-    index=(--extra-index-url https://download.pytorch.org/whl/cpu)
-fi
+pip download --quiet --no-deps --dest "$(mktemp -d)" "$torch" >/dev/null 2>&1 &
+working=$!
+wait "$working" || index=(--extra-index-url https://download.pytorch.org/whl/cpu)
+working=
 run pip install --quiet "${index[@]}" -c constraints.txt "$torch"
 run pip install --quiet "${index[@]}" -c constraints.txt -r <(grep -E '^(hatchling|editables)==' constraints.txt)
 run pip install --quiet "${index[@]}" -c constraints.txt --no-build-isolation -e '.[train,engine-cpu,local,dev]'

@@ -90,7 +90,7 @@ async def database(database_settings: DatabaseSettings) -> AsyncIterator[Databas
 async def seaweed_settings(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StorageSettings]:
     """A running SeaweedFS with one bucket."""
     directory = tmp_path_factory.mktemp("seaweed")
-    ports = SeaweedPorts.from_base(free_port_block())
+    ports = SeaweedPorts.from_base(free_port_block(10))
     part = prepare_seaweed(
         directory, ports=ports, secret_key="test-secret", sse_key="test-sse", log_path=directory / "seaweed.log"
     )

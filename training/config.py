@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from training.base_models import DEFAULT_BASE
 from training.errors import ConfigInvalid
 
-Origin = Literal["default", "file", "argument"]
+Origin = Literal["default", "environment", "file", "argument"]
 CONFIG_FILE = "config.resolved.yaml"
 _Model = TypeVar("_Model", bound=BaseModel)
 LINEAR_LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
@@ -63,7 +63,7 @@ class TrainingConfig(BaseModel):
     steps: int | None = Field(None, ge=1, description="stop after so many steps; unset = after the epochs")
     max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
-    threads: int | None = Field(None, ge=1, description="CPU threads; unset = as the process has them")
+    threads: int | None = Field(None, ge=1, description="CPU threads; unset = `LORRY_THREADS`")
 
 
 class TrainingRequest(BaseModel):
@@ -136,8 +136,13 @@ class ResolvedConfig(BaseModel):
             raise ConfigInvalid(f"{CONFIG_FILE} is damaged: {exc}", field=CONFIG_FILE) from exc
 
 
-def resolve(request: TrainingRequest | None = None, *, arguments: Mapping[str, Any] | None = None) -> ResolvedConfig:
-    """Return the complete configuration: defaults, over them the file's values, over them the arguments.
+def resolve(
+    request: TrainingRequest | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+) -> ResolvedConfig:
+    """Return the complete configuration: defaults, over them the environment's, the file's, the arguments' values.
 
     `arguments` names a training value as ``rank`` and a dataset value as ``dataset.max_examples``; those that are
     None count as not given. A seed given for the training alone is the dataset's seed too.
@@ -148,12 +153,15 @@ def resolve(request: TrainingRequest | None = None, *, arguments: Mapping[str, A
     request = request or TrainingRequest()
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
     _refuse_unknown(given, _known_keys(), prefix="")
-    flat: dict[str, Any] = {**request.training, **{f"dataset.{key}": v for key, v in request.dataset.items()}, **given}
+    filed = {**request.training, **{f"dataset.{key}": value for key, value in request.dataset.items()}}
+    surrounding = dict(environment or {})
+    flat: dict[str, Any] = {**surrounding, **filed, **given}
     if "seed" in flat:
         flat.setdefault("dataset.seed", flat["seed"])
-    origins: dict[str, Origin] = {
-        key: "argument" if key in given else "file" if key in flat else "default" for key in sorted(_known_keys())
-    }
+    origins: dict[str, Origin] = dict.fromkeys(sorted(_known_keys()), "default")
+    origins |= dict.fromkeys(surrounding, "environment")
+    origins |= dict.fromkeys((key for key in flat if key in filed or key == "dataset.seed"), "file")
+    origins |= dict.fromkeys(given, "argument")
     if "seed" in given and "seed" not in request.dataset:
         origins["dataset.seed"] = "argument"
     return ResolvedConfig(

@@ -170,6 +170,13 @@ def _require_enough(
 ) -> None:
     if len(train) >= config.min_examples and len(held_out) >= config.min_held_out:
         return
+    if len(transcripts) == 1:
+        raise DatasetTooSmall(
+            "there is a single conversation, and whole conversations are kept from training to measure on: import more,"
+            " or divide it (in plain text, a line of --- begins the next conversation)",
+            field="transcripts",
+            transcripts=1,
+        )
     words = sum(len(turn.text.split()) for transcript in transcripts for turn in transcript.user_turns)
     raise DatasetTooSmall(
         f"{len(transcripts)} transcripts with {words} words of the user's give {len(train)} training examples "

@@ -25,7 +25,8 @@ def detect(source: Source) -> str:
     if first not in "[{" and _starts_with_speaker(reader.held_text()):
         return "plain-text"
     raise UnknownFormat(
-        f"{source.name} is in no format that Lorry reads; choose one with --format: {', '.join(FORMATS)}",
+        f"{source.name} is in no format that Lorry reads; choose one with --format: {', '.join(FORMATS)}"
+        " (plain text begins each turn with `Name: ` at the start of a line)",
         field=source.name,
     )
 

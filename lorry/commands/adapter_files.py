@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lorry.context import Context, base_directory, open_context
-from lorry.errors import NothingToDo
+from lorry.errors import NothingToDo, NotThere
 from lorry.output import Bar, out, print_json, print_table, progress, run
 from registry.client import Verifier, draft_from_directory
 from registry.errors import ArtifactError, SignatureInvalid
@@ -37,17 +37,22 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Publish a PEFT LoRA directory that was trained elsewhere, for a user or shared by the tenant."""
-    manifest = run(_push(directory, user=user, shared=shared, adapter=adapter, base=base, live=live), as_json=as_json)
+    manifest, sent = run(
+        _push(directory, user=user, shared=shared, adapter=adapter, base=base, live=live), as_json=as_json
+    )
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
     name = f"{manifest.owner.path}/{manifest.adapter}"
-    out.print(f"published {name} version {manifest.version} ({manifest.version_id})", highlight=False)
+    done = "published" if sent else "already there:"
+    out.print(f"{done} {name} version {manifest.version} ({manifest.version_id})", highlight=False)
 
 
 def pull(
     reference: Reference,
-    directory: Annotated[Path, typer.Argument(help="new directory to write the files to")],
+    directory: Annotated[
+        Path, typer.Argument(help="directory to write to: new, or one that holds this version already")
+    ],
     signature: Annotated[
         Path | None, typer.Option(help="write the signature to this file, for `model_signing verify`")
     ] = None,
@@ -75,9 +80,12 @@ def verify(reference: Reference, public_key: PublicKey = None, as_json: Json = F
 
 async def _push(
     directory: Path, *, user: str | None, shared: bool, adapter: str, base: str | None, live: bool
-) -> Manifest:
+) -> tuple[Manifest, bool]:
+    """Return the version, and whether anything had to be sent: the same content again is the version that it is."""
     if (user is None) != shared:
         raise NothingToDo("say either --user USER or --shared", field="user")
+    if not directory.is_dir():
+        raise NotThere(f"there is no directory {directory}", field="directory")
     async with open_context() as context:
         owner = Owner(tenant=context.settings.tenant, user=SHARED if user is None else user)
         identity, folder = await _base(context, base)
@@ -90,7 +98,7 @@ async def _push(
             bar.finish()
         if live:
             await _make_live(context, manifest)
-        return manifest
+        return manifest, bar.was_called
 
 
 async def _base(context: Context, base_id: str | None) -> tuple[BaseIdentity, Path | None]:

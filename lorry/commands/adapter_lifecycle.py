@@ -17,12 +17,13 @@ from lorry.context import Context, open_context
 from lorry.errors import FileUnreadable, NotConfirmed
 from lorry.output import out, print_json, print_table, run
 from registry.errors import InvalidReference
-from registry.lifecycle.schemas import CANDIDATE, AliasHistory, AliasMoved, AuditPage, EvaluationReport
+from registry.lifecycle.schemas import CANDIDATE, AliasHistory, AliasMoved, AuditEntry, AuditPage, EvaluationReport
 from registry.manifest import LIVE, AdapterRef
 
 _VERSION_ID = re.compile(r"v[0-9a-f]{32}")
 _LISTED = 1000
 _T = TypeVar("_T")
+AUDIT_COLUMNS = ["time", "who", "what", "of", "from", "to", "why"]
 
 app = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
@@ -128,18 +129,7 @@ def audit(
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    rows = [
-        [
-            f"{entry.at:%Y-%m-%d %H:%M:%S}",
-            entry.actor,
-            entry.action,
-            entry.before or "",
-            entry.after or "",
-            entry.why or "",
-        ]
-        for entry in found.entries
-    ]
-    print_table(f"Audit trail of {reference}", ["time", "who", "what", "from", "to", "why"], rows)
+    print_table(f"Audit trail of {reference}", AUDIT_COLUMNS, [audit_row(entry) for entry in found.entries])
 
 
 @app.command()
@@ -318,6 +308,13 @@ async def _version_id(context: Context, target: Target) -> str:
     if target.version_id is not None:
         return target.version_id
     return (await context.registry.show_version(target.require_adapter())).version_id
+
+
+def audit_row(entry: AuditEntry) -> list[str]:
+    """Return the table's cells."""
+    time = f"{entry.at:%Y-%m-%d %H:%M:%S}"
+    changed = [entry.before or "", entry.after or "", entry.why or ""]
+    return [time, entry.actor, entry.action, entry.version_id or entry.tenant or "", *changed]
 
 
 def _read_report(path: Path) -> dict[str, Any]:

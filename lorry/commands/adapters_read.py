@@ -7,7 +7,7 @@ list.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -28,6 +28,7 @@ Reference = Annotated[
 Limit = Annotated[int, typer.Option(min=1, help="print at most so many")]
 All = Annotated[bool, typer.Option("--all", help="print all, page by page, instead of --limit")]
 _PAGE = 200
+_LISTED = 8
 _AGE = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
 _HOURS = {"h": 1, "d": 24, "w": 168}
 _ADAPTER_COLUMNS = ["owner", "adapter", "live", "versions", "base", "published", "held-out loss", "aliases", "note"]
@@ -192,11 +193,13 @@ async def _print_pages(
                 more = follows or len(rows) < len(page)
                 for each in rows:
                     document.add(each.model_dump(mode="json"))
-                if not as_json and (rows or not printed):
+                if not as_json and rows:
                     print_table(title if not printed else "", columns, [row(each) for each in rows], numeric=numeric)
                 printed += len(rows)
                 if most is not None and printed >= most:
                     break
+    if not printed and not as_json:
+        err.print(f"no {title.lower()} found", highlight=False)
     if more:
         err.print(f"the first {printed}; --all or a larger --limit prints more", style="dim", highlight=False)
 
@@ -332,9 +335,22 @@ def _origin(manifest: Manifest) -> list[list[str]]:
 
 
 def _evaluation(version: VersionDetail) -> list[list[str]]:
-    found = version.manifest.evaluation if version.manifest else {}
-    plain = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
-    return [[f"evaluation: {name}", _value(value)] for name, value in plain.items()]
+    """Return the held-out losses, what the gate said and why, and whatever else was measured."""
+    return [
+        [f"evaluation: {name}", value] for name, value in _flat(version.manifest.evaluation if version.manifest else {})
+    ]
+
+
+def _flat(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            shown = [_value(each) for each in value[:_LISTED]]
+            more = [f"… and {len(value) - _LISTED} more"] if len(value) > _LISTED else []
+            yield f"{prefix}{name}", "\n".join([*shown, *more]) or "—"
+        else:
+            yield f"{prefix}{name}", _value(value)
 
 
 def _owner(user: str) -> str:
@@ -344,6 +360,8 @@ def _owner(user: str) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

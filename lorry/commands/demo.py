@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorry.output import err, out, print_json, run
+from lorry.output import command, out, print_json, run, say
 
 _MIN_CONVERSATIONS = 5
 _MIN_WORDS = 1000
@@ -41,37 +41,35 @@ async def _demo(*, people: int, seed: int, config: Path | None, as_json: bool) -
 
     started = time.monotonic()
     resolved = pipeline.resolve_config(config, [f"seed={seed}"] if seed else [])
-    err.print("[bold]1. The base model and the parts[/bold]")
+    say("[bold]1. The base model and the parts[/bold]")
     base_directory(make_plan())
     async with open_context(on_state=announce) as context:
-        err.print("[bold]2. Transcripts of real people, and a dataset for each[/bold]")
+        say("[bold]2. Transcripts of real people, and a dataset for each[/bold]")
         datasets = {}
         for sender in choose_people(people, seed=seed):
             user = f"chitchat-{sender[:8]}"
             imported = await import_transcripts(context, user=user, path="chitchat", user_speaker=sender)
             datasets[user] = await build_user_dataset(context, user=user, config=resolved)
             summary, counts = imported.summary, datasets[user].counts
-            err.print(
+            say(
                 f"  {user}: {summary.transcripts} conversations, {summary.user_words} own words → {counts['train']}"
                 f" examples ({counts['statement']} statements, {counts['negative']} negatives, {counts['reply']}"
-                f" replies), {counts['held_out']} held-out replies",
-                highlight=False,
+                f" replies), {counts['held_out']} held-out replies"
             )
-        err.print("[bold]3. An NF4 QLoRA adapter for each, judged on held-out turns, published[/bold]")
-        published = await pipeline.train_and_publish(context, datasets, config=resolved, publish_=True)
+        say("[bold]3. An NF4 QLoRA adapter for each, judged on held-out turns, published[/bold]")
+        published = await pipeline.train_and_publish(context, datasets, config=resolved)
         live = [user for user, each in published.items() if each.live]
-        err.print("[bold]4. One engine serves them; each adapter is asked about its person[/bold]")
+        say("[bold]4. One engine serves them; each adapter is asked about its person[/bold]")
         profiles = await pipeline.extract_profiles(context, live, force=False)
-        shown = err if as_json else out
-        for profile in profiles.values():
-            shown.rule(profile.user)
-            shown.print(render_markdown(profile), markup=False, highlight=False)
+        for profile in [] if as_json else profiles.values():
+            out.rule(profile.user)
+            out.print(render_markdown(profile), markup=False, highlight=False)
         report = await read_load_report(context.plan.engine_url)
         show_load_report(report)
         seconds = time.monotonic() - started
         described = [pipeline.describe_profile(context, profile) for profile in profiles.values()]
-        err.print(f"Done in {seconds:.0f} s. The profiles are in {context.home.path / 'profiles'}.", highlight=False)
-        err.print("`lorry up` serves them; `lorry status` shows them.")
+        say(f"Done in {seconds:.0f} s. The profiles are in {context.home.path / 'profiles'}.")
+        say(f"`{command()} up` serves them; `{command()} status` shows them.")
         return {
             "seconds": round(seconds, 1),
             "profiles": described,

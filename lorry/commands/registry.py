@@ -9,10 +9,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
+from lorry.commands.adapter_lifecycle import AUDIT_COLUMNS, audit_row
 from lorry.context import Context, open_context
 from lorry.output import err, out, print_json, print_table, run
 from registry.errors import InvalidReference
 from registry.lifecycle.policy import TenantPolicy
+from registry.lifecycle.schemas import AuditPage
 from registry.lifecycle.upkeep.schemas import Finding, PassPage, Reconcile, Retain
 
 _R = TypeVar("_R", bound=Retain)
@@ -51,6 +53,18 @@ def retain(dry_run: DryRun = False, as_json: Json = False) -> None:
     request = Retain(dry_run=dry_run)
     findings = run(_whole_pass(lambda context: context.registry.lifecycle.retain, request), as_json=as_json)
     _show(findings, "Retention", dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def audit(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="how many, the newest first")] = 50, as_json: Json = False
+) -> None:
+    """List everything that happened, also to base models, engines, keys and policies: who, when, from, to, why."""
+    found = run(_audit(limit), as_json=as_json)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    print_table("Audit trail", AUDIT_COLUMNS, [audit_row(entry) for entry in found.entries])
 
 
 @policy.command()
@@ -109,6 +123,11 @@ def _show(findings: list[Finding], title: str, *, dry_run: bool, as_json: bool) 
     ]
     suffix = " (dry run: nothing was changed)" if dry_run else ""
     print_table(f"{title}{suffix}", ["what", "version or key", "action", "done", "detail"], rows)
+
+
+async def _audit(limit: int) -> AuditPage:
+    async with open_context() as context:
+        return await context.registry.lifecycle.audit_of_all(limit=limit)
 
 
 async def _get_policy(tenant: str | None) -> TenantPolicy:

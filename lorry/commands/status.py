@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from kit.names import check_name
 from lorry.context import Context, open_context
-from lorry.output import out, print_json, print_table, run
+from lorry.errors import NotThere
+from lorry.output import counted, out, print_json, print_table, run
 from registry.errors import AdapterNotFound, AliasNotFound
 from registry.manifest import AdapterRef, Manifest, Owner
 from serving.extraction.repository import ProfileRepository
@@ -48,16 +50,28 @@ def status(
     if not statuses:
         out.print("No transcripts yet; import some with `lorry import USER FILE`, or try `lorry demo`.")
         return
-    columns = ["user", "transcripts", "words", "live", "age", "dataset", "loss base → own", "profile", "stale"]
-    numeric = frozenset({"transcripts", "words", "live"})
-    print_table("Users", columns, [_row(each) for each in statuses], numeric=numeric)
+    # As wide as a terminal of 80 columns takes; --json has the rest.
+    columns = ["user", "transcripts", "live", "age", "loss", "stale"]
+    numeric, whole = frozenset({"transcripts", "live"}), frozenset({"user", "age", "loss", "stale"})
+    print_table("Users (loss: base → own)", columns, [_row(each) for each in statuses], numeric=numeric, whole=whole)
 
 
 async def _statuses(user: str | None) -> list[UserStatus]:
+    if user is not None:
+        check_name(user, field="user_id")
     async with open_context() as context:
         async with context.database.transaction() as session:
             users = [user] if user else await TranscriptStore(session).users(context.settings.tenant)
-        return [await _status(context, each) for each in users]
+        statuses = [await _status(context, each) for each in users]
+        if user and not (statuses[0].transcripts or statuses[0].version):
+            await _require_known(context, user)
+        return statuses
+
+
+async def _require_known(context: Context, user: str) -> None:
+    """Raise for a user of whom there is neither a transcript nor an adapter."""
+    if not (await context.registry.list_adapters(context.settings.tenant, user, limit=1)).adapters:
+        raise NotThere(f"there is nothing of {user}; import transcripts with `lorry import {user} FILE`", field="user")
 
 
 async def _status(context: Context, user: str) -> UserStatus:
@@ -98,7 +112,7 @@ def _staleness(manifest: Manifest | None, *, new: int, profile_version: int | No
     if manifest is None:
         return "no live adapter"
     if new:
-        return f"{new} transcripts since the training"
+        return f"{counted(new, 'transcript')} since the training"
     if profile_version is None:
         return "no profile yet"
     if profile_version != manifest.version:
@@ -107,18 +121,26 @@ def _staleness(manifest: Manifest | None, *, new: int, profile_version: int | No
 
 
 def _row(status: UserStatus) -> list[str]:
-    losses = f"{status.base_loss:.3f} → {status.own_loss:.3f}" if status.own_loss and status.base_loss else "—"
+    losses = f"{status.base_loss:.2f} → {status.own_loss:.2f}" if status.own_loss and status.base_loss else "—"
     return [
         status.user,
         str(status.transcripts),
-        str(status.own_words),
         str(status.version or "—"),
         _age(status.trained_at),
-        (status.dataset or "—")[:12],
         losses,
-        f"version {status.profile_version}" if status.profile_version else "—",
-        status.stale or "no",
+        _short(status),
     ]
+
+
+def _short(status: UserStatus) -> str:
+    """Return `stale` in a word or two."""
+    if status.version is None:
+        return "no adapter"
+    if status.new_transcripts:
+        return f"{status.new_transcripts} new"
+    if status.profile_version is None:
+        return "no profile"
+    return f"profile of {status.profile_version}" if status.stale else "no"
 
 
 def _age(moment: datetime | None) -> str:

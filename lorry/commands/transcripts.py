@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.prompt import IntPrompt
 
-from lorry.output import err, out, print_json, run
+from lorry.output import counted, err, out, print_json, run
 from transcripts.formats import FORMATS
 from transcripts.importer import CHITCHAT, list_speakers
 
@@ -25,7 +25,11 @@ def import_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
 ) -> None:
-    """Import a user's transcripts. Importing the same conversation again changes nothing."""
+    """Import a user's transcripts. Importing the same conversation again changes nothing.
+
+    A file may hold several conversations; training needs several, because it keeps whole ones aside to measure on.
+    In plain text (`Name: what they said`) a line of `---` begins the next.
+    """
     from lorry.pipeline import run_import
 
     speaker = user_speaker or run(ask_speaker(path, format=format), as_json=as_json)
@@ -35,9 +39,10 @@ def import_(
         return
     summary = imported.summary
     out.print(
-        f"{imported.added.new} new transcripts, {imported.added.known} known already,"
-        f" {imported.skipped} without a turn of the user's. {user} now has {summary.transcripts} transcripts,"
-        f" {summary.user_turns} own turns, {summary.user_words} own words.",
+        f"{counted(imported.added.new, 'new transcript')}, {imported.added.known} known already,"
+        f" {imported.skipped} without a turn of the user's. {user} now has"
+        f" {counted(summary.transcripts, 'transcript')}, {counted(summary.user_turns, 'own turn')},"
+        f" {counted(summary.user_words, 'own word')}.",
         highlight=False,
     )
 

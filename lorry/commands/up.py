@@ -6,10 +6,11 @@ import asyncio
 import signal
 
 from lorry.context import announce, base_directory, make_plan
+from lorry.home import Home
 from lorry.keys import local_api_key
 from lorry.local.plan import Plan
 from lorry.local.stack import Stack, own_stack
-from lorry.output import err, out, print_table, run
+from lorry.output import counted, err, out, print_table, run
 
 
 def up() -> None:
@@ -24,14 +25,25 @@ async def _up() -> None:
     plan = make_plan()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, _ask_to_stop, plan.home, stop)
     err.print(f"Starting Lorry from {plan.home.path} (logs in {plan.home.logs})")
     async with own_stack(plan, base_directory=lambda: base_directory(plan), on_state=announce) as stack:
         starting = asyncio.create_task(stack.ensure("gateway"))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
             await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+
+
+def _ask_to_stop(home: Home, stop: asyncio.Event) -> None:
+    """Stop, unless other commands use the parts: then say which, and stop at the second Ctrl-C."""
+    guests = home.guests()
+    if not guests:
+        stop.set()
+        return
+    pids = ", ".join(map(str, guests))
+    err.print(f"{counted(len(guests), 'command')} would fail (pid {pids}); Ctrl-C again stops all the same")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
 
 
 async def _unless_stopped(task: asyncio.Task[None], stop: asyncio.Event) -> bool:
@@ -52,11 +64,15 @@ async def _print_addresses(plan: Plan, stack: Stack) -> None:
     rows = [[name, "healthy", address, str(pid)] for name, address, pid in stack.addresses()]
     print_table("Lorry is up", ["part", "state", "address", "pid"], rows, numeric=frozenset({"pid"}))
     key = await local_api_key(plan)
-    out.print(f"API key of tenant {plan.settings.tenant}: {key}", highlight=False)
-    out.print("Ask for a profile:", highlight=False)
-    out.print(
-        f"  curl -H 'Authorization: Bearer {key}' {plan.gateway_url}/v1/users/USER/profile",
-        highlight=False,
-        soft_wrap=True,
+    out.file.write(addresses_text(plan, key))
+    out.file.flush()
+
+
+def addresses_text(plan: Plan, key: str) -> str:
+    """Return what to type in another shell; the key stands in one line, whatever the terminal's width."""
+    return (
+        f"In another shell, with the API key of tenant {plan.settings.tenant}:\n"
+        f"  export LORRY_URL={plan.gateway_url} LORRY_KEY={key}\n"
+        '  curl -H "Authorization: Bearer $LORRY_KEY" "$LORRY_URL/v1/users/USER/profile"\n'
+        "Ctrl-C stops everything.\n"
     )
-    out.print("Ctrl-C stops everything.")

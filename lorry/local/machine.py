@@ -22,6 +22,12 @@ def check_machine(parts: tuple[str, ...], *, home: Path, training: bool = False)
     Raises:
         MachineTooSmall: saying what is needed and what is there.
     """
+    check_memory(parts, training=training)
+    check_disk(home)
+
+
+def check_memory(parts: tuple[str, ...], *, training: bool = False) -> None:
+    """Raise `MachineTooSmall` unless memory for `parts`, and a training beside them, is free."""
     needed = sum(MEMORY_GIB[part] for part in parts) + (TRAINING_GIB if training else 0)
     free = psutil.virtual_memory().available / _GIB
     if free < needed:
@@ -29,6 +35,10 @@ def check_machine(parts: tuple[str, ...], *, home: Path, training: bool = False)
         raise MachineTooSmall(
             f"{needed:.1f} GiB of memory are needed for {what}; {free:.1f} GiB are free", field="memory"
         )
+
+
+def check_disk(home: Path) -> None:
+    """Raise `MachineTooSmall` unless there is disk for the parts' state."""
     disk = shutil.disk_usage(home).free / _GIB
     if disk < DISK_GIB:
         raise MachineTooSmall(f"{DISK_GIB:.0f} GiB of disk are needed; {home} has {disk:.1f} GiB free", field="disk")

@@ -194,7 +194,7 @@ class Plan:
             address=self.engine_url,
             ports=(port,),
             is_healthy=lambda: _answers_ok(f"{self.engine_url}/lorry/ready", token=self.engine_token),
-            start_timeout_seconds=self.settings.engine_timeout_seconds,
+            start_timeout_seconds=self.settings.engine_start_seconds,
         )
 
     def _gateway(self) -> Part:

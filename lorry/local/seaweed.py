@@ -12,27 +12,38 @@ from pathlib import Path
 from lorry.local.part import Part
 
 ACCESS_KEY_ID = "lorry"
+_SERVERS = ("s3", "master", "volume", "filer", "admin")
+_TWIN = 5
+_ADMIN_TWIN = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeaweedPorts:
-    """The ports of one SeaweedFS; each but S3's has a gRPC twin 10,000 above."""
+    """The ports of one SeaweedFS; each has a gRPC twin five above.
+
+    Only the administration's stays 10,000 above: SeaweedFS's own maintenance looks for it there and nowhere else.
+    """
 
     s3: int
     master: int
     volume: int
     filer: int
+    admin: int
 
     @classmethod
     def from_base(cls, base: int) -> SeaweedPorts:
-        """Return four consecutive ports that start at `base`."""
-        return cls(s3=base, master=base + 1, volume=base + 2, filer=base + 3)
+        """Return the first five of ten consecutive ports that start at `base`; the others are for twins."""
+        return cls(s3=base, master=base + 1, volume=base + 2, filer=base + 3, admin=base + 4)
 
     @property
     def all(self) -> tuple[int, ...]:
         """Every port that must be free."""
-        twins = (self.s3, self.master, self.volume, self.filer)
-        return (*twins, *(port + 10_000 for port in twins))
+        return tuple(port for name in _SERVERS for port in (getattr(self, name), self.twin(name)))
+
+    def twin(self, name: str) -> int:
+        """Return the gRPC port of one server."""
+        own: int = getattr(self, name)
+        return own + (_ADMIN_TWIN if name == "admin" else _TWIN)
 
 
 def prepare_seaweed(directory: Path, *, ports: SeaweedPorts, secret_key: str, sse_key: str, log_path: Path) -> Part:
@@ -46,8 +57,9 @@ def prepare_seaweed(directory: Path, *, ports: SeaweedPorts, secret_key: str, ss
         argv=(
             str(Path(sysconfig.get_path("scripts")) / "weed"),
             *("-logtostderr", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}"),
-            *(f"-s3.port={ports.s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-            *(f"-master.port={ports.master}", f"-volume.port={ports.volume}", f"-filer.port={ports.filer}"),
+            *(f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *(f"-{name}.port={getattr(ports, name)}" for name in _SERVERS),
+            *(f"-{name}.port.grpc={ports.twin(name)}" for name in _SERVERS),
             *("-admin.ui=false", "-webdav=false"),
         ),
         environment={"WEED_S3_SSE_KEY": sse_key},

@@ -57,6 +57,19 @@ class Stack:
         await self._start_together([name for name in missing if name not in {"postgres", "seaweedfs"}])
         self.plan.home.write_state({name: running.part.address for name, running in self._running.items()})
 
+    def will_start(self, name: str) -> bool:
+        """Say whether `ensure` would start that part, which takes its time."""
+        return not self._attached and name in self.plan.local_parts and name not in self._running
+
+    def require(self, name: str) -> None:
+        """Raise now what `ensure` would raise later for a part that another command should be running.
+
+        Raises:
+            AlreadyRunning: when another lorry process owns the home and does not run that part.
+        """
+        if self._attached:
+            self._require_running(name)
+
     async def stop(self) -> None:
         """Stop every part that this stack started, the latest first."""
         for name in reversed(list(self._running)):
@@ -133,7 +146,8 @@ class Stack:
 async def open_stack(plan: Plan, *, base_directory: BaseDirectory, on_state: OnState) -> AsyncIterator[Stack]:
     """Attach to the parts that run from this home, or own a new stack until the block ends."""
     if plan.home.read_state() is not None:
-        yield Stack(plan, base_directory=base_directory, on_state=on_state, attached=True)
+        with plan.home.guest():
+            yield Stack(plan, base_directory=base_directory, on_state=on_state, attached=True)
         return
     async with own_stack(plan, base_directory=base_directory, on_state=on_state) as stack:
         yield stack

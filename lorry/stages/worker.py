@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from lorry.output import say
+
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
 
@@ -34,6 +36,7 @@ async def run_in_thread(work: Callable[[Callable[[], None]], T]) -> T:
         return await asyncio.to_thread(work, checkpoint)
     except asyncio.CancelledError:
         stop.set()
+        say("stopping, when this step is done …")
         raise
 
 

@@ -18,11 +18,13 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    or_,
     select,
     text,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased
 
 from registry.manifest import LIVE, AdapterRef
 from registry.models import (
@@ -241,6 +243,20 @@ def _suspended() -> ColumnElement[bool]:
     )
 
 
+def _among_suspended(tenant: str) -> ColumnElement[bool]:
+    """SQL of "is suspended" that begins at the suspensions: they are few among many adapters."""
+    named = aliased(AdapterRow)
+    stopped = select(named.id).join(
+        SuspensionRow,
+        and_(
+            SuspensionRow.tenant == named.tenant,
+            SuspensionRow.user_id == named.user_id,
+            or_(SuspensionRow.adapter == "", SuspensionRow.adapter == named.name),
+        ),
+    )
+    return AdapterRow.id.in_(stopped.where(SuspensionRow.tenant == tenant))
+
+
 def _summaries() -> Selected:
     counted = select(func.count()).where(VersionRow.adapter_id == AdapterRow.id).correlate(AdapterRow)
     live = VersionRow.__table__.alias("live")
@@ -279,7 +295,7 @@ def _adapter_conditions(wanted: AdapterFilter) -> list[ColumnElement[bool]]:
     if wanted.created_since is not None:
         conditions.append(AdapterRow.created_at >= wanted.created_since)
     if wanted.suspended is not None:
-        conditions.append(_suspended() if wanted.suspended else ~_suspended())
+        conditions.append(_among_suspended(wanted.tenant) if wanted.suspended else ~_suspended())
     if wanted.alias is not None:
         conditions.append(exists().where(AliasRow.adapter_id == AdapterRow.id, *_named(wanted.alias)))
     if wanted.base is not None or wanted.state is not None:

@@ -187,6 +187,10 @@ class LifecycleClient:
         """Return the reports that were attached to a version, the newest first."""
         return await self._transport.call(list[EvaluationReport], "GET", f"{_version(version_id)}/evaluations")
 
+    async def audit_of_all(self, *, cursor: str | None = None, limit: int = 100) -> AuditPage:
+        """Return one page of everything that happened, the newest first."""
+        return await self._transport.call(AuditPage, "GET", "/v1/audit", params=_given(cursor=cursor, limit=limit))
+
     async def audit_of_version(self, version_id: str, *, cursor: str | None = None, limit: int = 100) -> AuditPage:
         """Return one page of what happened to a version, the newest first."""
         params = _given(cursor=cursor, limit=limit)

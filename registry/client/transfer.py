@@ -145,7 +145,8 @@ async def read_through_seal(http: httpx.AsyncClient, grant: Grant, *, looks: dic
             await asyncio.to_thread(lambda data: reader.update(opener.update(data)), chunk)
         await asyncio.to_thread(lambda: reader.update(opener.finish()))
     except SealBroken as exc:
-        raise DigestMismatch(f"what the object store sent is not this version: {exc.message}") from exc
+        message = f"what the object store sent is not this version: {exc.message}"
+        raise DigestMismatch(message, field=WEIGHTS_FILE) from exc
     reader.finish()
 
 

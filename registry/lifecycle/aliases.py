@@ -186,6 +186,8 @@ class _Steering:
         target = await self._first_servable([*([held] if held else []), *earlier], besides=current)
         if target is None:
             raise NothingToRollBackTo(f"alias {alias} named nothing else that can be served", field="alias")
+        if target not in earlier:
+            await self._pass_gate(alias, target)  # somebody pointed `previous` at what was never live
         await self._point(alias, target, before=current, action="rollback")
         if alias == LIVE:
             below = earlier[earlier.index(target) + 1 :] if target in earlier else earlier

@@ -19,6 +19,17 @@ class AuditTrail:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def of_all(self, *, cursor: str | None, limit: int) -> AuditPage:
+        """Return one page of everything: also base models, engines, keys and policies, which belong to no adapter.
+
+        Raises:
+            InvalidReference: for a cursor that no earlier page gave.
+        """
+        before = _before(cursor)
+        async with self._database.transaction() as session:
+            rows = await LifecycleRepository(session).audit_of_all(before=before, limit=limit + 1)
+        return _page(rows, limit)
+
     async def of_version(self, version_id: str, *, cursor: str | None, limit: int) -> AuditPage:
         """Return one page of a version's entries.
 
@@ -74,6 +85,7 @@ def _page(rows: Sequence[AuditRow], limit: int) -> AuditPage:
             at=row.at,
             actor=row.actor,
             action=row.action,
+            tenant=row.tenant,
             version_id=row.version_id,
             before=row.before,
             after=row.after,

@@ -16,7 +16,8 @@ from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.audit import AuditTrail
 from registry.lifecycle.erasure import Eraser
 from registry.lifecycle.evaluations import Evaluations
-from registry.lifecycle.policy import PolicyBook, TenantPolicy
+from registry.lifecycle.policy import TenantPolicy
+from registry.lifecycle.policy_book import PolicyBook
 from registry.lifecycle.schemas import (
     AliasHistory,
     AliasMove,
@@ -251,6 +252,12 @@ async def list_evaluations(
 ) -> list[EvaluationReport]:
     """List the reports that were attached to a version, the newest first, at most 100."""
     return await evaluations.list(version_id)
+
+
+@router.get("/audit", responses=refusals())
+async def audit_of_all(audit: AuditDep, caller: Operator, cursor: Cursor = None, limit: Limit = 100) -> AuditPage:
+    """List everything that happened, the newest first: also to base models, engines, keys and policies."""
+    return await audit.of_all(cursor=cursor, limit=limit)
 
 
 @router.get(_VERSION + "/audit", responses=refusals(404))

@@ -117,6 +117,7 @@ class Eraser:
                 reason_field=None,
             )
         await repository.delete_reports(version_ids)
+        await repository.forget_answers(version_ids)
 
     async def _remove(self, owner: Owner, version_ids: Sequence[str]) -> None:
         for version_id in version_ids:

@@ -8,10 +8,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from kit.database import Database
 from kit.names import Name
 from registry.manifest import LIVE, Frozen, JsonObject, Manifest
-from registry.repository import RegistryRepository
 
 _DAY_SECONDS = 86_400
 
@@ -78,38 +76,6 @@ class TenantPolicy(Frozen):
         return cls() if stored is None else cls.model_validate(stored, extra="ignore")
 
 
-class PolicyBook:
-    """Every tenant's policy."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def get(self, tenant: str) -> TenantPolicy:
-        """Return the tenant's policy; the defaults when it has none of its own.
-
-        Within a transaction of one's own, ``TenantPolicy.of(await repository.get_policy(tenant))`` is the same.
-        """
-        async with self._database.transaction() as session:
-            return TenantPolicy.of(await RegistryRepository(session).get_policy(tenant))
-
-    async def put(self, tenant: str, policy: TenantPolicy, *, actor: str, why: str | None = None) -> TenantPolicy:
-        """Replace the tenant's policy; what is published already stays as it is."""
-        async with self._database.transaction() as session:
-            repository = RegistryRepository(session)
-            before = TenantPolicy.of(await repository.lock_policy(tenant))
-            await repository.put_policy(tenant, policy.model_dump(mode="json"))
-            if before != policy:
-                repository.record(
-                    actor,
-                    "policy",
-                    tenant=tenant,
-                    before=_differing(before, policy),
-                    after=_differing(policy, before),
-                    why=why,
-                )
-        return policy
-
-
 def is_trained(manifest: Manifest) -> bool:
     """Say whether a version was trained by Lorry rather than pushed from outside."""
     lineage = manifest.lineage
@@ -150,9 +116,3 @@ def _look_up(report: JsonObject, path: str) -> Any:
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def _differing(policy: TenantPolicy, other: TenantPolicy) -> str:
-    """Write down only the rules in which a policy differs from another, for the audit trail."""
-    rules, others = policy.model_dump(mode="json"), other.model_dump(mode="json")
-    return "; ".join(f"{name} = {rules[name]}" for name in rules if rules[name] != others[name])

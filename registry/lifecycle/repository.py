@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, any_, delete, exists, func, literal, select, tuple_, union, update
+from sqlalchemy import ColumnElement, Select, any_, delete, exists, func, literal, select, true, tuple_, union, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from registry.lifecycle.schemas import MoveAction
@@ -19,6 +19,7 @@ from registry.models import (
     EngineHoldingRow,
     EngineRow,
     EvaluationReportRow,
+    IdempotentRequestRow,
     State,
     SuspensionRow,
     VersionRow,
@@ -48,6 +49,9 @@ def leased(lease_seconds: float) -> ColumnElement[bool]:
 def one_of(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
     """SQL of "the column has one of these values": one parameter, however many there are."""
     return cast("ColumnElement[bool]", column == any_(literal(list(values), ARRAY(column.type))))
+
+
+_IDS_IN_PATTERN = 200
 
 
 class LifecycleRepository(RegistryRepository):
@@ -241,6 +245,15 @@ class LifecycleRepository(RegistryRepository):
         for table in (EvaluationReportRow, VersionTranscriptRow):
             await self._session.execute(delete(table).where(one_of(table.version_id, version_ids)))
 
+    async def forget_answers(self, version_ids: Sequence[str]) -> None:
+        """Forget what was answered about these versions under idempotency keys: it may be their manifest."""
+        for start in range(0, len(version_ids), _IDS_IN_PATTERN):
+            pattern = "|".join(version_ids[start : start + _IDS_IN_PATTERN])  # ids are hexadecimal
+            told = func.convert_from(IdempotentRequestRow.answer, "UTF8").op("~")(pattern)
+            await self._session.execute(
+                delete(IdempotentRequestRow).where(told).execution_options(synchronize_session=False)
+            )
+
     async def list_unremoved(self, adapter_ids: Sequence[int]) -> list[str]:
         """Return the ids of these adapters' tombstones whose bytes may not all be gone."""
         statement = select(VersionRow.version_id).where(
@@ -266,6 +279,10 @@ class LifecycleRepository(RegistryRepository):
         return list(await self._session.scalars(statement.execution_options(synchronize_session=False)))
 
     # Audit trail
+
+    async def audit_of_all(self, *, before: int | None, limit: int) -> list[AuditRow]:
+        """Return every entry numbered below `before`, the newest first."""
+        return await self._audit(_newest(true(), before=before, limit=limit))
 
     async def audit_of_version(self, version_id: str, *, before: int | None, limit: int) -> list[AuditRow]:
         """Return a version's entries numbered below `before`, the newest first."""

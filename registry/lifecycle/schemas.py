@@ -159,6 +159,7 @@ class AuditEntry(Frozen):
     at: datetime
     actor: str
     action: str
+    tenant: str | None
     version_id: str | None
     before: str | None
     after: str | None

@@ -150,7 +150,9 @@ class Publisher:
                 raise _rejection(row)
             if row.state not in _UNFINISHED:
                 raise NotServable(f"version {version_id} is {row.state}")
-            await self._complete(await self._unfinished(claimed, manifest), actor=actor)
+            came_in_the_open = await self._complete(await self._unfinished(claimed, manifest), actor=actor)
+            if came_in_the_open or row.state == State.UPLOADED:  # whoever sealed it may have died before this
+                self._drop_upload(manifest)
         _log.info("version %s is ready", version_id)
         return manifest
 
@@ -165,7 +167,8 @@ class Publisher:
         report = ValidationReport.model_validate(found) if found else None
         return Validation(version_id=version_id, state=row.state, reason=row.reason, report=report)
 
-    async def _complete(self, version: Unfinished, *, actor: str) -> None:
+    async def _complete(self, version: Unfinished, *, actor: str) -> bool:
+        """Go through the five steps; say whether the upload had come in the open."""
         received = None
         try:
             received = await self.receive(version)
@@ -173,8 +176,7 @@ class Publisher:
             await self.judge(version.manifest, received.report, actor=actor)
             await self.place(version, received)
             await self.mark_ready(version, received.report, actor=actor)
-            if received.sink is not None:
-                self._drop_upload(version.manifest)
+            return received.sink is not None
         finally:
             if received is not None and received.sink is not None:
                 await received.sink.discard()

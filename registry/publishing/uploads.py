@@ -10,7 +10,7 @@ from kit.storage import ObjectStorage
 from registry.errors import InvalidReference, NotServable
 from registry.manifest import WEIGHTS_FILE, Manifest
 from registry.publishing.layout import incoming_key, sealed_key
-from registry.publishing.parts import PART_BYTES, comes_in_parts, part_sizes
+from registry.publishing.parts import comes_in_parts, part_sizes
 from registry.publishing.repository import PublishingRepository
 from registry.publishing.schemas import (
     OpenUpload,
@@ -101,7 +101,7 @@ class Uploads:
         else:
             sizes = part_sizes(manifest)
             arrived = tuple(part.number for part in parts if sizes.get(part.number) == part.size_bytes)
-        return PartsUpload(part_bytes=PART_BYTES, arrived=arrived)
+        return PartsUpload(part_bytes=part_sizes(manifest)[1], arrived=arrived)
 
     async def _ensure_upload(self, manifest: Manifest, key: str) -> str:
         """Return the id of the version's one multipart upload, beginning it if nobody has."""

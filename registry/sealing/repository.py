@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, select, update
+from sqlalchemy import LargeBinary, Text, column, func, select, update, values
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -91,15 +91,21 @@ class SealingRepository:
         statement = select(func.count()).select_from(DataKeyRow).where(DataKeyRow.master_key_id != master_key_id)
         return (await self._session.scalar(statement)) or 0
 
-    async def rewrap(self, old: WrappedKey, new: WrappedKey) -> bool:
-        """Replace a key's wrapping unless the key was destroyed or rewrapped meanwhile; say whether it was replaced."""
+    async def rewrap(self, renewed: Sequence[tuple[WrappedKey, WrappedKey]]) -> int:
+        """Replace the wrapping of keys, (old, new), that were not destroyed or rewrapped meanwhile; return how many."""
+        if not renewed:
+            return 0
+        changes = values(
+            column("id", Text), column("old", LargeBinary), column("wrapped", LargeBinary), column("master", Text)
+        ).data([(old.id, old.wrapped, new.wrapped, new.master_key_id) for old, new in renewed])
+        named = changes.alias("changes")
         statement = (
             update(DataKeyRow)
-            .where(DataKeyRow.id == old.id, DataKeyRow.wrapped == old.wrapped)
-            .values(wrapped=new.wrapped, master_key_id=new.master_key_id, rewrapped_at=func.now())
+            .where(DataKeyRow.id == named.c.id, DataKeyRow.wrapped == named.c.old)
+            .values(wrapped=named.c.wrapped, master_key_id=named.c.master, rewrapped_at=func.now())
             .returning(DataKeyRow.id)
         )
-        return (await self._session.scalar(statement)) is not None
+        return len((await self._session.execute(statement)).all())
 
     async def count_by_master_key(self) -> dict[str, int]:
         """Return how many data keys each master key wraps."""

@@ -104,5 +104,5 @@ async def _rewrap_batch(
         repository = SealingRepository(session)
         await repository.share_master_keys()  # nobody forgets the key that wraps here before the rows say so
         renewed = await asyncio.gather(*(rewrap(key) for key in batch))
-        done = [await repository.rewrap(old, new) for old, new in zip(batch, renewed, strict=True) if new]
-    return sum(done), [old.id for old, new in zip(batch, renewed, strict=True) if new is None]
+        done = await repository.rewrap([(old, new) for old, new in zip(batch, renewed, strict=True) if new])
+    return done, [old.id for old, new in zip(batch, renewed, strict=True) if new is None]

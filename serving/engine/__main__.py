@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from pydantic import ValidationError
-
 from serving.engine.launch import check_host, plan_launch
 from serving.engine.settings import EngineSettings
 from serving.errors import EngineError
@@ -14,14 +12,10 @@ from serving.errors import EngineError
 
 def main() -> int:
     """Replace this process by vLLM; return 2 after naming what is wrong when it cannot be started."""
+    settings = EngineSettings.read_or_exit("engine")
     try:
-        settings = EngineSettings()
         launch = plan_launch(settings, inherited=os.environ)
         check_host(settings)
-    except ValidationError as exc:
-        for error in exc.errors():
-            _complain(f"LORRY_{str(error['loc'][0]).upper()}" if error["loc"] else "settings", error["msg"])
-        return 2
     except EngineError as exc:
         _complain(exc.field or "settings", exc.message)
         return 2

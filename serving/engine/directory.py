@@ -86,6 +86,7 @@ class Directory:
         self._was_open: bool | None = None
         self._was_answered = True
         self._reported: str | None = None
+        self._described: tuple[dict[str, Tier], Holdings, str] = ({}, Holdings(), Holdings().digest)
         self._withdrawals: SingleFlight[str, None] = SingleFlight()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -162,10 +163,10 @@ class Directory:
         held = await self._held()
         asked_at = self._clock()
         try:
-            orders = await self._ask(Holdings.of(held))
+            orders = await self._ask(held)
         except EngineNotFound:  # forgotten, or the registry was restored from a backup: enter anew, now
             self._is_registered = False
-            orders = await self._ask(Holdings.of(held))
+            orders = await self._ask(held)
         await self._obey(orders, held)
         if orders.report:  # it does not know what we hold, so it could not judge it
             self._reported = None
@@ -178,7 +179,14 @@ class Directory:
         named = () if self._residents is None else self._residents.named()
         return on_disk | dict.fromkeys(named, Tier.HOST)
 
-    async def _ask(self, holdings: Holdings) -> Orders:
+    async def _describe(self, held: dict[str, Tier]) -> tuple[Holdings, str]:
+        """Return what is held as the registry wants it, with its digest; made in a thread, and once."""
+        if held != self._described[0]:
+            self._described = (held, *await asyncio.to_thread(_describe, held))
+        return self._described[1:]
+
+    async def _ask(self, held: dict[str, Tier]) -> Orders:
+        holdings, digest = await self._describe(held)
         if not self._is_registered:
             registration = Registration(
                 incarnation=self._incarnation,
@@ -194,14 +202,14 @@ class Directory:
         else:
             heartbeat = Heartbeat(
                 incarnation=self._incarnation,
-                holdings_digest=holdings.digest,
-                holdings=None if holdings.digest == self._reported else holdings,
+                holdings_digest=digest,
+                holdings=None if digest == self._reported else holdings,
                 leases={} if self._residents is None else self._residents.leases(),
             )
             orders = await self._engines.heartbeat(
                 self._settings.directory_id, heartbeat, timeout_seconds=_CALL_SECONDS
             )
-        self._reported = holdings.digest
+        self._reported = digest
         return orders
 
     async def _obey(self, orders: Orders, held: dict[str, Tier]) -> None:
@@ -249,6 +257,11 @@ class Directory:
             else:
                 _log.error("adapters are refused: %s", failure.message if failure else "the lease is over")
         self._was_open = is_open
+
+
+def _describe(held: dict[str, Tier]) -> tuple[Holdings, str]:
+    holdings = Holdings.of(held)
+    return holdings, holdings.digest
 
 
 def _refusal(version_id: str, reason: str) -> LorryError:

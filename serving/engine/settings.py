@@ -23,13 +23,15 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class EngineSettings(Settings):
     """One engine: a base model, its adapter slots, and where adapters come from."""
 
-    base_directory: Path = Field(description="directory of the base model, as transformers saves it")
+    base_directory: Path = Field(
+        description="directory of the base model, as transformers saves it (`lorry` makes it of LORRY_BASE_MODEL)"
+    )
     base_name: str = Field("base", pattern=r"^[a-z][a-z0-9._-]{0,63}$", description="what requests call the base model")
 
     engine_host: str = Field("127.0.0.1", description="address to listen on")
     engine_port: int = Field(8100, ge=1, le=65535, description="port to listen on")
     engine_token: SecretStr = Field(description="bearer token of every route but health and metrics")
-    engine_device: Literal["cpu", "cuda"] = Field("cpu", description="what computes")
+    engine_device: Literal["cpu", "cuda"] = Field("cpu", description="what computes (`lorry` makes it of LORRY_DEVICE)")
     engine_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto = float32 on a CPU, the base model's own on CUDA"
     )

@@ -102,7 +102,8 @@ def _markdown_lines(profile: Profile) -> Iterator[str]:
     yield ""
     yield f"Made {profile.generated_at:%Y-%m-%d %H:%M} UTC by adapter version {adapter.version} ({adapter.version_id}),"
     yield f"bank {profile.bank.name} {profile.bank.version}, {asked.samples} answers to {asked.questions} questions."
-    yield "Each statement stands above the person's own words that back it."
+    yield "Each statement stands above the person's own words that back it. In brackets: how many answers said so,"
+    yield "of all those to questions on the topics where it came up."
     yield f"{asked.unsupported_claims} further claims of the adapter had no such words and were left out."
     for section in profile.topics:
         yield from _section_lines(section)
@@ -120,7 +121,7 @@ def _section_lines(section: TopicSection) -> Iterator[str]:
 
 def _statement_lines(statement: Statement) -> Iterator[str]:
     agreement = statement.agreement
-    yield f"- **{_plain(statement.text)}** ({agreement.k} of {agreement.n} answers agree)"
+    yield f"- **{_plain(statement.text)}** (said in {agreement.k} of {agreement.n} answers)"
     yield from (f"  > {_quote(quote)}" for quote in statement.support)
     yield from (f"  > *but:* {_quote(quote)}" for quote in statement.contradictions)
 

@@ -79,4 +79,6 @@ def _how_often(share: float) -> str:
     for least, word in ((0.9, "Nearly always"), (0.6, "Mostly"), (0.4, "About half the time"), (0.15, "Often")):
         if share >= least:
             return word
-    return "Sometimes" if share >= 0.05 else "Rarely or never"
+    if share >= 0.05:
+        return "Sometimes"
+    return "Rarely" if share else "Never"

@@ -63,6 +63,9 @@ _LIKES_STEMS = frozenset(map(stem, LIKES))
 _DISLIKES_STEMS = frozenset(map(stem, DISLIKES))
 _LIGHT_STEMS = frozenset(map(stem, LIGHT))
 _VERB_STEMS = frozenset(map(stem, VERBS))
+_OPINIONS = frozenset({"think", "thought", "guess", "believe", "feel", "find", "hope", "know", "say", "suppose"})
+_BARE = frozenset({"it", "that", "this", "these", "those", "they", "he", "she"})
+_IS = frozenset({"is", "was", "are", "were"})
 
 
 @dataclass(frozen=True)
@@ -172,11 +175,19 @@ class Clause:
     def is_statement(self) -> bool:
         """Whether it says something of substance about its speaker that could stand alone.
 
-        ``I love it`` and ``I live next to her`` say it of something that only their context names.
+        ``I love it``, ``I live next to her`` and ``I think that is important`` say it of something that only their
+        context names.
         """
         if self.subject is None or self.is_question or not _has_verb(self.words[self.subject[0] :]):
             return False
-        return bool(self.objects - _LIGHT_STEMS) and self.words[-1].text not in POINTERS
+        return bool(self.objects - _LIGHT_STEMS) and self.words[-1].text not in POINTERS and not self._judges_a_pointer
+
+    @property
+    def _judges_a_pointer(self) -> bool:
+        """Whether it begins with an opinion on a bare pointer: ``I think that is``, ``I guess it was``."""
+        start = self.subject[0] + 1 if self.subject else len(self.words)
+        said = [word.text for word in self.words[start:] if not word.is_insignificant or word.text in _BARE | _IS][:3]
+        return len(said) == 3 and said[0] in _OPINIONS and said[1] in _BARE and said[2] in _IS
 
     @cached_property
     def _claim_words(self) -> tuple[Word, ...]:

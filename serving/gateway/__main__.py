@@ -11,7 +11,7 @@ from serving.gateway.settings import GatewaySettings
 
 def main() -> None:
     """Serve until told to stop. There is no access log: paths name users."""
-    settings = GatewaySettings()
+    settings = GatewaySettings.read_or_exit("gateway")
     configure_logging(settings.log_level)
     uvicorn.run(
         create_app(settings),

@@ -55,7 +55,7 @@ class Adapters:
         if transcripts or others:
             return NoAdapter(
                 f"user {owner.user!r} has {transcripts} transcripts but no adapter {ref.adapter!r} yet: "
-                f"train and publish one (`lorry run --user {owner.user}`), then ask again",
+                f"train and publish one (`lorry run {owner.user}`), then ask again",
                 transcripts=transcripts,
             )
         return UnknownUser(

@@ -6,6 +6,7 @@ import json
 import random
 from array import array
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ BASE = BaseIdentity(
     tokenizer_sha256="3" * 64,
     chat_template_sha256="4" * 64,
 )
+
+
+def wide_base(hidden: int) -> tuple[BaseIdentity, bytes]:
+    """A base with wider layers, and its configuration."""
+    config = json.dumps(
+        {**json.loads(BASE_CONFIG), "hidden_size": hidden, "intermediate_size": hidden, "head_dim": hidden}
+    )
+    identity = {**BASE.model_dump(), "id": f"test/wide-{hidden}", "config_sha256": sha256_bytes(config.encode())}
+    return BaseIdentity.model_validate(identity), config.encode()
 
 
 def peft_config(**changes: Any) -> dict[str, Any]:
@@ -81,6 +91,16 @@ def safetensors_bytes(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -
         data += array("f", [rng.uniform(-0.1, 0.1) for _ in range(count)]).tobytes()
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, len(data)]}
     return with_header(header, bytes(data))
+
+
+def empty_weights(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """A safetensors file of zeros, which takes no time to write however large it is."""
+    header, begin = dict[str, Any](), 0
+    for name, shape in shapes.items():
+        end = begin + 4 * prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    return with_header(header, bytes(begin))
 
 
 def poisoned(value: float, *, at: int = -1) -> bytes:

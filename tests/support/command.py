@@ -22,14 +22,13 @@ class Lorry:
             "LORRY_S3_ENDPOINT_URL": "http://127.0.0.1:1",
             "LORRY_REGISTRY_URL": registry_url,
             "LORRY_REGISTRY_TOKEN": TOKEN,
-            "COLUMNS": "200",
         }
 
-    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
+    async def __call__(self, *arguments: str, columns: int = 200) -> tuple[int, str, str]:
         """Return exit code, standard output and standard error."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lorry.cli", *arguments),
-            env=os.environ | self._environment,
+            env=os.environ | self._environment | {"COLUMNS": str(columns)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

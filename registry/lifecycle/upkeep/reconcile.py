@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from kit.database import Database
-from kit.errors import DatabaseUnavailable, KitError, StorageUnavailable
+from kit.errors import LorryError
 from kit.storage import ObjectStorage
-from registry.errors import NotServable, RegistryError, RegistryUnavailable, TooMuchMissing, VersionNotFound
+from registry.errors import TooMuchMissing
 from registry.lifecycle.remains import Remains
 from registry.lifecycle.upkeep.repository import Known, UpkeepRepository
 from registry.lifecycle.upkeep.schemas import Finding, PassPage, Reconcile
@@ -34,6 +35,9 @@ _INCOMING_KEY = re.compile(rf"{INCOMING}{_VERSION_ID}/.*", re.DOTALL)
 _VERSION_KEY = re.compile(rf"{SEALED}[^/]+/users/[^/]+/versions/{_VERSION_ID}(/.*)?", re.DOTALL)
 _HEADS_AT_ONCE = 16
 _TOLERATED_MISSING = 3
+_LEAST_SERVED = 100
+_PAGE_SECONDS = 30.0
+_BROKEN, _OUTAGE = 500, 503
 
 
 class Completer(Protocol):
@@ -85,8 +89,12 @@ class Reconciler:
             found = await UpkeepRepository(session).list_unfinished(
                 after=at.after, older_seconds=self._abandoned_seconds, limit=at.request.limit
             )
-        findings = [await self._finish_or_reject(known, at) for known in found]
-        return _by_version(found, findings, at)
+        findings, began = [], time.monotonic()
+        for known in found:
+            findings.append(await self._finish_or_reject(known, at))
+            if time.monotonic() - began > _PAGE_SECONDS:  # whoever waits for this page must not lose patience
+                return StepPage(findings=findings, examined=len(findings), after=known.version_id)
+        return _by_version(found, findings, at.request.limit)
 
     async def _finish_or_reject(self, known: Known, at: At[Reconcile]) -> Finding:
         """Complete what was uploaded whole; reject what was not, or what no complete will ever accept."""
@@ -95,23 +103,22 @@ class Reconciler:
             return Finding(kind=kind, version_id=known.version_id, action="finish or reject", done=False)
         try:
             await self._complete(known.version_id, actor=at.actor)
-        except (StorageUnavailable, DatabaseUnavailable, RegistryUnavailable):
-            raise  # an outage says nothing about this version: run the page again
-        except (NotServable, VersionNotFound) as exc:  # somebody else ended it meanwhile
-            return Finding(kind=kind, version_id=known.version_id, action="none", done=True, detail=exc.message)
-        except (RegistryError, KitError) as exc:
-            await self._reject(known, why=f"abandoned: {exc.message}", field=exc.field, actor=at.actor)
-            return Finding(kind=kind, version_id=known.version_id, action="reject", done=True, detail=exc.message)
+        except LorryError as exc:
+            if exc.status_code == _OUTAGE:
+                raise  # which says nothing about this version: run the page again
+            if exc.status_code >= _BROKEN:
+                return _left(known.version_id, exc.message)  # this registry cannot judge it
+            rejected = await self._reject(known, why=f"abandoned: {exc.message}", field=exc.field, actor=at.actor)
+            action = "reject" if rejected else "none"  # somebody else ended it meanwhile
+            return Finding(kind=kind, version_id=known.version_id, action=action, done=True, detail=exc.message)
         except Exception as exc:  # one version that nobody foresaw must not keep all others from being looked at
             _log.exception("version %s can be neither finished nor rejected", known.version_id)
-            return Finding(
-                kind=kind, version_id=known.version_id, action="finish or reject", done=False, detail=type(exc).__name__
-            )
+            return _left(known.version_id, type(exc).__name__)
         return Finding(kind=kind, version_id=known.version_id, action="finish", done=True)
 
-    async def _reject(self, known: Known, *, why: str, field: str | None, actor: str) -> None:
+    async def _reject(self, known: Known, *, why: str, field: str | None, actor: str) -> bool:
         async with self._database.transaction() as session:
-            await UpkeepRepository(session).transition(
+            rejected = await UpkeepRepository(session).transition(
                 known.version_id,
                 State.REJECTED,
                 was=_UNFINISHED,
@@ -122,6 +129,7 @@ class Reconciler:
                 validation=None,  # until now it held what the publish needed to go on
             )
         await self._remove_dead([known.version_id])
+        return rejected
 
     async def _unremoved(self, at: At[Reconcile]) -> StepPage:
         async with self._database.transaction() as session:
@@ -129,7 +137,7 @@ class Reconciler:
         if not at.request.dry_run:
             await self._remove_dead([known.version_id for known in found])
         findings = [_finding("bytes of a dead version", "remove", at, version_id=known.version_id) for known in found]
-        return _by_version(found, findings, at)
+        return _by_version(found, findings, at.request.limit)
 
     async def _incoming(self, at: At[Reconcile]) -> StepPage:
         page = await self._storage.list_page(INCOMING, after=at.after, limit=at.request.limit)
@@ -190,7 +198,9 @@ class Reconciler:
 
     async def _rows(self, at: At[Reconcile]) -> StepPage:
         async with self._database.transaction() as session:
-            served = await UpkeepRepository(session).list_served(after=at.after, limit=at.request.limit)
+            # Few would not tell a wrong bucket from a few lost objects.
+            limit = max(at.request.limit, _LEAST_SERVED)
+            served = await UpkeepRepository(session).list_served(after=at.after, limit=limit)
         limiter = asyncio.Semaphore(_HEADS_AT_ONCE)
 
         async def look(known: Known) -> str | None:
@@ -205,7 +215,7 @@ class Reconciler:
                 field="force",
             )
         findings = [await self._suspend(known, damage, at) for known, damage in broken]
-        return _by_version(served, findings, at)
+        return _by_version(served, findings, limit)
 
     async def _suspend(self, known: Known, damage: str, at: At[Reconcile]) -> Finding:
         """Suspend a ready version without a whole object; nobody could install it, and whoever has it may be wrong."""
@@ -252,6 +262,12 @@ class Reconciler:
             return await UpkeepRepository(session).find_known(sorted(named))
 
 
+def _left(version_id: str, detail: str) -> Finding:
+    return Finding(
+        kind="half-done publish", version_id=version_id, action="finish or reject", done=False, detail=detail
+    )
+
+
 def _finding(
     kind: str,
     action: str,
@@ -265,8 +281,8 @@ def _finding(
     return Finding(kind=kind, version_id=version_id, key=key, action=action, done=done, detail=detail)
 
 
-def _by_version(page: Sequence[Known], findings: list[Finding], at: At[Reconcile]) -> StepPage:
-    last = page[-1].version_id if len(page) == at.request.limit else None
+def _by_version(page: Sequence[Known], findings: list[Finding], limit: int) -> StepPage:
+    last = page[-1].version_id if len(page) == limit else None
     return StepPage(findings=findings, examined=len(page), after=last)
 
 

@@ -1,6 +1,6 @@
 """One process that dies by its own SIGKILL at a named point: run by the tests as `driver.py ROLE POINT JSON`.
 
-publisher: publishes a directory and dies after begin, after each upload, or before complete.
+publisher: publishes a directory and dies after begin, after the upload or some of its parts, or before complete.
 server: serves the registry and dies when complete reaches a step, or just after it.
 """
 
@@ -22,6 +22,7 @@ from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import BaseIdentity, Owner
 from registry.publishing.publisher import Publisher
+from registry.publishing.schemas import Preference
 from registry.settings import RegistrySettings
 
 
@@ -34,13 +35,14 @@ async def publish(point: str, given: dict[str, Any]) -> None:
     base = BaseIdentity.model_validate(given["base"])
     draft = draft_from_directory(directory, owner=Owner(tenant="default", user="ann"), base=base)
     async with RegistryClient(url=given["url"], token=given["token"]) as client:
-        publication = await client.begin(draft)
+        publication = await client.begin(draft, preference=Preference(given["preference"]))
         if point == "begin":
             die()
-        for path, upload in publication.uploads.items():
-            await client.upload(publication.model_copy(update={"uploads": {path: upload}}), directory)
-            if point == path:
-                die()
+        if point == "some parts":
+            await client.upload(publication, directory, on_progress=die)
+        await client.upload(publication, directory)
+        if point == "upload":
+            die()
         if point == "during complete":
             asyncio.get_running_loop().call_later(float(given["delay_seconds"]), die)
         await client.complete(publication.version_id)

@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kit.database import Database
 from lorry.local.stack import Stack
 from tests.support.revival import Revivable
 
@@ -27,11 +26,3 @@ async def engine_process(stack: Stack, engine: httpx.AsyncClient, base_directory
     process = Revivable(stack, "engine", base_directory=base_directory)
     yield process
     await process.stop()
-
-
-@pytest.fixture(scope="session")
-async def stack_database(stack: Stack, engine: httpx.AsyncClient) -> AsyncIterator[Database]:
-    """The database of the run's registry."""
-    database = Database(stack.plan.database)
-    yield database
-    await database.close()

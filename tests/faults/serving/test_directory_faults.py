@@ -12,17 +12,18 @@ from typing import Any
 import httpx
 import pytest
 
-from kit.database import Database
 from lorry.local.stack import Stack
 from registry.client import RegistryClient
-from registry.manifest import Manifest
+from registry.errors import Leased
+from registry.manifest import Manifest, Owner
 from tests.support.revival import Revivable
-from tests.support.versions import resume, suspend
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
 SUSPENSION_BOUND_SECONDS = 5.0
 LEASE_SECONDS = 60.0
+ADA = Owner(tenant="default", user="ada")
+WHY = "a test of suspension"
 
 
 async def ask(engine: httpx.AsyncClient, model: str, *, max_tokens: int = 4) -> httpx.Response:
@@ -75,19 +76,19 @@ async def test_the_engine_is_in_the_directory_with_what_it_holds(
         assert (tier, leases) == ("host", 0)
 
 
-@pytest.mark.parametrize("adapter", ["", "profile"])
+@pytest.mark.parametrize("adapter", [None, "profile"])
 async def test_a_suspended_adapter_is_refused_within_the_bound_and_serves_again_when_resumed(
-    engine: httpx.AsyncClient, stack_database: Database, ada: str, bob: str, adapter: str
+    engine: httpx.AsyncClient, registry_client: RegistryClient, ada: str, bob: str, adapter: str | None
 ) -> None:
     before = (await ask(engine, ada)).json()["choices"][0]["text"]
     seconds = []
     for _ in range(3):
-        await suspend(stack_database, user="ada", adapter=adapter)
+        await registry_client.lifecycle.suspend(ADA, adapter, why=WHY)
         took, refused = await until(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
         seconds.append(took)
         assert "is suspended" in refused.json()["error"]["message"]
         assert (await ask(engine, bob)).status_code == 200
-        await resume(stack_database, user="ada", adapter=adapter)
+        await registry_client.lifecycle.resume(ADA, adapter, why=WHY)
         await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
     print(f"suspended → first refusal: {', '.join(f'{each:.2f}' for each in seconds)} s")
 
@@ -95,21 +96,21 @@ async def test_a_suspended_adapter_is_refused_within_the_bound_and_serves_again_
 
 
 async def test_a_suspended_adapter_leaves_the_engines_memory(
-    engine: httpx.AsyncClient, stack_database: Database, ada: str, bob: str
+    engine: httpx.AsyncClient, registry_client: RegistryClient, ada: str, bob: str
 ) -> None:
-    await suspend(stack_database, user="ada")
+    await registry_client.lifecycle.suspend(ADA, why=WHY)
     try:
         await until(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
         await asyncio.sleep(1)
         assert ada not in await named(engine)
         assert bob in await named(engine)
     finally:
-        await resume(stack_database, user="ada")
+        await registry_client.lifecycle.resume(ADA, why=WHY)
     await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
 
 
 async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
-    engine: httpx.AsyncClient, registry_client: RegistryClient, stack_database: Database, ada: str, bob: str
+    engine: httpx.AsyncClient, registry_client: RegistryClient, ada: str, bob: str
 ) -> None:
     async def stream(model: str) -> list[str]:
         body = {"model": model, "prompt": "Once", "max_tokens": 400, "ignore_eos": True, "stream": True}
@@ -122,20 +123,40 @@ async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
     waiting = asyncio.create_task(engine.post("/v1/completions", json=whole))
     await asyncio.sleep(3.0)
     assert [each.leases for each in await registry_client.engines.holders(ada)] == [2]
-    await suspend(stack_database, user="ada")
+    await registry_client.lifecycle.suspend(ADA, why=WHY)
     began = time.monotonic()
     try:
         ended = await asyncio.wait_for(streams[0], SUSPENSION_BOUND_SECONDS)
         refused = await asyncio.wait_for(waiting, SUSPENSION_BOUND_SECONDS)
         print(f"suspended → running requests ended: {time.monotonic() - began:.2f} s")
     finally:
-        await resume(stack_database, user="ada")
+        await registry_client.lifecycle.resume(ADA, why=WHY)
 
     assert "is suspended" in json.loads(ended[-1].removeprefix("data: "))["error"]["message"]
     assert (refused.status_code, "is suspended" in refused.text) == (409, True)
     others = await streams[1]
     assert json.loads(others[-1].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
     await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+
+
+async def test_what_an_engine_answers_with_is_erased_by_force_only_and_its_requests_end(
+    engine: httpx.AsyncClient, registry_client: RegistryClient, random_adapter: RandomAdapter, publish: Publish
+) -> None:
+    version_id = (await publish(random_adapter(72), user="erased-running")).version_id
+    body = {"model": version_id, "prompt": "Once", "max_tokens": 400, "ignore_eos": True}
+    running = asyncio.create_task(engine.post("/v1/completions", json=body))
+    for _ in range(100):
+        if [each.leases for each in await registry_client.engines.holders(version_id)] == [1]:
+            break
+        await asyncio.sleep(0.1)
+    with pytest.raises(Leased):
+        await registry_client.lifecycle.erase_version(version_id, why=WHY)
+    await registry_client.lifecycle.erase_version(version_id, why=WHY, force=True)
+    ended = await asyncio.wait_for(running, SUSPENSION_BOUND_SECONDS)
+
+    assert (ended.status_code, "was erased" in ended.text) == (409, True)
+    assert (await ask(engine, version_id)).status_code in {404, 409}
+    assert (await ask(engine, "base")).status_code == 200
 
 
 async def test_an_engine_without_its_registry_serves_for_its_lease_and_no_longer(

@@ -10,12 +10,10 @@ from typing import Any
 
 import httpx
 
-from kit.database import Database
 from lorry.local.stack import Stack
 from registry.client import RegistryClient
 from registry.manifest import Manifest
 from tests.support.revival import Revivable
-from tests.support.versions import set_state
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
@@ -29,7 +27,7 @@ async def ask(engine: httpx.AsyncClient, model: str) -> httpx.Response:
 async def test_what_is_erased_while_it_is_served_leaves_name_memory_and_disk(
     stack: Stack,
     engine: httpx.AsyncClient,
-    stack_database: Database,
+    registry_client: RegistryClient,
     random_adapter: RandomAdapter,
     publish: Publish,
 ) -> None:
@@ -37,7 +35,7 @@ async def test_what_is_erased_while_it_is_served_leaves_name_memory_and_disk(
     assert (await ask(engine, version_id)).status_code == 200
     files = stack.plan.home.path / "cache" / "adapters" / version_id
     assert files.is_dir()
-    await set_state(stack_database, version_id, "erased")
+    await registry_client.lifecycle.erase_version(version_id, why="a test", force=True)
     for _ in range(50):
         if not files.exists():
             break
@@ -55,7 +53,6 @@ async def test_an_engine_that_was_away_deletes_what_was_erased_before_it_serves(
     engine: httpx.AsyncClient,
     engine_process: Revivable,
     registry_client: RegistryClient,
-    stack_database: Database,
     random_adapter: RandomAdapter,
     publish: Publish,
 ) -> None:
@@ -66,7 +63,7 @@ async def test_an_engine_that_was_away_deletes_what_was_erased_before_it_serves(
     cache = stack.plan.home.path / "cache" / "adapters"
     async with engine_process.stopped():
         assert (await registry_client.engines.get(stack.plan.engine_id)).state == "left"
-        await set_state(stack_database, erased, "erased")
+        await registry_client.lifecycle.erase_version(erased, why="a test")
         never_heard_of = cache / ("v" + "f" * 32)
         shutil.copytree(cache / kept, never_heard_of)
 

@@ -88,7 +88,12 @@ async def test_a_key_that_kms_does_not_have_is_missing(kms_url: str, keys_of_kms
 
 async def test_a_kms_that_does_not_answer_is_unavailable_and_blocks_nobody() -> None:
     """A server that accepts and says nothing."""
-    server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(30), "127.0.0.1", 0)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     silent = kms_settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     keys = open_master_keys(silent.model_copy(update={"kms_timeout_seconds": 0.2}))
     ticks = 0

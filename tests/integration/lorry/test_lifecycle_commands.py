@@ -104,6 +104,7 @@ async def test_suspending_retiring_and_resuming_name_a_version_an_adapter_or_a_u
     trail = await lorry.json("adapters", "audit", "ann@2")
     assert trail["entries"][0]["actor"] == "lorry"
     assert (await lorry("adapters", "audit", "ann"))[0] == 0
+    assert (await lorry.json("registry", "audit", "--limit", "1"))["entries"] == trail["entries"][:1]
 
 
 async def test_erasing_asks_first_and_names_what_goes(

@@ -276,6 +276,18 @@ async def test_a_rollback_needs_no_gate(client: RegistryClient, database: Databa
         await make_live(client, b)
 
 
+async def test_nothing_slips_past_the_gate_by_way_of_previous(
+    client: RegistryClient, database: Database, tmp_path: Path
+) -> None:
+    a, b, failed = await publish_many(client, tmp_path, 3)
+    await make_live(client, a, b)
+    await client.move_alias(OWNER, ADAPTER, "previous", version_id=failed, expected_version_id=a)
+    await client.lifecycle.put_policy("default", TenantPolicy(gate=Gates(pushed=Gate(require_passed=True))))
+    with pytest.raises(GateClosed):
+        await client.lifecycle.rollback(OWNER, ADAPTER)
+    assert await aliases(database) == {"live": b, "previous": failed}
+
+
 async def test_no_alias_moves_to_what_is_suspended_however_it_is(client: RegistryClient, tmp_path: Path) -> None:
     a, b = await publish_many(client, tmp_path, 2)
     await client.lifecycle.suspend_version(a, why="bad")

@@ -228,7 +228,7 @@ async def test_a_silent_engine_has_lapsed_and_lives_again_with_its_next_sign(
     client: RegistryClient, database: Database, engine: TestEngine
 ) -> None:
     await engine.register()
-    await silence(database, engine.id, seconds=59)
+    await silence(database, engine.id, seconds=45)
     assert (await client.engines.get(engine.id)).state == "alive"
     await silence(database, engine.id, seconds=61)
     found = await client.engines.get(engine.id)

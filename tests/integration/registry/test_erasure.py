@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kit.database import Database
@@ -14,7 +15,7 @@ from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
 from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
-from registry.errors import Leased, NotServable, VersionNotFound
+from registry.errors import Leased, NotServable, RegistryUnavailable, VersionNotFound
 from registry.manifest import AdapterRef, Owner
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
@@ -57,6 +58,22 @@ async def test_an_erased_version_is_a_tombstone_of_ids_and_times(
     ]
     with pytest.raises(VersionNotFound):
         await client.lifecycle.erase_version("v" + "0" * 32, why="x")
+
+
+async def test_what_was_answered_about_an_erased_version_is_forgotten(
+    registry_url: str, client: RegistryClient, database: Database, tmp_path: Path
+) -> None:
+    a, b = await publish_many(client, tmp_path, 2)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+        for version_id in (a, b):
+            path = f"/v1/versions/{version_id}/complete"
+            assert (await http.post(path, headers={"idempotency-key": version_id})).status_code == 200
+    assert await rows(database, "select count(*) from idempotent_request") == [(2,)]
+    await client.lifecycle.erase_version(a, why="asked for")
+    assert await rows(database, "select key from idempotent_request") == [(b,)]
+    await client.lifecycle.erase_owner(OWNER, why="asked for")
+    assert await rows(database, "select key from idempotent_request") == []
 
 
 @pytest.mark.parametrize("state", ["pending", "suspended", "retired"])
@@ -141,6 +158,28 @@ async def test_an_erased_owner_may_come_back_under_another_key(
     assert await rows(database, "select count(*), count(wrapped) from data_key") == [(2, 1)]
 
 
+async def test_without_an_object_store_an_erased_version_is_unreadable_at_once_and_its_bytes_go_later(
+    registry_settings: RegistrySettings,
+    client: RegistryClient,
+    database: Database,
+    storage: ObjectStorage,
+    tmp_path: Path,
+) -> None:
+    version_id = await publish(client, tmp_path)
+    away = registry_settings.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:9", "s3_attempts": 1})
+    async with serving(create_app(away)) as url, RegistryClient(url=url, token=TOKEN) as lost:
+        with pytest.raises(RegistryUnavailable):
+            await lost.lifecycle.erase_version(version_id, why="asked for")
+    with pytest.raises(NotServable):
+        await client.grant(version_id)
+    assert await keys(storage)
+    tombstone = await client.lifecycle.erase_version(version_id, why="asked for")
+    assert tombstone.removed_at is not None
+    assert tombstone.removed_at > tombstone.erased_at
+    assert await keys(storage) == []
+    assert await rows(database, "select count(*) from audit where action = 'erased'") == [(1,)]
+
+
 async def test_an_owner_of_whom_nothing_is_known_has_nothing_to_erase(
     client: RegistryClient, database: Database
 ) -> None:
@@ -212,7 +251,6 @@ async def test_in_a_bucket_with_versioning_no_version_of_an_object_survives_an_e
         for found in await storage.list("tenants/"):
             data = await storage.get(found.key)
             await storage.put(found.key, data + b"x")  # somebody who can write to the bucket
-            await storage.delete(found.key)
             await storage.put(found.key, data)
         assert len(await stored_versions(storage)) >= 3
         if whole:

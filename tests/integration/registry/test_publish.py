@@ -31,9 +31,11 @@ from registry.publishing.schemas import OpenUpload, Preference, SealedUpload
 from tests.support.adapters import (
     BASE,
     BASE_CONFIG,
+    empty_weights,
     lora_shapes,
     poisoned,
     safetensors_bytes,
+    wide_base,
     with_header,
     write_adapter,
 )
@@ -176,6 +178,26 @@ async def test_an_adapter_uploaded_in_the_open_is_sealed_and_the_upload_removed(
     await nothing_incoming(storage)
     (sealed,) = await storage.list("")
     assert b"lora_A" not in await storage.get(sealed.key)
+
+
+@pytest.mark.parametrize("preference", list(Preference))
+async def test_an_adapter_that_is_larger_than_one_look_is_read_and_sealed_in_pieces(
+    client: RegistryClient, storage: ObjectStorage, tmp_path: Path, preference: Preference
+) -> None:
+    base, config = wide_base(16384)
+    await client.register_base(base, config=config)
+    directory = write_adapter(tmp_path / "a", rank=16)
+    (directory / WEIGHTS_FILE).write_bytes(empty_weights(lora_shapes(rank=16, hidden=16384)))
+    wanted = draft_from_directory(directory, owner=OWNER, base=base)
+    assert wanted.files[1].size_bytes > 24 << 20
+    publication = await client.begin(wanted, preference=preference)
+    await client.upload(publication, directory)
+    manifest = await client.complete(publication.version_id)
+    await client.download(await client.grant(manifest.version_id), tmp_path / "b")
+    await nothing_incoming(storage)
+    assert await storage.multipart.list_unfinished() == []
+    (sealed,) = await storage.list("")
+    assert sealed.size_bytes == (await client.grant(manifest.version_id)).sealed_bytes
 
 
 async def nothing_incoming(storage: ObjectStorage) -> None:

@@ -13,7 +13,7 @@ from kit.database import Database
 from kit.storage import ObjectStorage
 from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
-from registry.errors import InvalidReference, NotServable, RegistryError, TooMuchMissing
+from registry.errors import InvalidReference, NotServable, RegistryError, RegistryUnavailable, TooMuchMissing
 from registry.lifecycle.upkeep.schemas import Finding, Reconcile
 from registry.manifest import AdapterRef
 from registry.settings import RegistrySettings
@@ -87,6 +87,30 @@ async def test_a_publish_whose_publisher_died_before_the_upload_is_rejected(
     again = await publish(hasty, tmp_path)  # the same content, as a new version
     assert again != version_id
     assert (await states(database))[again] == "ready"
+
+
+async def test_a_publish_whose_key_was_destroyed_is_rejected(
+    hasty: RegistryClient, database: Database, storage: ObjectStorage, tmp_path: Path
+) -> None:
+    version_id = await begin(hasty, tmp_path, upload=True)
+    await rows(database, "update data_key set wrapped = null, master_key_id = null, destroyed_at = now()")
+    assert short(await reconcile(hasty)) == [("half-done publish", "reject", True)]
+    assert await states(database) == {version_id: "rejected"}
+    assert await keys(storage) == []
+    await publish(hasty, tmp_path)
+
+
+async def test_an_outage_rejects_nothing(
+    registry_settings: RegistrySettings, hasty: RegistryClient, database: Database, tmp_path: Path
+) -> None:
+    version_id = await begin(hasty, tmp_path, upload=True)
+    away = {"registry_abandoned_seconds": 0, "s3_endpoint_url": "http://127.0.0.1:9", "s3_attempts": 1}
+    settings = registry_settings.model_copy(update=away)
+    async with serving(create_app(settings)) as url, RegistryClient(url=url, token=TOKEN) as lost:
+        with pytest.raises(RegistryUnavailable):
+            await reconcile(lost)
+    assert await states(database) == {version_id: "pending"}
+    assert short(await reconcile(hasty)) == [("half-done publish", "finish", True)]
 
 
 async def test_a_publish_that_goes_on_is_left_alone(
@@ -226,8 +250,9 @@ async def test_a_wrong_bucket_does_not_suspend_everybody(
     await publish_many(client, tmp_path, 5)
     settings = registry_settings.model_copy(update={"s3_prefix": "somewhere-else"})
     async with serving(create_app(settings)) as url, RegistryClient(url=url, token=TOKEN, actor="test") as lost:
-        with pytest.raises(TooMuchMissing):
-            await reconcile(lost, limit=10)
+        for limit in (1, 10):
+            with pytest.raises(TooMuchMissing):
+                await reconcile(lost, limit=limit)
         assert set((await states(database)).values()) == {"ready"}
         assert len(await reconcile(lost, limit=10, dry_run=True)) == 5
         await reconcile(lost, limit=10, force=True)

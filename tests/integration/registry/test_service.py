@@ -19,7 +19,7 @@ from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
 from registry.errors import RegistryUnavailable, Unauthorized
 from registry.settings import RegistrySettings
-from tests.support.adapters import BASE, write_adapter
+from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
 from tests.support.registry_server import OWNER, TOKEN, free_socket, serving
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
@@ -151,7 +151,7 @@ async def test_the_command_serves_and_logs_no_user(registry_settings: RegistrySe
         async with RegistryClient(url=f"http://127.0.0.1:{port}", token=TOKEN) as client:
             for _ in range(100):
                 try:
-                    await client.register_base(BASE)
+                    await client.register_base(BASE, config=BASE_CONFIG)
                     break
                 except RegistryUnavailable:
                     await asyncio.sleep(0.1)

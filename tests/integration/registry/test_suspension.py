@@ -18,6 +18,7 @@ from registry.errors import (
     VersionInUse,
     VersionNotFound,
 )
+from registry.lifecycle.policy import TenantPolicy
 from registry.manifest import AdapterRef, Owner
 from tests.support.registry_server import OWNER
 from tests.support.steering import ADAPTER, aliases, audit, make_live, publish, publish_many, rows, states
@@ -176,6 +177,18 @@ async def test_every_step_of_a_version_stands_in_its_trail(
     assert trail[0].action == "begin"
     assert {entry.actor for entry in trail} == {"test"}
     assert [entry.at for entry in trail] == sorted(entry.at for entry in trail)
+
+
+async def test_the_whole_trail_also_tells_of_bases_and_policies(client: RegistryClient, tmp_path: Path) -> None:
+    await publish(client, tmp_path)
+    await client.lifecycle.put_policy("default", TenantPolicy(keep_versions=9), why="more room")
+    entries = (await client.lifecycle.audit_of_all()).entries
+    assert [entry.action for entry in entries][-1] == "register-base"
+    assert (entries[0].action, entries[0].tenant, entries[0].before, entries[0].after, entries[0].why) == (
+        *("policy", "default", "keep_versions = 3", "keep_versions = 9", "more room"),
+    )
+    page = await client.lifecycle.audit_of_all(limit=1)
+    assert (await client.lifecycle.audit_of_all(cursor=page.next_cursor)).entries == entries[1:]
 
 
 async def test_trails_are_paged_and_name_no_user(client: RegistryClient, database: Database, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 import stat
 from pathlib import Path
 
@@ -44,3 +45,18 @@ def test_the_state_is_readable_while_owned_and_gone_after(tmp_path: Path) -> Non
         home.write_state({"postgres": "somewhere"})
         assert Home.open(tmp_path).read_state() == {"postgres": "somewhere"}
     assert not (tmp_path / "run" / "state.json").exists()
+
+
+def test_commands_that_use_anothers_parts_are_known_while_they_run(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    with home.guest():
+        assert home.guests() == [os.getpid()]
+    assert home.guests() == []
+
+
+def test_a_command_that_was_killed_is_no_guest(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    (home.folder("run", "guests") / "1").write_text('{"pid": 1, "started": 1.5}')
+    (home.folder("run", "guests") / "2").write_text("")
+    assert home.guests() == []
+    assert not (tmp_path / "run" / "guests" / "1").exists()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from lorry.commands.up import addresses_text
 from lorry.home import Home
 from lorry.local.plan import PART_NAMES, Plan
 from lorry.settings import LorrySettings
@@ -87,3 +88,19 @@ def test_a_master_key_that_lies_elsewhere_is_not_made_here(tmp_path: Path) -> No
         assert {"LORRY_MASTER_KEY_FILE", "LORRY_KMS_KEY_ID"} & set(environment)
     assert not list(tmp_path.rglob("*master-key*"))
     assert not (tmp_path / "elsewhere.json").exists()
+
+
+@pytest.mark.parametrize("base", [18300, 55000])
+def test_the_ports_of_the_parts_lie_where_the_setting_says(tmp_path: Path, base: int) -> None:
+    made = plan(tmp_path, port_base=base)
+    names = ("registry", "engine", "seaweedfs")
+    ports = [port for name in names for port in made.part(name, base_directory=tmp_path).ports]
+    assert len(set(ports)) == len(ports)
+    assert set(ports) - set(range(base, base + 20)) == {base + 10_014}
+    assert max(ports) <= 65_535
+
+
+def test_what_to_type_after_lorry_up_stands_whole_in_its_line(tmp_path: Path) -> None:
+    text = addresses_text(plan(tmp_path, gateway_port=18080), "lorry_" + "k" * 43)
+    assert f"  export LORRY_URL=http://127.0.0.1:18080 LORRY_KEY=lorry_{'k' * 43}\n" in text
+    assert text.count("k" * 43) == 1

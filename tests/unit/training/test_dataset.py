@@ -103,9 +103,9 @@ def test_a_reply_is_prompted_by_the_other_speaker_first_and_last(tmp_path: Path)
 
 
 def test_too_few_words_are_refused_with_the_counts(tmp_path: Path) -> None:
-    with pytest.raises(DatasetTooSmall, match=r"1 transcripts with \d+ words") as caught:
-        build_dataset(transcripts(1), config=DatasetConfig(), directory=tmp_path / "d")
-    assert caught.value.details["held_out_examples"] == 0
+    with pytest.raises(DatasetTooSmall, match=r"2 transcripts with \d+ words") as caught:
+        build_dataset(transcripts(2), config=DatasetConfig(), directory=tmp_path / "d")
+    assert caught.value.details["transcripts"] == 2
     assert not (tmp_path / "d").exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -158,3 +158,8 @@ def test_an_example_survives_its_json_form() -> None:
         turn_index=3,
     )  # fmt: skip
     assert Example.from_json(json.loads(json.dumps(example.to_json()))) == example
+
+
+def test_a_single_conversation_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DatasetTooSmall, match="a line of --- begins the next conversation"):
+        build_dataset(transcripts(1), config=DatasetConfig(), directory=tmp_path / "d")

@@ -342,3 +342,10 @@ def test_any_json_is_read_or_refused_with_its_file_named(tmp_path: Path, value: 
     path = write(tmp_path, json.dumps(value))
     for format in (None, *FORMATS):
         read_or_refused(path, format)
+
+
+def test_a_text_in_no_format_is_told_how_plain_text_looks(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("just some words\nand more of them\n")
+    with pytest.raises(UnknownFormat, match="`Name: `"):
+        detect_format(path)

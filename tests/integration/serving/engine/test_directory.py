@@ -239,7 +239,7 @@ async def test_the_databases_clock_decides_who_has_lapsed(
     engine.start()
     await engine.until("v" + "a" * 32, None)
     await engine.kill()
-    await execute(database, "update engine set last_seen_at = now() - interval '59 seconds'")
+    await execute(database, "update engine set last_seen_at = now() - interval '45 seconds'")
     assert (await operator.engines.get("engine-1")).state == "alive"
     await execute(database, "update engine set last_seen_at = now() - interval '61 seconds'")
     assert (await operator.engines.get("engine-1")).state == "lapsed"

@@ -181,6 +181,6 @@ def test_the_command_names_the_wrong_variable_and_starts_nothing() -> None:
     )
 
     assert done.returncode == 2
-    assert "LORRY_ENGINE_TOKEN: Value error, must be at least 8" in done.stderr
-    assert "LORRY_REGISTRY_URL: Field required" in done.stderr
+    assert "LORRY_ENGINE_TOKEN: must be at least 8" in done.stderr
+    assert "LORRY_REGISTRY_URL: is not set" in done.stderr
     assert "Traceback" not in done.stderr

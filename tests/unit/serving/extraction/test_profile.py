@@ -86,7 +86,10 @@ def test_agreement_is_a_part_of_a_whole() -> None:
 def test_the_page_shows_each_statement_with_its_quotes_and_not_stated_where_none() -> None:
     page = render_markdown(a_profile())
     assert "# Profile of ann" in page
-    assert "- **I love tea** (2 of 4 answers agree)\n  > “I love tea” (2020-01-02, transcript cccccccc, turn 4)" in page
+    assert (
+        "- **I love tea** (said in 2 of 4 answers)\n  > “I love tea” (2020-01-02, transcript cccccccc, turn 4)" in page
+    )
+    assert "of all those to questions on the topics where it came up" in page
     assert "## Places\n\nNot stated.\n" in page
     assert "7 further claims" in page
     assert "- Often asks: 3 of 12." in page

@@ -59,3 +59,8 @@ def test_dropped_apostrophes_are_counted_among_contractions() -> None:
 
 def test_blank_turns_are_no_turns() -> None:
     assert measured(*["  \n "] * 20) == {}
+
+
+@pytest.mark.parametrize(("asking", "word"), [(0, "Never"), (1, "Rarely"), (3, "Sometimes")])
+def test_what_never_happened_is_not_called_rare(asking: int, word: str) -> None:
+    assert measured(*["why?"] * asking, *["yes"] * (40 - asking))["asks"].text.startswith(f"{word} asks")

@@ -86,3 +86,15 @@ def test_a_clause_is_a_passage_of_what_was_written() -> None:
         assert clause.text in text
         assert clause.sentence in text
         assert clause.without_opener() in text
+
+
+@pytest.mark.parametrize(
+    "text", ["I think that is really important", "I think it's great music", "i guess they are nice"]
+)
+def test_an_opinion_on_what_only_the_context_names_is_no_statement(text: str) -> None:
+    assert not any(clause.is_statement for clause in split_clauses(text))
+
+
+@pytest.mark.parametrize("text", ["I think jazz is important", "I love that band", "I think that music is important"])
+def test_an_opinion_that_names_its_object_is_a_statement(text: str) -> None:
+    assert any(clause.is_statement for clause in split_clauses(text))

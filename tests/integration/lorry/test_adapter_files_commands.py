@@ -1,0 +1,140 @@
+"""`lorry adapters push|pull|verify` against a registry: files in and out, exit codes, JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import Result
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
+
+from kit.storage import ObjectStorage
+from lorry.commands import adapter_files, adapters
+from registry.client import RegistryClient
+from registry.manifest import WEIGHTS_FILE
+from registry.settings import RegistrySettings
+from tests.support import registry_server
+from tests.support.adapters import BASE, BASE_CONFIG, poisoned, write_adapter
+from tests.support.registry_server import TOKEN, registry_url
+
+__all__ = ["registry_url"]
+Command = Callable[..., Awaitable[Result]]
+unsigned_settings = registry_server.registry_settings
+
+
+@pytest.fixture
+def public_key(tmp_path: Path) -> Path:
+    """The public half of the key that this test's registry signs with."""
+    key, pem = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.PEM
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    (tmp_path / "private.pem").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    path = tmp_path / "public.pem"
+    path.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return path
+
+
+@pytest.fixture
+def registry_settings(unsigned_settings: RegistrySettings, public_key: Path) -> RegistrySettings:
+    return unsigned_settings.model_copy(update={"signing_private_key_file": public_key.with_name("private.pem")})
+
+
+@pytest.fixture
+async def lorry(registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `lorry adapters …` on this test's registry instead of the machine's."""
+
+    @asynccontextmanager
+    async def context() -> AsyncIterator[Any]:
+        async with RegistryClient(url=registry_url, token=TOKEN) as registry:
+            settings = SimpleNamespace(tenant="default", signing_public_key_file=None)
+            yield SimpleNamespace(registry=registry, settings=settings)
+
+    async with RegistryClient(url=registry_url, token=TOKEN) as registry:
+        await registry.register_base(BASE, config=BASE_CONFIG)
+    monkeypatch.setattr(adapter_files, "open_context", context)
+
+    async def run(*arguments: str) -> Result:
+        runner = CliRunner(env={"COLUMNS": "200"})
+        return await asyncio.to_thread(runner.invoke, adapters.app, list(arguments))
+
+    return run
+
+
+async def test_what_is_pushed_can_be_pulled_with_its_signature(lorry: Command, tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "a")
+    pushed = await lorry("push", str(directory), "--user", "ann", "--base", BASE.id, "--live", "--json")
+    assert pushed.exit_code == 0, pushed.output
+    manifest = json.loads(pushed.stdout)
+    signature = tmp_path / "model.sig"
+    pulled = await lorry("pull", "ann", str(tmp_path / "b"), "--signature", str(signature), "--json")
+    assert pulled.exit_code == 0, pulled.output
+    assert json.loads(pulled.stdout) == manifest
+    assert (tmp_path / "b" / WEIGHTS_FILE).read_bytes() == (directory / WEIGHTS_FILE).read_bytes()
+    bundle = json.loads(signature.read_text())
+    signed = base64.b64decode(bundle["dsseEnvelope"]["payload"]).decode()
+    assert manifest["version_id"] in signed
+
+
+async def test_an_adapter_is_pushed_for_a_whole_tenant(lorry: Command, tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "a")
+    pushed = await lorry("push", str(directory), "--shared", "--adapter", "house", "--base", BASE.id)
+    assert "published shared/house version 1" in pushed.stdout, pushed.output
+    assert (await lorry("pull", "shared/house@1", str(tmp_path / "b"))).exit_code == 0
+
+
+@pytest.mark.parametrize("whose", [[], ["--user", "ann", "--shared"]])
+async def test_an_owner_is_said_once(lorry: Command, tmp_path: Path, whose: list[str]) -> None:
+    found = await lorry("push", str(write_adapter(tmp_path / "a")), "--base", BASE.id, *whose)
+    assert found.exit_code == 2
+    assert "--shared" in found.stderr
+
+
+async def test_a_poisonous_adapter_is_named_and_not_sent(
+    lorry: Command, storage: ObjectStorage, tmp_path: Path
+) -> None:
+    directory = write_adapter(tmp_path / "a")
+    (directory / WEIGHTS_FILE).write_bytes(poisoned(float("nan")))
+    found = await lorry("push", str(directory), "--user", "ann", "--base", BASE.id, "--json")
+    assert found.exit_code == 2
+    problem = json.loads(found.stderr)
+    assert (problem["error"], problem["findings"][0]["code"]) == ("adapter-invalid", "value")
+    assert await storage.list("") == []
+
+
+async def test_a_base_that_nobody_registered_is_not_found(lorry: Command, tmp_path: Path) -> None:
+    found = await lorry("push", str(write_adapter(tmp_path / "a")), "--user", "ann", "--base", "stranger")
+    assert found.exit_code == 3
+
+
+async def test_verify_reads_the_store_and_says_what_it_found(
+    lorry: Command, storage: ObjectStorage, public_key: Path, tmp_path: Path
+) -> None:
+    await lorry("push", str(write_adapter(tmp_path / "a")), "--user", "ann", "--base", BASE.id, "--live")
+    sound = await lorry("verify", "ann", "--public-key", str(public_key), "--json")
+    assert sound.exit_code == 0, sound.output
+    found = json.loads(sound.stdout)
+    assert (found["sound"], found["seal_and_files"], found["signature"]) == (True, "whole", "valid")
+    assert "not checked" in json.loads((await lorry("verify", "ann", "--json")).stdout)["signature"]
+
+    other = tmp_path / "other.pem"
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    other.write_bytes(key.public_bytes(serialization.Encoding.PEM, form))
+    wrong = await lorry("verify", "ann", "--public-key", str(other))
+    assert wrong.exit_code == 1
+    assert "expected key" in wrong.stdout
+
+    (sealed,) = await storage.list("tenants/")
+    data = await storage.get(sealed.key)
+    await storage.put(sealed.key, data[:-1] + bytes([data[-1] ^ 1]))
+    damaged = await lorry("verify", "ann", "--json")
+    assert damaged.exit_code == 1
+    assert json.loads(damaged.stdout)["sound"] is False

@@ -1,0 +1,96 @@
+"""The pipeline's commands as processes, up to where training would begin: exit codes, JSON, advice."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from kit.database import Database
+from kit.settings import DatabaseSettings
+from tests.support.catalog import add_bases, add_version
+from tests.support.command import Lorry
+from tests.support.people import write_transcripts
+from tests.support.registry_server import registry_settings, registry_url
+
+__all__ = ["registry_settings", "registry_url"]
+
+
+@pytest.fixture
+def lorry(registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
+    return Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("status", "nobody"), "lorry import nobody FILE"),
+        (("profile", "nobody"), "lorry run nobody FILE"),
+        (("build-dataset", "nobody"), "lorry import nobody FILE"),
+        (("train", "nobody"), "lorry build-dataset nobody"),
+        (("adapters", "push", "no-directory", "--user", "nobody"), "no-directory"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+async def test_what_is_not_there_ends_with_3_and_advice(lorry: Lorry, arguments: tuple[str, ...], advice: str) -> None:
+    code, told, complained = await lorry(*arguments)
+    assert (code, told) == (3, ""), complained
+    assert advice in complained
+
+
+async def test_an_extraction_without_an_adapter_starts_no_engine(lorry: Lorry) -> None:
+    code, _, complained = await lorry("extract", "nobody")
+    assert code == 3, complained
+    assert "starting the engine" not in complained
+
+
+async def test_a_user_with_a_live_adapter_is_told_to_extract(lorry: Lorry, database: Database) -> None:
+    await add_bases(database)
+    await add_version(database, user="ann", live=True)
+    code, _, complained = await lorry("profile", "ann")
+    assert (code, "lorry extract ann" in complained) == (3, True), complained
+    assert (await lorry.json("status", "ann"))[0]["version"] == 1
+
+
+async def test_import_and_dataset_say_what_and_where(lorry: Lorry, tmp_path: Path) -> None:
+    path = write_transcripts(tmp_path / "ada.jsonl")
+    imported = await lorry.json("import", "ada", str(path))
+    assert datetime.fromisoformat(imported["last_imported_at"]).tzinfo is not None
+    built = await lorry.json("build-dataset", "ada")
+    assert json.loads((Path(built["directory"]) / "dataset.json").read_bytes())["digest"] == built["digest"]
+    code, told, complained = await lorry("build-dataset", "ada")
+    assert (code, built["directory"] in told) == (0, True), complained
+
+
+async def test_the_evaluation_of_a_version_is_shown(lorry: Lorry, database: Database) -> None:
+    await add_bases(database)
+    report = {
+        "held_out": {"base_loss": 3.5, "own_loss": 2.25, "gain": 1.25, "other_losses": [3.0]},
+        "gate": {"passed": True, "reasons": ["held-out loss beats the base's"], "policy": {"min_gain_nats": 0.0}},
+    }
+    await add_version(database, user="ann", live=True, evaluation=report)
+    code, told, complained = await lorry("adapters", "show", "ann")
+    assert code == 0, complained
+    for words in ("held_out.base_loss", "3.5000", "2.2500", "1.2500", "gate.passed", "yes", "beats the base's"):
+        assert words in told
+
+
+async def test_status_fits_80_columns_and_breaks_no_name(lorry: Lorry, database: Database, tmp_path: Path) -> None:
+    path = write_transcripts(tmp_path / "ada.jsonl")
+    await lorry.json("import", "chitchat-0123abcd", str(path))
+    await lorry.json("import", "ada", str(path))
+    await add_bases(database)
+    held_out = {"base_loss": 3.5, "own_loss": 2.25}
+    await add_version(database, user="chitchat-0123abcd", live=True, evaluation={"held_out": held_out})
+    code, told, complained = await lorry("status", columns=80)
+    assert code == 0, complained
+    assert max(map(len, told.splitlines())) <= 80
+    for cell in ("chitchat-0123abcd", "24 new", "3.50 → 2.25", "no adapter"):
+        assert cell in told
+
+
+async def test_an_empty_list_says_so(lorry: Lorry) -> None:
+    code, told, complained = await lorry("adapters", "list")
+    assert (code, told, complained.strip()) == (0, "", "no adapters found")

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+import typer
+from rich.console import Console
+
+from kit.errors import DatabaseUnavailable, InvalidName, LorryError
+from lorry import output
+from lorry.errors import NotThere
+from lorry.output import Bar, counted, print_json, print_table, progress, report_error, run, say
+
+
+@pytest.fixture
+def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed to standard error, by a console of 40 columns that is no terminal."""
+    text = io.StringIO()
+    monkeypatch.setattr(output, "err", Console(file=text, width=40, force_terminal=False))
+    return text
+
+
+def test_an_error_is_wrapped_with_its_heading(stderr: io.StringIO) -> None:
+    report_error(LorryError("a message of many words that does not fit into one line"), as_json=False)
+    lines = stderr.getvalue().splitlines()
+    assert lines[0].startswith("error: a message")
+    assert max(map(len, lines)) <= 40
+
+
+def test_an_error_says_where_only_when_that_says_more(stderr: io.StringIO) -> None:
+    report_error(NotThere("nobody has no transcripts", field="user"), as_json=False)
+    assert "at:" not in stderr.getvalue()
+    report_error(InvalidName(field="user_id"), as_json=False)
+    assert "  at: user_id" in stderr.getvalue()
+
+
+def test_with_json_standard_error_holds_the_failure_and_nothing_else(stderr: io.StringIO) -> None:
+    async def fail() -> None:
+        say("starting")
+        with progress() as bars:
+            Bar(bars, "working")(1, 2)
+        print_table("Shown on the way", ["a"], [["1"]], on=output.err)
+        raise DatabaseUnavailable("a long reason with [brackets] that is wider than the console of this test")
+
+    with pytest.raises(typer.Exit) as ended:
+        run(fail(), as_json=True)
+    assert ended.value.exit_code == 5
+    assert json.loads(stderr.getvalue())["error"] == "database-unavailable"
+
+
+def test_without_a_terminal_progress_is_told_in_lines(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(output.time, "monotonic", lambda: now)
+    with progress() as bars:
+        bar, second = Bar(bars, "training ann"), Bar(bars, "training bob", waits=True)
+        for step in range(1, 5):
+            now = step * 9.0
+            bar(step, 4, f"loss {5 - step}")
+        bar.finish("loss 1")
+        now = 100.0
+        second(1, 1)
+        now = 101.0
+        second.finish()
+    assert stderr.getvalue().splitlines() == [
+        "training ann …",
+        "training ann: 3 of 4, loss 2",
+        "training ann: done in 36 s, loss 1",
+        "training bob …",
+        "training bob: done in 1 s",
+    ]
+
+
+@pytest.mark.parametrize(("calls", "total", "shown"), [([(14, 0)], None, 14), ([], 40, 40), ([(3, 9)], None, 9)])
+def test_a_finished_bar_shows_how_much_was_done(
+    calls: list[tuple[int, int]], total: int | None, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "err", Console(file=io.StringIO(), force_terminal=True))
+    with progress() as bars:
+        assert bars is not None
+        bar = Bar(bars, "working")
+        for done, of in calls:
+            bar(done, of)
+        bar.finish(total=total)
+        assert (bars.tasks[0].completed, bars.tasks[0].total) == (shown, shown)
+
+
+def test_a_bar_that_waits_has_no_time_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "err", Console(file=io.StringIO(), force_terminal=True))
+    with progress() as bars:
+        assert bars is not None
+        bar = Bar(bars, "training bob", waits=True)
+        assert bars.tasks[0].elapsed is None
+        bar(1, 2)
+        assert bars.tasks[0].elapsed is not None
+
+
+def test_a_time_is_iso_8601_in_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(output, "out", Console(file=text))
+    print_json({"at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC)})
+    assert json.loads(text.getvalue()) == {"at": "2026-01-02T03:04:00+00:00"}
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 statements"), (1, "1 statement"), (2, "2 statements")])
+def test_one_is_not_many(number: int, words: str) -> None:
+    assert counted(number, "statement") == words

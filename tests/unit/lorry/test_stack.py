@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lorry.context import quiet
+from lorry.errors import AlreadyRunning
+from lorry.home import Home
+from lorry.local.plan import Plan
+from lorry.local.stack import Stack
+from lorry.settings import LorrySettings
+
+
+def stack(tmp_path: Path, *, attached: bool, **settings: object) -> Stack:
+    plan = Plan(settings=LorrySettings(home=tmp_path, **settings), home=Home.open(tmp_path))
+    return Stack(plan, base_directory=lambda: tmp_path, on_state=quiet, attached=attached)
+
+
+def test_a_part_that_its_owner_does_not_run_is_missed_before_any_work(tmp_path: Path) -> None:
+    with Home.open(tmp_path).ownership():
+        Home.open(tmp_path).write_state({"postgres": "somewhere", "registry": "elsewhere"})
+        stack(tmp_path, attached=True).require("registry")
+        with pytest.raises(AlreadyRunning, match="not the engine"):
+            stack(tmp_path, attached=True).require("engine")
+    stack(tmp_path, attached=False).require("engine")
+
+
+def test_only_an_engine_of_our_own_is_started(tmp_path: Path) -> None:
+    assert stack(tmp_path, attached=False).will_start("engine")
+    assert not stack(tmp_path, attached=True).will_start("engine")
+    assert not stack(tmp_path, attached=False, engine_url="http://engine").will_start("engine")
