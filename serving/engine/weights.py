@@ -41,9 +41,14 @@ def check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
         _check(name, tensors[name])
 
 
+def is_sound(tensor: torch.Tensor) -> bool:
+    """Say whether every value of a tensor that is not empty is finite and within ±`MAX_WEIGHT`."""
+    low, high = (float(bound) for bound in torch.aminmax(tensor))
+    return -MAX_WEIGHT <= low <= high <= MAX_WEIGHT  # false for NaN as well
+
+
 def _check(name: str, tensor: torch.Tensor) -> None:
     if tensor.numel() == 0:
         raise AdapterUnfit(f"The adapter's tensor {name} is empty.")
-    low, high = (float(bound) for bound in torch.aminmax(tensor))
-    if not -MAX_WEIGHT <= low <= high <= MAX_WEIGHT:  # false for NaN as well
+    if not is_sound(tensor):
         raise AdapterUnfit(f"The adapter's tensor {name} has a value that is not finite, or beyond ±{MAX_WEIGHT:g}.")
