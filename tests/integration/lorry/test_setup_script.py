@@ -47,7 +47,6 @@ def test_a_setup_that_is_stopped_says_so_and_leaves_nothing_running(
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     ) as setup:
         deadline = time.monotonic() + 30
         while not (checkout / "pid").exists() or not (checkout / "pid").read_text().strip():
