@@ -16,7 +16,6 @@ from kit.errors import ObjectMissing
 from kit.presigning import SignedUpload
 
 MIN_PART_BYTES = 5 << 20
-MAX_PARTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)

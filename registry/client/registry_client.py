@@ -11,15 +11,13 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
 from kit.names import check_name
-from registry.artifact.draft import check_fits_base, draft_from_directory
-from registry.artifact.peft_config import canonical_config
 from registry.catalog.schemas import (
     AdapterDetail,
     AdapterPage,
@@ -33,7 +31,7 @@ from registry.catalog.schemas import (
 )
 from registry.client.engines import EnginesClient
 from registry.client.lifecycle import LifecycleClient
-from registry.client.transfer import install, read_through_seal, verify_directory
+from registry.client.transfer import install, read_through_seal
 from registry.client.transport import Transport, patiently
 from registry.client.uploading import send
 from registry.errors import (
@@ -46,20 +44,8 @@ from registry.lifecycle.schemas import AliasMove
 from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner, RegisteredBase
 from registry.publishing.schemas import BaseRegistration, Grant, Preference, Publication, Validation
 
-__all__ = [
-    "RegistryClient",
-    "Resolution",
-    "canonical_config",
-    "check_fits_base",
-    "draft_from_directory",
-    "verify_directory",
-]
-
 Progress = Callable[[int, int], None]
-_T = TypeVar("_T")
 _UNFINISHED = {"pending", "uploaded"}
-_ATTEMPTS = 4
-_PROBLEM = "urn:lorry:problem:"
 
 
 class RegistryClient:
