@@ -66,6 +66,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             options=PublishingOptions(
                 limits=limits,
                 upload_seconds=settings.registry_upload_seconds,
+                note_seconds=settings.registry_abandoned_seconds / 24,
                 concurrent_completes=settings.registry_concurrent_completes,
                 scan=settings.adapter_scan == "adaptersentry",
             ),
@@ -78,7 +79,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.state.catalog = Catalog(database)
         app.state.resolver, app.state.listings = Resolver(database), Listings(database)
         app.state.comparison = Comparison(app.state.listings)
-        remains = Remains(storage)
+        remains = Remains(storage, upload_seconds=settings.registry_upload_seconds)
         app.state.aliases, app.state.standing = Aliases(database), Standing(database, remains)
         app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
         app.state.evaluations, app.state.audit = Evaluations(database), AuditTrail(database)
@@ -119,8 +120,9 @@ def create_app(settings: RegistrySettings) -> FastAPI:
 
     @app.get("/readyz", responses={503: refusals()[503]})
     async def readyz(request: Request) -> dict[str, str]:
-        """Say that the database and the object store answer."""
+        """Say that the database and the object store answer, and that every master key in use is held here."""
         await request.app.state.database.check()
+        await request.app.state.data_keys.check()
         await request.app.state.storage.check()
         return {"status": "ready"}
 

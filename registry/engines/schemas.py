@@ -58,7 +58,7 @@ class Registration(Frozen):
 
     incarnation: Incarnation
     base: BaseIdentity
-    address: Annotated[str, Field(max_length=300, pattern=r"^https?://[^\s\x00-\x1f\x7f]+$")] | None = None
+    address: Annotated[str, Field(max_length=300, pattern=r"^https?://[\x21-\x7e]+$")] | None = None
     facts: Annotated[dict[Name, Fact], Field(max_length=32)] = Field(default_factory=dict)
     holdings: Holdings = Holdings()
 

@@ -352,6 +352,8 @@ async def test_heartbeats_of_many_engines_at_once_do_not_meet(client: RegistryCl
     [
         ({"incarnation": "short"}, "body.incarnation"),
         ({"address": "ftp://x"}, "body.address"),
+        ({"address": "http://a/\u202e"}, "body.address"),
+        ({"address": "http://a/\u009b31m"}, "body.address"),
         ({"facts": {"a\u0000b": 1}}, "body.facts"),
         ({"facts": {"a": "b\u0000"}}, "body.facts"),
         ({"facts": {str(n): n for n in range(33)}}, "body.facts"),
