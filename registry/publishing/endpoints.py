@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request
 
-from registry.access import Engine, Operator, refusals
+from registry.access import Engine, Operator, keep_secret, refusals
 from registry.manifest import Draft, Manifest, RegisteredBase, VersionId
 from registry.publishing.bases import BaseModels
 from registry.publishing.grants import Grants
@@ -40,11 +40,6 @@ def get_bases(request: Request) -> BaseModels:
     """Return what knows the base models."""
     bases: BaseModels = request.app.state.bases
     return bases
-
-
-def keep_secret(response: Response) -> None:
-    """Have nobody on the way keep an answer that holds a key."""
-    response.headers["cache-control"] = "no-store"
 
 
 PublisherDep = Annotated[Publisher, Depends(get_publisher)]
@@ -82,10 +77,10 @@ async def sign_parts(
     version_id: VersionId, wanted: PartsWanted, publisher: PublisherDep, caller: Operator
 ) -> SignedParts:
     """Get URLs for parts of weights that are too large for one PUT."""
-    return await publisher.sign_parts(version_id, wanted.parts)
+    return await publisher.sign_parts(version_id, wanted.parts, actor=caller.actor)
 
 
-@router.post("/versions/{version_id}/complete", responses=refusals(404, 409))
+@router.post("/versions/{version_id}/complete", responses=refusals(404, 409), dependencies=[Depends(keep_secret)])
 async def complete(version_id: VersionId, publisher: PublisherDep, caller: Operator) -> Manifest:
     """Verify and validate what was uploaded and make the version ready; completing again is no error."""
     return await publisher.complete(version_id, actor=caller.actor)
