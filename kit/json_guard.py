@@ -1,8 +1,8 @@
 """No JSON body reaches a handler that could not be stored or would exhaust the stack.
 
 PostgreSQL holds no NUL character in text, and neither it nor UTF-8 holds half of a surrogate pair; JSON's parsers and
-serialisers recurse, and a body that is not UTF-8 has no meaning at all. Asked once here, before anything is parsed, so that no route can
-forget it. Must stand inside `BodyLimit`, which bounds what is read.
+serialisers recurse, and a body that is not UTF-8 has no meaning at all. Asked once here, before anything is parsed, so
+that no route can forget it. Must stand inside `BodyLimit`, which bounds what is read.
 """
 
 from __future__ import annotations

@@ -73,7 +73,11 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             signer=Signer.open(settings.signing_private_key_file) if settings.signing_private_key_file else None,
         )
         app.state.grants = Grants(
-            database, storage, app.state.data_keys, download_seconds=settings.registry_download_seconds
+            database,
+            storage,
+            app.state.data_keys,
+            download_seconds=settings.registry_download_seconds,
+            lease_seconds=settings.engine_lease_seconds,
         )
         app.state.bases = BaseModels(database)
         app.state.catalog = Catalog(database)
