@@ -98,7 +98,7 @@ class KeyFile:
     """A keyring in a JSON file that only its owner may read, who is this process's account or root.
 
     Where the path is a link, the file behind it is read, locked and replaced. The file is looked at before every use
-    and read again when it was replaced, so that a running process learns of keys that `lorry keys add` and `rotate` add.
+    and read again when it was replaced, so that a running process learns of keys that `lorry keys` adds.
     """
 
     def __init__(self, path: Path) -> None:

@@ -283,24 +283,36 @@ class Publisher:
     async def _drop_damaged(self, version: Unfinished) -> None:
         """Remove an upload that is not the declared content, so that it can be sent again.
 
-        The row is locked and the object read once more: another publisher may have sent a good one since, and nobody
-        may make it ready between this look and the removal.
+        It is read once more, since another publisher may have sent a good one. Nothing is written over a sealed object,
+        so what was read is what is removed if it has the same ETag still, under the row's lock: nobody waits for more.
         """
         manifest = version.manifest
+        damaged = await self._find_damaged(version)
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)
             row = await repository.lock_version(manifest.version_id)
             if row is None or row.state not in _UNFINISHED:
                 return
             try:
-                await self._intake.read_sealed(version)
-            except DigestMismatch:
-                await self._storage.delete(sealed_key(manifest))
+                found = await self._storage.head(sealed_key(manifest))
+                if found.etag == damaged:
+                    await self._storage.delete(sealed_key(manifest))
             except ObjectMissing:
                 if version.upload_id is not None:  # parts that were joined and are wrong: they have to come anew
                     await self._storage.delete(incoming_key(manifest, WEIGHTS_FILE))
                     pending = {name: value for name, value in (row.validation or {}).items() if name != "upload_id"}
                     await repository.set_pending(manifest.version_id, pending)
+
+    async def _find_damaged(self, version: Unfinished) -> str | None:
+        """Return the ETag of a sealed object that is not the declared content; None when there is none."""
+        try:
+            etag = (await self._storage.head(sealed_key(version.manifest))).etag
+            await self._intake.read_sealed(version)
+        except DigestMismatch:
+            return etag
+        except ObjectMissing:
+            pass
+        return None
 
     def _drop_upload(self, manifest: Manifest) -> None:
         self._cleaner.remove([incoming_key(manifest, WEIGHTS_FILE)])
