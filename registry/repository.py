@@ -76,6 +76,10 @@ class RegistryRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
+    async def now(self) -> datetime:
+        """Return the time, by the clock of the database: the one that all hosts share."""
+        return (await self._session.execute(select(func.now()))).scalar_one()
+
     async def get_base(self, base_id: str) -> RegisteredBase | None:
         """Return the base model registered under this id."""
         row = await self._session.get(BaseModelRow, base_id)

@@ -26,6 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from kit.problems import problem
 from kit.telemetry import configure_logging
 from registry.client import RegistryClient, Verifier
+from registry.client.engines import Presence
 from serving.engine.directory import Directory
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
@@ -87,10 +88,10 @@ class LorryRoutes:
         metrics = EngineMetrics(REGISTRY)
         installer = self._installer(metrics)
         fit = await _fit(self._settings)
-        resolver.connect(self._source(installer, fit, metrics))
         self._directory = Directory(
             self._registry, settings=self._settings, base=fit.base, installer=installer, metrics=metrics
         )
+        resolver.connect(self._source(installer, fit, metrics, presence=self._directory.presence))
         residents = Residents(self._models, engine=engine_client, gate=self._directory.require)
         residents.take_over()
         self._directory.connect(residents)
@@ -131,7 +132,7 @@ class LorryRoutes:
         installer.open()
         return installer
 
-    def _source(self, installer: Installer, fit: Fit, metrics: EngineMetrics) -> AdapterSource:
+    def _source(self, installer: Installer, fit: Fit, metrics: EngineMetrics, *, presence: Presence) -> AdapterSource:
         seconds = self._settings.refusal_ttl_seconds
         public_key = self._settings.signing_public_key_file
         return AdapterSource(
@@ -141,6 +142,7 @@ class LorryRoutes:
             metrics=metrics,
             refusal_ttl_seconds=seconds,
             verifier=Verifier.open(public_key) if public_key else None,
+            presence=presence,
         )
 
     def _lifespan(self, inner: Any) -> Any:
