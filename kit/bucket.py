@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kit.aws import DAMAGED, FOREIGN_ERRORS, Threads, client_config, error_code, outage, session
@@ -84,15 +85,18 @@ class Bucket:
         expires_seconds: int,
         query: dict[str, str] | None = None,
         headers: dict[str, str] | None = None,
+        now: datetime | None = None,
     ) -> str:
-        """Return a URL for one request, which must carry exactly these headers.
+        """Return a URL for one request, which must carry exactly these headers; its life counts from `now`.
 
         Raises:
             StorageUnavailable: when there are no credentials to sign with.
         """
         by = await self._credentials()
         path = self.path(key)
-        return self._presigner.sign(method, path, by=by, expires_seconds=expires_seconds, query=query, headers=headers)
+        return self._presigner.sign(
+            method, path, by=by, expires_seconds=expires_seconds, query=query, headers=headers, now=now
+        )
 
     async def _credentials(self) -> SigningKey:
         found = self._session.get_credentials()

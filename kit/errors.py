@@ -15,7 +15,7 @@ LorryError                   500
     ├── DatabaseUnavailable  503
     ├── SealBroken           500
     ├── MasterKeyInvalid     500
-    ├── MasterKeyMissing     500
+    ├── MasterKeyMissing     503
     └── MasterKeyUnavailable 503
 """
 
@@ -119,6 +119,8 @@ class MasterKeyInvalid(KitError):
 
 class MasterKeyMissing(KitError):
     """This process does not have the master key that a data key is wrapped under."""
+
+    status_code = 503
 
 
 class MasterKeyUnavailable(KitError):

@@ -1,8 +1,8 @@
 """No JSON body reaches a handler that could not be stored or would exhaust the stack.
 
-PostgreSQL holds no NUL character in text, JSON's parsers and serialisers recurse, and a body that is not UTF-8 has no
-meaning at all. Asked once here, before anything is parsed, so that no route can
-forget it. Must stand inside `BodyLimit`, which bounds what is read.
+PostgreSQL holds no NUL character in text, and neither it nor UTF-8 holds half of a surrogate pair; JSON's parsers and
+serialisers recurse, and a body that is not UTF-8 has no meaning at all. Asked once here, before anything is parsed, so
+that no route can forget it. Must stand inside `BodyLimit`, which bounds what is read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ MAX_DEPTH: Final = 64
 _MAX_BRACKETS = 200_000  # more cost seconds of parsing; no document of ours has a tenth of them
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ESCAPE = re.compile(  # one escape after the other: NUL, a whole pair of surrogates, half of one, or anything else
+    rb"\\(?:(?P<nul>u0000)|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class JsonGuard:
-    """Answers 422 to bodies that are no UTF-8, hold NUL, or nest deeper than `MAX_DEPTH`."""
+    """Answers 422 to bodies that are no UTF-8, hold NUL or half a surrogate pair, or nest deeper than `MAX_DEPTH`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -62,26 +68,41 @@ def objection(body: bytes) -> tuple[str, str] | None:
             return "body", f"nests deeper than {MAX_DEPTH} levels"
         if count > _MAX_BRACKETS:
             return "body", f"has more than {_MAX_BRACKETS // 2} lists and objects"
-    return (_find_nul(body), "has a NUL character, which cannot be stored") if _NUL.search(body) else None
+    escape = _first_unstorable(body)
+    if escape is None:
+        return None
+    what = "a NUL character" if escape["nul"] else "half of a surrogate pair"
+    return _find_unstorable(body), f"has {what}, which cannot be stored"
 
 
-def _find_nul(body: bytes) -> str:
-    """Return the dotted path of the first string with a NUL; only of a body that nests within bounds."""
+def is_storable(text: str) -> bool:
+    """Say whether PostgreSQL can hold a text: it has neither NUL nor half of a surrogate pair."""
+    return _UNSTORABLE.search(text) is None
+
+
+def _first_unstorable(body: bytes) -> re.Match[bytes] | None:
+    if _SUSPECT.search(body) is None:
+        return None
+    return next((escape for escape in _ESCAPE.finditer(body) if escape["nul"] or escape["half"]), None)
+
+
+def _find_unstorable(body: bytes) -> str:
+    """Return the dotted path of the first string that cannot be stored; only of a body that nests within bounds."""
     try:
-        return next(_paths_with_nul("body", json.loads(body)), "body")
+        return next(_unstorable_paths("body", json.loads(body)), "body")
     except ValueError:
         return "body"
 
 
-def _paths_with_nul(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, str) and "\x00" in value:
+def _unstorable_paths(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str) and not is_storable(value):
         yield path
     elif isinstance(value, dict):
         for name, child in value.items():
-            yield from [path] if "\x00" in name else _paths_with_nul(f"{path}.{name}", child)
+            yield from _unstorable_paths(f"{path}.{name}", child) if is_storable(name) else [path]
     elif isinstance(value, list):
         for index, child in enumerate(value):
-            yield from _paths_with_nul(f"{path}.{index}", child)
+            yield from _unstorable_paths(f"{path}.{index}", child)
 
 
 def _refuse(field: str, reason: str) -> ASGIApp:

@@ -14,7 +14,8 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -80,20 +81,24 @@ def open_master_keys(settings: MasterKeySettings) -> MasterKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRing:
-    """What a key file holds: 32-byte keys by id, one of which wraps from now on."""
+    """What a key file holds: 32-byte keys by id, one of which wraps from now on.
+
+    `next` waits until every host has it, and becomes the primary one by the next rotation.
+    """
 
     primary: str
     keys: Mapping[str, bytes]
+    next: str | None = None
 
     def __repr__(self) -> str:
-        return f"KeyRing(primary={self.primary!r}, keys={sorted(self.keys)})"
+        return f"KeyRing(primary={self.primary!r}, keys={sorted(self.keys)}, next={self.next!r})"
 
 
 class KeyFile:
-    """A keyring in a JSON file that only its owner may read.
+    """A keyring in a JSON file that only its owner may read, who is this process's account or root.
 
-    The file is looked at before every use and read again when it was replaced, so that a running process learns of
-    keys that `lorry keys rotate` adds.
+    Where the path is a link, the file behind it is read, locked and replaced. The file is looked at before every use
+    and read again when it was replaced, so that a running process learns of keys that `lorry keys` adds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,7 +119,7 @@ class KeyFile:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             key_id = _new_id()
             try:
-                _write(path, KeyRing(primary=key_id, keys={key_id: new_key()}), replace=False)
+                _write(path.resolve(), KeyRing(primary=key_id, keys={key_id: new_key()}), replace=False)
             except FileExistsError:
                 pass  # another process was faster, and its key counts
         return cls(path)
@@ -137,15 +142,30 @@ class KeyFile:
         if seen != self._seen:
             if stat.S_IMODE(found.st_mode) & 0o077:
                 raise self._invalid("is readable by other accounts; chmod 600 it")
+            if found.st_uid not in {0, os.geteuid()}:  # root may put it there, as Kubernetes does
+                raise self._invalid("belongs to another account, which could put other keys into it; chown it")
             self._ring = self._read()
             self._seen = seen
         return self._ring
 
+    def add_next(self) -> str:
+        """Add a new key that opens but does not wrap yet, unless one waits already; return its id."""
+        with self._changing() as path:
+            ring = self.ring()
+            if ring.next is not None:
+                return ring.next
+            key_id = _new_id()
+            keys = {**ring.keys, key_id: new_key()}
+            _write(path, KeyRing(primary=ring.primary, keys=keys, next=key_id), replace=True)
+        return key_id
+
     def add_primary(self) -> str:
-        """Add a new key that wraps from now on; return its id."""
-        key_id = _new_id()
-        with self._changing():
-            _write(self._path, KeyRing(primary=key_id, keys={**self.ring().keys, key_id: new_key()}), replace=True)
+        """Let the key that waits wrap from now on, or a new one when none waits; return its id."""
+        with self._changing() as path:
+            ring = self.ring()
+            key_id = ring.next or _new_id()
+            keys = {key_id: new_key(), **ring.keys}
+            _write(path, KeyRing(primary=key_id, keys=keys), replace=True)
         return key_id
 
     def forget(self, key_id: str) -> None:
@@ -155,18 +175,22 @@ class KeyFile:
             MasterKeyMissing: when the file has no such key.
             MasterKeyInvalid: when it is the primary one.
         """
-        with self._changing():
+        with self._changing() as path:
             ring = self.ring()
             if key_id not in ring.keys:
                 raise MasterKeyMissing(f"there is no master key {key_id} in {self._path}", field="key_id")
             if key_id == ring.primary:
                 raise MasterKeyInvalid(f"{key_id} is the primary master key; rotate first", field="key_id")
             keys = {each: key for each, key in ring.keys.items() if each != key_id}
-            _write(self._path, KeyRing(primary=ring.primary, keys=keys), replace=True)
+            waiting = ring.next if ring.next in keys else None
+            _write(path, KeyRing(primary=ring.primary, keys=keys, next=waiting), replace=True)
 
-    def _changing(self) -> FileLock:
-        """Return a lock under which one process at a time reads, changes and writes the file."""
-        return FileLock(self._path.with_name(f".{self._path.name}.lock"), timeout=_LOCK_SECONDS)
+    @contextmanager
+    def _changing(self) -> Iterator[Path]:
+        """Let one process at a time read, change and write the file that it is given."""
+        path = self._path.resolve()
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS):
+            yield path
 
     def holds(self, master_key_id: str) -> bool:
         """Say whether the file has that key."""
@@ -188,18 +212,18 @@ class KeyFile:
         try:
             found = json.loads(self._path.read_text())
             keys = {key_id: base64.b64decode(key, validate=True) for key_id, key in found["keys"].items()}
-            is_held = found["primary"] in keys
+            is_held = found["primary"] in keys and found.get("next", found["primary"]) in keys
         except OSError as exc:
             raise self._invalid(f"cannot be read: {exc.strerror}") from exc
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             raise self._invalid('is no keyring; expected {"primary": id, "keys": {id: base64}}') from None  # no secrets
         if not is_held:
-            raise self._invalid("names a primary key that it does not hold")
+            raise self._invalid("names a primary key, or one that is to be, that it does not hold")
         if any(len(key) != KEY_BYTES for key in keys.values()):
             raise self._invalid(f"holds a key that has not {KEY_BYTES} bytes")
         if any(not key_id.startswith(_FILE) for key_id in keys):
             raise self._invalid(f"holds a key whose id does not begin with {_FILE!r}")
-        return KeyRing(primary=found["primary"], keys=keys)
+        return KeyRing(primary=found["primary"], keys=keys, next=found.get("next"))
 
     def _invalid(self, why: str) -> MasterKeyInvalid:
         return MasterKeyInvalid(f"the master key file {self._path} {why}", field="LORRY_MASTER_KEY_FILE")
@@ -263,9 +287,9 @@ def _new_id() -> str:
 
 def _write(path: Path, ring: KeyRing, *, replace: bool) -> None:
     """Make the whole file visible at once, readable by its owner alone; it survives a power cut."""
-    text = json.dumps(
-        {"primary": ring.primary, "keys": {key_id: base64.b64encode(key).decode() for key_id, key in ring.keys.items()}}
-    )
+    keys = {key_id: base64.b64encode(key).decode() for key_id, key in ring.keys.items()}
+    waiting = {"next": ring.next} if ring.next else {}
+    text = json.dumps({"primary": ring.primary, **waiting, "keys": keys})
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:

@@ -16,7 +16,6 @@ from kit.errors import ObjectMissing
 from kit.presigning import SignedUpload
 
 MIN_PART_BYTES = 5 << 20
-MAX_PARTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +61,19 @@ class MultipartUploads:
         return found
 
     async def sign_part(
-        self, upload: Upload, number: int, *, sha256: str, size_bytes: int, expires_seconds: int
+        self,
+        upload: Upload,
+        number: int,
+        *,
+        sha256: str,
+        size_bytes: int,
+        expires_seconds: int,
+        now: datetime | None = None,
     ) -> SignedUpload:
-        """Return a URL that takes exactly these bytes as one part: the store refuses another digest or length."""
+        """Return a URL that takes exactly these bytes as one part: the store refuses another digest or length.
+
+        Its life counts from `now`; None = this host's clock.
+        """
         headers = {"x-amz-checksum-sha256": checksum_of_digest(sha256)}
         url = await self._bucket.sign(
             "PUT",
@@ -72,6 +81,7 @@ class MultipartUploads:
             expires_seconds=expires_seconds,
             query={"partNumber": str(number), "uploadId": upload.id},
             headers={**headers, "content-length": str(size_bytes)},
+            now=now,
         )
         return SignedUpload(url=url, headers=headers)
 

@@ -62,9 +62,13 @@ class Presigner:
         expires_seconds: int,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        now: datetime | None = None,
     ) -> str:
-        """Return a URL for one request; it must carry exactly these headers (names in lower case)."""
-        moment = self._now().strftime("%Y%m%dT%H%M%SZ")
+        """Return a URL for one request; it must carry exactly these headers (names in lower case).
+
+        Its life counts from `now`, which None makes this host's clock.
+        """
+        moment = (now or self._now()).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{moment[:8]}/{self._region}/s3/aws4_request"
         signed_headers = {"host": self._host, **(headers or {})}
         names = ";".join(sorted(signed_headers))

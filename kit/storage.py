@@ -260,9 +260,9 @@ class ObjectStorage:
 
         return await self._bucket.run(page, key=prefix)
 
-    async def sign_get(self, key: str, *, expires_seconds: int) -> str:
-        """Return a URL that reads the object until it expires."""
-        return await self._bucket.sign("GET", key, expires_seconds=expires_seconds)
+    async def sign_get(self, key: str, *, expires_seconds: int, now: datetime | None = None) -> str:
+        """Return a URL that reads the object until it expires, counted from `now`; None = this host's clock."""
+        return await self._bucket.sign("GET", key, expires_seconds=expires_seconds, now=now)
 
     async def sign_put(
         self,
@@ -272,6 +272,7 @@ class ObjectStorage:
         sha256: str | None = None,
         only_if_absent: bool = False,
         expires_seconds: int,
+        now: datetime | None = None,
     ) -> SignedUpload:
         """Return a URL that takes one PUT of so many bytes: the store refuses another length, and another digest.
 
@@ -281,6 +282,7 @@ class ObjectStorage:
             sha256: the digest; None = any bytes.
             only_if_absent: whether an object that is there already stays (412).
             expires_seconds: life of the URL.
+            now: when it begins; None = this host's clock.
         """
         headers = {SSE_HEADERS[name]: value for name, value in self._bucket.sse.items()}
         if sha256 is not None:
@@ -288,7 +290,11 @@ class ObjectStorage:
         if only_if_absent:
             headers["if-none-match"] = "*"
         url = await self._bucket.sign(
-            "PUT", key, expires_seconds=expires_seconds, headers={**headers, "content-length": str(size_bytes)}
+            "PUT",
+            key,
+            expires_seconds=expires_seconds,
+            headers={**headers, "content-length": str(size_bytes)},
+            now=now,
         )
         return SignedUpload(url=url, headers=headers)
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -144,9 +144,6 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     on.print(table)
-
-
-Advance = Callable[[int, int, str], None]
 
 
 @contextmanager

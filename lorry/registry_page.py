@@ -38,7 +38,8 @@ gateway ([api.md](api.md)). `GET /openapi.json` describes every route, `/docs` s
   first time (`Idempotency-Replayed: true`); the same key with another request is 422, while the first one still runs
   409. Refusals are not kept, nor are answers that hold a key or a signed URL.
 - **Refusals** are problem details (RFC 9457): decide by `type`, show `detail`; `field` names the offending input, and
-  invalid requests list all in `errors`. Bodies that are not UTF-8, hold NUL, or nest deeper than 64 levels are refused.
+  invalid requests list all in `errors`. Bodies that are not UTF-8, hold NUL or half of a
+  surrogate pair, or nest deeper than 64 levels are refused.
 
 Every route can answer 401 (no valid token), 403 (not for this role), 413 (body too large), 422 (invalid input) and 503
 (the database or the object store does not answer; `Retry-After`). What else it can answer is listed.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
@@ -72,6 +72,11 @@ _DESCRIPTIONS = {
     422: "The input is not valid; the field is named.",
     503: "The database or the object store did not answer; try again.",
 }
+
+
+def keep_secret(response: Response) -> None:
+    """Have nobody keep an answer with a key, a report or a name: neither on the way nor for a repeated request."""
+    response.headers["cache-control"] = "no-store"
 
 
 async def authenticate(

@@ -66,19 +66,24 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             options=PublishingOptions(
                 limits=limits,
                 upload_seconds=settings.registry_upload_seconds,
+                note_seconds=settings.registry_abandoned_seconds / 24,
                 concurrent_completes=settings.registry_concurrent_completes,
                 scan=settings.adapter_scan == "adaptersentry",
             ),
             signer=Signer.open(settings.signing_private_key_file) if settings.signing_private_key_file else None,
         )
         app.state.grants = Grants(
-            database, storage, app.state.data_keys, download_seconds=settings.registry_download_seconds
+            database,
+            storage,
+            app.state.data_keys,
+            download_seconds=settings.registry_download_seconds,
+            lease_seconds=settings.engine_lease_seconds,
         )
         app.state.bases = BaseModels(database)
         app.state.catalog = Catalog(database)
         app.state.resolver, app.state.listings = Resolver(database), Listings(database)
         app.state.comparison = Comparison(app.state.listings)
-        remains = Remains(storage)
+        remains = Remains(storage, upload_seconds=settings.registry_upload_seconds)
         app.state.aliases, app.state.standing = Aliases(database), Standing(database, remains)
         app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
         app.state.evaluations, app.state.audit = Evaluations(database), AuditTrail(database)
@@ -119,8 +124,9 @@ def create_app(settings: RegistrySettings) -> FastAPI:
 
     @app.get("/readyz", responses={503: refusals()[503]})
     async def readyz(request: Request) -> dict[str, str]:
-        """Say that the database and the object store answer."""
+        """Say that the database and the object store answer, and that every master key in use is held here."""
         await request.app.state.database.check()
+        await request.app.state.data_keys.check()
         await request.app.state.storage.check()
         return {"status": "ready"}
 

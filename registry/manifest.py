@@ -36,6 +36,8 @@ TranscriptId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\
 
 
 MAX_NUMBER = 2**31 - 1
+MAX_WEIGHT = 100.0
+"""Trained LoRA weights stay below 10; sums of far larger ones overflow in the layers that follow."""
 
 
 def check_owner_name(value: str, *, field: str = "user_id") -> str:

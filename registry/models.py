@@ -44,6 +44,8 @@ class State(StrEnum):
     SUSPENDED = "suspended"
 
 
+BEGIN, BEGIN_AGAIN = "begin", "begin again"  # what the audit trail calls the two; reconcile asks when the last was
+
 _STATES = ", ".join(f"'{state}'" for state in State)
 _now = func.now()
 

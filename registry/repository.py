@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, case, exists, func, literal, or_, select, text, tuple_, update
@@ -77,6 +76,10 @@ class RegistryRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
+    async def now(self) -> datetime:
+        """Return the time, by the clock of the database: the one that all hosts share."""
+        return (await self._session.execute(select(func.now()))).scalar_one()
+
     async def get_base(self, base_id: str) -> RegisteredBase | None:
         """Return the base model registered under this id."""
         row = await self._session.get(BaseModelRow, base_id)
@@ -103,30 +106,6 @@ class RegistryRepository:
     async def lock_version(self, version_id: str) -> VersionRow | None:
         """Return a version that nobody can change until this transaction ends."""
         return await self._session.get(VersionRow, version_id, with_for_update=True, populate_existing=True)
-
-    async def set_state(
-        self,
-        version_id: str,
-        state: State,
-        *,
-        was: Sequence[State],
-        reason: str | None = None,
-        reason_field: str | None = None,
-        ready_at: datetime | None = None,
-    ) -> bool:
-        """Move a version from one of the states `was`; say whether it was in one of them."""
-        values: dict[str, Any] = {"state": state}
-        if reason is not None:
-            values |= {"reason": reason, "reason_field": reason_field}
-        if ready_at is not None:
-            values["ready_at"] = ready_at
-        statement = (
-            update(VersionRow)
-            .where(VersionRow.version_id == version_id, VersionRow.state.in_(was))
-            .values(values)
-            .returning(VersionRow.version_id)
-        )
-        return (await self._session.scalar(statement)) is not None
 
     async def transition(
         self,

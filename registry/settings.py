@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
 
@@ -45,3 +45,11 @@ class RegistrySettings(DatabaseSettings, StorageSettings, MasterKeySettings):
         None, description="PEM private key (P-256, P-384 or P-521) that versions are signed with; unset = unsigned"
     )
     registry_max_request_bytes: int = Field(4 << 20, gt=0, description="largest request body; files do not pass here")
+
+    @model_validator(mode="after")
+    def _tokens_differ(self) -> Self:
+        if self.registry_engine_token == self.registry_token:
+            raise ValueError(
+                "LORRY_REGISTRY_ENGINE_TOKEN must not be LORRY_REGISTRY_TOKEN: every engine would be an operator"
+            )
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -41,6 +42,13 @@ def _no_settings_from_the_shell() -> None:
     """What a developer exported must not reach a test."""
     for name in [name for name in os.environ if name.startswith("LORRY_")]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_are_heard() -> None:
+    """What a shell without job control starts in the background inherits an ignored SIGINT, and hands it on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +194,7 @@ def base_directory() -> Path:
 async def stack(lasting_directory: Path, base_directory: Path) -> AsyncIterator[Stack]:
     """Every part of one machine, from a home of this run's own; a test starts what it needs with `ensure`."""
     home = Home.open(lasting_directory / "home")
-    ports = free_port_block(22, start=22_000)
+    ports = free_port_block(22)
     settings = LorrySettings(
         home=home.path, port_base=ports, gateway_port=ports + 21, threads=1, base_model=str(base_directory)
     )

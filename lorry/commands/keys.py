@@ -17,7 +17,7 @@ from lorry.output import Bar, err, out, print_json, print_table, progress, run
 from registry.sealing.repository import SealingRepository
 from registry.sealing.rotation import Rotation, forget_master_key, rewrap_data_keys
 
-app = typer.Typer(no_args_is_help=True, help="Master keys: look, make, rotate, forget.")
+app = typer.Typer(no_args_is_help=True, help="Master keys: look, make, add, rotate, forget.")
 _ACTOR = "lorry"
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
@@ -28,6 +28,7 @@ class MasterKeyStatus:
 
     id: str
     primary: bool
+    next: bool
     held: bool
     data_keys: int
 
@@ -62,13 +63,31 @@ def list_(as_json: Json = False) -> None:
 
 
 @app.command()
+def add(as_json: Json = False) -> None:
+    """Add a master key that wraps nothing yet, for the next rotation; again before it, nothing is added.
+
+    With registries on several hosts: `lorry keys add`, copy the key file to every host, then `lorry keys rotate`. A
+    host without the new key could not open what is wrapped under it; its /readyz would say so.
+    """
+    key_id = run(_add(), as_json=as_json)
+    if as_json:
+        print_json({"next": key_id})
+    else:
+        out.print(f"Next master key: {key_id}", highlight=False, soft_wrap=True)
+        out.print("Copy the key file to every host that runs a registry, then: lorry keys rotate")
+
+
+@app.command()
 def rotate(
     finish: Annotated[
         bool, typer.Option("--finish", help="add no new key; wrap what is not yet under the primary one")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a master key, make it the primary one, and wrap every data key under it; no adapter is touched.
+    """Make the key of `lorry keys add` the primary one, and wrap every data key under it; no adapter is touched.
+
+    Where no key was added before, one is now: right for one host only, since others could not open what it wraps. Copy
+    the key file to every host afterwards too, so that new users' keys are wrapped under the new key everywhere.
 
     With KMS nothing is added: what another key wrapped (the file's, or KMS's before) is wrapped under the one that is
     set. A run that was interrupted is completed by `--finish`. The old key stays until `lorry keys forget`.
@@ -110,17 +129,26 @@ async def _list() -> list[MasterKeyStatus]:
         async with context.database.reading() as session:
             counts = await SealingRepository(session).count_by_master_key()
         primary, path = await keys.primary_id(), context.plan.master_keys.master_key_file
-        in_file = KeyFile(path).ring().keys if path else {}
-        ids = sorted({primary, *in_file, *counts}, key=lambda key_id: (key_id != primary, key_id))
+        ring = KeyFile(path).ring() if path else None
+        ids = sorted({primary, *(ring.keys if ring else ()), *counts}, key=lambda key_id: (key_id != primary, key_id))
         return [
             MasterKeyStatus(
                 id=key_id,
                 primary=key_id == primary,
+                next=key_id == ring.next if ring else False,
                 held=keys.holds(key_id),
                 data_keys=counts.get(key_id, 0),
             )
             for key_id in ids
         ]
+
+
+async def _add() -> str:
+    plan = await asyncio.to_thread(make_plan)
+    keys = await asyncio.to_thread(open_master_keys, plan.master_keys)
+    if not isinstance(keys, KeyFile):
+        raise NothingToDo("the master key is in KMS, where every host finds it; make the next one there")
+    return await asyncio.to_thread(keys.add_next)
 
 
 async def _rotate(*, finish: bool) -> Rotation:
@@ -149,6 +177,8 @@ async def _opened() -> AsyncIterator[tuple[Context, MasterKeys]]:
 def _role(key: MasterKeyStatus) -> str:
     if key.primary:
         return "primary"
+    if key.next:
+        return "next"
     if key.held:
         return "old" if key.data_keys else "old, can be forgotten"
     return "MISSING" if key.data_keys else "unknown"

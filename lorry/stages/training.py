@@ -16,7 +16,7 @@ from lorry.stages.worker import one_at_a_time, run_in_thread
 from training.base_models import identify_base
 from training.config import ResolvedConfig
 from training.dataset import Dataset
-from training.evaluation import Contestant, EvaluationReport, Evaluator, UserEvaluation
+from training.evaluation import Contestant, EvaluationReport, Evaluator
 from training.trainer import TrainedAdapter, Trainer
 
 OnStep = Callable[[str, int, int, float], None]  # user, step, of, loss
@@ -85,12 +85,6 @@ async def evaluate_users(
     for user, evaluation in report.users.items():
         (trained[user].directory / _EVALUATION).write_text(json.dumps(evaluation.to_json(), indent=2))
     return report
-
-
-def read_evaluation(run: TrainedAdapter) -> UserEvaluation | None:
-    """Return the run's last evaluation, or None when it was never evaluated."""
-    path = run.directory / _EVALUATION
-    return UserEvaluation.from_json(json.loads(path.read_text())) if path.exists() else None
 
 
 def run_directory(context: Context, *, user: str, dataset: Dataset, config: ResolvedConfig, base: str) -> Path:

@@ -12,10 +12,7 @@ from itertools import groupby
 from registry.artifact.findings import Finding
 from registry.artifact.safetensors_header import ITEM_BYTES, Tensor
 from registry.artifact.untrusted import printable
-from registry.manifest import WEIGHTS_FILE
-
-MAX_WEIGHT = 100.0
-"""Trained LoRA weights stay below 10; far larger ones overflow in the layers that follow, and engines refuse them."""
+from registry.manifest import MAX_WEIGHT, WEIGHTS_FILE
 
 # Without their sign bit, floating-point numbers are ordered like their bit patterns; infinities and NaN come last.
 _LARGEST_BITS = {"F16": 0x5640, "BF16": 0x42C8}

@@ -12,6 +12,7 @@ import json
 from datetime import datetime
 from typing import Any, Final
 
+from kit.json_guard import is_storable
 from registry.errors import InvalidReference
 
 MAX_CURSOR: Final = 512
@@ -50,6 +51,8 @@ def _read(value: Any, as_type: type) -> Any:
         return moment
     if type(value) is not as_type or (isinstance(value, int) and abs(value) >= 1 << 63):
         raise ValueError("not of this listing")
+    if isinstance(value, str) and not is_storable(value):
+        raise ValueError("no key holds that")
     return value
 
 

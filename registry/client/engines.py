@@ -12,6 +12,7 @@ from registry.engines.schemas import (
     Holder,
     Holdings,
     Orders,
+    Presence,
     Registration,
     Tier,
     Withheld,
@@ -26,6 +27,7 @@ __all__ = [
     "Holder",
     "Holdings",
     "Orders",
+    "Presence",
     "Registration",
     "Tier",
     "Withheld",
@@ -44,6 +46,7 @@ class EnginesClient:
         """Enter the directory; the engine that had this id before is superseded.
 
         Raises:
+            EngineSuperseded: when a living engine has this id, and this is not the same one started again.
             RegistryUnavailable: when the registry does not answer the one attempt.
         """
         return await self._transport.call(

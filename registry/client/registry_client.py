@@ -11,15 +11,13 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
 from kit.names import check_name
-from registry.artifact.draft import check_fits_base, draft_from_directory
-from registry.artifact.peft_config import canonical_config
 from registry.catalog.schemas import (
     AdapterDetail,
     AdapterPage,
@@ -31,9 +29,9 @@ from registry.catalog.schemas import (
     VersionPage,
     VersionSummary,
 )
-from registry.client.engines import EnginesClient
+from registry.client.engines import EnginesClient, Presence
 from registry.client.lifecycle import LifecycleClient
-from registry.client.transfer import install, read_through_seal, verify_directory
+from registry.client.transfer import install, read_through_seal
 from registry.client.transport import Transport, patiently
 from registry.client.uploading import send
 from registry.errors import (
@@ -46,20 +44,8 @@ from registry.lifecycle.schemas import AliasMove
 from registry.manifest import AdapterRef, BaseIdentity, Draft, Manifest, Owner, RegisteredBase
 from registry.publishing.schemas import BaseRegistration, Grant, Preference, Publication, Validation
 
-__all__ = [
-    "RegistryClient",
-    "Resolution",
-    "canonical_config",
-    "check_fits_base",
-    "draft_from_directory",
-    "verify_directory",
-]
-
 Progress = Callable[[int, int], None]
-_T = TypeVar("_T")
 _UNFINISHED = {"pending", "uploaded"}
-_ATTEMPTS = 4
-_PROBLEM = "urn:lorry:problem:"
 
 
 class RegistryClient:
@@ -340,14 +326,22 @@ class RegistryClient:
         path = f"/v1/versions/{check_name(version_id, field='version_id')}/validation"
         return await self._transport.call(Validation, "GET", path)
 
-    async def grant(self, version_id: str) -> Grant:
+    async def grant(self, version_id: str, *, engine: Presence | None = None) -> Grant:
         """Return what it takes to read a version: a short-lived URL, and the key of its content.
+
+        With an engine's token, `engine` says which one asks.
 
         Raises:
             VersionNotFound, NotServable: for what cannot be served.
+            EngineNotFound: when that engine is not registered and alive.
+            BaseModelMismatch: when it serves another base model.
+            Forbidden: when an engine's token comes without `engine`.
         """
         path = f"/v1/versions/{check_name(version_id, field='version_id')}/grant"
-        return await self._transport.call(Grant, "GET", path)
+        shown = (
+            {} if engine is None else {"x-lorry-engine": engine.engine_id, "x-lorry-incarnation": engine.incarnation}
+        )
+        return await self._transport.call(Grant, "GET", path, headers=shown)
 
     async def download(self, version: Grant | Resolution, directory: Path) -> None:
         """Put a version's files into `directory`, which appears whole and verified or not at all.

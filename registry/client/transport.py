@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -75,6 +75,7 @@ class Transport:
         timeout_seconds: float | None = None,
         attempts: int = _ATTEMPTS,
         once: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> _T:
         """Send one call, patiently, and read its answer as `answer`.
 
@@ -90,6 +91,7 @@ class Transport:
             path,
             content=None if body is None else body.model_dump_json(),
             headers={
+                **(headers or {}),
                 **({} if body is None else {"content-type": "application/json"}),
                 **({"idempotency-key": uuid.uuid4().hex} if once else {}),
             },

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from kit.database import Database
 from registry.engines.repository import EngineRepository
-from registry.engines.schemas import EnginePage, EngineSummary, Heartbeat, Holder, Orders, Registration
+from registry.engines.schemas import EnginePage, EngineSummary, Heartbeat, Holder, Holdings, Orders, Registration, Tier
 from registry.errors import EngineAlive, EngineNotFound, EngineSuperseded, VersionNotFound
 
 _log = logging.getLogger(__name__)
 _GONE = "this engine is not registered; register, and report what is held"
+_TAKEN = "a living engine has this id; its place is free once it has left, or was silent for its lease"
 
 
 class EngineDirectory:
@@ -29,16 +31,22 @@ class EngineDirectory:
         """Take in an engine that has started; the one that had its id before is superseded.
 
         An engine calls this before it serves, with what lies on its disk: the answer names what was erased meanwhile.
+
+        Raises:
+            EngineSuperseded: when a living engine has its id, and this is not the same one started again.
         """
+        tiers, digest = await asyncio.to_thread(_described, registration.holdings)
         async with self._database.transaction() as session:
             repository = EngineRepository(session, lease_seconds=self._lease_seconds)
-            await repository.put_engine(engine_id, registration)
+            if not await repository.put_engine(engine_id, registration):
+                raise EngineSuperseded(_TAKEN)
             await repository.match_base(engine_id)
-            await repository.put_holdings(engine_id, registration.holdings.tiers(), digest=registration.holdings.digest)
+            await repository.put_holdings(engine_id, tiers, digest=digest)
             await repository.put_leases(engine_id, {})
             await repository.forget_left()
             repository.record(actor, "register-engine", after=engine_id)
-            orders = Orders(withheld=tuple(await repository.withheld(engine_id)), lease_seconds=self._lease_seconds)
+            withheld, is_all = await repository.withheld(engine_id)
+        orders = Orders(withheld=tuple(withheld), report=not is_all, lease_seconds=self._lease_seconds)
         _log.info("engine %s registered", engine_id)
         return orders
 
@@ -49,20 +57,21 @@ class EngineDirectory:
             EngineNotFound: when it is not registered (any more): it has to register.
             EngineSuperseded: when another one, which is alive, has its id.
         """
+        held = None if heartbeat.holdings is None else await asyncio.to_thread(_described, heartbeat.holdings)
         async with self._database.transaction() as session:
             repository = EngineRepository(session, lease_seconds=self._lease_seconds)
             known = await repository.touch(engine_id, heartbeat.incarnation)
             if known is None:
                 raise await _not_yours(repository, engine_id)
             report = known != heartbeat.holdings_digest
-            if report and heartbeat.holdings is not None:
-                digest = heartbeat.holdings.digest
-                await repository.put_holdings(engine_id, heartbeat.holdings.tiers(), digest=digest)
+            if report and held is not None:
+                tiers, digest = held
+                await repository.put_holdings(engine_id, tiers, digest=digest)
                 await repository.match_base(engine_id)
                 report = digest != heartbeat.holdings_digest
             await repository.put_leases(engine_id, heartbeat.leases)
-            withheld = await repository.withheld(engine_id)
-        return Orders(withheld=tuple(withheld), report=report, lease_seconds=self._lease_seconds)
+            withheld, is_all = await repository.withheld(engine_id)
+        return Orders(withheld=tuple(withheld), report=report or not is_all, lease_seconds=self._lease_seconds)
 
     async def leave(self, engine_id: str, incarnation: str, *, actor: str) -> None:
         """Note that an engine stops; leaving again is no error.
@@ -135,6 +144,11 @@ class EngineDirectory:
         """Return how many engines are alive, lapsed and gone."""
         async with self._database.transaction() as session:
             return await EngineRepository(session, lease_seconds=self._lease_seconds).count_engines()
+
+
+def _described(holdings: Holdings) -> tuple[dict[str, Tier], str]:
+    """Return holdings by version, with their digest; of 100,000, in a thread."""
+    return holdings.tiers(), holdings.digest
 
 
 async def _not_yours(repository: EngineRepository, engine_id: str) -> EngineNotFound | EngineSuperseded:

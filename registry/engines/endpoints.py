@@ -33,7 +33,7 @@ DirectoryDep = Annotated[EngineDirectory, Depends(get_directory)]
 Speaker = Annotated[Caller, Depends(speak_for)]
 
 
-@router.put("/engines/{engine_id}", responses=refusals(413))
+@router.put("/engines/{engine_id}", responses=refusals(409, 413))
 async def register(engine_id: Name, registration: Registration, directory: DirectoryDep, caller: Speaker) -> Orders:
     """Take in an engine that has started, and tell it what it must not serve or keep."""
     return await directory.register(engine_id, registration, actor=caller.actor)

@@ -10,12 +10,15 @@ from sqlalchemy import Integer, Text, and_, bindparam, case, column, delete, fun
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry.engines.schemas import EngineSummary, Holder, Registration, Tier, Withheld
+from kit.canonical import sha256_bytes
+from registry.engines.schemas import MAX_WITHHELD, EngineSummary, Holder, Presence, Registration, Tier, Withheld
 from registry.manifest import BaseIdentity
 from registry.models import AdapterRow, BaseModelRow, EngineHoldingRow, EngineRow, State, VersionRow
 from registry.repository import RegistryRepository, obstacle, retained
 
 _LEFT_KEPT = timedelta(days=1)
+_PROOF = "proof_sha256"  # beside an engine's facts, and shown to nobody
+_DELETED = ("erased", "removed")
 
 
 class EngineRepository(RegistryRepository):
@@ -29,13 +32,21 @@ class EngineRepository(RegistryRepository):
         alive = EngineRow.last_seen_at > func.now() - timedelta(seconds=lease_seconds)
         self._state = case((EngineRow.left_at.is_not(None), "left"), (alive, "alive"), else_="lapsed")
 
-    async def put_engine(self, engine_id: str, registration: Registration) -> None:
-        """Store an engine that has started, in place of what its id was before."""
+    async def put_engine(self, engine_id: str, registration: Registration) -> bool:
+        """Store an engine that has started, in place of what its id was before; False = a living one keeps it.
+
+        A living engine's place is taken by itself only, or by who shows the proof that it showed.
+        """
+        proof = {} if registration.proof is None else {_PROOF: sha256_bytes(registration.proof.encode())}
         digests = {f"base_{name}": digest for name, digest in registration.base.digests().items()}
         values: dict[str, Any] = {
             "base_id": None,
             "address": registration.address,
-            "facts": {**registration.facts, **digests},
+            "facts": {
+                **{name: fact for name, fact in registration.facts.items() if name != _PROOF},
+                **digests,
+                **proof,
+            },
             "incarnation": registration.incarnation,
             "holdings_digest": None,
             "registered_at": func.clock_timestamp(),
@@ -43,7 +54,30 @@ class EngineRepository(RegistryRepository):
             "left_at": None,
         }
         statement = insert(EngineRow).values(id=engine_id, **values)
-        await self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+        free = [self._state != "alive", EngineRow.incarnation == registration.incarnation]
+        free += [EngineRow.facts[_PROOF].as_string() == digest for digest in proof.values()]
+        upsert = statement.on_conflict_do_update(index_elements=["id"], set_=values, where=or_(*free))
+        return await self._session.scalar(upsert.returning(EngineRow.id)) is not None
+
+    async def find_base(self, presence: Presence) -> dict[str, str] | None:
+        """Return the digests of the base that a living engine serves, by field; None for anybody else.
+
+        Nobody else changes what it holds until this transaction ends.
+        """
+        statement = select(EngineRow.facts).where(
+            EngineRow.id == presence.engine_id, EngineRow.incarnation == presence.incarnation, self._state == "alive"
+        )
+        facts = await self._session.scalar(statement.with_for_update(key_share=True))
+        if facts is None:
+            return None
+        return {name: facts.get(f"base_{name}") for name in BaseIdentity.model_fields if name.endswith("_sha256")}
+
+    async def note_grant(self, engine_id: str, version_id: str) -> None:
+        """Note that an engine gets a version, until it says itself what it holds; it is asked for that."""
+        held = insert(EngineHoldingRow).values(engine_id=engine_id, version_id=version_id, tier=Tier.DISK)
+        added = held.on_conflict_do_nothing().returning(EngineHoldingRow.version_id)
+        if await self._session.scalar(added) is not None:
+            await self._session.execute(update(EngineRow).where(EngineRow.id == engine_id).values(holdings_digest=None))
 
     async def match_base(self, engine_id: str) -> None:
         """Note under which id the engine's base model is registered, once somebody has registered it."""
@@ -109,8 +143,13 @@ class EngineRepository(RegistryRepository):
             .values(leases=count)
         )
 
-    async def withheld(self, engine_id: str) -> list[Withheld]:
-        """Return which of the versions that the engine holds must not be served, and why."""
+    async def withheld(self, engine_id: str) -> tuple[list[Withheld], bool]:
+        """Return which of the versions that the engine holds must not be served, and why; and if that is all.
+
+        At most `MAX_WITHHELD`: first what may be in memory, then what must be deleted. Both become fewer as the engine
+        obeys, so it hears of the rest next time. What is on the disk only is asked for before it is served: the rest of
+        that is left out, and so is all of it that the registry never knew, which an engine could invent.
+        """
         removed = and_(VersionRow.state == State.RETIRED, VersionRow.removed_at.is_not(None))
         reason = case(
             (VersionRow.version_id.is_(None), "unknown"),
@@ -119,18 +158,24 @@ class EngineRepository(RegistryRepository):
             (VersionRow.state.in_([State.PENDING, State.UPLOADED, State.REJECTED]), "unfinished"),
             else_="suspended",
         )
+        in_memory, deleted = EngineHoldingRow.tier != Tier.DISK, reason.in_(_DELETED)
         statement = (
-            select(EngineHoldingRow.version_id, reason)
+            select(EngineHoldingRow.version_id, reason, in_memory)
             .outerjoin(VersionRow, VersionRow.version_id == EngineHoldingRow.version_id)
             .outerjoin(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
             .where(EngineHoldingRow.engine_id == engine_id)
-            .where(or_(VersionRow.version_id.is_(None), and_(obstacle().is_not(None), ~retained())))
-            .order_by(EngineHoldingRow.version_id)
+            .where(
+                or_(
+                    and_(VersionRow.version_id.is_(None), in_memory),
+                    and_(VersionRow.version_id.is_not(None), obstacle().is_not(None), ~retained()),
+                )
+            )
+            .order_by(in_memory.desc(), deleted.desc(), EngineHoldingRow.version_id)
+            .limit(MAX_WITHHELD + 1)
         )
-        rows = await self._session.execute(statement)
-        return [
-            Withheld(version_id=version_id, reason=why, delete=why in {"erased", "removed"}) for version_id, why in rows
-        ]
+        rows = (await self._session.execute(statement)).all()
+        found = [Withheld(version_id=row[0], reason=row[1], delete=row[1] in _DELETED) for row in rows[:MAX_WITHHELD]]
+        return found, not any(row[2] or row[1] in _DELETED for row in rows[MAX_WITHHELD:])
 
     async def leave(self, engine_id: str, incarnation: str) -> bool:
         """Note that an engine has stopped; it holds nothing that counts. False = it is not the one registered."""
@@ -171,7 +216,7 @@ class EngineRepository(RegistryRepository):
                 state=state,
                 base_id=row.base_id,
                 address=row.address,
-                facts=row.facts,
+                facts={name: fact for name, fact in row.facts.items() if name != _PROOF},
                 registered_at=row.registered_at,
                 last_seen_at=row.last_seen_at,
                 left_at=row.left_at,

@@ -14,6 +14,8 @@ from kit.names import Name
 from registry.manifest import BaseIdentity, Frozen, Sha256, VersionId
 
 MAX_HOLDINGS = 100_000
+MAX_WITHHELD = 5_000
+Proof = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Fact = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] | bool | int
 _Versions = Annotated[tuple[VersionId, ...], Field(max_length=MAX_HOLDINGS)]
@@ -54,11 +56,15 @@ class Holdings(Frozen):
 
 
 class Registration(Frozen):
-    """An engine that has started; `incarnation` is a secret of this start, which later calls must show."""
+    """An engine that has started; `incarnation` is a secret of this start, which later calls must show.
+
+    `proof` is a secret of this engine's disk: who shows it again may take a living engine's place, as after a crash.
+    """
 
     incarnation: Incarnation
+    proof: Proof | None = None
     base: BaseIdentity
-    address: Annotated[str, Field(max_length=300, pattern=r"^https?://[^\s\x00-\x1f\x7f]+$")] | None = None
+    address: Annotated[str, Field(max_length=300, pattern=r"^https?://[\x21-\x7e]+$")] | None = None
     facts: Annotated[dict[Name, Fact], Field(max_length=32)] = Field(default_factory=dict)
     holdings: Holdings = Holdings()
 
@@ -80,6 +86,13 @@ class Farewell(Frozen):
     incarnation: Incarnation
 
 
+class Presence(Frozen):
+    """Which start of which engine asks."""
+
+    engine_id: Name
+    incarnation: Incarnation
+
+
 class Withheld(Frozen):
     """A version that the engine holds and must not serve; `delete` = nor keep, on disk or in memory.
 
@@ -97,8 +110,10 @@ class Withheld(Frozen):
 class Orders(Frozen):
     """The registry's answer to an engine.
 
-    `withheld` is the whole list, every time: a version that is held and not in it may be served. `report` asks for
-    the holdings, which the registry does not have. What was said holds for `lease_seconds`, counted from the call.
+    `withheld` is the whole list, every time: a version that is held and not in it may be served, except that what lies
+    on the disk only is installed anew, and so asked for, before it is served. `report` asks for the holdings, which the
+    registry does not have, or of which this answer could not name all that must be deleted or leave memory: obey, serve
+    nothing because of it, and report again. What was said holds for `lease_seconds`, counted from the call.
     """
 
     model_config = ConfigDict(extra="ignore")

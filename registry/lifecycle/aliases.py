@@ -86,7 +86,8 @@ class Aliases:
         """Let an alias name what it named before, in one call, passing over what may not be served any more.
 
         `live` goes back to `previous`, and otherwise along its history; `previous` then names what was live before
-        that, so that a second rollback goes back further. A version that was live once has passed its gate.
+        that, so that a second rollback goes back further. A version that was live once has passed its gate; but where
+        the policy has come to want signatures, an unsigned one is passed over.
 
         Raises:
             AdapterNotFound, AliasNotFound: for the first part of the name that is unknown.
@@ -183,7 +184,8 @@ class _Steering:
             raise _conflict(alias, current, expected, field="expected_version_id")
         earlier = _earlier(moves, current)
         held = await self._repository.get_alias(self._adapter_id, PREVIOUS) if alias == LIVE else None
-        target = await self._first_servable([*([held] if held else []), *earlier], besides=current)
+        signed = await self._wants_signed(alias)
+        target = await self._first_servable([*([held] if held else []), *earlier], besides=current, signed=signed)
         if target is None:
             raise NothingToRollBackTo(f"alias {alias} named nothing else that can be served", field="alias")
         if target not in earlier:
@@ -191,12 +193,21 @@ class _Steering:
         await self._point(alias, target, before=current, action="rollback")
         if alias == LIVE:
             below = earlier[earlier.index(target) + 1 :] if target in earlier else earlier
-            await self._point_previous(await self._first_servable(below, besides=target), action="rollback")
+            await self._point_previous(
+                await self._first_servable(below, besides=target, signed=signed), action="rollback"
+            )
         return AliasMoved(alias=alias, version_id=target, before_version_id=current)
 
-    async def _first_servable(self, version_ids: Sequence[str], *, besides: str | None) -> str | None:
+    async def _wants_signed(self, alias: str) -> bool:
+        policy = TenantPolicy.of(await self._repository.get_policy(self._owner.tenant))
+        return policy.require_signature and alias in policy.gate.aliases
+
+    async def _first_servable(self, version_ids: Sequence[str], *, besides: str | None, signed: bool) -> str | None:
         for version_id in version_ids:
-            if version_id != besides and await self._repository.get_obstacle(version_id) is None:
+            if version_id == besides or await self._repository.get_obstacle(version_id) is not None:
+                continue
+            row = await self._repository.get_version(version_id)
+            if row is not None and not (signed and row.signature is None):
                 return version_id
         return None
 
@@ -210,6 +221,8 @@ class _Steering:
         manifest = Manifest.model_validate(row.manifest)
         attached = await self._repository.newest_report(version_id)
         reasons = failures(policy.gate.of(manifest), attached.report if attached else manifest.evaluation)
+        if policy.require_signature and row.signature is None:
+            reasons.append("the version is not signed")
         if reasons:
             raise GateClosed(
                 f"the policy of tenant {self._owner.tenant} keeps {alias} from version {row.number}: "

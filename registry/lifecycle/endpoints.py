@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 
 from kit.conditional import tags
 from kit.names import Name
-from registry.access import Operator, refusals
+from registry.access import Operator, keep_secret, refusals
 from registry.catalog.cursor import MAX_CURSOR
 from registry.catalog.schemas import Alias
 from registry.errors import AliasConflict, InvalidReference, PreconditionFailed
@@ -44,6 +44,9 @@ _TENANT = "/tenants/{tenant}"
 _USER = _TENANT + "/users/{user}"
 _ADAPTER = _USER + "/adapters/{adapter}"
 _VERSION = "/versions/{version_id}"
+_UNKEPT = [
+    Depends(keep_secret)
+]  # these answers hold reports, names or free text, which an erasure must not have to find
 
 Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -164,31 +167,31 @@ async def history(
     return await aliases.history(owner, adapter, alias=alias, cursor=cursor, limit=limit)
 
 
-@router.post(_VERSION + "/suspend", responses=refusals(404, 409, 413))
+@router.post(_VERSION + "/suspend", responses=refusals(404, 409, 413), dependencies=_UNKEPT)
 async def suspend_version(version_id: VersionId, body: Why, standing: StandingDep, caller: Operator) -> VersionState:
     """Stop a version from serving, everywhere and within seconds."""
     return await standing.suspend_version(version_id, why=body.why, actor=caller.actor)
 
 
-@router.post(_VERSION + "/resume", responses=refusals(404, 409, 413))
+@router.post(_VERSION + "/resume", responses=refusals(404, 409, 413), dependencies=_UNKEPT)
 async def resume_version(version_id: VersionId, body: Why, standing: StandingDep, caller: Operator) -> VersionState:
     """Let a suspended version serve again."""
     return await standing.resume_version(version_id, why=body.why, actor=caller.actor)
 
 
-@router.post(_VERSION + "/retire", responses=refusals(404, 409, 413))
+@router.post(_VERSION + "/retire", responses=refusals(404, 409, 413), dependencies=_UNKEPT)
 async def retire_version(version_id: VersionId, body: Why, standing: StandingDep, caller: Operator) -> VersionState:
     """Take a version out of use for good; its bytes are removed later."""
     return await standing.retire_version(version_id, why=body.why, actor=caller.actor)
 
 
-@router.post(_VERSION + "/erase", responses=refusals(404, 409, 413))
+@router.post(_VERSION + "/erase", responses=refusals(404, 409, 413), dependencies=_UNKEPT)
 async def erase_version(version_id: VersionId, erasure: Erasure, eraser: EraserDep, caller: Operator) -> Tombstone:
     """Leave nothing of a version but ids and times; erasing again is no error."""
     return await eraser.erase_version(version_id, erasure, actor=caller.actor)
 
 
-@router.post(_USER + "/erase", responses=refusals(409, 413))
+@router.post(_USER + "/erase", responses=refusals(409, 413), dependencies=_UNKEPT)
 async def erase_owner(
     tenant: Name, user: OwnerName, erasure: Erasure, eraser: EraserDep, caller: Operator
 ) -> OwnerErased:
@@ -196,7 +199,7 @@ async def erase_owner(
     return await eraser.erase_owner(Owner(tenant=tenant, user=user), erasure, actor=caller.actor)
 
 
-@router.post(_USER + "/suspend", responses=refusals(404, 413))
+@router.post(_USER + "/suspend", responses=refusals(404, 413), dependencies=_UNKEPT)
 async def suspend_owner(
     tenant: Name, user: OwnerName, body: Why, standing: StandingDep, caller: Operator
 ) -> Suspension:
@@ -204,7 +207,7 @@ async def suspend_owner(
     return await standing.suspend(Owner(tenant=tenant, user=user), None, why=body.why, actor=caller.actor)
 
 
-@router.post(_USER + "/resume", responses=refusals(404, 413))
+@router.post(_USER + "/resume", responses=refusals(404, 413), dependencies=_UNKEPT)
 async def resume_owner(
     tenant: Name, user: OwnerName, body: Why, standing: StandingDep, caller: Operator
 ) -> dict[str, str]:
@@ -213,7 +216,7 @@ async def resume_owner(
     return {"state": "serving"}
 
 
-@router.post(_ADAPTER + "/suspend", responses=refusals(404, 413))
+@router.post(_ADAPTER + "/suspend", responses=refusals(404, 413), dependencies=_UNKEPT)
 async def suspend_adapter(
     tenant: Name, user: OwnerName, adapter: Name, body: Why, standing: StandingDep, caller: Operator
 ) -> Suspension:
@@ -221,7 +224,7 @@ async def suspend_adapter(
     return await standing.suspend(Owner(tenant=tenant, user=user), adapter, why=body.why, actor=caller.actor)
 
 
-@router.post(_ADAPTER + "/resume", responses=refusals(404, 413))
+@router.post(_ADAPTER + "/resume", responses=refusals(404, 413), dependencies=_UNKEPT)
 async def resume_adapter(
     tenant: Name, user: OwnerName, adapter: Name, body: Why, standing: StandingDep, caller: Operator
 ) -> dict[str, str]:
@@ -238,7 +241,7 @@ async def list_suspensions(
     return await standing.list_suspensions(tenant, cursor=cursor, limit=limit)
 
 
-@router.post(_VERSION + "/evaluations", responses=refusals(404, 409, 413))
+@router.post(_VERSION + "/evaluations", responses=refusals(404, 409, 413), dependencies=_UNKEPT)
 async def attach_evaluation(
     version_id: VersionId, body: Evaluation, evaluations: EvaluationsDep, caller: Operator
 ) -> EvaluationReport:

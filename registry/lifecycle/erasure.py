@@ -1,8 +1,9 @@
 """Erasing a version, or everything of an owner: first nobody can read it, then no byte of it is left.
 
 One transaction makes tombstones, takes the aliases away and, for an owner, destroys the data key, without which no
-copy anywhere can be opened. The bytes go after it; a tombstone without `removed_at` says that some may be left, and
-erasing again or `reconcile` removes them.
+copy anywhere can be opened. The bytes go after it. A tombstone without `removed_at` says that some may be left, or may
+come back: for as long as an upload URL of that version lives, whoever holds it can put the bytes there again. Erasing
+again or `reconcile` removes them, and only when no such URL is left does it say that they are gone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from registry.lifecycle.schemas import Erasure, OwnerErased, Tombstone
 from registry.manifest import Owner
 from registry.models import State
 from registry.repository import subject_of
-from registry.sealing.data_keys import destroy_data_key
+from registry.sealing.data_keys import destroy_data_key, hold_data_key
 
 _ERASABLE = tuple(state for state in State if state != State.ERASED)
 
@@ -64,10 +65,13 @@ class Eraser:
         """
         async with self._database.transaction() as session:
             repository = LifecycleRepository(session)
+            # The key first: whoever claims a version shares its row, so those listed below it are all there will be.
+            await hold_data_key(session, owner)
             adapters = [row.id for row in await repository.lock_adapters_of(owner)]
             already = await repository.count_erased(adapters)
             version_ids = await repository.list_unerased(adapters)
             await self._bury(repository, version_ids, erasure, actor=actor)
+            await repository.blank_suspensions(owner)
             destroyed = await destroy_data_key(session, owner, actor=actor, why=erasure.why)
             if version_ids or destroyed:
                 repository.record(
@@ -117,13 +121,12 @@ class Eraser:
                 reason_field=None,
             )
         await repository.delete_reports(version_ids)
-        await repository.forget_answers(version_ids)
 
     async def _remove(self, owner: Owner, version_ids: Sequence[str]) -> None:
         for version_id in version_ids:
             await self._remains.remove(owner, version_id)
         async with self._database.transaction() as session:
-            await LifecycleRepository(session).mark_removed(version_ids)
+            await LifecycleRepository(session).mark_removed(version_ids, settle_seconds=self._remains.settle_seconds)
 
     async def _tombstone(self, version_id: str) -> Tombstone:
         async with self._database.transaction() as session:

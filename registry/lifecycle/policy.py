@@ -9,9 +9,11 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from kit.names import Name
-from registry.manifest import LIVE, Frozen, JsonObject, Manifest
+from registry.manifest import LIVE, Frozen, JsonObject, Lineage, Manifest
 
 _DAY_SECONDS = 86_400
+_MOST = 2**31 - 1  # what the database's integers hold: a larger number would stop every pass that reads it
+_MOST_BYTES = 2**53 - 1  # what every reader of JSON keeps exactly
 
 
 class Bounds(Frozen):
@@ -54,14 +56,21 @@ class Gates(Frozen):
 class TenantPolicy(Frozen):
     """One tenant's rules; None means no limit beside the service's own."""
 
-    max_rank: int | None = Field(default=None, gt=0, description="largest LoRA rank that may be published")
-    max_adapter_bytes: int | None = Field(default=None, gt=0, description="largest sum of a version's files")
-    max_adapters: int | None = Field(default=None, gt=0, description="adapters of the whole tenant")
+    max_rank: int | None = Field(default=None, gt=0, le=_MOST, description="largest LoRA rank that may be published")
+    max_adapter_bytes: int | None = Field(
+        default=None, gt=0, le=_MOST_BYTES, description="largest sum of a version's files"
+    )
+    max_adapters: int | None = Field(default=None, gt=0, le=_MOST, description="adapters of the whole tenant")
     max_versions_per_adapter: int | None = Field(
-        default=None, gt=0, description="versions of one adapter that are neither rejected, retired nor erased"
+        default=None,
+        gt=0,
+        le=_MOST,
+        description="versions of one adapter that are neither rejected, retired nor erased",
     )
     require_signature: bool = Field(default=False, description="whether an unsigned version is refused")
-    keep_versions: int = Field(default=3, gt=0, description="newest ready versions kept beside every aliased one")
+    keep_versions: int = Field(
+        default=3, gt=0, le=_MOST, description="newest ready versions kept beside every aliased one"
+    )
     remove_after_seconds: int = Field(
         default=7 * _DAY_SECONDS,
         ge=0,
@@ -73,13 +82,22 @@ class TenantPolicy(Frozen):
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Self:
         """Read what the table holds, None = the defaults; rules that a newer release added are passed over."""
-        return cls() if stored is None else cls.model_validate(stored, extra="ignore")
+        if stored is None:
+            return cls()
+        bounded = {
+            name: _within(value, most=_MOST_BYTES if "bytes" in name else _MOST) for name, value in stored.items()
+        }
+        return cls.model_validate(bounded, extra="ignore")
 
 
 def is_trained(manifest: Manifest) -> bool:
-    """Say whether a version was trained by Lorry rather than pushed from outside."""
-    lineage = manifest.lineage
-    return lineage.dataset_digest is not None or lineage.trained_at is not None
+    """Say whether a version was trained by Lorry rather than pushed from outside: those say nothing of a training."""
+    return manifest.lineage != Lineage()
+
+
+def _within(value: Any, *, most: int) -> Any:
+    """Return what an earlier release stored without an upper bound as no more than `most`."""
+    return min(value, most) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def failures(gate: Gate, report: JsonObject | None) -> list[str]:

@@ -6,7 +6,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, any_, delete, exists, func, literal, select, true, tuple_, union, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    any_,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+    union,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from registry.lifecycle.schemas import MoveAction
@@ -19,7 +33,6 @@ from registry.models import (
     EngineHoldingRow,
     EngineRow,
     EvaluationReportRow,
-    IdempotentRequestRow,
     State,
     SuspensionRow,
     VersionRow,
@@ -49,9 +62,6 @@ def leased(lease_seconds: float) -> ColumnElement[bool]:
 def one_of(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
     """SQL of "the column has one of these values": one parameter, however many there are."""
     return cast("ColumnElement[bool]", column == any_(literal(list(values), ARRAY(column.type))))
-
-
-_IDS_IN_PATTERN = 200
 
 
 class LifecycleRepository(RegistryRepository):
@@ -204,6 +214,15 @@ class LifecycleRepository(RegistryRepository):
         )
         return (await self._session.scalar(statement)) is not None
 
+    async def blank_suspensions(self, owner: Owner) -> None:
+        """Forget who suspended an owner and why; the suspensions stay."""
+        await self._session.execute(
+            update(SuspensionRow)
+            .where(SuspensionRow.tenant == owner.tenant, SuspensionRow.user_id == owner.user)
+            .values(actor="", why="")
+            .execution_options(synchronize_session=False)
+        )
+
     async def get_suspension(self, owner: Owner, adapter: str) -> SuspensionRow | None:
         """Return the suspension of a user ("") or of one adapter."""
         return await self._session.get(SuspensionRow, (owner.tenant, owner.user, adapter), populate_existing=True)
@@ -245,15 +264,6 @@ class LifecycleRepository(RegistryRepository):
         for table in (EvaluationReportRow, VersionTranscriptRow):
             await self._session.execute(delete(table).where(one_of(table.version_id, version_ids)))
 
-    async def forget_answers(self, version_ids: Sequence[str]) -> None:
-        """Forget what was answered about these versions under idempotency keys: it may be their manifest."""
-        for start in range(0, len(version_ids), _IDS_IN_PATTERN):
-            pattern = "|".join(version_ids[start : start + _IDS_IN_PATTERN])  # ids are hexadecimal
-            told = func.convert_from(IdempotentRequestRow.answer, "UTF8").op("~")(pattern)
-            await self._session.execute(
-                delete(IdempotentRequestRow).where(told).execution_options(synchronize_session=False)
-            )
-
     async def list_unremoved(self, adapter_ids: Sequence[int]) -> list[str]:
         """Return the ids of these adapters' tombstones whose bytes may not all be gone."""
         statement = select(VersionRow.version_id).where(
@@ -263,15 +273,17 @@ class LifecycleRepository(RegistryRepository):
         )
         return list(await self._session.scalars(statement.order_by(VersionRow.version_id)))
 
-    async def mark_removed(self, version_ids: Sequence[str]) -> list[str]:
+    async def mark_removed(self, version_ids: Sequence[str], *, settle_seconds: float) -> list[str]:
         """Remember that no byte of these versions is left; return those of which it was not known.
 
-        What may still be served is passed over.
+        What may still be served is passed over, and so is a dead version for which an upload URL may have been signed
+        less than `settle_seconds` ago: whoever holds it can put the bytes there again.
         """
-        gone = (State.ERASED, State.REJECTED, State.RETIRED)
+        settled = _last_signed() <= func.now() - timedelta(seconds=settle_seconds)
+        dead = VersionRow.state.in_((State.ERASED, State.REJECTED)) & settled
         statement = (
             update(VersionRow)
-            .where(one_of(VersionRow.version_id, version_ids), VersionRow.state.in_(gone))
+            .where(one_of(VersionRow.version_id, version_ids), or_(VersionRow.state == State.RETIRED, dead))
             .where(VersionRow.removed_at.is_(None))
             .values(removed_at=func.now())
             .returning(VersionRow.version_id)
@@ -305,6 +317,17 @@ class LifecycleRepository(RegistryRepository):
     async def _audit(self, ids: Select[Any]) -> list[AuditRow]:
         statement = select(AuditRow).where(AuditRow.id.in_(ids)).order_by(AuditRow.id.desc())
         return list(await self._session.scalars(statement))
+
+
+def _last_signed() -> ColumnElement[Any]:
+    """SQL of when the last upload URL of a version that is dead can have been signed: before it was ready, or died."""
+    died = (
+        select(func.max(AuditRow.at))
+        .where(AuditRow.version_id == VersionRow.version_id, AuditRow.after.in_((State.ERASED, State.REJECTED)))
+        .correlate(VersionRow)
+        .scalar_subquery()
+    )
+    return func.coalesce(VersionRow.ready_at, died, VersionRow.erased_at, func.now())
 
 
 def _newest(condition: ColumnElement[bool], *, before: int | None, limit: int) -> Select[Any]:

@@ -119,7 +119,7 @@ class Erasure(Frozen):
 
 
 class Tombstone(Frozen):
-    """What is left of a version: ids and times. `removed_at` is when the last of its bytes was gone."""
+    """What is left of a version: ids and times. `removed_at` is when its bytes were gone for good."""
 
     version_id: VersionId
     version: int

@@ -14,17 +14,20 @@ from registry.errors import (
     BaseModelIncomplete,
     BaseModelMismatch,
     BaseModelNotFound,
+    DataKeyDestroyed,
     DigestMismatch,
+    InvalidReference,
     LimitReached,
     RegistryUnavailable,
     SignatureInvalid,
     VersionConflict,
 )
 from registry.lifecycle.policy import TenantPolicy
-from registry.manifest import CONFIG_FILE, BaseIdentity, Draft, Manifest, RegisteredBase
+from registry.manifest import CONFIG_FILE, BaseIdentity, Declaration, Draft, Manifest, RegisteredBase
 from registry.models import VersionRow
 from registry.publishing.repository import PublishingRepository, Standing
 
+_LARGEST_STEP = 1_000_000  # how far above the largest number in use a draft may insist on one: they must not run out
 # Each time round, one of the racing publishers wins a number; so this many may race for one adapter.
 _ATTEMPTS = 64
 
@@ -70,7 +73,9 @@ def require_base(known: RegisteredBase | None, declared: BaseIdentity) -> BaseId
     return known.identity
 
 
-def require_policy(stored: dict[str, Any] | None, draft: Draft, *, limits: Limits, signs: bool) -> TenantPolicy:
+def require_policy(
+    stored: dict[str, Any] | None, declared: Declaration, *, limits: Limits, signs: bool
+) -> TenantPolicy:
     """Refuse what the tenant's policy does not let it publish.
 
     Raises:
@@ -83,7 +88,7 @@ def require_policy(stored: dict[str, Any] | None, draft: Draft, *, limits: Limit
         max_rank=min(limits.max_rank, policy.max_rank or limits.max_rank),
     )
     if narrower != limits:
-        check_declaration(draft, limits=narrower)
+        check_declaration(declared, limits=narrower)
     if policy.require_signature and not signs:
         raise SignatureInvalid(
             "the tenant's policy wants signed versions, and this registry has no signing key", field="signature"
@@ -118,8 +123,11 @@ class Claim:
         """Do `find_or_add`, with what is known already: nearly always the content is new, and nobody else publishes.
 
         Raises:
-            VersionConflict, LimitReached: as for `find_or_add`.
+            VersionConflict, InvalidReference, LimitReached: as for `find_or_add`.
+            DataKeyDestroyed: when the owner was erased since; look again.
         """
+        if not await repository.share_key(self.data_key_id):
+            raise DataKeyDestroyed
         adapter_id = standing.adapter_id or await self.ensure_adapter(repository)
         if self.draft.version is None and self.policy.max_versions_per_adapter is None:
             added = await self.add(repository, adapter_id, number=standing.number, now=standing.now)
@@ -159,6 +167,7 @@ class Claim:
 
         Raises:
             VersionConflict: when the draft insists on a number that has other content.
+            InvalidReference: when it insists on a number far above the largest in use.
             LimitReached: when the adapter has as many versions as the policy allows.
         """
         for _ in range(_ATTEMPTS):
@@ -171,6 +180,11 @@ class Claim:
             if wanted is not None and await repository.get_numbered(adapter_id, wanted):
                 raise VersionConflict(f"version {wanted} exists with different content", field="version")
             number, now = await repository.next_number(adapter_id)
+            if wanted is not None and wanted >= number + _LARGEST_STEP:
+                raise InvalidReference(
+                    f"version {wanted} is more than {_LARGEST_STEP:,} above the adapter's largest number",
+                    field="version",
+                )
             added = await self.add(repository, adapter_id, number=number, now=now)
             if added is not None:
                 return added

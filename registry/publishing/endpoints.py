@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request
 
-from registry.access import Engine, Operator, refusals
+from kit.names import Name
+from registry.access import Engine, Operator, Role, keep_secret, refusals
+from registry.engines.schemas import Incarnation, Presence
+from registry.errors import Forbidden
 from registry.manifest import Draft, Manifest, RegisteredBase, VersionId
 from registry.publishing.bases import BaseModels
 from registry.publishing.grants import Grants
@@ -42,9 +45,16 @@ def get_bases(request: Request) -> BaseModels:
     return bases
 
 
-def keep_secret(response: Response) -> None:
-    """Have nobody on the way keep an answer that holds a key."""
-    response.headers["cache-control"] = "no-store"
+def get_presence(
+    engine_id: Annotated[Name | None, Header(alias="x-lorry-engine", description="the engine that asks")] = None,
+    incarnation: Annotated[
+        Incarnation | None, Header(alias="x-lorry-incarnation", description="what that engine registered with")
+    ] = None,
+) -> Presence | None:
+    """Return which start of which engine asks, where one does."""
+    if engine_id is None or incarnation is None:
+        return None
+    return Presence(engine_id=engine_id, incarnation=incarnation)
 
 
 PublisherDep = Annotated[Publisher, Depends(get_publisher)]
@@ -82,10 +92,10 @@ async def sign_parts(
     version_id: VersionId, wanted: PartsWanted, publisher: PublisherDep, caller: Operator
 ) -> SignedParts:
     """Get URLs for parts of weights that are too large for one PUT."""
-    return await publisher.sign_parts(version_id, wanted.parts)
+    return await publisher.sign_parts(version_id, wanted.parts, actor=caller.actor)
 
 
-@router.post("/versions/{version_id}/complete", responses=refusals(404, 409))
+@router.post("/versions/{version_id}/complete", responses=refusals(404, 409), dependencies=[Depends(keep_secret)])
 async def complete(version_id: VersionId, publisher: PublisherDep, caller: Operator) -> Manifest:
     """Verify and validate what was uploaded and make the version ready; completing again is no error."""
     return await publisher.complete(version_id, actor=caller.actor)
@@ -98,6 +108,16 @@ async def get_validation(version_id: VersionId, publisher: PublisherDep, caller:
 
 
 @router.get("/versions/{version_id}/grant", responses=refusals(404, 409), dependencies=[Depends(keep_secret)])
-async def grant(version_id: VersionId, grants: GrantsDep, caller: Engine) -> Grant:
-    """Get what it takes to install a version: a short-lived URL, and the key of its content."""
-    return await grants.grant(version_id)
+async def grant(
+    version_id: VersionId,
+    grants: GrantsDep,
+    caller: Engine,
+    presence: Annotated[Presence | None, Depends(get_presence)],
+) -> Grant:
+    """Get what it takes to install a version: a short-lived URL, and the key of its content.
+
+    An engine shows in headers that it is registered and alive; it gets only versions of the base model that it serves.
+    """
+    if caller.role is Role.ENGINE and presence is None:
+        raise Forbidden("an engine says who it is: x-lorry-engine and x-lorry-incarnation are missing")
+    return await grants.grant(version_id, engine=presence)

@@ -24,13 +24,20 @@ from kit.storage import ObjectStorage
 from registry.artifact.findings import ValidationReport
 from registry.artifact.signature import Signer
 from registry.artifact.validation import Limits
-from registry.errors import AdapterInvalid, DataKeyDestroyed, DigestMismatch, NotServable, VersionNotFound
+from registry.errors import (
+    AdapterInvalid,
+    DataKeyDestroyed,
+    DigestMismatch,
+    NotServable,
+    RegistryUnavailable,
+    VersionNotFound,
+)
 from registry.manifest import WEIGHTS_FILE, Draft, Manifest
 from registry.models import State, VersionRow
 from registry.publishing.claiming import Claim, require_base, require_policy, require_sound
 from registry.publishing.cleaner import Cleaner
 from registry.publishing.intake import Intake, Received, Unfinished
-from registry.publishing.layout import incoming_key, sealed_key
+from registry.publishing.layout import incoming_key, incoming_prefix, sealed_key
 from registry.publishing.repository import Claimed, PublishingRepository
 from registry.publishing.schemas import PartDigest, Preference, Publication, SignedParts, Validation
 from registry.publishing.uploads import Uploads
@@ -38,6 +45,7 @@ from registry.sealing.data_keys import DataKey, DataKeys, content_key
 
 _log = logging.getLogger(__name__)
 _UNFINISHED = (State.PENDING, State.UPLOADED)
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,7 @@ class PublishingOptions:
     upload_seconds: int
     concurrent_completes: int = 4
     scan: bool = False
+    note_seconds: float = 3600  # a publish that goes on is noted this often
 
 
 class Publisher:
@@ -84,10 +93,24 @@ class Publisher:
             DigestMismatch: when the draft's configuration is not the one that it declares.
             BaseModelNotFound, BaseModelMismatch, BaseModelIncomplete: when its base is not registered as declared.
             VersionConflict: when it insists on a number that has other content.
+            InvalidReference: when it insists on a number far above the largest in use.
             LimitReached, SignatureInvalid: when the tenant's policy forbids it.
+            RegistryUnavailable: when the owner is being erased again and again.
         """
+        config = require_sound(draft, limits=self._options.limits)
+        for _ in range(_ATTEMPTS):
+            try:
+                known, data_key = await self._claim(draft, config, actor=actor)
+            except DataKeyDestroyed:
+                continue  # the owner was erased since: there is a new key to make
+            if isinstance(known, Manifest) or known.state not in _UNFINISHED:
+                return await self._publication(known, data_key, preference=preference)
+            if await self._go_on(known.version_id, actor=actor):
+                return await self._publication(known, data_key, preference=preference)
+        raise RegistryUnavailable("what is published is being taken away at the same time; try again")
+
+    async def _claim(self, draft: Draft, config: bytes, *, actor: str) -> tuple[VersionRow | Manifest, DataKey]:
         limits = self._options.limits
-        config = require_sound(draft, limits=limits)
         async with self._database.reading() as session:
             standing = await PublishingRepository(session).look(draft.owner, draft.adapter, base_id=draft.base.id)
         base = require_base(standing.base, draft.base)
@@ -99,8 +122,14 @@ class Publisher:
         named = draft.model_copy(update={"base": base})
         claim = Claim(draft=named, config=config, policy=policy, data_key_id=data_key.id, actor=actor)
         async with self._database.transaction() as session:
-            known = await claim.make(PublishingRepository(session), standing)
-        return await self._publication(known, data_key, preference=preference)
+            return await claim.make(PublishingRepository(session), standing), data_key
+
+    async def _go_on(self, version_id: str, *, actor: str) -> bool:
+        """Keep reconcile from giving up a publish that somebody goes on with; False = it ended meanwhile."""
+        async with self._database.transaction() as session:
+            return await PublishingRepository(session).begin_again(
+                version_id, within_seconds=self._options.note_seconds, actor=actor
+            )
 
     async def _publication(
         self, known: VersionRow | Manifest, data_key: DataKey, *, preference: Preference
@@ -117,7 +146,7 @@ class Publisher:
             upload = await self._uploads.offer(manifest, preference=preference, content_key=key, is_new=is_new)
         return Publication(version_id=manifest.version_id, state=state, manifest=manifest, upload=upload)
 
-    async def sign_parts(self, version_id: str, parts: tuple[PartDigest, ...]) -> SignedParts:
+    async def sign_parts(self, version_id: str, parts: tuple[PartDigest, ...], *, actor: str) -> SignedParts:
         """Return URLs for parts of weights that are too large for one PUT.
 
         Raises:
@@ -126,8 +155,8 @@ class Publisher:
             InvalidReference: for a number that is none of its parts.
         """
         row = (await self._require_version(version_id)).row
-        if row.state not in _UNFINISHED:
-            raise NotServable(f"version {version_id} is {row.state}; it takes no parts")
+        if row.state not in _UNFINISHED or not await self._go_on(version_id, actor=actor):
+            raise NotServable(f"version {version_id} is not being published; it takes no parts")
         return await self._uploads.sign_parts(require_manifest(row), (row.validation or {}).get("upload_id"), parts)
 
     async def complete(self, version_id: str, *, actor: str) -> Manifest:
@@ -226,16 +255,26 @@ class Publisher:
                 raise
 
     async def mark_ready(self, version: Unfinished, report: ValidationReport, *, actor: str) -> None:
-        """Step 5: make the version resolvable; from here on it is immutable."""
+        """Step 5: make the version resolvable; from here on it is immutable.
+
+        Raises:
+            AdapterInvalid, SignatureInvalid: when the tenant's policy has come to forbid it since it was begun.
+            NotServable: when it was erased or rejected meanwhile; what this call has put into the store is removed.
+        """
         manifest = version.manifest
         signature = self._signer.sign(manifest) if self._signer else None
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)
+            policy = await repository.get_policy(manifest.owner.tenant)
+            require_policy(policy, manifest, limits=self._options.limits, signs=signature is not None)
             ready = await repository.make_ready(
                 manifest, report, sealed_bytes=sealed_size(version.plain_bytes), signature=signature, actor=actor
             )
         if not ready:  # somebody else finished it
             row = (await self._require_version(manifest.version_id)).row
+            if row.state in (State.ERASED, State.REJECTED):
+                await self._storage.erase(sealed_key(manifest))
+                await self._storage.erase(incoming_prefix(manifest.version_id))
             if row.state == State.REJECTED:
                 raise _rejection(row)
             if row.state != State.READY:
@@ -244,24 +283,36 @@ class Publisher:
     async def _drop_damaged(self, version: Unfinished) -> None:
         """Remove an upload that is not the declared content, so that it can be sent again.
 
-        The row is locked and the object read once more: another publisher may have sent a good one since, and nobody
-        may make it ready between this look and the removal.
+        It is read once more, since another publisher may have sent a good one. Nothing is written over a sealed object,
+        so what was read is what is removed if it has the same ETag still, under the row's lock: nobody waits for more.
         """
         manifest = version.manifest
+        damaged = await self._find_damaged(version)
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)
             row = await repository.lock_version(manifest.version_id)
             if row is None or row.state not in _UNFINISHED:
                 return
             try:
-                await self._intake.read_sealed(version)
-            except DigestMismatch:
-                await self._storage.delete(sealed_key(manifest))
+                found = await self._storage.head(sealed_key(manifest))
+                if found.etag == damaged:
+                    await self._storage.delete(sealed_key(manifest))
             except ObjectMissing:
                 if version.upload_id is not None:  # parts that were joined and are wrong: they have to come anew
                     await self._storage.delete(incoming_key(manifest, WEIGHTS_FILE))
                     pending = {name: value for name, value in (row.validation or {}).items() if name != "upload_id"}
                     await repository.set_pending(manifest.version_id, pending)
+
+    async def _find_damaged(self, version: Unfinished) -> str | None:
+        """Return the ETag of a sealed object that is not the declared content; None when there is none."""
+        try:
+            etag = (await self._storage.head(sealed_key(version.manifest))).etag
+            await self._intake.read_sealed(version)
+        except DigestMismatch:
+            return etag
+        except ObjectMissing:
+            pass
+        return None
 
     def _drop_upload(self, manifest: Manifest) -> None:
         self._cleaner.remove([incoming_key(manifest, WEIGHTS_FILE)])

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Text, TextClause, bindparam, func, select, text, update
+from sqlalchemy import JSON, BigInteger, Float, Text, TextClause, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.artifact.findings import ValidationReport
 from registry.manifest import BaseShape, Manifest, Owner, RegisteredBase
-from registry.models import AdapterRow, BaseModelRow, DataKeyRow, State, VersionRow, VersionTranscriptRow
+from registry.models import (
+    BEGIN,
+    BEGIN_AGAIN,
+    AdapterRow,
+    BaseModelRow,
+    DataKeyRow,
+    State,
+    VersionRow,
+    VersionTranscriptRow,
+)
 from registry.repository import RegistryRepository, obstacle
 from registry.sealing.repository import WrappedKey
 
@@ -47,6 +56,22 @@ _ADD = text(
     returning id
     """
 ).bindparams(bindparam("manifest", type_=JSON), bindparam("pending", type_=JSON))
+
+_SHARE_KEY = text("select id from data_key where id = :id and destroyed_at is null for share")
+_SHARE_UNFINISHED = text(
+    "select version_id from adapter_version where version_id = :version_id and state in ('pending', 'uploaded')"
+    " for share"
+)
+_BEGIN_AGAIN = text(
+    f"""
+    insert into audit (actor, action, adapter_id, version_id)
+    select :actor, '{BEGIN_AGAIN}', v.adapter_id, v.version_id from adapter_version v
+    where v.version_id = :version_id and not exists (
+        select from audit a where a.version_id = v.version_id and a.action in ('{BEGIN}', '{BEGIN_AGAIN}')
+            and a.at > now() - make_interval(secs => :within)
+    )
+    """
+).bindparams(bindparam("within", type_=Float))
 
 
 def _step(state: State, was: str, columns: str) -> TextClause:
@@ -190,6 +215,18 @@ class PublishingRepository(RegistryRepository):
             now=found.now,
         )
 
+    async def share_key(self, data_key_id: str) -> bool:
+        """Keep a data key from being destroyed until this transaction ends; False = it was destroyed."""
+        return (await self._session.scalar(_SHARE_KEY, {"id": data_key_id})) is not None
+
+    async def begin_again(self, version_id: str, *, within_seconds: float, actor: str) -> bool:
+        """Remember that somebody goes on with a publish, once in so many seconds; False = it ended meanwhile."""
+        if await self._session.scalar(_SHARE_UNFINISHED, {"version_id": version_id}) is None:
+            return False
+        values = {"version_id": version_id, "within": within_seconds, "actor": actor}
+        await self._session.execute(_BEGIN_AGAIN, values)
+        return True
+
     async def add_adapter(self, owner: Owner, name: str) -> int | None:
         """Add an adapter and return its number; None when it is there already."""
         values = {"tenant": owner.tenant, "user": owner.user, "adapter": name}
@@ -243,11 +280,14 @@ class PublishingRepository(RegistryRepository):
     async def reject(
         self, manifest: Manifest, report: ValidationReport, *, reason: str, field: str | None, actor: str
     ) -> bool:
-        """Reject an unfinished version for good; say whether it was unfinished."""
+        """Reject an unfinished version for good; say whether it was unfinished.
+
+        The audit trail outlives an erasure, so it gets the finding's code and not the reason, which may quote content.
+        """
         values = {
             "version_id": manifest.version_id,
             "actor": actor,
-            "why": reason,
+            "why": report.errors[0].code,
             "reason": reason,
             "reason_field": field,
             "validation": report.model_dump(mode="json"),

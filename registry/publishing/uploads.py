@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from kit.database import Database
 from kit.errors import ObjectMissing
 from kit.multipart import Upload as StoredUpload
@@ -26,7 +28,7 @@ from registry.publishing.schemas import (
 
 
 class Uploads:
-    """Signs URLs."""
+    """Signs URLs. Their life counts by the database's clock: one host's may be wrong."""
 
     def __init__(self, database: Database, storage: ObjectStorage, *, expires_seconds: int) -> None:
         self._database = database
@@ -41,14 +43,16 @@ class Uploads:
             return None
         if comes_in_parts(manifest):
             return await self._offer_parts(manifest)
+        now = manifest.created_at if is_new else await self._now()
         if preference is Preference.SEALED:
-            return await self._offer_sealed(manifest, content_key)
+            return await self._offer_sealed(manifest, content_key, now=now)
         weights = next(file for file in manifest.files if file.path == WEIGHTS_FILE)
         signed = await self._storage.sign_put(
             incoming_key(manifest, WEIGHTS_FILE),
             sha256=weights.sha256,
             size_bytes=weights.size_bytes,
             expires_seconds=self._expires_seconds,
+            now=now,
         )
         return OpenUpload(url=signed.url, headers=signed.headers)
 
@@ -68,6 +72,7 @@ class Uploads:
             part_sizes(manifest),
             [],
         )
+        now = await self._now()
         for part in wanted:
             if part.number not in sizes:
                 raise InvalidReference(f"there are {len(sizes)} parts, and no part {part.number}", field="parts")
@@ -77,14 +82,19 @@ class Uploads:
                 sha256=part.sha256,
                 size_bytes=sizes[part.number],
                 expires_seconds=self._expires_seconds,
+                now=now,
             )
             signed.append(SignedPart(number=part.number, url=one.url, headers=one.headers))
         return SignedParts(parts=tuple(signed))
 
-    async def _offer_sealed(self, manifest: Manifest, content_key: bytes) -> SealedUpload:
+    async def _offer_sealed(self, manifest: Manifest, content_key: bytes, *, now: datetime) -> SealedUpload:
         size_bytes = sealed_size(sum(file.size_bytes for file in manifest.files))
         signed = await self._storage.sign_put(
-            sealed_key(manifest), size_bytes=size_bytes, only_if_absent=True, expires_seconds=self._expires_seconds
+            sealed_key(manifest),
+            size_bytes=size_bytes,
+            only_if_absent=True,
+            expires_seconds=self._expires_seconds,
+            now=now,
         )
         return SealedUpload(url=signed.url, headers=signed.headers, content_key=encode_key(content_key))
 
@@ -129,6 +139,10 @@ class Uploads:
             if pending.get("upload_id") == upload_id:
                 left = {name: value for name, value in pending.items() if name != "upload_id"}
                 await repository.set_pending(manifest.version_id, left)
+
+    async def _now(self) -> datetime:
+        async with self._database.reading() as session:
+            return await PublishingRepository(session).now()
 
     async def _is_there(self, key: str) -> bool:
         try:

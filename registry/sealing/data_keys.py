@@ -7,6 +7,7 @@ Only the registry ever holds a data key. An engine gets the content key of a ver
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
+from kit.errors import MasterKeyMissing
 from kit.master_keys import MasterKeys
 from kit.sealing import derive_key, new_key
 from registry.errors import DataKeyDestroyed
@@ -90,6 +92,14 @@ class DataKeys:
         self._unwrapped.keep(key, secret)
         return secret
 
+    async def check(self) -> None:
+        """Raise `MasterKeyMissing` unless this process has every master key that wraps a data key."""
+        async with self._database.reading() as session:
+            used = await SealingRepository(session).list_master_keys()
+        held = await asyncio.to_thread(lambda: [key_id for key_id in used if self._master_keys.holds(key_id)])
+        if missing := sorted(set(used) - set(held)):
+            raise MasterKeyMissing(f"this host lacks master keys that wrap data keys: {', '.join(missing)}")
+
     async def destroy(self, owner: Owner, *, actor: str, why: str) -> str | None:
         """Destroy the owner's key, and so every copy of what it sealed; return its id, None when there was none."""
         async with self._database.transaction() as session:
@@ -108,6 +118,11 @@ class DataKeys:
         if found is None:  # another caller's key, destroyed since
             raise DataKeyDestroyed("the owner's key is being destroyed; try again")
         return found
+
+
+async def hold_data_key(session: AsyncSession, owner: Owner) -> None:
+    """Let nobody claim a version under the owner's key until the caller's transaction ends."""
+    await SealingRepository(session).lock_of_owner(owner)
 
 
 async def destroy_data_key(session: AsyncSession, owner: Owner, *, actor: str, why: str) -> str | None:

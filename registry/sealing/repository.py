@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import LargeBinary, Text, column, func, select, update, values
+from sqlalchemy import LargeBinary, Text, column, func, select, text, update, values
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,6 +13,18 @@ from registry.manifest import Owner
 from registry.models import AuditRow, DataKeyRow
 
 _MASTER_KEYS_LOCK = 0x6C6F7272796D6B  # "lorrymk": one number for all processes on one database
+
+_MASTER_KEYS_IN_USE = text(
+    """
+    with recursive found as (
+        select min(master_key_id) as id from data_key
+        union all
+        select (select min(k.master_key_id) from data_key k where k.master_key_id > found.id) from found
+        where found.id is not null
+    )
+    select id from found where id is not null
+    """
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +48,13 @@ class SealingRepository:
             DataKeyRow.tenant == owner.tenant, DataKeyRow.user_id == owner.user, DataKeyRow.destroyed_at.is_(None)
         )
         return _wrapped(await self._session.scalar(statement))
+
+    async def lock_of_owner(self, owner: Owner) -> None:
+        """Wait for whoever shares the owner's key, and let nobody share it until this transaction ends."""
+        statement = select(DataKeyRow.id).where(
+            DataKeyRow.tenant == owner.tenant, DataKeyRow.user_id == owner.user, DataKeyRow.destroyed_at.is_(None)
+        )
+        await self._session.execute(statement.with_for_update())
 
     async def get(self, data_key_id: str) -> WrappedKey | None:
         """Return a key; None when there is none, or it was destroyed."""
@@ -112,6 +131,10 @@ class SealingRepository:
         statement = select(DataKeyRow.master_key_id, func.count()).where(DataKeyRow.master_key_id.is_not(None))
         rows = await self._session.execute(statement.group_by(DataKeyRow.master_key_id))
         return {master_key_id: count for master_key_id, count in rows if master_key_id}
+
+    async def list_master_keys(self) -> Sequence[str]:
+        """Return the master keys that wrap any data key; it costs one look into the index for each of them."""
+        return (await self._session.scalars(_MASTER_KEYS_IN_USE)).all()
 
     def record(self, actor: str, action: str, *, tenant: str | None = None, subject: str, why: str | None) -> None:
         """Add one line to the audit trail; `subject` is a key's id, never a secret."""

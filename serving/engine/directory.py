@@ -17,17 +17,19 @@ from typing import Protocol
 
 from kit.errors import LorryError
 from registry.client import RegistryClient
-from registry.client.engines import Farewell, Heartbeat, Holdings, Orders, Registration, Tier, Withheld
+from registry.client.engines import Farewell, Heartbeat, Holdings, Orders, Presence, Registration, Tier, Withheld
 from registry.errors import EngineNotFound, EngineSuperseded, NotServable, VersionNotFound
 from registry.manifest import BaseIdentity
 from serving.engine.installer import Installer
 from serving.engine.metrics import EngineMetrics
+from serving.engine.proof import engine_proof
 from serving.engine.settings import EngineSettings
 from serving.engine.single_flight import SingleFlight
 from serving.errors import EngineOutOfTouch, EngineReplaced
 
 _log = logging.getLogger(__name__)
 _CALL_SECONDS = 3.0
+_REPORT_SECONDS = 30.0  # a call with all that a full disk holds: the registry stores and judges every version of it
 _LEAVE_SECONDS = 2.0
 _REASONS = {
     "suspended": "is suspended",
@@ -79,6 +81,7 @@ class Directory:
         self._metrics = metrics
         self._clock = clock
         self._incarnation = secrets.token_hex(16)
+        self._proof: str | None = None
         self._residents: Residents | None = None
         self._withheld: dict[str, str] = {}
         self._deadline: float | None = None
@@ -89,6 +92,11 @@ class Directory:
         self._described: tuple[dict[str, Tier], Holdings, str] = ({}, Holdings(), Holdings().digest)
         self._withdrawals: SingleFlight[str, None] = SingleFlight()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def presence(self) -> Presence:
+        """Which start of which engine this is; the incarnation in it is a secret."""
+        return Presence(engine_id=self._settings.directory_id, incarnation=self._incarnation)
 
     def connect(self, residents: Residents) -> None:
         """Say what is in memory, and whom to tell what must leave it."""
@@ -168,7 +176,7 @@ class Directory:
             self._is_registered = False
             orders = await self._ask(held)
         await self._obey(orders, held)
-        if orders.report:  # it does not know what we hold, so it could not judge it
+        if orders.report:  # it does not know what we hold, or could not name all that must go
             self._reported = None
             return
         lease_seconds = min(orders.lease_seconds, self._settings.engine_lease_seconds)
@@ -190,13 +198,14 @@ class Directory:
         if not self._is_registered:
             registration = Registration(
                 incarnation=self._incarnation,
+                proof=await self._prove(),
                 base=self._base,
                 address=self._settings.directory_address,
                 facts=self._settings.facts(),
                 holdings=holdings,
             )
             orders = await self._engines.register(
-                self._settings.directory_id, registration, timeout_seconds=_CALL_SECONDS
+                self._settings.directory_id, registration, timeout_seconds=_REPORT_SECONDS
             )
             self._is_registered = True
         else:
@@ -207,10 +216,18 @@ class Directory:
                 leases={} if self._residents is None else self._residents.leases(),
             )
             orders = await self._engines.heartbeat(
-                self._settings.directory_id, heartbeat, timeout_seconds=_CALL_SECONDS
+                self._settings.directory_id,
+                heartbeat,
+                timeout_seconds=_CALL_SECONDS if heartbeat.holdings is None else _REPORT_SECONDS,
             )
         self._reported = digest
         return orders
+
+    async def _prove(self) -> str:
+        if self._proof is None:
+            directory, engine_id = self._settings.adapter_cache_directory, self._settings.directory_id
+            self._proof = await asyncio.to_thread(engine_proof, directory, engine_id=engine_id)
+        return self._proof
 
     async def _obey(self, orders: Orders, held: dict[str, Tier]) -> None:
         """Close the gate to what is withheld at once; empty memory and disk behind it.
@@ -218,7 +235,8 @@ class Directory:
         That is waited for only before the first adapter is served: later, an engine that is stuck in a step must not
         keep the next heartbeat from closing the gate to something else.
         """
-        self._withheld = {each.version_id: each.reason for each in orders.withheld}
+        named = {each.version_id: each.reason for each in orders.withheld}
+        self._withheld = self._withheld | named if orders.report else named  # a list that may lack some lifts nothing
         tasks = [
             asyncio.create_task(self._withdraw(each))
             for each in orders.withheld

@@ -28,6 +28,7 @@ from kit.errors import LorryError
 from kit.problems import problem
 from kit.telemetry import configure_logging
 from registry.client import RegistryClient, Verifier
+from registry.client.engines import Presence
 from serving.engine.directory import Directory
 from serving.engine.door import Admittance
 from serving.engine.guard import Guard
@@ -98,11 +99,11 @@ class LorryRoutes:
         metrics = EngineMetrics(REGISTRY)
         installer = self._installer(metrics)
         fit = await _fit(self._settings)
-        source = self._source(installer, fit, metrics)
-        resolver.connect(source)
         self._directory = Directory(
             self._registry, settings=self._settings, base=fit.base, installer=installer, metrics=metrics
         )
+        source = self._source(installer, fit, metrics, presence=self._directory.presence)
+        resolver.connect(source)
         await self._connect_pool(engine_client, state, source=source, directory=self._directory, metrics=metrics)
         _log.info("adapters are served from the registry, as engine %s", self._settings.directory_id)
 
@@ -195,7 +196,7 @@ class LorryRoutes:
         installer.open()
         return installer
 
-    def _source(self, installer: Installer, fit: Fit, metrics: EngineMetrics) -> AdapterSource:
+    def _source(self, installer: Installer, fit: Fit, metrics: EngineMetrics, *, presence: Presence) -> AdapterSource:
         seconds = self._settings.refusal_ttl_seconds
         public_key = self._settings.signing_public_key_file
         return AdapterSource(
@@ -205,6 +206,7 @@ class LorryRoutes:
             metrics=metrics,
             refusal_ttl_seconds=seconds,
             verifier=Verifier.open(public_key) if public_key else None,
+            presence=presence,
         )
 
     def _lifespan(self, inner: Any) -> Any:

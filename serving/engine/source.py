@@ -14,9 +14,12 @@ from time import monotonic
 
 from kit.errors import LorryError
 from registry.client import RegistryClient, Resolution, Verifier, check_fits_base
+from registry.client.engines import Presence
 from registry.errors import (
     ArtifactError,
     BaseModelMismatch,
+    EngineNotFound,
+    Forbidden,
     RegistryUnavailable,
     Unauthorized,
 )
@@ -24,7 +27,7 @@ from registry.manifest import WEIGHTS_FILE, BaseIdentity, Manifest
 from serving.engine.installer import Installer
 from serving.engine.metrics import EngineMetrics
 from serving.engine.weights import check_weights
-from serving.errors import AdapterDamaged, AdapterUnfit, RegistryRefusedEngine
+from serving.errors import AdapterDamaged, AdapterUnfit, EngineOutOfTouch, RegistryRefusedEngine
 
 _REMEMBERED_REFUSALS = 4096
 
@@ -96,6 +99,7 @@ class AdapterSource:
         metrics: EngineMetrics,
         refusal_ttl_seconds: float,
         verifier: Verifier | None = None,
+        presence: Presence | None = None,
     ) -> None:
         """Prepare to fetch.
 
@@ -106,6 +110,7 @@ class AdapterSource:
             metrics: what is measured.
             refusal_ttl_seconds: how long a refusal is remembered.
             verifier: whose signature every downloaded version must have; None = any, or none.
+            presence: which engine asks for what only living engines get; None = an operator asks.
         """
         self._registry = registry
         self._installer = installer
@@ -113,6 +118,7 @@ class AdapterSource:
         self._metrics = metrics
         self._refusal_ttl_seconds = refusal_ttl_seconds
         self._verifier = verifier
+        self._presence = presence
         self._refusals: OrderedDict[str, tuple[float, LorryError]] = OrderedDict()
 
     async def install(self, version_id: str) -> Installed:
@@ -124,7 +130,8 @@ class AdapterSource:
         Raises:
             VersionNotFound, NotServable, BaseModelMismatch, AdapterUnfit, SignatureInvalid: this version is not for
                 this engine.
-            RegistryUnavailable, RegistryRefusedEngine, AdapterDamaged, CacheFull, CacheBusy: it cannot be had now.
+            RegistryUnavailable, RegistryRefusedEngine, EngineOutOfTouch, AdapterDamaged, CacheFull, CacheBusy: it
+                cannot be had now.
         """
         self._raise_remembered(version_id)
         try:
@@ -164,7 +171,7 @@ class AdapterSource:
 
     async def _download(self, resolution: Resolution, directory: Path) -> None:
         try:
-            grant = await self._registry.grant(resolution.manifest.version_id)
+            grant = await self._registry.grant(resolution.manifest.version_id, engine=self._presence)
             if grant.manifest != resolution.manifest:
                 raise AdapterDamaged("The registry granted another version than the one asked for.")
             if self._verifier is not None:
@@ -172,6 +179,10 @@ class AdapterSource:
             await self._registry.download(grant, directory)
         except ArtifactError as exc:
             raise AdapterDamaged(exc.message, field=exc.field) from exc
+        except EngineNotFound as exc:  # the registry counts this engine as gone, until its next heartbeat
+            raise EngineOutOfTouch("The registry does not count this engine among the living yet.") from exc
+        except Forbidden as exc:
+            raise RegistryRefusedEngine from exc
         except (RegistryUnavailable, Unauthorized) as exc:
             raise RegistryUnavailable("The adapter's files could not be downloaded.") from exc
 

@@ -9,10 +9,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from registry.manifest import MAX_WEIGHT
 from serving.errors import AdapterDamaged, AdapterUnfit
-
-MAX_WEIGHT = 100.0
-"""Trained LoRA weights stay below 10; sums of far larger ones overflow in the layers that follow."""
 
 
 def check_weights(path: Path) -> None:

@@ -166,7 +166,8 @@ async def test_a_directory_with_a_missing_or_extra_file_is_not_pushed(
     ran = await lorry(gateway_stack, "adapters", "push", str(pulled), "--user", "bad")
     assert ran.code in {2, 4}
     assert (WEIGHTS_FILE if change == "missing" else "training_args.bin") in ran.err
-    assert "bad" not in {row["user"] for row in (await lorry(gateway_stack, "adapters", "list", "--json")).json}
+    listed = (await lorry(gateway_stack, "adapters", "list", "--json")).json
+    assert "bad" not in {row["owner"]["user"] for row in listed}
 
 
 async def test_an_adapter_of_another_base_model_is_not_pushed(gateway_stack: Stack, tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import socket
 
+# Twins included, all lie below Linux's ephemeral ports (32768), which outgoing connections take at any moment.
+_FIRST, _LAST = 10_100, 22_400
 
-def free_port_block(count: int = 4, *, start: int = 23_400) -> int:
+
+def free_port_block(count: int = 4) -> int:
     """Return the first of `count` consecutive free ports whose twins 10,000 above are free as well.
 
     Blocks are tried in any order, so that test runs beside each other do not race for the same one.
     """
-    blocks = list(range(start, 31_000, max(20, count)))
+    blocks = list(range(_FIRST, _LAST, max(20, count)))
     random.shuffle(blocks)
     for base in blocks:
         if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(count)):

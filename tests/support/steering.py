@@ -95,6 +95,19 @@ async def lease(
     )
 
 
+async def let_urls_lapse(database: Database) -> None:
+    """Let two hours pass, which is longer than an upload URL lives."""
+    for table in ("adapter_version", "audit"):
+        await rows(database, f"alter table {table} disable trigger user")
+    await rows(
+        database,
+        "update adapter_version set ready_at = ready_at - interval '2 h', erased_at = erased_at - interval '2 h'",
+    )
+    await rows(database, "update audit set at = at - interval '2 h'")
+    for table in ("adapter_version", "audit"):
+        await rows(database, f"alter table {table} enable trigger user")
+
+
 async def retain(client: RegistryClient, **options: Any) -> list[Finding]:
     """Run a whole retention pass in small pages and return everything that it found."""
     return await _whole_pass(client.lifecycle.retain, Retain(limit=2, **options))

@@ -6,12 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from registry.access import Operator, refusals
+from registry.access import Operator, keep_secret, refusals
 from registry.lifecycle.upkeep.reconcile import Reconciler
 from registry.lifecycle.upkeep.retention import Retention
 from registry.lifecycle.upkeep.schemas import PassPage, Reconcile, Retain
 
-router = APIRouter(prefix="/v1/maintenance", tags=["maintenance"])
+# Findings hold keys, and keys hold names.
+router = APIRouter(prefix="/v1/maintenance", tags=["maintenance"], dependencies=[Depends(keep_secret)])
 
 
 def get_retention(request: Request) -> Retention:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from kit.database import Database
-from kit.errors import LorryError
+from kit.errors import LorryError, problem_code
 from kit.storage import ObjectStorage
 from registry.errors import TooMuchMissing
 from registry.lifecycle.remains import Remains
@@ -108,24 +108,28 @@ class Reconciler:
                 raise  # which says nothing about this version: run the page again
             if exc.status_code >= _BROKEN:
                 return _left(known.version_id, exc.message)  # this registry cannot judge it
-            rejected = await self._reject(known, why=f"abandoned: {exc.message}", field=exc.field, actor=at.actor)
-            action = "reject" if rejected else "none"  # somebody else ended it meanwhile
+            rejected = await self._reject(known, exc, actor=at.actor)
+            action = "reject" if rejected else "none"  # somebody else ended it meanwhile, or began it again
             return Finding(kind=kind, version_id=known.version_id, action=action, done=True, detail=exc.message)
         except Exception as exc:  # one version that nobody foresaw must not keep all others from being looked at
             _log.exception("version %s can be neither finished nor rejected", known.version_id)
             return _left(known.version_id, type(exc).__name__)
         return Finding(kind=kind, version_id=known.version_id, action="finish", done=True)
 
-    async def _reject(self, known: Known, *, why: str, field: str | None, actor: str) -> bool:
+    async def _reject(self, known: Known, found: LorryError, *, actor: str) -> bool:
         async with self._database.transaction() as session:
-            rejected = await UpkeepRepository(session).transition(
+            repository = UpkeepRepository(session)
+            await repository.lock_version(known.version_id)
+            if not await repository.is_abandoned(known.version_id, older_seconds=self._abandoned_seconds):
+                return False
+            rejected = await repository.transition(
                 known.version_id,
                 State.REJECTED,
                 was=_UNFINISHED,
                 actor=actor,
-                why=why,
-                reason=why,
-                reason_field=field,
+                why=f"abandoned: {problem_code(type(found))}",  # never the message, which may quote the content
+                reason=f"abandoned: {found.message}",
+                reason_field=found.field,
                 validation=None,  # until now it held what the publish needed to go on
             )
         await self._remove_dead([known.version_id])
@@ -134,9 +138,12 @@ class Reconciler:
     async def _unremoved(self, at: At[Reconcile]) -> StepPage:
         async with self._database.transaction() as session:
             found = await UpkeepRepository(session).list_unremoved_anywhere(after=at.after, limit=at.request.limit)
-        if not at.request.dry_run:
-            await self._remove_dead([known.version_id for known in found])
-        findings = [_finding("bytes of a dead version", "remove", at, version_id=known.version_id) for known in found]
+        if at.request.dry_run:
+            left = {known.version_id: await self._remains.count(known.owner, known.version_id) for known in found}
+        else:
+            left = await self._remove_dead([known.version_id for known in found])
+        dead = [version_id for version_id, count in left.items() if count]
+        findings = [_finding("bytes of a dead version", "remove", at, version_id=version_id) for version_id in dead]
         return _by_version(found, findings, at.request.limit)
 
     async def _incoming(self, at: At[Reconcile]) -> StepPage:
@@ -168,13 +175,19 @@ class Reconciler:
             known = await self._look_up(pattern, (upload.key for upload in uploads))
             for upload in uploads:
                 named = pattern.fullmatch(upload.key)
-                version = known.get(named["version_id"]) if named else None
+                if named is None:
+                    continue  # another room's
+                version_id = named["version_id"]
+                version = known.get(version_id)
                 if version is not None and version.state in _UNFINISHED:
                     continue
-                if not at.request.dry_run:
+                aborting = version is not None or at.request.remove_unknown
+                if aborting and not at.request.dry_run:
                     await self._storage.multipart.abort(upload)
-                version_id = named["version_id"] if named else None
-                findings.append(_finding("unfinished upload", "abort", at, version_id=version_id, key=upload.key))
+                kind = "unfinished upload" if version is not None else "unfinished upload without a row"
+                action = "abort" if aborting else "look at it; abort it with remove_unknown"
+                done = aborting and not at.request.dry_run
+                findings.append(Finding(kind=kind, version_id=version_id, key=upload.key, action=action, done=done))
         return StepPage(findings=findings, examined=examined, after=None)
 
     async def _objects(self, at: At[Reconcile]) -> StepPage:
@@ -243,15 +256,19 @@ class Reconciler:
         action = "remove" if at.request.remove_unknown else "look at it; remove it with remove_unknown"
         return Finding(kind="object without a row", version_id=version_id, key=key, action=action, done=removing)
 
-    async def _remove_dead(self, version_ids: Sequence[str]) -> None:
-        """Remove the bytes of versions that are dead now, then note that they are gone."""
+    async def _remove_dead(self, version_ids: Sequence[str]) -> dict[str, int]:
+        """Remove the bytes of versions that are dead now, then note that they are gone, if nobody can bring them back.
+
+        Returns:
+            How much there was of each.
+        """
         async with self._database.transaction() as session:
             known = await UpkeepRepository(session).find_known(version_ids)
         dead = [each for each in known.values() if each.gone]
-        for each in dead:
-            await self._remains.remove(each.owner, each.version_id)
+        removed = {each.version_id: await self._remains.remove(each.owner, each.version_id) for each in dead}
         async with self._database.transaction() as session:
-            await UpkeepRepository(session).mark_removed([each.version_id for each in dead])
+            await UpkeepRepository(session).mark_removed(list(removed), settle_seconds=self._remains.settle_seconds)
+        return removed
 
     async def _look_up(self, pattern: re.Pattern[str], keys: Iterable[str]) -> dict[str, Known]:
         """Return what is known now of the versions that these keys name."""

@@ -12,6 +12,8 @@ from sqlalchemy import ColumnElement, Integer, and_, cast, delete, exists, func,
 from registry.lifecycle.repository import LifecycleRepository, leased, one_of
 from registry.manifest import Owner
 from registry.models import (
+    BEGIN,
+    BEGIN_AGAIN,
     AdapterRow,
     AliasRow,
     AuditRow,
@@ -46,14 +48,12 @@ class UpkeepRepository(LifecycleRepository):
 
     async def list_unfinished(self, *, after: str, older_seconds: float, limit: int) -> list[Known]:
         """Return publishes that nobody began (again) within `older_seconds` and that did not end."""
-        begun = (
-            select(func.max(AuditRow.at))
-            .where(AuditRow.version_id == VersionRow.version_id, AuditRow.action == "begin")
-            .correlate(VersionRow)
-            .scalar_subquery()
-        )
-        old = func.coalesce(begun, VersionRow.created_at) <= func.now() - timedelta(seconds=older_seconds)
-        return await self._known(VersionRow.state.in_(_UNFINISHED), old, after=after, limit=limit)
+        return await self._known(_abandoned(older_seconds), after=after, limit=limit)
+
+    async def is_abandoned(self, version_id: str, *, older_seconds: float) -> bool:
+        """Say whether `list_unfinished` would return this version."""
+        condition = (VersionRow.version_id == version_id, _abandoned(older_seconds))
+        return bool(await self._known(*condition, after="", limit=1))
 
     async def list_unremoved_anywhere(self, *, after: str, limit: int) -> list[Known]:
         """Return erased and rejected versions whose bytes may not all be gone."""
@@ -143,6 +143,17 @@ class UpkeepRepository(LifecycleRepository):
         """Return how many idempotency keys are too old to be asked for again."""
         old = IdempotentRequestRow.at <= func.now() - timedelta(seconds=older_seconds)
         return await self._session.scalar(select(func.count()).select_from(IdempotentRequestRow).where(old)) or 0
+
+
+def _abandoned(older_seconds: float) -> ColumnElement[bool]:
+    begun = (
+        select(func.max(AuditRow.at))
+        .where(AuditRow.version_id == VersionRow.version_id, AuditRow.action.in_((BEGIN, BEGIN_AGAIN)))
+        .correlate(VersionRow)
+        .scalar_subquery()
+    )
+    old = func.coalesce(begun, VersionRow.created_at) <= func.now() - timedelta(seconds=older_seconds)
+    return and_(VersionRow.state.in_(_UNFINISHED), old)
 
 
 def _known(row: Any) -> Known:

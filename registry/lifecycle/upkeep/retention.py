@@ -84,7 +84,7 @@ class Retention:
                 await self._remains.remove(known.owner, known.version_id)
                 async with self._database.transaction() as session:
                     repository = UpkeepRepository(session)
-                    if await repository.mark_removed([known.version_id]):
+                    if await repository.mark_removed([known.version_id], settle_seconds=self._remains.settle_seconds):
                         repository.record(
                             at.actor,
                             "removed",

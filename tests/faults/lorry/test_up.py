@@ -38,7 +38,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def environment(lasting_directory: Path) -> dict[str, str]:
-    ports = free_port_block(22, start=28_000)
+    ports = free_port_block(22)
     return {**os.environ, "LORRY_HOME": str(lasting_directory / uuid.uuid4().hex), "LORRY_PORT_BASE": str(ports)}
 
 

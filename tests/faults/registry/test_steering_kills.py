@@ -34,7 +34,7 @@ from registry.manifest import AdapterRef, Owner
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
 from tests.support.registry_server import TOKEN, serving
-from tests.support.steering import ADAPTER, lease, make_live, publish_many, reconcile, retain, rows
+from tests.support.steering import ADAPTER, lease, let_urls_lapse, make_live, publish_many, reconcile, retain, rows
 
 pytestmark = pytest.mark.faults
 DRIVER = Path(__file__).with_name("steering_driver.py")
@@ -173,6 +173,8 @@ async def test_an_erasure_killed_anywhere_is_never_half_visible_and_is_finished_
         else:
             await client.lifecycle.erase_version(versions[1], why="again")
         assert await bytes_of(storage, doomed) == []
+        await let_urls_lapse(database)
+        await reconcile(client)
         assert await rows(
             database, "select count(*) from adapter_version where state = 'erased' and removed_at is null"
         ) == [(0,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ async def test_a_rotation_from_end_to_end(command: Command, path: Path, database
     await command("init")
     keys = [await DataKeys(database, KeyFile(path)).ensure(owner) for owner in OWNERS]
     [old] = await as_json(command, "list")
-    assert old == {"id": KeyFile(path).ring().primary, "primary": True, "held": True, "data_keys": 3}
+    assert old == {"id": KeyFile(path).ring().primary, "primary": True, "next": False, "held": True, "data_keys": 3}
 
     early = await command("forget", old["id"], "--json")
     assert early.exit_code == 4
@@ -81,6 +82,26 @@ async def test_a_rotation_from_end_to_end(command: Command, path: Path, database
     assert [each["id"] for each in await as_json(command, "list")] == [rotated["master_key_id"]]
     fresh = DataKeys(database, KeyFile(path))
     assert [await fresh.open(key.id) for key in keys] == [key.secret for key in keys]
+
+
+async def test_a_key_that_was_added_wraps_from_the_rotation_on(
+    command: Command, path: Path, database: Database, tmp_path: Path
+) -> None:
+    await command("init")
+    old = KeyFile(path).ring().primary
+    keys = [await DataKeys(database, KeyFile(path)).ensure(owner) for owner in OWNERS]
+    added = (await as_json(command, "add"))["next"]
+    assert (await as_json(command, "add"))["next"] == added
+    assert [(each["id"], each["next"]) for each in await as_json(command, "list")] == [(old, False), (added, True)]
+    elsewhere = tmp_path / "another-host.json"
+    shutil.copy2(path, elsewhere)
+
+    rotated = await as_json(command, "rotate")
+    assert (rotated["master_key_id"], rotated["rewrapped"]) == (added, 3)
+    assert (await command("list")).exit_code == 0
+    host = DataKeys(database, KeyFile(elsewhere))
+    await host.check()
+    assert [await host.open(key.id) for key in keys] == [key.secret for key in keys]
 
 
 async def test_finishing_adds_no_key(command: Command, path: Path, database: Database) -> None:

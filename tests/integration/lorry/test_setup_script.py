@@ -43,7 +43,10 @@ def test_a_setup_that_is_stopped_says_so_and_leaves_nothing_running(
 ) -> None:
     environment = os.environ | {"PYTHON": str(checkout / "python")}
     with subprocess.Popen(
-        [checkout / "scripts" / "setup.sh"], env=environment, stderr=subprocess.PIPE, text=True
+        [checkout / "scripts" / "setup.sh"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as setup:
         deadline = time.monotonic() + 30
         while not (checkout / "pid").exists() or not (checkout / "pid").read_text().strip():

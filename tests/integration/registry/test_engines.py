@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from kit.database import Database
 from registry.app import create_app
 from registry.client import RegistryClient
-from registry.engines.schemas import Farewell, Heartbeat, Holdings, Orders, Registration, Tier
+from registry.engines.schemas import MAX_WITHHELD, Farewell, Heartbeat, Holdings, Orders, Registration, Tier
 from registry.errors import (
     EngineAlive,
     EngineNotFound,
@@ -39,6 +39,7 @@ class TestEngine:
     def __init__(self, client: RegistryClient, engine_id: str = "engine-1") -> None:
         self.id = engine_id
         self.incarnation = uuid.uuid4().hex
+        self.proof: str | None = "5" * 64
         self.tiers: dict[str, Tier] = {}
         self.leases: dict[str, int] = {}
         self.client = client
@@ -46,7 +47,11 @@ class TestEngine:
 
     async def register(self, **changes: Any) -> Orders:
         given = Registration(
-            incarnation=self.incarnation, base=BASE, address="http://engine:8100", holdings=Holdings.of(self.tiers)
+            incarnation=self.incarnation,
+            proof=self.proof,
+            base=BASE,
+            address="http://engine:8100",
+            holdings=Holdings.of(self.tiers),
         )
         return await self._engines.register(self.id, given.model_copy(update=changes))
 
@@ -129,8 +134,38 @@ async def test_holdings_are_replaced_and_their_order_does_not_matter(
 
 
 async def test_an_unknown_version_is_held_back_but_not_deleted(engine: TestEngine) -> None:
-    engine.tiers = {UNKNOWN: Tier.DISK}
+    engine.tiers = {UNKNOWN: Tier.HOST}
     assert reasons(await engine.register()) == {UNKNOWN: ("unknown", False)}
+
+
+async def test_what_the_registry_never_knew_and_lies_on_a_disk_costs_no_answer(engine: TestEngine) -> None:
+    engine.tiers = dict.fromkeys((f"v{number:032x}" for number in range(3)), Tier.DISK)
+    assert await engine.register() == Orders(lease_seconds=60)
+    assert await engine.beat(full=False) == Orders(lease_seconds=60)
+
+
+async def test_an_answer_that_cannot_name_all_asks_again_until_it_can(
+    database: Database, engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.engines.repository.MAX_WITHHELD", 2)
+    gone = [await add_version(database, user=f"u{number}") for number in range(3)]
+    held = await add_version(database)
+    for version_id in gone:
+        await set_state(database, version_id, "erased")
+    await suspend(database, user="ann")
+    engine.tiers = dict.fromkeys(gone, Tier.DISK) | {held: Tier.HOST}
+    orders = await engine.register()
+    assert (orders.report, len(orders.withheld)) == (True, 2)
+    assert orders.withheld[0].version_id == held  # what may be in memory first
+    for told in orders.withheld:
+        engine.tiers[told.version_id] = Tier.DISK  # out of memory
+        if told.delete:
+            del engine.tiers[told.version_id]
+    orders = await engine.beat()
+    assert (orders.report, [each.delete for each in orders.withheld]) == (False, [True, True])
+    for told in orders.withheld:
+        del engine.tiers[told.version_id]
+    assert reasons(await engine.beat()) == {held: ("suspended", False)}
 
 
 @pytest.mark.parametrize("adapter", ["", "profile"])
@@ -241,7 +276,7 @@ async def test_a_restarted_engine_takes_its_place_and_the_old_one_is_told(
     client: RegistryClient, database: Database, engine: TestEngine
 ) -> None:
     await engine.register()
-    newcomer = TestEngine(client)
+    newcomer = TestEngine(client)  # with the same disk, and so the same proof: nobody waits for a lease
     await newcomer.register()
     for _ in range(2):
         with pytest.raises(EngineSuperseded):
@@ -256,6 +291,36 @@ async def test_a_restarted_engine_takes_its_place_and_the_old_one_is_told(
     await engine.register()
     with pytest.raises(EngineSuperseded):
         await newcomer.beat()
+
+
+@pytest.mark.parametrize("proof", [None, "6" * 64])
+async def test_a_living_engine_keeps_its_place_against_who_cannot_prove_to_be_it(
+    client: RegistryClient, database: Database, engine: TestEngine, proof: str | None
+) -> None:
+    await engine.register()
+    thief = TestEngine(client)
+    thief.proof = proof
+    with pytest.raises(EngineSuperseded, match="living engine"):
+        await thief.register()
+    await engine.beat()
+    await engine.register()  # its own answer was lost: no proof is needed
+    assert "proof" not in (await client.engines.get(engine.id)).model_dump_json()
+
+    await silence(database, engine.id, seconds=61)
+    await thief.register()
+    with pytest.raises(EngineSuperseded):
+        await engine.beat()
+
+
+async def test_without_any_proof_a_living_engine_keeps_its_place(client: RegistryClient, engine: TestEngine) -> None:
+    engine.proof = None
+    await engine.register()
+    thief = TestEngine(client)
+    thief.proof = None
+    with pytest.raises(EngineSuperseded):
+        await thief.register()
+    await engine.leave()
+    await thief.register()
 
 
 async def test_an_engine_that_is_not_registered_is_told_to_register(engine: TestEngine) -> None:
@@ -330,10 +395,11 @@ async def test_ten_thousand_holdings_are_stored_and_judged_in_one_heartbeat(
     database: Database, engine: TestEngine
 ) -> None:
     real = await add_version(database)
-    engine.tiers = {f"v{number:032x}": Tier.DISK for number in range(1, 10_001)} | {real: Tier.HOST}
+    engine.tiers = {f"v{number:032x}": Tier.HOST for number in range(1, 10_001)} | {real: Tier.HOST}
     await engine.register()
     orders = await engine.beat(full=False)
-    assert (len(orders.withheld), orders.report) == (10_000, False)
+    assert (len(orders.withheld), orders.report) == (MAX_WITHHELD, True)
+    assert real not in reasons(orders)
 
 
 async def test_heartbeats_of_many_engines_at_once_do_not_meet(client: RegistryClient, database: Database) -> None:
@@ -352,6 +418,8 @@ async def test_heartbeats_of_many_engines_at_once_do_not_meet(client: RegistryCl
     [
         ({"incarnation": "short"}, "body.incarnation"),
         ({"address": "ftp://x"}, "body.address"),
+        ({"address": "http://a/\u202e"}, "body.address"),
+        ({"address": "http://a/\u009b31m"}, "body.address"),
         ({"facts": {"a\u0000b": 1}}, "body.facts"),
         ({"facts": {"a": "b\u0000"}}, "body.facts"),
         ({"facts": {str(n): n for n in range(33)}}, "body.facts"),

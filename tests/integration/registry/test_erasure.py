@@ -20,7 +20,18 @@ from registry.manifest import AdapterRef, Owner
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
 from tests.support.registry_server import OWNER, TOKEN, serving
-from tests.support.steering import ADAPTER, aliases, audit, lease, make_live, publish, publish_many, rows, states
+from tests.support.steering import (
+    ADAPTER,
+    aliases,
+    audit,
+    lease,
+    let_urls_lapse,
+    make_live,
+    publish,
+    publish_many,
+    rows,
+    states,
+)
 
 BOB = Owner(tenant="default", user="bob")
 
@@ -36,6 +47,7 @@ async def test_an_erased_version_is_a_tombstone_of_ids_and_times(
     await make_live(client, a, b)
     await client.lifecycle.attach_evaluation(b, {"secret": 1})
     left = [key for key in await keys(storage) if b not in key]
+    await let_urls_lapse(database)
     tombstone = await client.lifecycle.erase_version(b, why="asked for")
     assert (tombstone.version_id, tombstone.version) == (b, 2)
     assert tombstone.removed_at is not None
@@ -60,7 +72,7 @@ async def test_an_erased_version_is_a_tombstone_of_ids_and_times(
         await client.lifecycle.erase_version("v" + "0" * 32, why="x")
 
 
-async def test_what_was_answered_about_an_erased_version_is_forgotten(
+async def test_no_answer_that_holds_content_names_or_free_text_is_kept_for_a_repeated_request(
     registry_url: str, client: RegistryClient, database: Database, tmp_path: Path
 ) -> None:
     a, b = await publish_many(client, tmp_path, 2)
@@ -69,11 +81,17 @@ async def test_what_was_answered_about_an_erased_version_is_forgotten(
         for version_id in (a, b):
             path = f"/v1/versions/{version_id}/complete"
             assert (await http.post(path, headers={"idempotency-key": version_id})).status_code == 200
-    assert await rows(database, "select count(*) from idempotent_request") == [(2,)]
-    await client.lifecycle.erase_version(a, why="asked for")
-    assert await rows(database, "select key from idempotent_request") == [(b,)]
-    await client.lifecycle.erase_owner(OWNER, why="asked for")
-    assert await rows(database, "select key from idempotent_request") == []
+        assert await rows(database, "select count(*) from idempotent_request") == [(0,)]
+        await client.lifecycle.attach_evaluation(a, {"secret": 1})
+        for path, body in (
+            (f"/v1/versions/{a}/evaluations", {"report": {"secret": 1}}),
+            (f"/v1/versions/{b}/suspend", {"why": "because of ann"}),
+            ("/v1/tenants/default/users/ann/suspend", {"why": "because of ann"}),
+            ("/v1/tenants/default/users/ann/erase", {"why": "asked for"}),
+            ("/v1/maintenance/reconcile", {}),
+        ):
+            assert (await http.post(path, json=body, headers={"idempotency-key": "k"})).status_code == 200
+            assert await rows(database, "select count(*) from idempotent_request") == [(0,)]
 
 
 @pytest.mark.parametrize("state", ["pending", "suspended", "retired"])
@@ -90,7 +108,7 @@ async def test_a_version_is_erased_from_any_state(
         version_id = await publish(client, tmp_path)
         steer = client.lifecycle.suspend_version if state == "suspended" else client.lifecycle.retire_version
         await steer(version_id, why="x")
-    assert (await client.lifecycle.erase_version(version_id, why="asked for")).removed_at
+    await client.lifecycle.erase_version(version_id, why="asked for")
     assert await keys(storage) == []
     assert await states(database) == {version_id: "erased"}
     with pytest.raises(NotServable):
@@ -119,7 +137,8 @@ async def test_an_engine_that_is_idle_or_silent_does_not_hold_back_an_erasure(
 ) -> None:
     version_id = await publish(client, tmp_path)
     await lease(database, version_id, leases=0 if how == "idle" else 3, silent_seconds=0 if how == "idle" else 3600)
-    assert (await client.lifecycle.erase_version(version_id, why="asked for")).removed_at
+    assert (await client.lifecycle.erase_version(version_id, why="asked for")).erased_at
+    assert await states(database) == {version_id: "erased"}
 
 
 async def test_erasing_an_owner_leaves_no_byte_and_no_key_and_nobody_else_is_touched(
@@ -130,6 +149,7 @@ async def test_erasing_an_owner_leaves_no_byte_and_no_key_and_nobody_else_is_tou
     bobs = await publish(client, tmp_path, owner=BOB)
     await make_live(client, *versions)
     await client.lifecycle.retire_version(other, why="old")
+    await let_urls_lapse(database)
     await client.lifecycle.erase_version(versions[0], why="first")
     erased = await client.lifecycle.erase_owner(OWNER, why="asked for")
     assert (erased.erased, erased.already, erased.data_key_destroyed) == (3, 1, True)
@@ -173,6 +193,7 @@ async def test_without_an_object_store_an_erased_version_is_unreadable_at_once_a
     with pytest.raises(NotServable):
         await client.grant(version_id)
     assert await keys(storage)
+    await let_urls_lapse(database)
     tombstone = await client.lifecycle.erase_version(version_id, why="asked for")
     assert tombstone.removed_at is not None
     assert tombstone.removed_at > tombstone.erased_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -13,14 +14,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from kit.database import Database
+from kit.presigning import Presigner
 from kit.storage import ObjectStorage
 from registry.app import create_app
 from registry.client import Grant, RegistryClient, Verifier, draft_from_directory
+from registry.client.engines import Presence, Registration
 from registry.errors import (
     AdapterInvalid,
     ArtifactMissing,
+    BaseModelMismatch,
     DataKeyDestroyed,
     DigestMismatch,
+    EngineNotFound,
     Forbidden,
     LimitReached,
     NotServable,
@@ -28,11 +33,12 @@ from registry.errors import (
     VersionNotFound,
 )
 from registry.lifecycle.policy import TenantPolicy
-from registry.manifest import DEFAULT_ADAPTER, Draft, Manifest, Owner
+from registry.manifest import DEFAULT_ADAPTER, BaseIdentity, Draft, Manifest, Owner
 from registry.sealing.data_keys import destroy_data_key
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
 from tests.support.registry_server import OWNER, TOKEN, serving
+from tests.support.versions import execute
 
 ENGINE_TOKEN = "a-token-of-engines-only"
 
@@ -92,11 +98,68 @@ async def test_an_engine_gets_grants_and_may_not_publish(registry_settings: Regi
     ):
         await operator.register_base(BASE, config=BASE_CONFIG)
         manifest = await publish(operator, write_adapter(tmp_path / "a"))
-        await engine.download(await engine.grant(manifest.version_id), tmp_path / "b")
+        me = Presence(engine_id="engine-1", incarnation="1" * 32)
+        await register(operator, me)
+        await engine.download(await engine.grant(manifest.version_id, engine=me), tmp_path / "b")
+        (holder,) = await operator.engines.holders(manifest.version_id)
+        assert (holder.engine_id, holder.state) == ("engine-1", "alive")
         with pytest.raises(Forbidden):
             await publish(engine, write_adapter(tmp_path / "c", seed=1))
         with pytest.raises(Forbidden):
             await engine.get_validation(manifest.version_id)
+
+
+async def register(client: RegistryClient, engine: Presence, *, base: BaseIdentity = BASE) -> None:
+    await client.engines.register(engine.engine_id, Registration(incarnation=engine.incarnation, base=base))
+
+
+async def test_only_a_living_engine_of_that_base_which_shows_its_secret_gets_a_grant(
+    registry_settings: RegistrySettings, database: Database, tmp_path: Path
+) -> None:
+    settings = registry_settings.model_copy(update={"registry_engine_token": SecretStr(ENGINE_TOKEN)})
+    async with (
+        serving(create_app(settings)) as url,
+        RegistryClient(url=url, token=TOKEN) as operator,
+        RegistryClient(url=url, token=ENGINE_TOKEN) as engine,
+    ):
+        await operator.register_base(BASE, config=BASE_CONFIG)
+        version_id = (await publish(operator, write_adapter(tmp_path / "a"))).version_id
+        me = Presence(engine_id="engine-1", incarnation="1" * 32)
+        with pytest.raises(Forbidden, match="x-lorry-engine"):
+            await engine.grant(version_id)
+        with pytest.raises(EngineNotFound):
+            await engine.grant(version_id, engine=me)
+        await register(operator, me)
+        with pytest.raises(EngineNotFound):
+            await engine.grant(version_id, engine=me.model_copy(update={"incarnation": "2" * 32}))
+        other = Presence(engine_id="engine-2", incarnation="3" * 32)
+        await register(operator, other, base=BASE.model_copy(update={"weights_sha256": "9" * 64}))
+        with pytest.raises(BaseModelMismatch, match="weights_sha256"):
+            await engine.grant(version_id, engine=other)
+        await engine.grant(version_id, engine=me)
+        await execute(database, "update engine set last_seen_at = now() - interval '61 seconds'")
+        with pytest.raises(EngineNotFound):
+            await engine.grant(version_id, engine=me)
+        assert (await operator.grant(version_id)).manifest.version_id == version_id
+
+
+async def test_a_host_whose_clock_is_slow_hands_out_urls_that_live(
+    registry_settings: RegistrySettings, client: RegistryClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made, prepare = [], Presigner.__init__
+
+    def slow(presigner: Presigner, bucket_url: str, *, region: str) -> None:
+        made.append(presigner)
+        prepare(presigner, bucket_url, region=region, now=lambda: datetime.now(UTC) - timedelta(hours=3))
+
+    monkeypatch.setattr(Presigner, "__init__", slow)
+    async with serving(create_app(registry_settings)) as url, RegistryClient(url=url, token=TOKEN) as through:
+        manifest = await publish(through, write_adapter(tmp_path / "a"))
+        await through.download(await through.grant(manifest.version_id), tmp_path / "b")
+        again = write_adapter(tmp_path / "c", seed=1)
+        await client.begin(draft(again))
+        await publish(through, again)  # begun before
+    assert made
 
 
 async def test_what_may_not_be_served_is_not_granted(client: RegistryClient, tmp_path: Path) -> None:

@@ -122,7 +122,10 @@ async def test_a_rollback_whose_answer_was_lost_goes_back_once(registry_url: str
 
     await add_bases(database)
     owner = Owner(tenant="default", user="ann")
-    ids = [(await add_version(database, user="ann", number=number)).version_id for number in (1, 2, 3)]
+    passed = {"gate": {"passed": True}}
+    ids = [
+        (await add_version(database, user="ann", number=number, evaluation=passed)).version_id for number in (1, 2, 3)
+    ]
     async with RegistryClient(url=registry_url, token=TOKEN, transport=Losing()) as client:
         for version_id in ids:
             held = await client.get_alias(owner, "profile", "live")

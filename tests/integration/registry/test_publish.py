@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from kit.canonical import sha256_bytes
+from kit.database import Database
 from kit.storage import ObjectStorage
+from registry.artifact.findings import ValidationReport
 from registry.client import RegistryClient, draft_from_directory
 from registry.client.transfer import seal_directory
 from registry.errors import (
@@ -27,6 +29,7 @@ from registry.errors import (
     VersionNotFound,
 )
 from registry.manifest import CONFIG_FILE, SHARED, WEIGHTS_FILE, AdapterRef, Draft, Lineage, Manifest, Owner
+from registry.publishing.intake import Intake, Unfinished
 from registry.publishing.schemas import OpenUpload, Preference, SealedUpload
 from tests.support.adapters import (
     BASE,
@@ -40,6 +43,7 @@ from tests.support.adapters import (
     write_adapter,
 )
 from tests.support.registry_server import OWNER
+from tests.support.versions import execute
 
 
 def draft(directory: Path, *, owner: Owner = OWNER, version: int | None = None) -> Draft:
@@ -239,6 +243,34 @@ async def test_a_damaged_sealed_upload_is_refused_and_can_be_sent_again(
         await client.get_version(publication.version_id)
     await client.upload(publication, directory)
     await client.complete(publication.version_id)
+
+
+async def test_nobody_waits_for_a_damaged_upload_to_be_read(
+    client: RegistryClient,
+    storage: ObjectStorage,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    directory = write_adapter(tmp_path / "a")
+    publication = await client.begin(draft(directory))
+    await client.upload(publication, directory)
+    (sealed,) = await storage.list("tenants/")
+    await storage.put(sealed.key, (await storage.get(sealed.key))[:-1] + b"\0")
+    reads, read_sealed = 0, Intake.read_sealed
+
+    async def locking(intake: Intake, version: Unfinished) -> ValidationReport:
+        nonlocal reads
+        reads += 1
+        lock = "select version_id from adapter_version where version_id = :id for update nowait"
+        assert await execute(database, lock, id=publication.version_id) == publication.version_id
+        return await read_sealed(intake, version)
+
+    monkeypatch.setattr(Intake, "read_sealed", locking)
+    with pytest.raises(DigestMismatch):
+        await client.complete(publication.version_id)
+    assert reads == 2
+    assert await storage.list("") == []
 
 
 async def test_an_upload_sealed_with_another_versions_key_is_refused(

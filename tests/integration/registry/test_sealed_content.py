@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kit.database import Database
@@ -125,6 +127,28 @@ async def test_without_its_master_key_a_registry_neither_starts_nor_reads(
     async with serving(create_app(settings)) as url, RegistryClient(url=url, token=TOKEN) as elsewhere:
         with pytest.raises(LorryError, match="has no master key"):
             await elsewhere.grant(version_id)
+
+
+async def test_a_host_that_was_not_given_a_new_master_key_says_so_and_one_that_was_reads_on(
+    registry_settings: RegistrySettings, client: RegistryClient, database: Database, tmp_path: Path
+) -> None:
+    version_id = await publish(client, tmp_path)
+    file = KeyFile(registry_settings.master_key_file)  # type: ignore[arg-type]  # the fixture sets it
+    forgotten, copied = tmp_path / "forgotten.json", tmp_path / "copied.json"
+    shutil.copy2(file._path, forgotten)
+    added = file.add_next()
+    shutil.copy2(file._path, copied)
+    assert file.add_primary() == added
+    await rewrap_data_keys(database, file, actor="tester")
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    for path, status in ((forgotten, 503), (copied, 200)):
+        settings = registry_settings.model_copy(update={"master_key_file": path})
+        async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:
+            ready, grant = await http.get("/readyz"), await http.get(f"/v1/versions/{version_id}/grant")
+        assert (ready.status_code, grant.status_code) == (status, status)
+        if status == 503:
+            assert added in ready.json()["detail"]
+            assert ready.json()["type"] == grant.json()["type"] == "urn:lorry:problem:master-key-missing"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from kit.errors import MasterKeyInvalid, MasterKeyMissing, SealBroken
-from kit.master_keys import KeyFile, open_master_keys
+from kit.master_keys import KeyFile, KeyRing, open_master_keys
 from kit.sealing import new_key
 from kit.settings import MasterKeySettings
 
@@ -119,6 +120,37 @@ def test_of_many_that_add_keys_at_once_none_is_lost(path: Path) -> None:
     assert ring.primary in added
 
 
+async def test_a_key_that_was_added_opens_and_wraps_from_the_next_rotation_on(path: Path) -> None:
+    keys = KeyFile.create(path)
+    first = await keys.primary_id()
+    added = keys.add_next()
+    assert (await keys.primary_id(), keys.holds(added), keys.add_next()) == (first, True, added)
+    assert KeyFile(path).add_primary() == added
+    assert KeyFile(path).ring() == KeyRing(primary=added, keys=keys.ring().keys)
+    waiting = keys.add_next()
+    keys.forget(first)
+    assert keys.ring().next == waiting
+    keys.forget(waiting)
+    assert keys.ring().next is None
+
+
+def test_a_link_to_a_key_file_stays_one_when_keys_change(path: Path, tmp_path: Path) -> None:
+    KeyFile.create(path)
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    added = KeyFile(link).add_primary()
+    assert link.is_symlink()
+    assert KeyFile(path).ring().primary == added
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_key_file_of_another_account_is_refused(path: Path) -> None:
+    KeyFile.create(path)
+    os.chown(path, 4242, -1)
+    with pytest.raises(MasterKeyInvalid, match="belongs to another account"):
+        KeyFile(path)
+
+
 KEY = base64.b64encode(b"k" * 32).decode()
 
 
@@ -132,6 +164,7 @@ KEY = base64.b64encode(b"k" * 32).decode()
         ('{"primary": "file:a", "keys": {"file:a": 5}}', "keyring"),
         ('{"primary": "file:a", "keys": {"file:a": "not base64!"}}', "keyring"),
         (json.dumps({"primary": "file:b", "keys": {"file:a": KEY}}), "primary"),
+        (json.dumps({"primary": "file:a", "next": "file:b", "keys": {"file:a": KEY}}), "is to be"),
         (json.dumps({"primary": ["file:a"], "keys": {"file:a": KEY}}), "keyring"),
         (json.dumps({"primary": "file:a", "keys": {"file:a": KEY[:20]}}), "32 bytes"),
         (json.dumps({"primary": "a", "keys": {"a": KEY}}), "begin with"),

@@ -83,3 +83,15 @@ def test_a_number_that_is_not_finite_never_passes() -> None:
     gate = Gate(metrics={"x": Bounds(at_least=0)})
     for value in (float("nan"), float("inf"), 10**400):
         assert failures(gate, {"x": value}) == ["the evaluation report has no number x"]
+
+
+@pytest.mark.parametrize(
+    "name", ["max_rank", "max_adapter_bytes", "max_adapters", "max_versions_per_adapter", "keep_versions"]
+)
+def test_a_number_that_no_table_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        TenantPolicy.model_validate({name: 10**30})
+
+
+def test_a_number_that_was_stored_before_it_was_refused_reads_as_the_largest() -> None:
+    assert TenantPolicy.of({"keep_versions": 10**30}).keep_versions == 2**31 - 1

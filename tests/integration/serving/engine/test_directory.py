@@ -219,18 +219,34 @@ async def test_a_database_that_lost_the_engine_has_it_back_with_the_next_heartbe
     assert [each.engine_id for each in await operator.engines.holders(version_id)] == ["engine-1"]
 
 
-async def test_of_two_engines_with_one_name_the_later_serves(engine: Engine, url: str, tmp_path: Path) -> None:
+async def test_of_two_engines_with_one_name_the_living_one_keeps_it(
+    engine: Engine, url: str, database: Database, tmp_path: Path
+) -> None:
     version_id = "v" + "a" * 32
     engine.start()
     await engine.until(version_id, None)
     newcomer = Engine(url, tmp_path / "other")
     newcomer.start()
-    await newcomer.until(version_id, None)
-    await engine.until(version_id, EngineReplaced)
-    newcomer.directory.require(version_id)
-    await newcomer.directory.leave()
+    await newcomer.until(version_id, EngineReplaced)
+    engine.directory.require(version_id)
+    await engine.kill()
+    await execute(database, "update engine set last_seen_at = now() - interval '61 seconds'")
+    await newcomer.until(version_id, None)  # by itself, once the place is free
     await newcomer.kill()
+
+
+async def test_an_engine_that_was_killed_comes_back_at_once_on_the_same_disk(
+    engine: Engine, url: str, operator: RegistryClient
+) -> None:
+    version_id = "v" + "a" * 32
+    engine.start()
     await engine.until(version_id, None)
+    await engine.kill()
+    assert (await operator.engines.get("engine-1")).state == "alive"  # as far as the registry knows
+    again = Engine(url, engine.cache)
+    again.start()
+    await again.until(version_id, None)
+    await again.kill()
 
 
 async def test_the_databases_clock_decides_who_has_lapsed(

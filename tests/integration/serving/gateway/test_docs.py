@@ -46,7 +46,7 @@ async def test_the_python_examples_run(gateway: Gateway, http: httpx.AsyncClient
     outputs = [await run(gateway, sys.executable, "-c", example) for example in examples("python")]
     assert len(outputs) == 3
     assert "I love tea by version 1" in outputs[1]
-    assert "users/ann I love tea\nword0 word1 word2 ['users/ann']" in outputs[2]
+    assert "users/ann I love tea\nword0 word1 word2 \n['users/ann']" in outputs[2]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

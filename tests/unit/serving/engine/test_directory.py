@@ -21,6 +21,7 @@ from registry.manifest import BaseIdentity
 from serving.engine.directory import Directory, waking_time
 from serving.engine.installer import Installer
 from serving.engine.metrics import EngineMetrics
+from serving.engine.proof import engine_proof
 from serving.engine.settings import EngineSettings
 from serving.errors import EngineOutOfTouch, EngineReplaced
 
@@ -431,3 +432,30 @@ async def test_versions_in_memory_count_as_host_and_others_as_disk(bench: Bench)
 
 def test_the_waking_clock_goes_on() -> None:
     assert waking_time() <= waking_time()
+
+
+async def test_an_engine_that_starts_again_on_the_same_disk_shows_the_same_proof(bench: Bench) -> None:
+    await bench.directory.beat()
+    again = Bench(bench.cache)
+    await again.directory.beat()
+    await again.client.close()
+    (_, first), (_, second) = bench.registry.asked[0], again.registry.asked[0]
+    assert first["proof"] == second["proof"]
+    assert first["incarnation"] != second["incarnation"] == again.directory.presence.incarnation
+    assert engine_proof(bench.cache, engine_id="engine-2") != first["proof"]
+    assert (bench.cache / ".engine-secret").stat().st_mode & 0o077 == 0
+
+
+async def test_an_answer_that_lacks_some_lifts_nothing_and_opens_nothing(bench: Bench) -> None:
+    bench.registry.orders = Orders(lease_seconds=60, report=True)
+    await bench.directory.beat()
+    with pytest.raises(EngineOutOfTouch):
+        bench.directory.require(ADA)
+    bench.registry.orders = Orders(lease_seconds=60)
+    bench.registry.withhold(suspended(ADA))
+    await bench.directory.beat()
+    bench.registry.orders = Orders(lease_seconds=60, report=True)
+    await bench.directory.beat()
+    with pytest.raises(NotServable):
+        bench.directory.require(ADA)
+    bench.directory.require(BOB)

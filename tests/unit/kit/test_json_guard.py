@@ -1,0 +1,47 @@
+"""What may not be stored is found in a body before anything parses it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.json_guard import is_storable, objection
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (rb'{"a": {"b": "x\ud800"}}', "body.a.b"),
+        (rb'{"a": ["\uDFFF"]}', "body.a.0"),
+        (rb'{"packages": {"\udc00x": "1"}}', "body.packages"),
+        (rb'{"a": "\ude00\ud83d"}', "body.a"),  # the right halves, the wrong way round
+        (rb'{"a": "\ud83d\ud83d\ude00"}', "body.a"),
+        (rb'{"a": "\\\ud800"}', "body.a"),
+        (rb'"\ud83d\\ude00"', "body"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_by_field(body: bytes, field: str) -> None:
+    assert objection(body) == (field, "has half of a surrogate pair, which cannot be stored")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"a": "\ud83d\ude00"}',
+        rb'{"\uD83D\uDE00": 1}',
+        rb'{"a": "\\ud800 \\u0000 \\\\ud800"}',
+        '{"a": "\U0001f600"}'.encode(),
+        rb'{"a": "\ud7ff\ue000\u0001"}',
+    ],
+)
+def test_whole_pairs_and_escaped_backslashes_pass(body: bytes) -> None:
+    assert objection(body) is None
+
+
+def test_a_nul_is_refused_by_field() -> None:
+    assert objection(rb'{"a": {"b": "\u0000"}}') == ("body.a.b", "has a NUL character, which cannot be stored")
+    assert objection(rb'{"a\\\u0000": 1}') == ("body", "has a NUL character, which cannot be stored")
+
+
+def test_only_nul_and_half_pairs_cannot_be_stored() -> None:
+    assert is_storable("a\U0001f600\x01\uffff")
+    assert not any(is_storable(text) for text in ("a\x00", "\ud800", "\udfffx"))
