@@ -18,7 +18,7 @@ def register() -> None:
     start there are no settings: then nothing is touched.
     """
     try:
-        process_settings()
+        settings = process_settings()
     except ValidationError:
         _log.debug("not started by serving.engine: the Lorry plugin stays out of the way")
         return
@@ -32,6 +32,6 @@ def register() -> None:
         LoRAResolverRegistry.register_resolver(RESOLVER_NAME, RegistryResolver())
     worker_seam.install()
     if current_platform.is_cpu():
-        from serving.engine.cpu_lora import use_masked_product
+        from serving.engine.worker.cpu_product import use_product
 
-        use_masked_product()
+        use_product(settings.cpu_product)

@@ -38,6 +38,10 @@ class EngineSettings(Settings):
     engine_threads: int = Field(
         1, ge=1, description="compute threads of a CPU engine; more than the free cores is slower"
     )
+    cpu_product: Literal["grouped", "stock"] = Field(
+        "grouped",
+        description="how a CPU engine computes adapters: grouped = one product an adapter; stock = vLLM's copy a token",
+    )
     engine_arguments: str = Field("", description="further vLLM arguments, as in a shell; those Lorry sets are refused")
     attention_backend: str | None = Field(None, description="vLLM's attention backend; unset = vLLM chooses")
     tensor_parallel_size: int = Field(1, ge=1, description="devices that share one copy of the model")

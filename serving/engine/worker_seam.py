@@ -136,14 +136,16 @@ class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLL
         """Go vLLM's own way, for its dummies and for layers that are not plain copies."""
         activated = bool(super().activate_adapter(lora_id))
         if activated:
-            slot = self.slots[self.lora_index_to_id.index(lora_id)]
-            slot.version_id, slot.regions = None, None
+            index = self.lora_index_to_id.index(lora_id)
+            self.slots[index].version_id, self.slots[index].regions = None, None
+            self._tell_ranks(index, None)
         return activated
 
     def _fill(self, index: int, adapter: PreparedAdapter) -> None:
         slot = self.slots[index]
         if slot.regions != adapter.regions:  # else every number that is there is overwritten
             self._zero(index)
+            self._tell_ranks(index, adapter.regions)
         views = slot.views.get(adapter.regions)
         if views is None:
             views = [self._region(index, region) for region in adapter.regions]
@@ -158,6 +160,16 @@ class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLL
             torch._foreach_zero_(list(self._tensors(index)))
         slot = self.slots[index]
         slot.version_id, slot.regions = None, ()
+
+    def _tell_ranks(self, index: int, regions: tuple[Region, ...] | None) -> None:
+        """Let products that know how to make use of it know what a slot is filled with; None = with anything."""
+        ranks: dict[int, dict[int, int]] = {}
+        for name, part, side, rows, _ in regions or ():
+            if side == "a":
+                ranks.setdefault(id(self.modules[name].lora_a_stacked), {})[part] = rows
+        for wrapper in self.punica_wrapper_mapping.values():
+            if (learn_slot := getattr(wrapper, "learn_slot", None)) is not None:
+                learn_slot(index, None if regions is None else ranks)
 
     def _tensors(self, index: int) -> Iterator[torch.Tensor]:
         for module in self.modules.values():

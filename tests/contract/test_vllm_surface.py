@@ -21,12 +21,8 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.serving import BaseServing
 from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 from vllm.exceptions import GracefulHTTPError, VLLMError
-from vllm.lora.ops.torch_ops import lora_ops
-from vllm.lora.punica_wrapper import punica_base, punica_cpu, punica_selector
-from vllm.lora.punica_wrapper.utils import convert_mapping
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver
-from vllm.platforms.cpu import CpuPlatform
 from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -37,13 +33,6 @@ from serving.engine.routes import LorryRoutes
 from serving.engine.settings import EngineSettings
 
 PRIVATE: dict[str, tuple[Any, str]] = {
-    # cpu_lora.py subclasses the first and replaces the choice that the second makes
-    "PunicaWrapperCPU": (punica_cpu.PunicaWrapperCPU, "acc9bc9cf24eb2db"),
-    "CpuPlatform.get_punica_wrapper": (CpuPlatform.get_punica_wrapper, "61c5754d5d8319c7"),
-    "PunicaWrapperBase": (punica_base.PunicaWrapperBase, "1f0a6ab456095efc"),
-    "get_punica_wrapper": (punica_selector.get_punica_wrapper, "73bf642d63b1513e"),
-    "convert_mapping": (convert_mapping, "f95d398f21afb453"),
-    "lora_ops": (lora_ops, "33bc2aca729ebc37"),
     # loader.py takes the place of the first, and of its caller's expectations
     "OpenAIServingModels.resolve_lora": (OpenAIServingModels.resolve_lora, "b9ef864b9ccd3310"),
     "OpenAIServingModels.__init__": (OpenAIServingModels.__init__, "0218cc457c0bbb8b"),

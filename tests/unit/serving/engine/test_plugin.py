@@ -39,7 +39,7 @@ def test_registering_twice_is_registering_once() -> None:
     resolvers, wrapper, complaints = register_in_a_process(SETTINGS)
 
     assert resolvers == ["lorry"]
-    assert wrapper == "serving.engine.cpu_lora.MaskedPunicaWrapper"
+    assert wrapper == "serving.engine.worker.cpu_product.GroupedProduct"
     assert "already registered" not in complaints
 
 
