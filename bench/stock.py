@@ -18,7 +18,8 @@ def stock_engine(settings: EngineSettings, *, adapters: Path, port: int, log_pat
     Limits, threads, dtype and layers are ours; the plugins, guard and registry are not there. Its adapters lie on the
     local disk already, which is the best case of its documentation.
     """
-    arguments = ["--model", str(settings.base_directory), "--served-model-name", str(settings.base_directory)]
+    base = str(settings.base_directory)
+    arguments = ["--model", base, "--served-model-name", base, settings.base_name]
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
     arguments += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.max_num_seqs)]
     arguments += ["--enable-lora", "--max-loras", str(settings.max_loras)]
