@@ -1,0 +1,100 @@
+"""Engines that are killed or restarted in the middle of it: they come back whole, from their own disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.pool_rig import Rig, until
+
+RandomAdapter = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+async def known(rig: Rig, random_adapter: RandomAdapter) -> dict[str, str]:
+    """Adapters that the engine has, and their answers."""
+    versions = [(await rig.publish(random_adapter(seed, rank=8), user=f"known-{seed}")).version_id for seed in range(4)]
+    return {version_id: await rig.text(version_id) for version_id in versions}
+
+
+async def ask_until_refused(rig: Rig, version_id: str) -> list[int]:
+    """Ask on until the engine no longer answers; returns the statuses until then."""
+    statuses = []
+    try:
+        while True:
+            statuses.append((await rig.ask(version_id, max_tokens=16, ignore_eos=True)).status_code)
+    except httpx.TransportError:
+        return statuses
+
+
+async def test_an_engine_killed_with_a_half_written_cache_comes_back_whole(
+    rig: Rig, known: dict[str, str], random_adapter: RandomAdapter
+) -> None:
+    manifest = await rig.publish(random_adapter(50), user="half-written")
+    before = {version_id: rig.downloads(version_id) for version_id in known}
+    rig.s3.hang(f"^GET .*{manifest.version_id}", at_bytes=5_000_000)
+    asking = [asyncio.create_task(ask_until_refused(rig, version_id)) for version_id in (*known, "base")]
+    arriving = asyncio.create_task(ask_until_refused(rig, manifest.version_id))
+    await until(lambda: any(manifest.version_id in str(path) for path in written(rig)))
+    async with rig.engine.killed():
+        statuses = await asyncio.gather(*asking)
+        assert await arriving == []
+        assert all(set(each) == {200} for each in statuses), statuses
+        rig.s3.heal()
+
+    assert not [path for path in written(rig) if ".staging" in str(path) and not path.name.endswith(".lock")]
+    for version_id, text in known.items():
+        assert await rig.text(version_id) == text
+    assert {version_id: rig.downloads(version_id) for version_id in known} == before
+    assert (await rig.ask(manifest.version_id)).status_code == 200
+    counters = await rig.counters()
+    assert counters["lorry_adapter_loads_total{outcome=failed}"] == 0
+
+
+def written(rig: Rig) -> list[Path]:
+    """Every file in the cache that has something in it."""
+    return [path for path in rig.cache.rglob("*") if path.is_file() and path.stat().st_size]
+
+
+async def test_an_engine_that_is_restarted_under_load_serves_from_its_disk_again(
+    rig: Rig, known: dict[str, str]
+) -> None:
+    before = {version_id: rig.downloads(version_id) for version_id in known}
+    asking = [asyncio.create_task(ask_until_refused(rig, version_id)) for version_id in (*known, "base") for _ in "ab"]
+    await asyncio.sleep(2)
+    async with rig.engine.stopped():
+        statuses = await asyncio.gather(*asking)
+    assert all(each and set(each) <= {200, 503} for each in statuses), statuses
+    async with asyncio.timeout(30):
+        assert [await rig.text(version_id) for version_id in known] == list(known.values())
+
+    assert {version_id: rig.downloads(version_id) for version_id in known} == before
+    assert (await rig.counters())["lorry_adapter_loads_total{outcome=failed}"] == 0
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit flip"])
+async def test_what_rotted_on_disk_meanwhile_is_noticed_and_fetched_again_and_nobody_notices(
+    rig: Rig, known: dict[str, str], damage: str
+) -> None:
+    rotten, *sound = known
+    before = {version_id: rig.downloads(version_id) for version_id in known}
+    async with rig.engine.stopped():
+        largest = max((path for path in written(rig) if rotten in str(path)), key=lambda path: path.stat().st_size)
+        if damage == "truncated":
+            with largest.open("r+b") as file:
+                file.truncate(largest.stat().st_size - 4096)
+        else:
+            with largest.open("r+b") as file:
+                file.seek(largest.stat().st_size // 2)
+                byte = file.read(1)
+                file.seek(-1, 1)
+                file.write(bytes([byte[0] ^ 1]))
+    texts = await asyncio.gather(*(rig.text(version_id) for version_id in known))
+
+    assert texts == list(known.values())
+    assert rig.downloads(rotten) == before[rotten] + 1
+    assert [rig.downloads(version_id) for version_id in sound] == [before[version_id] for version_id in sound]

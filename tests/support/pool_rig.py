@@ -1,0 +1,312 @@
+"""A registry and an engine of a test module's own, with a faulty S3 behind them, and other users who must not notice.
+
+    async with pool_rig(…, engine={"LORRY_MAX_LORAS": "2"}) as rig:
+        ada = await rig.publish(directory, user="ada")
+        async with rig.others(), rig.counted() as happened:
+            ...                                     # the fault; the others go on asking all the while
+        assert happened.failures == {"damaged": 1}  # what /metrics says of it
+
+The parts are the production's own processes (`Stack`), so that each can be killed and started again (`Revivable`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from kit.settings import StorageSettings
+from kit.storage import ObjectStorage
+from lorry.home import Home
+from lorry.local.part import Part
+from lorry.local.plan import Plan
+from lorry.local.postgres import create_database, database_url
+from lorry.local.stack import Stack, own_stack
+from lorry.settings import LorrySettings
+from registry.client import RegistryClient, draft_from_directory
+from registry.manifest import BaseIdentity, Manifest, Owner
+from tests.support.faulty_s3 import FaultyS3, faulty_s3
+from tests.support.ports import free_port_block
+from tests.support.revival import Revivable
+from training.base_models import DEFAULT_BASE
+
+PROMPT = "My name is"
+ENGINE = {
+    "LORRY_MAX_LORAS": "2",
+    "LORRY_MAX_CPU_LORAS": "8",
+    "LORRY_MAX_MODEL_LEN": "512",
+    "LORRY_KV_CACHE_GIB": "1",
+    "LORRY_HEARTBEAT_SECONDS": "0.5",
+    "LORRY_REGISTRY_TIMEOUT_SECONDS": "2",
+    "LORRY_REFUSAL_TTL_SECONDS": "0.5",
+}
+"""Few slots and little memory, so that adapters come and go; and short memories, so that tests need not wait."""
+_REFUSAL_SECONDS = 0.7  # a little longer than the engine remembers a refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class RigPlan(Plan):
+    """A plan whose engine is told more, and runs inside another command."""
+
+    engine: Mapping[str, str]
+    wrapper: tuple[str, ...] = ()
+
+    def part(self, name: str, *, base_directory: Path) -> Part:
+        """Return how to run one part."""
+        part = super().part(name, base_directory=base_directory)
+        if name != "engine":
+            return part
+        return replace(part, argv=(*self.wrapper, *part.argv), environment={**part.environment, **self.engine})
+
+
+@dataclass
+class Happened:
+    """How our counters changed: ``name{label=value}`` → by how much; what did not change is left out."""
+
+    changes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> dict[str, float]:
+        """Loads that failed, by reason."""
+        return self.of("lorry_adapter_load_failures_total", "reason")
+
+    @property
+    def loads(self) -> dict[str, float]:
+        """Loads that ended, by outcome."""
+        return self.of("lorry_adapter_loads_total", "outcome")
+
+    @property
+    def refusals(self) -> dict[str, float]:
+        """Requests that the directory did not let pass, by reason."""
+        return self.of("lorry_adapter_refusals_total", "reason")
+
+    def of(self, name: str, label: str) -> dict[str, float]:
+        """Return a series' changes by the values of its only label."""
+        start = f"{name}{{{label}="
+        found = {key: change for key, change in self.changes.items() if key.startswith(start)}
+        return {key.removeprefix(start).removesuffix("}"): change for key, change in found.items()}
+
+
+@dataclass
+class Others:
+    """What other users saw meanwhile: the answers that were not theirs, and how many were."""
+
+    wrong: list[str] = field(default_factory=list)
+    answered: int = 0
+
+
+class Rig:
+    """One registry, one engine, and whoever asks them."""
+
+    def __init__(self, *, plan: RigPlan, stack: Stack, s3: FaultyS3, base_directory: Path) -> None:
+        self.plan = plan
+        self.stack = stack
+        self.s3 = s3
+        self.base_directory = base_directory
+        self.base = BaseIdentity.of_directory(base_directory, id=DEFAULT_BASE)
+        self.registry = Revivable(stack, "registry")
+        self.engine = Revivable(stack, "engine", base_directory=base_directory)
+        self.storage = ObjectStorage(plan.storage)
+        self.registry_client = RegistryClient(url=plan.registry_url, token=plan.registry_token)
+        self.http = httpx.AsyncClient(
+            base_url=plan.engine_url,
+            headers={"authorization": f"Bearer {plan.engine_token}"},
+            timeout=300,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+        self._crowd: dict[str, str] = {}
+
+    @property
+    def cache(self) -> Path:
+        """The engine's disk cache, as the engine sees it, which may have mounted something there."""
+        path = self.plan.home.path / "cache" / "adapters"
+        return Path(f"/proc/{self.engine.process.pid}/root{path}") if self.plan.wrapper else path
+
+    async def publish(self, directory: Path, *, user: str, base: BaseIdentity | None = None) -> Manifest:
+        """Publish an adapter for a user of the rig's registry."""
+        draft = draft_from_directory(directory, owner=Owner(tenant="default", user=user), base=base or self.base)
+        return await self.registry_client.publish(directory, draft=draft)
+
+    async def ask(self, model: str, *, max_tokens: int = 4, **more: Any) -> httpx.Response:
+        """Ask for a completion."""
+        body = {"model": model, "prompt": PROMPT, "max_tokens": max_tokens, "temperature": 0, **more}
+        return await self.http.post("/v1/completions", json=body)
+
+    async def text(self, model: str, **more: Any) -> str:
+        """Return a model's answer; every other end is a failure."""
+        answer = await self.ask(model, **more)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["choices"][0]["text"])
+
+    async def meet(self, *models: str) -> None:
+        """Let these adapters, and the base, be what `others` ask for; their answers now are their answers then."""
+        for model in (*models, "base"):
+            self._crowd[model] = await self.text(model)
+
+    @asynccontextmanager
+    async def others(self, *, answers: int = 3) -> AsyncIterator[Others]:
+        """Ask for every adapter that was met, again and again until the block ends; none of them may notice it.
+
+        Each is asked at least `answers` times; every answer must be the one that it gave when it was met.
+        """
+        seen, ended = Others(), asyncio.Event()
+        asking = [
+            asyncio.create_task(self._ask_on(model, text, seen, ended, answers)) for model, text in self._crowd.items()
+        ]
+        try:
+            yield seen
+        finally:
+            ended.set()
+            await asyncio.gather(*asking)
+        assert not seen.wrong, seen.wrong[:3]
+        assert seen.answered >= answers * len(self._crowd) > 0
+
+    @asynccontextmanager
+    async def counted(self) -> AsyncIterator[Happened]:
+        """Yield what is filled, when the block ends, with how the counters changed."""
+        before, happened = await self.counters(), Happened()
+        yield happened
+        after = await self.counters()
+        changes = {key: after[key] - before.get(key, 0.0) for key in after}
+        happened.changes = {key: change for key, change in changes.items() if change}
+
+    async def counters(self) -> dict[str, float]:
+        """Return our counters and histograms' counts: ``name{label=value}`` → value."""
+        return await self._series(("_total", "_count"))
+
+    async def gauges(self) -> dict[str, float]:
+        """Return everything else of ours that has no suffix."""
+        return {
+            key: value
+            for key, value in (await self._series(("",))).items()
+            if not key.split("{")[0].endswith(("_total", "_count", "_sum", "_bucket", "_created"))
+        }
+
+    async def residents(self) -> dict[str, dict[str, Any]]:
+        """Return what the engine says of the adapters in its memory, by version."""
+        listed = (await self.http.get("/lorry/adapters")).json()["adapters"]
+        return {each["version_id"]: each for each in listed}
+
+    async def forget_refusals(self) -> None:
+        """Wait until the engine asks again for what it was refused."""
+        await asyncio.sleep(_REFUSAL_SECONDS)
+
+    async def until_unused(self, version_id: str, *, within_seconds: float = 5.0) -> None:
+        """Wait until no request holds a version."""
+
+        async def is_unused() -> bool:
+            return not (await self.residents()).get(version_id, {}).get("leases")
+
+        await until(is_unused, within_seconds=within_seconds)
+
+    def downloads(self, version_id: str) -> int:
+        """Return how often a version's object was asked for."""
+        return self.s3.count(f"^GET .*{version_id}")
+
+    async def _series(self, endings: tuple[str, ...]) -> dict[str, float]:
+        families = text_string_to_metric_families((await self.http.get("/metrics")).text)
+        return {
+            f"{sample.name}{{{','.join(f'{name}={value}' for name, value in sample.labels.items())}}}": sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name.startswith("lorry_") and sample.name.endswith(endings)
+        }
+
+    async def _ask_on(self, model: str, text: str, seen: Others, ended: asyncio.Event, answers: int) -> None:
+        asked = 0
+        while not ended.is_set() or asked < answers:
+            answer = await self.ask(model)
+            asked += 1
+            if answer.status_code == 200 and answer.json()["choices"][0]["text"] == text:
+                seen.answered += 1
+            else:
+                seen.wrong.append(f"{model}: {answer.status_code} {answer.text[:300]}")
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def pool_rig(
+    *,
+    directory: Path,
+    postgres_directory: Path,
+    storage: StorageSettings,
+    base_directory: Path,
+    engine: Mapping[str, str],
+    wrapper: tuple[str, ...] = (),
+    max_rank: int = 16,
+) -> AsyncIterator[Rig]:
+    """Run a registry and an engine in an empty home, on a database and a bucket of their own.
+
+    Args:
+        directory: the home; short, because a socket's address has to fit.
+        postgres_directory: the running PostgreSQL.
+        storage: the running object store.
+        base_directory: the base model.
+        engine: more of the engine's environment.
+        wrapper: a command that runs the engine's command.
+        max_rank: the largest rank that the registry takes.
+    """
+    name = f"rig_{uuid.uuid4().hex[:12]}"
+    await create_database(postgres_directory, name=name)
+    async with faulty_s3(storage.model_copy(update={"s3_bucket": name.replace("_", "-")})) as s3:
+        ports = free_port_block(22)
+        settings = LorrySettings(
+            home=directory,
+            port_base=ports,
+            gateway_port=ports + 21,
+            threads=1,
+            base_model=str(base_directory),
+            max_lora_rank=max_rank,
+            database_url=database_url(postgres_directory, name=name),
+            **s3.settings.model_dump(include={f"s3_{key}" for key in _STORAGE_KEYS}),
+        )
+        plan = RigPlan(settings=settings, home=Home.open(directory), engine={**ENGINE, **engine}, wrapper=wrapper)
+        async with (
+            own_stack(plan, base_directory=lambda: base_directory, on_state=lambda *_: None) as stack,
+            _started(plan, stack, s3, base_directory) as rig,
+        ):
+            yield rig
+
+
+_STORAGE_KEYS = ("endpoint_url", "bucket", "region", "access_key_id", "secret_access_key")
+
+
+@asynccontextmanager
+async def _started(plan: RigPlan, stack: Stack, s3: FaultyS3, base_directory: Path) -> AsyncIterator[Rig]:
+    await stack.ensure("registry")
+    rig = Rig(plan=plan, stack=stack, s3=s3, base_directory=base_directory)
+    try:
+        async with rig.registry_client, rig.http:
+            await rig.registry_client.register_base(rig.base, config=(base_directory / "config.json").read_bytes())
+            await stack.ensure("engine")
+            yield rig
+    finally:
+        await rig.engine.stop()
+        await rig.registry.stop()
+        rig.storage.close()
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool], *, within_seconds: float = 10.0) -> float:
+    """Look until the condition holds, which nothing tells; returns the seconds that it took."""
+    began = time.monotonic()
+    async with asyncio.timeout(within_seconds):
+        while True:
+            held = condition()
+            if held if isinstance(held, bool) else await held:
+                return time.monotonic() - began
+            await asyncio.sleep(0.02)
+
+
+def streamed_text(lines: list[str]) -> str:
+    """Return the text of a streamed completion."""
+    pieces = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    return "".join(piece["choices"][0]["text"] for piece in pieces if piece.get("choices"))
