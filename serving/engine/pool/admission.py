@@ -9,6 +9,9 @@ Its laws, kept at every moment and checked by property tests:
 - whoever waits is admitted after finitely many releases (no starvation): joining an adapter in flight needs no slot
   and passes those who wait for one, but only `turn` times; live goes before batch, but only `live_streak` times.
 
+Batch requests are gathered by adapter: seats that are spread over all slots run dry together, when their adapters have
+no more requests and none has given its slot back yet.
+
 One event loop; every method but `admit` is synchronous, so there is nothing to interrupt.
 """
 
@@ -97,7 +100,7 @@ class Admission:
         self._in_flight: dict[str, _InFlight] = {}
         self._seats: Counter[RequestClass] = Counter()
         self._queues: dict[RequestClass, FairQueue[Place]] = {
-            kind: FairQueue(quantum=limits.quantum) for kind in CLASSES
+            kind: FairQueue(quantum=limits.quantum, gather=kind == "batch") for kind in CLASSES
         }
         self._live_streak = 0
         self._service_seconds = _FIRST_GUESS_SECONDS
@@ -188,6 +191,13 @@ class Admission:
         self._dispatch()
         return len(waiting)
 
+    def refuse_all(self, reason: LorryError) -> int:
+        """Refuse everybody who waits; returns how many that were."""
+        waiting = [place for queue in self._queues.values() for place in queue]
+        for place in waiting:
+            self._turn_away(place, reason)
+        return len(waiting)
+
     def retry_after_seconds(self, kind: RequestClass) -> int:
         """Estimate, from recent service times, when a request refused now could be admitted."""
         ahead = len(self._queues[kind]) + 1
@@ -216,13 +226,13 @@ class Admission:
         return None
 
     def _first(self, kind: RequestClass) -> Place | None:
-        joinable = {version for version in self._in_flight if self._may_join(version, kind)}
+        joinable = [version for version in self._in_flight if self._may_join(version, kind)]  # the longest there first
         with_kind = sum(adapter.requests[kind] > 0 for adapter in self._in_flight.values())
         slot_free = len(self._in_flight) < self._limits.slots and (
             kind == "live" or with_kind < self._limits.slots_of(kind)
         )
         return self._queues[kind].peek(
-            joinable=joinable, blocked=self._in_flight.keys() - joinable, slot_free=slot_free
+            joinable=joinable, blocked=self._in_flight.keys() - set(joinable), slot_free=slot_free
         )
 
     def _may_join(self, version_id: str, kind: RequestClass) -> bool:

@@ -1,13 +1,15 @@
 """The requests of one class that wait, in an order that is fair between tenants.
 
-Tenants take turns by deficit round robin over tokens; within a tenant, its adapters take turns, each adapter's requests
-first come, first served. Whoever waits is passed only finitely often by others that wait.
+Tenants take turns by deficit round robin over tokens. Within a tenant, its adapters take turns, or are gathered: then
+those that are in flight go first, so that one adapter's requests run together and its slot is soon free. Each adapter's
+requests are first come, first served. Whoever waits is passed only finitely often by others that wait, as long as the
+caller lets an adapter in flight be joined only finitely often.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -43,8 +45,15 @@ class _Line(Generic[Item]):
 class FairQueue(Generic[Item]):
     """Holds what waits; the caller says what may be taken."""
 
-    def __init__(self, *, quantum: int) -> None:
+    def __init__(self, *, quantum: int, gather: bool = False) -> None:
+        """Describe an empty queue.
+
+        Args:
+            quantum: tokens that a tenant may spend each time its turn comes.
+            gather: whether requests for adapters in flight go before all others of their tenant.
+        """
         self._quantum = quantum
+        self._gather = gather
         self._lines: dict[str, _Line[Item]] = {}
         self._ring: deque[str] = deque()
         self._versions: Counter[str] = Counter()
@@ -73,14 +82,14 @@ class FairQueue(Generic[Item]):
         self._versions[item.version_id] += 1
         return self._arrivals
 
-    def peek(self, *, joinable: Collection[str], blocked: Collection[str], slot_free: bool) -> Item | None:
+    def peek(self, *, joinable: Sequence[str], blocked: Collection[str], slot_free: bool) -> Item | None:
         """Return who is next, or None when nobody who waits may be taken.
 
         A tenant whose requests are all blocked is passed and keeps what it saved. Calling again without a change
         in between returns the same request.
 
         Args:
-            joinable: adapters in flight that a request may join.
+            joinable: adapters in flight that a request may join; where requests are gathered, the first go first.
             blocked: adapters in flight that it may not join.
             slot_free: whether an adapter that is not in flight may be taken.
         """
@@ -130,14 +139,18 @@ class FairQueue(Generic[Item]):
         number = max(newest)
         return newest[number][number]
 
-    def _has(self, joinable: Collection[str], blocked: Collection[str], slot_free: bool) -> bool:
+    def _has(self, joinable: Sequence[str], blocked: Collection[str], slot_free: bool) -> bool:
         if slot_free:
             return len(self._versions) > sum(version in self._versions for version in blocked)
         return any(version in self._versions for version in joinable)
 
     def _first(
-        self, line: _Line[Item], joinable: Collection[str], blocked: Collection[str], slot_free: bool
+        self, line: _Line[Item], joinable: Sequence[str], blocked: Collection[str], slot_free: bool
     ) -> Item | None:
+        if self._gather:
+            gathered = next((line.groups[version] for version in joinable if version in line.groups), None)
+            if gathered is not None:
+                return next(iter(gathered.values()))
         if slot_free:
             group = next((group for version, group in line.groups.items() if version not in blocked), None)
         else:

@@ -236,6 +236,45 @@ async def test_a_request_for_an_adapter_in_flight_passes_those_that_wait_for_a_s
     assert not joined[4].held
 
 
+def drain(admission: Admission, kind: RequestClass, *, adapters: int, requests: int) -> tuple[float, int]:
+    """Serve requests that arrive interleaved, each for ten steps; returns mean seats taken, and slots taken in all."""
+    places: list[Place] = []
+    for number in range(requests):
+        ticket = Ticket(version_id=f"v{number % adapters}", kind=kind)
+        places.append(admission.ask(ticket, settle=lambda _: None))
+    taken, steps, slots, before = 0, 0, 0, frozenset[str]()
+    age: dict[Place, int] = {}
+    while running := [place for place in places if place.held]:
+        steps, taken = steps + 1, taken + len(running)
+        slots, before = slots + len(admission.in_flight - before), admission.in_flight
+        for place in running:
+            age[place] = age.get(place, 0) + 1
+        for place in [place for place in running if age[place] == 10]:
+            admission.release(place)
+    assert not any(place.waiting for place in places)
+    return taken / steps, slots
+
+
+async def test_interleaved_batch_work_over_many_adapters_keeps_the_seats_full_and_takes_each_slot_once() -> None:
+    limits = Limits(slots=4, live_slots=1, seats=16, live_seats=2)
+    seats, slots = drain(Admission(limits), "batch", adapters=32, requests=384)
+    assert seats >= 0.96 * 14
+    assert slots <= 34
+
+
+async def test_gathering_one_tenants_adapters_takes_no_turn_from_another() -> None:
+    admission = Admission(Limits(slots=2, seats=1, quantum=1))
+    current = admission.ask(Ticket(version_id="a", kind="batch", tenant="many"), settle=lambda _: None)
+    served: list[Place] = []
+    for number in range(10):
+        admission.ask(Ticket(version_id="a", kind="batch", tenant="many"), settle=served.append)
+        admission.ask(Ticket(version_id=f"b{number}", kind="batch", tenant="few"), settle=served.append)
+    for _ in range(10):
+        admission.release(current)
+        current = served[-1]
+    assert 4 <= [place.tenant for place in served].count("few") <= 6
+
+
 async def test_batch_is_admitted_in_the_end_although_live_never_pauses() -> None:
     admission = Admission(Limits(slots=2, live_slots=1, live_streak=5, turn=3))
     places = [admission.ask(Ticket(version_id=name), settle=lambda _: None) for name in "ab"]
