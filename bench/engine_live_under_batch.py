@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,32 +124,34 @@ async def _live(caller: Caller, models: list[str], *, seconds: float, seed: int)
 
 
 class _Batch:
-    """Batch work that never runs dry while the block runs, every request of the next adapter."""
+    """Batch work that never runs dry while the block runs, every request of the next adapter; given up at its end."""
 
     def __init__(self, caller: Caller, models: list[str], *, seed: int) -> None:
-        numbers = itertools.count(seed)
-        self._is_over = False
-        self._next: Callable[[], Ask | None] = lambda: (
-            None
-            if self._is_over
-            else Ask(
-                model=models[(number := next(numbers)) % len(models)],
-                prompt_tokens=_BATCH_PROMPT_TOKENS,
-                answer_tokens=_BATCH_ANSWER_TOKENS,
-                seed=number,
-                kind="batch",
-            )
-        )
         self._caller = caller
+        self._models = models
+        self._numbers = itertools.count(seed)
+        self._answers: list[Answer] = []
 
     async def __aenter__(self) -> None:
         callers = _CALLERS_A_SEAT * _SEATS
-        self._task = asyncio.create_task(keep_up(self._caller, callers=callers, next_ask=self._next))
+        working = keep_up(self._caller, callers=callers, next_ask=self._next, into=self._answers)
+        self._task = asyncio.create_task(working)
         await asyncio.sleep(_WARM_SECONDS)
 
     async def __aexit__(self, *_: object) -> None:
-        self._is_over = True
-        require_answers(await self._task)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        require_answers(self._answers)
+
+    def _next(self) -> Ask:
+        number = next(self._numbers)
+        return Ask(
+            model=self._models[number % len(self._models)],
+            prompt_tokens=_BATCH_PROMPT_TOKENS,
+            answer_tokens=_BATCH_ANSWER_TOKENS,
+            seed=number,
+            kind="batch",
+        )
 
 
 def _measures(name: str, found: Found, stock: Found) -> list[Measure]:

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -93,26 +93,17 @@ async def burst(caller: Caller, asks: Iterable[Ask]) -> list[Answer]:
 
 
 async def keep_up(
-    caller: Caller, *, callers: int, next_ask: Callable[[], Ask | None], stream: bool = False
+    caller: Caller, *, callers: int, next_ask: Callable[[], Ask | None], into: list[Answer] | None = None
 ) -> list[Answer]:
-    """Let `callers` ask one request after the other until there is none left."""
-    answers: list[Answer] = []
+    """Let `callers` ask one request after the other until there is none left; answers are also added to `into`."""
+    answers: list[Answer] = [] if into is None else into
 
     async def one() -> None:
         while (ask := next_ask()) is not None:
-            answers.append(await caller.ask(ask, stream=stream))
+            answers.append(await caller.ask(ask))
 
     await asyncio.gather(*(one() for _ in range(callers)))
     return answers
-
-
-async def at_times(caller: Caller, asks: Sequence[Ask], *, gaps_seconds: Sequence[float]) -> list[Answer]:
-    """Send each request after its gap, whether or not those before it were answered; streamed."""
-    tasks: list[Awaitable[Answer]] = []
-    for ask, gap in zip(asks, gaps_seconds, strict=True):
-        await asyncio.sleep(gap)
-        tasks.append(asyncio.ensure_future(caller.ask(ask, stream=True)))
-    return list(await asyncio.gather(*tasks))
 
 
 def require_answers(answers: Iterable[Answer]) -> None:
