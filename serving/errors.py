@@ -14,7 +14,12 @@ ServingError                     500
 │   ├── EngineBusy               429
 │   ├── AdmissionTimeout         503
 │   ├── AdapterClosed            409
-│   └── TierFull                 503
+│   ├── TierFull                 503
+│   │   └── PinsFull             409
+│   ├── EngineDraining           503
+│   ├── AdapterInUse             409
+│   ├── AdapterNotHeld           404
+│   └── OrderInvalid             422
 ├── EngineCallError              502
 │   ├── EngineUnavailable        503
 │   ├── EngineTimeout            504
@@ -119,6 +124,36 @@ class TierFull(EngineError):
     """The engine has no room for another adapter: all that it holds are in use."""
 
     status_code = 503
+
+
+class PinsFull(TierFull):
+    """As many adapters are pinned in this engine as may be: unpin one first."""
+
+    status_code = 409
+
+
+class EngineDraining(EngineError):
+    """The engine is being drained and takes no new requests; try again, or ask another one."""
+
+    status_code = 503
+
+
+class AdapterInUse(EngineError):
+    """Requests still run on the adapter, so it stays."""
+
+    status_code = 409
+
+
+class AdapterNotHeld(EngineError):
+    """This engine does not hold the adapter."""
+
+    status_code = 404
+
+
+class OrderInvalid(EngineError):
+    """What the engine was told to do cannot be understood."""
+
+    status_code = 422
 
 
 class EngineCallError(ServingError):

@@ -51,7 +51,7 @@ class EngineDirectory:
         return orders
 
     async def heartbeat(self, engine_id: str, heartbeat: Heartbeat) -> Orders:
-        """Note that an engine lives, and tell it which of the versions it holds must not be served.
+        """Note that an engine lives, and tell it which of the versions it holds must not be served, or need not stay.
 
         Raises:
             EngineNotFound: when it is not registered (any more): it has to register.
@@ -71,7 +71,13 @@ class EngineDirectory:
                 report = digest != heartbeat.holdings_digest
             await repository.put_leases(engine_id, heartbeat.leases)
             withheld, is_all = await repository.withheld(engine_id)
-        return Orders(withheld=tuple(withheld), report=report or not is_all, lease_seconds=self._lease_seconds)
+            superseded = await repository.superseded(engine_id)
+        return Orders(
+            withheld=tuple(withheld),
+            superseded=tuple(superseded),
+            report=report or not is_all,
+            lease_seconds=self._lease_seconds,
+        )
 
     async def leave(self, engine_id: str, incarnation: str, *, actor: str) -> None:
         """Note that an engine stops; leaving again is no error.

@@ -6,14 +6,16 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Integer, Text, and_, bindparam, case, column, delete, func, literal, or_, select, update
+from sqlalchemy import Integer, Text, and_, bindparam, case, column, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from kit.canonical import sha256_bytes
 from registry.engines.schemas import MAX_WITHHELD, EngineSummary, Holder, Presence, Registration, Tier, Withheld
-from registry.manifest import BaseIdentity
-from registry.models import AdapterRow, BaseModelRow, EngineHoldingRow, EngineRow, State, VersionRow
+from registry.lifecycle.schemas import PREVIOUS
+from registry.manifest import LIVE, BaseIdentity
+from registry.models import AdapterRow, AliasRow, BaseModelRow, EngineHoldingRow, EngineRow, State, VersionRow
 from registry.repository import RegistryRepository, obstacle, retained
 
 _LEFT_KEPT = timedelta(days=1)
@@ -176,6 +178,23 @@ class EngineRepository(RegistryRepository):
         rows = (await self._session.execute(statement)).all()
         found = [Withheld(version_id=row[0], reason=row[1], delete=row[1] in _DELETED) for row in rows[:MAX_WITHHELD]]
         return found, not any(row[2] or row[1] in _DELETED for row in rows[MAX_WITHHELD:])
+
+    async def superseded(self, engine_id: str) -> list[str]:
+        """Return which versions the engine holds in memory though another one of their adapter is live now.
+
+        What any alias but `previous` still names is not among them.
+        """
+        live, named = aliased(AliasRow), aliased(AliasRow)
+        statement = (
+            select(EngineHoldingRow.version_id)
+            .join(VersionRow, VersionRow.version_id == EngineHoldingRow.version_id)
+            .join(live, and_(live.adapter_id == VersionRow.adapter_id, live.name == LIVE))
+            .where(EngineHoldingRow.engine_id == engine_id, EngineHoldingRow.tier != Tier.DISK)
+            .where(~exists().where(named.version_id == VersionRow.version_id, named.name != PREVIOUS))
+            .order_by(EngineHoldingRow.version_id)
+            .limit(MAX_WITHHELD)
+        )
+        return list(await self._session.scalars(statement))
 
     async def leave(self, engine_id: str, incarnation: str) -> bool:
         """Note that an engine has stopped; it holds nothing that counts. False = it is not the one registered."""

@@ -113,12 +113,15 @@ class Orders(Frozen):
     `withheld` is the whole list, every time: a version that is held and not in it may be served, except that what lies
     on the disk only is installed anew, and so asked for, before it is served. `report` asks for the holdings, which the
     registry does not have, or of which this answer could not name all that must be deleted or leave memory: obey, serve
-    nothing because of it, and report again. What was said holds for `lease_seconds`, counted from the call.
+    nothing because of it, and report again. `superseded` names versions that it holds in memory and may serve, but that
+    no alias names any more while their adapter has a live one: they may leave memory once nobody uses them. What was
+    said holds for `lease_seconds`, counted from the call.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     withheld: tuple[Withheld, ...] = ()
+    superseded: tuple[VersionId, ...] = ()
     report: bool = False
     lease_seconds: float = Field(gt=0)
 

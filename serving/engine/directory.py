@@ -20,8 +20,11 @@ from registry.client import RegistryClient
 from registry.client.engines import Farewell, Heartbeat, Holdings, Orders, Presence, Registration, Tier, Withheld
 from registry.errors import EngineNotFound, EngineSuperseded, NotServable, VersionNotFound
 from registry.manifest import BaseIdentity
+from serving.engine.eraser import Eraser
 from serving.engine.installer import Installer
 from serving.engine.metrics import EngineMetrics
+from serving.engine.pool.erasure import Erasure
+from serving.engine.pool.observer import Reason
 from serving.engine.proof import engine_proof
 from serving.engine.settings import EngineSettings
 from serving.engine.single_flight import SingleFlight
@@ -48,8 +51,19 @@ class Residents(Protocol):
     def leases(self) -> dict[str, int]:
         """Return how many requests run on each version."""
 
-    async def withdraw(self, version_id: str, reason: LorryError) -> None:
-        """Take a version out of memory; its files may be deleted after that."""
+    async def withdraw(
+        self,
+        version_id: str,
+        reason: LorryError,
+        *,
+        abort: bool = True,
+        wait_seconds: float | None = None,
+        because: Reason = "withheld",
+    ) -> Erasure | None:
+        """Take a version out of memory, overwriting it; its files may be deleted after that."""
+
+    async def retire(self, version_id: str) -> bool:
+        """Take a version out of memory unless it is in use; its files stay."""
 
     async def end_all(self, reason: LorryError) -> None:
         """End every request that runs on an adapter."""
@@ -79,6 +93,7 @@ class Directory:
         self._base = base
         self._installer = installer
         self._metrics = metrics
+        self.eraser = Eraser(installer, ledger=metrics.ledger)
         self._clock = clock
         self._incarnation = secrets.token_hex(16)
         self._proof: str | None = None
@@ -101,6 +116,7 @@ class Directory:
     def connect(self, residents: Residents) -> None:
         """Say what is in memory, and whom to tell what must leave it."""
         self._residents = residents
+        self.eraser.connect(residents)
 
     def require(self, version_id: str) -> None:
         """Let a version pass that this engine may serve now.
@@ -110,10 +126,8 @@ class Directory:
             NotServable, VersionNotFound: the registry withholds this one.
         """
         if (closed := self.closed_because()) is not None:
-            self._metrics.refused("replaced" if isinstance(closed, EngineReplaced) else "out_of_touch")
             raise closed
         if (reason := self._withheld.get(version_id)) is not None:
-            self._metrics.refused(reason)
             raise _refusal(version_id, reason)
 
     def closed_because(self) -> LorryError | None:
@@ -237,30 +251,41 @@ class Directory:
         """
         named = {each.version_id: each.reason for each in orders.withheld}
         self._withheld = self._withheld | named if orders.report else named  # a list that may lack some lifts nothing
+        is_first = self._deadline is None  # nothing is in memory yet
         tasks = [
-            asyncio.create_task(self._withdraw(each))
+            asyncio.create_task(self._withdraw(each, in_memory=not is_first))
             for each in orders.withheld
             if each.delete or held.get(each.version_id, Tier.DISK) is not Tier.DISK
         ]
+        tasks += [asyncio.create_task(self._retire(version_id)) for version_id in orders.superseded]
         self._tasks.update(tasks)
         for task in tasks:
             task.add_done_callback(self._tasks.discard)
-        if self._deadline is None and tasks:
+        if is_first and tasks:
             await asyncio.wait(tasks)
 
-    async def _withdraw(self, order: Withheld) -> None:
+    async def _withdraw(self, order: Withheld, *, in_memory: bool) -> None:
         try:
-            await self._withdrawals.run(order.version_id, lambda: self._remove(order))
+            await self._withdrawals.run(order.version_id, lambda: self._remove(order, in_memory=in_memory))
         except Exception:
             # vLLM's engine core sends every failure as a bare Exception; what is left is found by the next heartbeat.
             _log.exception("could not remove %s", order.version_id)
 
-    async def _remove(self, order: Withheld) -> None:
-        if self._residents is not None:
-            await self._residents.withdraw(order.version_id, _refusal(order.version_id, order.reason))
-        if order.delete:
-            await self._installer.remove(order.version_id)
-            _log.info("deleted %s: %s", order.version_id, order.reason)
+    async def _remove(self, order: Withheld, *, in_memory: bool) -> None:
+        await self.eraser.take_out(
+            order.version_id,
+            _refusal(order.version_id, order.reason),
+            because="erased" if order.delete else "withheld",
+            files=order.delete,
+            memory=in_memory,
+        )
+
+    async def _retire(self, version_id: str) -> None:
+        try:
+            if self._residents is not None and await self._residents.retire(version_id):
+                _log.info("retired %s: a newer version took its place", version_id)
+        except Exception:  # as above; the next heartbeat names it again
+            _log.exception("could not retire %s", version_id)
 
     def _note(self, failure: LorryError | None) -> None:
         """Log when answers cease, and when adapters begin or cease to be served; not every heartbeat."""
@@ -285,4 +310,5 @@ def _describe(held: dict[str, Tier]) -> tuple[Holdings, str]:
 def _refusal(version_id: str, reason: str) -> LorryError:
     if reason == "unknown":
         return VersionNotFound(f"The registry knows no version {version_id}.")
-    return NotServable(f"Version {version_id} {_REASONS.get(reason, f'is withheld by the registry: {reason}')}.")
+    text = f"Version {version_id} {_REASONS.get(reason, f'is withheld by the registry: {reason}')}."
+    return NotServable(text, reason=reason)

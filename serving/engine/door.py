@@ -2,7 +2,7 @@
 
 Pure ASGI middleware inside the guard. It reads the body once, finds adapter and size of the request, waits for the
 pool, and passes the same body on. A client that goes away while it waits leaves the queue; one that reads slowly holds
-nothing once the engine is done. Requests for the base model pass.
+nothing once the engine is done. Requests for the base model pass, unless the engine is being drained.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kit.errors import LorryError, RequestTooLarge
 from serving.engine.pool.admission import Ticket
-from serving.engine.pool.limits import RequestClass
-from serving.engine.pool.pool import AdapterPool, PoolLease
+from serving.engine.pool.crowd import Crowd
+from serving.engine.pool.limits import CLASSES, RequestClass
+from serving.engine.pool.pool import AdapterPool
+from serving.engine.pool.pool_lease import PoolLease
 from serving.engine.resolver import is_version_id
 from serving.engine.sequences import Hold
+from serving.errors import OrderInvalid
 
 CLASS_HEADER = b"x-lorry-class"
 TENANT_HEADER = b"x-lorry-tenant"
@@ -32,11 +35,19 @@ _MOST_SEATS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Admittance:
-    """What the door needs of the engine that it guards; put at `app.state.lorry_admittance`."""
+    """What the door needs of the engine that it guards; put at `app.state.lorry_admittance`.
+
+    Attributes:
+        pool: gives leases.
+        deadline_seconds: how long a request waits for its turn, by class.
+        on_refused: told of every request for an adapter that gets no lease.
+        crowd: counts who is inside, whatever it asks for.
+    """
 
     pool: AdapterPool
     deadline_seconds: Mapping[RequestClass, float]
-    on_wait: Callable[[RequestClass, float], None]
+    on_refused: Callable[[LorryError], None] = lambda error: None
+    crowd: Crowd = field(default_factory=Crowd)
 
 
 class Door:
@@ -52,30 +63,33 @@ class Door:
             return
         try:
             body = await _read(receive)
+            if body is None:  # the client went away
+                return
+            ticket = _ticket(body, dict(scope["headers"]))
         except LorryError as exc:
             await _refuse(send, exc)
             return
-        if body is None:  # the client went away
-            return
-        ticket = _ticket(body, dict(scope["headers"]))
-        rest = _Replay(body, receive)
-        if ticket is None:
-            await self._app(scope, rest, send)
-            return
-        await self._admit(ticket, scope, rest, send)
-
-    async def _admit(self, ticket: Ticket, scope: Scope, rest: _Replay, send: Send) -> None:
         admittance = cast("Admittance", scope["app"].state.lorry_admittance)
-        try:
-            lease = await _unless_gone(admittance, ticket, rest)
-            if lease is not None:
-                admittance.on_wait(ticket.kind, lease.wait_seconds)
-                with Hold(lease.release, expected=ticket.seats).during():
+        rest = _Replay(body, receive)
+        with admittance.crowd.inside():
+            try:
+                if ticket is None:
+                    admittance.pool.require_admitting()
                     await self._app(scope, rest, send)
-        except LorryError as exc:  # vLLM's handlers answer their own
-            await _refuse(send, exc)
-        finally:
-            rest.close()
+                else:
+                    await self._admit(ticket, admittance, scope, rest, send)
+            except LorryError as exc:  # vLLM's handlers answer their own
+                if ticket is not None:
+                    admittance.on_refused(exc)
+                await _refuse(send, exc)
+            finally:
+                rest.close()
+
+    async def _admit(self, ticket: Ticket, admittance: Admittance, scope: Scope, rest: _Replay, send: Send) -> None:
+        lease = await _unless_gone(admittance, ticket, rest)
+        if lease is not None:
+            with Hold(lease.release, expected=ticket.seats).during():
+                await self._app(scope, rest, send)
 
 
 class _Replay:
@@ -154,7 +168,11 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 def _ticket(body: bytes, headers: Mapping[bytes, bytes]) -> Ticket | None:
-    """Return what the request asks the pool for; None when it names no adapter: vLLM answers it as it is."""
+    """Return what the request asks the pool for; None when it names no adapter: vLLM answers it as it is.
+
+    Raises:
+        OrderInvalid: when the class is none.
+    """
     try:
         request = json.loads(body)
     except ValueError:
@@ -163,11 +181,19 @@ def _ticket(body: bytes, headers: Mapping[bytes, bytes]) -> Ticket | None:
         return None
     return Ticket(
         version_id=name,
-        kind="batch" if headers.get(CLASS_HEADER) == b"batch" else "live",
+        kind=_class(headers.get(CLASS_HEADER, b"live").decode("latin-1")),
         tenant=headers.get(TENANT_HEADER, b"").decode("latin-1")[:128],
         tokens=len(body) // _BYTES_PER_TOKEN + _whole(request.get("max_tokens"), default=16),
         seats=min(_MOST_SEATS, _whole(request.get("n"), default=1) * _prompts(request.get("prompt"))),
     )
+
+
+def _class(name: str) -> RequestClass:
+    for kind in CLASSES:
+        if name == kind:
+            return kind
+    field = CLASS_HEADER.decode()
+    raise OrderInvalid(f"{field} is {name[:32]!r}; it is one of {', '.join(CLASSES)}", field=field)
 
 
 def _prompts(prompt: Any) -> int:
@@ -183,7 +209,9 @@ def _whole(value: Any, *, default: int) -> int:
 async def _refuse(send: Send, error: LorryError) -> None:
     """Answer in OpenAI's shape."""
     kind = type(error).__name__
-    content = {"error": {"message": error.message, "type": kind, "param": "model", "code": error.status_code}}
+    content = {
+        "error": {"message": error.message, "type": kind, "param": error.field or "model", "code": error.status_code}
+    }
     headers = [(b"content-type", b"application/json")]
     if (seconds := error.details.get("retry_after_seconds")) is not None:
         headers.append((b"retry-after", str(seconds).encode()))

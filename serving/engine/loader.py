@@ -8,6 +8,7 @@ already, so this is for names that nobody knows. The seam is private, so a contr
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
@@ -25,8 +26,16 @@ _log = logging.getLogger(__name__)
 class AdapterLoader:
     """Asks the pool for what vLLM does not know."""
 
-    def __init__(self, models: OpenAIServingModels, *, pool: AdapterPool) -> None:
+    def __init__(
+        self,
+        models: OpenAIServingModels,
+        *,
+        pool: AdapterPool,
+        on_refused: Callable[[LorryError], None] = lambda error: None,
+    ) -> None:
+        """Ask `pool`; `on_refused` is told of what cannot be had."""
         self._models = models
+        self._on_refused = on_refused
         self._pool = pool
 
     def take_over(self) -> None:
@@ -45,6 +54,7 @@ class AdapterLoader:
             await self._pool.prefetch(lora_name)
         except LorryError as exc:
             _log.warning("refused %s: %d %s", lora_name, exc.status_code, exc.message)
+            self._on_refused(exc)
             raise refusal(exc) from exc
         return self._models.lora_requests.get(lora_name) or _unknown(lora_name)
 

@@ -9,27 +9,47 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.lora.request import LoRARequest
 
 from kit.errors import LorryError
+from serving.engine.pool.erasure import Erasure
+from serving.engine.pool.observer import Reason
 from serving.engine.resolver import refusal
 
-_log = logging.getLogger(__name__)
-_DRAIN_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
 Gate = Callable[[str], None]
 """Lets a version pass, or raises the LorryError that refuses it."""
+
+
+class Memory(Protocol):
+    """What takes a version out of the engine's memory: the pool."""
+
+    async def withdraw(
+        self, version_id: str, reason: LorryError, *, wait_seconds: float | None = None, because: Reason = "withheld"
+    ) -> Erasure:
+        """Take a version out and overwrite it, once no request runs on it; those that come meanwhile hear `reason`."""
+
+    async def retire(self, version_id: str) -> bool:
+        """Take a version out of host memory unless it is in use."""
+
+
+class Counted(Protocol):
+    """What is told of requests that do not get what they asked for."""
+
+    def refused(self, error: BaseException) -> None:
+        """Count a request that did not start."""
+
+    def ended(self, error: BaseException, count: int) -> None:
+        """Count requests that were ended while they ran."""
 
 
 @dataclass(eq=False)
@@ -49,7 +69,7 @@ class Residents:
         *,
         engine: EngineClient,
         gate: Gate,
-        remove: Callable[[LoRARequest, LorryError], Awaitable[object]],
+        counted: Counted,
     ) -> None:
         """Look after vLLM's table.
 
@@ -57,20 +77,21 @@ class Residents:
             models: holds the table of the adapters that requests can name.
             engine: runs the requests.
             gate: judges a version whenever it is used.
-            remove: takes an adapter that no request can name any more out of the engine's memory, for a reason that
-                those who still wait for it are told.
+            counted: hears of requests that are refused or ended here.
         """
         self._models = models
         self._engine = engine
         self._gate = gate
-        self._remove = remove
+        self._counted = counted
+        self._memory: Memory | None = None
         self._generate: Callable[..., AsyncGenerator[Any, None]] = engine.generate
         self._arriving: Counter[str] = Counter()
         self._running: dict[str, set[_Lease]] = {}
         self._numbers = itertools.count(1)
 
-    def take_over(self) -> None:
-        """Make every request of vLLM's handlers come by here."""
+    def take_over(self, memory: Memory) -> None:
+        """Make every request of vLLM's handlers come by here; `memory` is where adapters are taken out of."""
+        self._memory = memory
         self._engine.generate = self.generate
 
     def require(self, version_id: str) -> None:
@@ -82,6 +103,7 @@ class Residents:
         try:
             self._gate(version_id)
         except LorryError as exc:
+            self._counted.refused(exc)
             raise refusal(exc) from exc
 
     @contextmanager
@@ -123,20 +145,44 @@ class Residents:
         outputs = self._generate(prompt, sampling_params, own_id, lora_request=lora_request, **rest)
         return self._leased(outputs, version_id=lora_request.lora_name, lease=_Lease(own_id))
 
-    async def withdraw(self, version_id: str, reason: LorryError) -> None:
-        """Make a version unknown, end the requests that run on it, and take it out of the engine's memory.
+    async def withdraw(
+        self,
+        version_id: str,
+        reason: LorryError,
+        *,
+        abort: bool = True,
+        wait_seconds: float | None = None,
+        because: Reason = "withheld",
+    ) -> Erasure | None:
+        """Take a version out of the engine's memory, overwriting it, and return what that did.
 
-        The gate has to refuse it already. Returns when no step of the engine can touch the version any more:
-        its files may then be deleted.
+        Returns when no step of the engine can touch the version any more: its files may then be deleted. None = the
+        engine has no memory of adapters yet.
+
+        Args:
+            version_id: what has to go.
+            reason: what those hear who run on it, wait for it, or ask for it meanwhile.
+            abort: end the requests that run on it; else they finish first.
+            wait_seconds: how long that may take; None = as long as it does.
+            because: what it is counted under.
+
+        Raises:
+            AdapterInUse: when requests run on it after `wait_seconds`; nothing has changed then.
+            AdapterNotLoaded: when a slot still holds weights.
         """
-        request = self._models.lora_requests.pop(version_id, None)
-        deadline = monotonic() + _DRAIN_SECONDS
-        while self._running.get(version_id) and monotonic() < deadline:
-            await self.end(version_id, reason)
-            await asyncio.sleep(_POLL_SECONDS)  # who reads slowly holds on; the engine itself is done with it
-        if request is not None:
-            await self._remove(request, reason)
-            _log.info("withdrew %s", version_id)
+        if self._memory is None:
+            return None
+        ending = asyncio.create_task(self._keep_ending(version_id, reason)) if abort else None
+        try:
+            return await self._memory.withdraw(version_id, reason, wait_seconds=wait_seconds, because=because)
+        finally:
+            if ending is not None:
+                ending.cancel()
+                await asyncio.gather(ending, return_exceptions=True)
+
+    async def retire(self, version_id: str) -> bool:
+        """Take a version out of host memory, because a newer one took its place; not while requests run on it."""
+        return self._memory is not None and await self._memory.retire(version_id)
 
     async def end_all(self, reason: LorryError) -> None:
         """End every request that runs on an adapter; requests to the base model go on."""
@@ -146,9 +192,19 @@ class Residents:
     async def end(self, version_id: str, reason: LorryError) -> None:
         """End every request that runs on a version."""
         leases = self._running.get(version_id, set())
-        for lease in leases:
+        news = [lease for lease in leases if lease.ended_by is None]
+        for lease in news:
             lease.ended_by = reason
+        if news:
+            self._counted.ended(reason, len(news))
         await self._engine.abort([lease.request_id for lease in leases])
+
+    async def _keep_ending(self, version_id: str, reason: LorryError) -> None:
+        """End requests, those as well that had their lease and had not reached the engine yet."""
+        self._models.lora_requests.pop(version_id, None)
+        while True:
+            await self.end(version_id, reason)
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _leased(
         self, outputs: AsyncGenerator[Any, None], *, version_id: str, lease: _Lease

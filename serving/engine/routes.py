@@ -1,4 +1,4 @@
-"""The entry point of ``vllm.endpoint_plugins``: connects the parts in the API server, and answers ``/lorry/…``.
+"""The entry point of ``vllm.endpoint_plugins``: connects the parts in the API server.
 
 vLLM calls `attach_router` while it builds its app, `init_state` once the engine runs, and the app's lifespan
 last; requests come after that.
@@ -13,22 +13,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolverRegistry
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from kit.errors import LorryError
 from kit.problems import problem
 from kit.telemetry import configure_logging
 from registry.client import RegistryClient, Verifier
 from registry.client.engines import Presence
+from serving.engine.api import Api
 from serving.engine.directory import Directory
 from serving.engine.door import Admittance
 from serving.engine.guard import Guard
@@ -36,16 +35,20 @@ from serving.engine.installer import Installer
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.loader import AdapterLoader
 from serving.engine.metrics import EngineMetrics
+from serving.engine.pool.observer import Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
+from serving.engine.pool_gauges import show_pool
+from serving.engine.replacement import replace_lost
 from serving.engine.residents import Residents
 from serving.engine.resolver import RESOLVER_NAME, RegistryResolver
 from serving.engine.sequences import watch_sequences
 from serving.engine.settings import EngineSettings, process_settings
 from serving.engine.source import AdapterSource, Fit, identify_base
+from serving.engine.steward import Steward
 from serving.engine.store import EngineStore
-from serving.engine.worker.link import WorkerLink
-from serving.errors import AdapterNotLoaded, EngineMisconfigured
+from serving.engine.worker.link import Activation, WorkerLink
+from serving.errors import EngineMisconfigured
 
 _log = logging.getLogger(__name__)
 
@@ -71,15 +74,14 @@ class LorryRoutes:
         self._directory: Directory | None = None
         self._link: WorkerLink | None = None
         self._pool: AdapterPool | None = None
+        self._steward: Steward | None = None
+        self._api = Api(ready=self.ready)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach_router(self, app: FastAPI) -> None:
         """Add our routes, and the registry's client to the app's lifespan."""
         self._app = app
-        router = APIRouter(prefix="/lorry")
-        router.add_api_route("/ready", self.ready, methods=["GET"])
-        router.add_api_route("/adapters", self.adapters, methods=["GET"])
-        app.include_router(router)
+        app.include_router(self._api.router())
         app.router.lifespan_context = self._lifespan(app.router.lifespan_context)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
@@ -104,17 +106,31 @@ class LorryRoutes:
         )
         source = self._source(installer, fit, metrics, presence=self._directory.presence)
         resolver.connect(source)
-        await self._connect_pool(engine_client, state, source=source, directory=self._directory, metrics=metrics)
+        await self._connect_pool(
+            engine_client,
+            state,
+            source=source,
+            installer=installer,
+            directory=self._directory,
+            metrics=metrics,
+        )
         _log.info("adapters are served from the registry, as engine %s", self._settings.directory_id)
 
     async def _connect_pool(
-        self, engine: AsyncLLM, state: State, *, source: AdapterSource, directory: Directory, metrics: EngineMetrics
+        self,
+        engine: AsyncLLM,
+        state: State,
+        *,
+        source: AdapterSource,
+        installer: Installer,
+        directory: Directory,
+        metrics: EngineMetrics,
     ) -> None:
         models = state.openai_serving_models
-        residents = Residents(models, engine=engine, gate=directory.require, remove=self._remove)
+        residents = Residents(models, engine=engine, gate=directory.require, counted=metrics)
         self._link = WorkerLink(
             engine.collective_rpc,
-            on_activated=lambda _, seconds: metrics.activated(seconds),
+            on_activated=lambda activation: self._note_activation(activation, metrics),
             on_lost=lambda version_id: self._replace(version_id, store, residents),
         )
         await self._link.open(self._settings.adapter_cache_directory / ".signals")
@@ -126,34 +142,41 @@ class LorryRoutes:
             arriving=residents.arriving,
             metrics=metrics,
         )
-        self._pool = _pool(store, self._settings)
+        self._pool = _pool(store, self._settings, observer=metrics)
         watch_sequences(engine)
-        residents.take_over()
+        residents.take_over(self._pool)
         directory.connect(residents)
-        AdapterLoader(models, pool=self._pool).take_over()
-        state.lorry_admittance = Admittance(
+        AdapterLoader(models, pool=self._pool, on_refused=metrics.refused).take_over()
+        admittance = Admittance(
             pool=self._pool,
             deadline_seconds={
                 "live": self._settings.live_deadline_seconds,
                 "batch": self._settings.batch_deadline_seconds,
             },
-            on_wait=metrics.waited,
+            on_refused=metrics.refused,
         )
+        state.lorry_admittance = admittance
+        self._steward = Steward(
+            self._pool,
+            disk=installer,
+            eraser=directory.eraser,
+            crowd=admittance.crowd,
+            slots=self._settings.max_loras,
+        )
+        self._api.steward, self._api.ledger = self._steward, metrics.ledger
+        show_pool(metrics, self._pool, self._steward)
 
-    async def _remove(self, request: LoRARequest, reason: LorryError) -> None:
-        assert self._pool is not None
-        await self._pool.withdraw(request.lora_name, reason)
+    def _note_activation(self, activation: Activation, metrics: EngineMetrics) -> None:
+        if activation.rank == 0:  # every rank does the same at the same time
+            metrics.activated(activation.seconds)
+            if self._pool is not None:
+                self._pool.activated(activation.version_id, activation.slot)
 
     def _replace(self, version_id: str, store: EngineStore, residents: Residents) -> None:
         """End the requests that a step answered without their weights, and load those anew."""
-
-        async def replace() -> None:
-            store.lost(version_id)
-            await residents.end(version_id, AdapterNotLoaded("The engine lost the adapter; ask again."))
-            assert self._pool is not None
-            await self._pool.reload(version_id)
-
-        task = asyncio.create_task(replace())
+        assert self._pool is not None
+        replacing = replace_lost(version_id, store=store, residents=residents, pool=self._pool)
+        task = asyncio.create_task(replacing)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -166,27 +189,13 @@ class LorryRoutes:
             return _not_ready("The registry's resolver is not connected.")
         if (closed := self._directory.closed_because()) is not None:
             return _not_ready(closed.message)
+        if self._steward is None or self._steward.draining:
+            return _not_ready("The engine is being drained.")
         try:
             await self._engine.check_health()
         except EngineDeadError:
             return _not_ready("The engine core is dead.")
         return JSONResponse({"status": "ready", "base": self._settings.base_name})
-
-    async def adapters(self) -> JSONResponse:
-        """List the versions in host memory, the least recently used first, and how they are used."""
-        if self._pool is None:
-            return _not_ready("The engine is still starting.")
-        adapters = [
-            {
-                "version_id": holding.version_id,
-                "in_memory": True,
-                "size_bytes": holding.size_bytes,
-                "leases": holding.leases,
-                "pinned": holding.pinned,
-            }
-            for holding in self._pool.holdings()
-        ]
-        return JSONResponse({"adapters": adapters})
 
     def _installer(self, metrics: EngineMetrics) -> Installer:
         settings = self._settings
@@ -229,6 +238,8 @@ class LorryRoutes:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await self._directory.leave()
+            if self._steward is not None:
+                await self._steward.close()
             if self._link is not None:
                 self._link.close()
 
@@ -239,7 +250,7 @@ class LorryRoutes:
             )
 
 
-def _pool(store: EngineStore, settings: EngineSettings) -> AdapterPool:
+def _pool(store: EngineStore, settings: EngineSettings, *, observer: Observer) -> AdapterPool:
     limits = settings.limits()
     pinned = (settings.max_cpu_loras - settings.max_loras) // 2
     entries = settings.max_cpu_loras - pinned
@@ -249,7 +260,14 @@ def _pool(store: EngineStore, settings: EngineSettings) -> AdapterPool:
         max_entries=settings.max_cpu_loras,
         max_pinned=pinned,
     )
-    return AdapterPool(store, limits=limits, host=host, host_entries=entries, host_live_entries=limits.live_slots)
+    return AdapterPool(
+        store,
+        limits=limits,
+        host=host,
+        host_entries=entries,
+        host_live_entries=limits.live_slots,
+        observer=observer,
+    )
 
 
 async def _fit(settings: EngineSettings) -> Fit:

@@ -23,6 +23,9 @@ class SingleFlight(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._flights
+
     async def run(self, key: Key, work: Callable[[], Awaitable[Value]]) -> Value:
         """Return what `work` returns, starting it only when no call for `key` is under way.
 

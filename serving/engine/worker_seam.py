@@ -279,7 +279,8 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
                 self._register_within_step(request, wanted)
             self.models.activate_adapter(number)
         if number in self.models.prepared:
-            self.signals.send("activated", version_id=request.lora_name, seconds=perf_counter() - started)
+            slot, seconds = self.models.lora_index_to_id.index(number), perf_counter() - started
+            self.signals.send("activated", version_id=request.lora_name, slot=slot, seconds=seconds)
 
     def _register_within_step(self, request: LoRARequest, wanted: dict[int, LoRARequest]) -> None:
         """Bring back what vLLM forgot; what is lost is served as zeros, and told, so that its requests are aborted.

@@ -7,11 +7,11 @@ has two slots and room for four. A process of its own, so that neither vLLM nor 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from serving.engine.launch import TARGET_MODULES, WORKER_EXTENSION
 from serving.engine.worker.link import WorkerLink
 from serving.errors import AdapterDamaged, AdapterNotLoaded
+from tests.support.opened import opened_directory
 
 SLOTS, CAPACITY = 2, 4
 
@@ -54,7 +55,7 @@ class Probe:
         self.lost: list[str] = []
         self.link = WorkerLink(
             self.engine.collective_rpc,
-            on_activated=lambda name, seconds: self.activated.append((name, seconds)),
+            on_activated=lambda each: self.activated.append((each.version_id, each.seconds)),
             on_lost=self.lost.append,
         )
         self.asked = 0
@@ -82,12 +83,10 @@ class Probe:
             await self.engine.add_lora(self.request(number))
         return time.perf_counter() - began
 
-    async def stage(self, number: int, **digests: str) -> Any:
-        directory = self.directories[number]
-        stated = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
-        return await self.link.stage(
-            self.names[number], number=number + 1, directory=directory, digests=stated | digests
-        )
+    async def stage(self, number: int, *, mark: str | None = None) -> Any:
+        with opened_directory(self.directories[number]) as opened:
+            files = opened.files if mark is None else replace(opened.files, mark=mark)
+            return await self.link.stage(self.names[number], number=number + 1, files=files)
 
     async def slots(self) -> list[str | None]:
         slots: list[str | None] = (await self.link.residents())[0]["slots"]
@@ -128,7 +127,7 @@ class Probe:
         seen["slots_after_erasing"] = await self.slots()
         seen["lost_text_is_the_bases"] = await self.text(3) == await self.text(None)
         seen["lost"] = self.lost
-        for key, arguments in {"damaged": {"adapter_model.safetensors": "0" * 64}, "sound": {}}.items():
+        for key, arguments in {"damaged": {"mark": "00" * 16}, "sound": {}}.items():
             try:
                 await self.stage(4, **arguments)
                 seen[key] = "staged"

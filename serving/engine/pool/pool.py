@@ -10,87 +10,54 @@ What is leased is neither evicted nor erased. What takes long (the registry, the
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Protocol
 
 from kit.errors import LorryError
 from serving.engine.pool.admission import Admission, Place, Ticket
-from serving.engine.pool.lease import Lease, LeaseBook
-from serving.engine.pool.limits import Limits
+from serving.engine.pool.erasure import Erasure
+from serving.engine.pool.lease import LeaseBook
+from serving.engine.pool.limits import CLASSES, Limits, RequestClass
+from serving.engine.pool.observer import Found, Observer, Reason
+from serving.engine.pool.pool_lease import PoolLease
+from serving.engine.pool.slot_map import SlotMap
+from serving.engine.pool.store import Store
 from serving.engine.pool.tier import Tier
 from serving.engine.single_flight import SingleFlight
-from serving.errors import AdapterClosed
+from serving.errors import AdapterClosed, AdapterInUse
 
 _ENOUGH_SEATS = 1 << 30
 
 
-class Store(Protocol):
-    """Where adapters come from and go to."""
-
-    async def install(self, version_id: str) -> int:
-        """Put the version's verified files on this host's disk; returns the host memory that it will take, in bytes.
-
-        Raises:
-            LorryError: why it cannot be had.
-        """
-
-    async def stage(self, version_id: str, *, urgent: bool) -> None:
-        """Bring an installed version into the workers' host memory, and let requests name it.
-
-        Raises:
-            LorryError: why it cannot be loaded.
-        """
-
-    async def drop(self, version_id: str) -> None:
-        """Take a version out of the workers' memory and slots; no request can name it, from the first moment on.
-
-        Never raises: what cannot be dropped is logged, and dropped again with the next.
-        """
-
-    async def erase(self, version_id: str) -> None:
-        """Like `drop`; then overwrite it everywhere, check that, and delete its files."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """One version in host memory."""
+    """One version in host memory; `slot` is the device slot that it has as well, if any."""
 
     version_id: str
     size_bytes: int
     leases: int
     pinned: bool
     in_flight: bool
-
-
-class PoolLease:
-    """A request's right to run: its version stays, and it has its seats."""
-
-    def __init__(self, lease: Lease, release: Callable[[], None], *, wait_seconds: float, was_resident: bool) -> None:
-        self._lease = lease
-        self._release = release
-        self.version_id = lease.version_id
-        self.wait_seconds = wait_seconds
-        self.was_resident = was_resident
-
-    @property
-    def released(self) -> bool:
-        """Whether it was given back."""
-        return self._lease.released
-
-    def release(self) -> None:
-        """Give everything back; further calls do nothing."""
-        if not self._lease.released:
-            self._release()
-            self._lease.release()
+    slot: int | None = None
 
 
 class AdapterPool:
     """Admits requests, keeps host memory within its bounds, and takes adapters out when nobody uses them."""
 
-    def __init__(self, store: Store, *, limits: Limits, host: Tier, host_entries: int, host_live_entries: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        limits: Limits,
+        host: Tier,
+        host_entries: int,
+        host_live_entries: int,
+        observer: Observer | None = None,
+    ) -> None:
         """Describe an empty pool.
 
         Args:
@@ -100,20 +67,50 @@ class AdapterPool:
             host_entries: distinct adapters that requests may hold in host memory at once: at most the tier's entries
                 less those that may be pinned, so that whoever is admitted finds room.
             host_live_entries: of these, how many batch requests never hold.
+            observer: hears of everything that is counted.
         """
         self._store = store
+        self._observer = observer or Observer()
         self._host = host
         self._slots = Admission(limits)
         waiting = replace(limits, slots=host_entries, live_slots=host_live_entries, seats=_ENOUGH_SEATS, live_seats=0)
         self._rooms = Admission(waiting)
         self._book = LeaseBook()
         self._ready: set[str] = set()
-        self._flights: SingleFlight[str, None] = SingleFlight()
+        self._urgent: set[str] = set()
+        self._flights: SingleFlight[str, Found] = SingleFlight()
+        self._erasures: SingleFlight[str, Erasure] = SingleFlight()
+        self._in_slots = SlotMap()
+        self._banned: set[str] = set()
+        self._leases: Counter[RequestClass] = Counter(dict.fromkeys(CLASSES, 0))
+        self._stopped: LorryError | None = None
 
     @property
     def slots(self) -> Admission:
         """The admission to slots and seats, for metrics."""
         return self._slots
+
+    @property
+    def host(self) -> Tier:
+        """The books of host memory, for metrics; what is on its way has a place there already."""
+        return self._host
+
+    @property
+    def in_slots(self) -> SlotMap:
+        """The versions that device slots hold, as far as the workers have told."""
+        return self._in_slots
+
+    def leases(self, kind: RequestClass) -> int:
+        """Return how many requests of `kind` hold a lease and may run."""
+        return self._leases[kind]
+
+    def leases_of(self, version_id: str) -> int:
+        """Return how many hold on to a version, those that still wait for it included."""
+        return self._book.count(version_id)
+
+    def queued(self, kind: RequestClass) -> int:
+        """Return how many requests of `kind` wait for room, a slot or seats."""
+        return self._rooms.queued(kind) + self._slots.queued(kind)
 
     @asynccontextmanager
     async def leased(self, ticket: Ticket, *, deadline_seconds: float | None = None) -> AsyncIterator[PoolLease]:
@@ -143,9 +140,11 @@ class AdapterPool:
         Raises:
             EngineBusy, AdmissionTimeout: too many wait; the turn did not come in time.
             AdapterClosed: the version is erased or suspended here.
-            LorryError: why the version cannot be had: only those who ask for it hear that.
+            LorryError: the reason given to `stop`; or why the version cannot be had: only those who ask for it hear
+                that.
         """
         began = monotonic()
+        self.require_admitting()
         lease = self._book.lease(ticket.version_id, abort=abort)
         self._host.hold(ticket.version_id)
         places: list[tuple[Admission, Place]] = []
@@ -163,31 +162,61 @@ class AdapterPool:
 
         try:
             room = await take(self._rooms, replace(ticket, seats=1))
-            was_resident = ticket.version_id in self._ready
-            if was_resident:
-                self._host.touch(ticket.version_id)
+            if self._host_has(ticket.version_id):
+                found: Found = "slot" if ticket.version_id in self._in_slots else "host"
             else:
-                await self._bring(ticket.version_id, urgent=ticket.kind == "live")
+                found = await self._bring(ticket.version_id, urgent=ticket.kind == "live")
             self._book.require_open(ticket.version_id)
+            self.require_admitting()
             place = await take(self._slots, ticket)
         except BaseException:
             let_go()
             lease.release()
             raise
         waited = room.wait_seconds + place.wait_seconds
-        return PoolLease(lease, let_go, wait_seconds=waited, was_resident=was_resident)
+        self._leases[ticket.kind] += 1
+        self._observer.admitted(ticket.kind, found=found, wait_seconds=waited)
 
-    async def prefetch(self, version_id: str) -> bool:
+        def end() -> None:
+            self._leases[ticket.kind] -= 1
+            let_go()
+
+        return PoolLease(lease, end, wait_seconds=waited, found=found)
+
+    def require_admitting(self) -> None:
+        """Refuse everything while the pool is stopped.
+
+        Raises:
+            LorryError: the reason given to `stop`.
+        """
+        if self._stopped is not None:
+            raise self._stopped.with_traceback(None)  # or every raise would lengthen it
+
+    def stop(self, reason: LorryError) -> int:
+        """Admit nobody any more, and refuse whoever waits; what runs goes on. Returns how many were refused."""
+        self._stopped = reason
+        return self._rooms.refuse_all(reason) + self._slots.refuse_all(reason)
+
+    def start(self) -> None:
+        """Admit again."""
+        self._stopped = None
+
+    async def prefetch(self, version_id: str, *, urgent: bool = False) -> bool:
         """Bring a version into host memory before anybody asks, without a slot; True when it was there already.
+
+        Args:
+            version_id: what to bring.
+            urgent: whether a live request for it is expected any moment: then it is staged before what batch wants.
 
         Raises:
             TierFull: when it would push out what is in use.
-            LorryError: why the version cannot be had.
+            LorryError: the reason given to `stop`, or why the version cannot be had.
         """
         self._book.require_open(version_id)
-        if version_id in self._ready:
-            return self._host.touch(version_id)
-        await self._bring(version_id, urgent=False)
+        self.require_admitting()
+        if self._host_has(version_id):
+            return True
+        await self._bring(version_id, urgent=urgent)
         return False
 
     async def pin(self, version_id: str) -> None:
@@ -208,49 +237,113 @@ class AdapterPool:
         """Let a version be evicted again."""
         self._host.unpin(version_id)
 
-    async def evict(self, version_id: str) -> bool:
+    async def evict(self, version_id: str, *, reason: Reason = "asked") -> bool:
         """Take a version out of host memory; False when it was not there, or is in use."""
         if version_id not in self._ready or self._book.count(version_id):
             return False
-        self._ready.discard(version_id)
+        self._leaves(version_id, reason)
         self._host.remove(version_id)
         await self._store.drop(version_id)
         return True
 
-    async def erase(self, version_id: str, reason: LorryError | None = None, *, at_once: bool = False) -> None:
-        """Give no more leases of a version, wait until the last is back, and overwrite it everywhere.
+    async def retire(self, version_id: str) -> bool:
+        """Take a version out of host memory because a newer one took its place; not while it is used or pinned."""
+        return version_id not in self._host.pinned and await self.evict(version_id, reason="superseded")
+
+    async def erase(
+        self,
+        version_id: str,
+        reason: LorryError | None = None,
+        *,
+        at_once: bool = False,
+        wait_seconds: float | None = None,
+        because: Reason = "erased",
+    ) -> Erasure:
+        """Give no more leases of a version, wait until the last is back, and overwrite it everywhere but on disk.
+
+        Everybody who erases a version at the same time shares one erasure.
 
         Args:
             version_id: what is erased.
             reason: what requests for it are told from now on.
             at_once: ask those who hold leases to stop, rather than letting them finish.
+            wait_seconds: how long to wait for them; None = as long as it takes.
+            because: what it is counted under.
 
         Raises:
+            AdapterInUse: when leases are held after `wait_seconds`; nothing was erased, and leases are given again.
             AdapterNotLoaded: when a slot still holds weights afterwards.
         """
-        reason = reason or AdapterClosed()
+        self._banned.add(version_id)
+        return await self._take_out(
+            version_id, reason or AdapterClosed(), at_once=at_once, wait_seconds=wait_seconds, because=because
+        )
+
+    async def withdraw(
+        self,
+        version_id: str,
+        reason: LorryError,
+        *,
+        at_once: bool = False,
+        wait_seconds: float | None = None,
+        because: Reason = "withheld",
+    ) -> Erasure:
+        """Like `erase`, but leases are given again afterwards: whether, is somebody else's to say."""
+        return await self._take_out(version_id, reason, at_once=at_once, wait_seconds=wait_seconds, because=because)
+
+    async def _take_out(
+        self, version_id: str, reason: LorryError, *, at_once: bool, wait_seconds: float | None, because: Reason
+    ) -> Erasure:
         self._book.close(version_id, reason)
-        self._rooms.refuse(version_id, reason)
-        self._slots.refuse(version_id, reason)
         if at_once:
             self._book.abort(version_id, reason)
-        await self._book.wait_until_free(version_id)
-        self._ready.discard(version_id)
-        self._host.abandon(version_id)
-        self._host.unpin(version_id)
-        await self._store.erase(version_id)
+        return await self._erasures.run(
+            version_id, lambda: self._erase(version_id, reason, wait_seconds=wait_seconds, because=because)
+        )
 
-    async def withdraw(self, version_id: str, reason: LorryError) -> None:
-        """Like `erase`, but leases are given again afterwards: whether, is somebody else's to say."""
+    async def _erase(
+        self, version_id: str, reason: LorryError, *, wait_seconds: float | None, because: Reason
+    ) -> Erasure:
+        leases, began = self._book.count(version_id), monotonic()
+        refused = self._rooms.refuse(version_id, reason) + self._slots.refuse(version_id, reason)
         try:
-            await self.erase(version_id, reason)
+            await self._until_free(version_id, wait_seconds=wait_seconds)
+            waited_seconds = monotonic() - began
+            if version_id in self._ready:
+                self._leaves(version_id, because)
+            self._host.abandon(version_id)
+            self._host.unpin(version_id)
+            removal = await self._store.erase(version_id)
         finally:
-            self._book.reopen(version_id)
+            if version_id not in self._banned:
+                self._book.reopen(version_id)
+        return Erasure(
+            version_id=version_id,
+            leases=leases - refused,
+            refused=refused,
+            waited_seconds=waited_seconds,
+            removal=removal,
+        )
+
+    async def _until_free(self, version_id: str, *, wait_seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await self._book.wait_until_free(version_id)
+        except TimeoutError as exc:
+            self._banned.discard(version_id)
+            count = self._book.count(version_id)
+            message = f"{count} requests still run on the adapter after {wait_seconds:g} s: wait longer, or abort them."
+            raise AdapterInUse(message, leases=count) from exc
 
     async def reload(self, version_id: str) -> None:
         """Take a version out of host memory as soon as nobody uses it; the next request brings it anew."""
-        while version_id in self._ready and not await self.evict(version_id):
+        while version_id in self._ready and not await self.evict(version_id, reason="lost"):
             await self._book.wait_until_free(version_id)
+
+    def activated(self, version_id: str, slot: int) -> None:
+        """Note that a step copied a version into a device slot, in place of what was there."""
+        if version_id in self._ready and self._in_slots.put(version_id, slot) is not None:
+            self._observer.evicted("slot", "room")
 
     def abort(self, version_id: str, reason: LorryError) -> int:
         """Ask everybody who runs on a version to stop; returns how many."""
@@ -259,6 +352,7 @@ class AdapterPool:
     def holdings(self) -> list[Holding]:
         """Return what host memory holds, the least recently used first."""
         in_flight = self._slots.in_flight
+        slots = self._in_slots.slots()
         return [
             Holding(
                 version_id=entry.version_id,
@@ -266,32 +360,59 @@ class AdapterPool:
                 leases=self._book.count(entry.version_id),
                 pinned=entry.version_id in self._host.pinned,
                 in_flight=entry.version_id in in_flight,
+                slot=slots.get(entry.version_id),
             )
             for entry in self._host.entries()
             if entry.version_id in self._ready
         ]
 
-    async def _bring(self, version_id: str, *, urgent: bool) -> None:
-        await self._flights.run(version_id, lambda: self._install_and_stage(version_id, urgent=urgent))
+    def _host_has(self, version_id: str) -> bool:
+        """Say whether a version can be named now, and if so count it as just used."""
+        return version_id in self._ready and self._host.touch(version_id)
 
-    async def _install_and_stage(self, version_id: str, *, urgent: bool) -> None:
+    def _leaves(self, version_id: str, reason: Reason) -> None:
+        """Note that a version leaves host memory, and with it its slot."""
+        self._ready.discard(version_id)
+        self._observer.evicted("host", reason)
+        if self._in_slots.remove(version_id):
+            self._observer.evicted("slot", reason)
+
+    async def _bring(self, version_id: str, *, urgent: bool) -> Found:
+        """Install and stage a version, once for everybody who asks meanwhile; urgent as soon as one of them is."""
+        if urgent:
+            self._urgent.add(version_id)
+        try:
+            return await self._flights.run(version_id, lambda: self._install_and_stage(version_id))
+        finally:
+            if version_id not in self._flights:
+                self._urgent.discard(version_id)
+
+    async def _install_and_stage(self, version_id: str) -> Found:
         """Bring one version, holding a lease of its own: whoever asked may have gone away, and erasing must wait."""
         if version_id in self._ready:
-            return
+            return "host"
         lease = self._book.lease(version_id)
         self._host.hold(version_id)
         try:
-            size_bytes = await self._store.install(version_id)
-            self._book.require_open(version_id)
-            leaving = self._host.make_room(version_id, size_bytes)
-            self._ready.difference_update(entry.version_id for entry in leaving)
-            for entry in leaving:
-                await self._store.drop(entry.version_id)
-            await self._store.stage(version_id, urgent=urgent)
+            with self._observer.loading(version_id) as load:
+                size_bytes = await self._store.install(version_id, urgent=version_id in self._urgent)
+                self._book.require_open(version_id)
+                await self._make_room(version_id, size_bytes)
+                await self._store.stage(version_id, urgent=version_id in self._urgent)
             self._ready.add(version_id)
         except BaseException:
+            self._store.abandon(version_id)
             self._host.abandon(version_id)
             raise
         finally:
+            self._urgent.discard(version_id)
             self._host.let_go(version_id)
             lease.release()
+        return load.source
+
+    async def _make_room(self, version_id: str, size_bytes: int) -> None:
+        leaving = self._host.make_room(version_id, size_bytes)
+        for entry in leaving:
+            self._leaves(entry.version_id, "room")
+        for entry in leaving:
+            await self._store.drop(entry.version_id)

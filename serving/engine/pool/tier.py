@@ -7,10 +7,10 @@ A tier only keeps the books: whoever makes room deletes what `make_room` names.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from serving.errors import TierFull
+from serving.errors import PinsFull, TierFull
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,16 @@ class Tier:
         return self._bytes
 
     @property
+    def max_bytes(self) -> int:
+        """What the entries' sizes may come to."""
+        return self._max_bytes
+
+    @property
+    def max_entries(self) -> int | None:
+        """How many entries there may be; None = only bytes count."""
+        return self._max_entries
+
+    @property
     def pinned(self) -> frozenset[str]:
         """The versions that nothing but `unpin` lets go."""
         return frozenset(self._pinned)
@@ -71,25 +81,46 @@ class Tier:
         Raises:
             TierFull: when what is held and pinned leaves no room.
         """
+        leaving = self.leaving(version_id, size_bytes)
+        for entry in leaving:
+            self._drop(entry.version_id)
+        self.adopt(Entry(version_id=version_id, size_bytes=size_bytes))
+        return leaving
+
+    def leaving(
+        self, version_id: str, size_bytes: int, *, besides_bytes: int = 0, keep: Collection[str] = ()
+    ) -> list[Entry]:
+        """Return what `make_room` would take out, and change nothing.
+
+        Args:
+            version_id: what is to be added.
+            size_bytes: its size.
+            besides_bytes: what others take of the same bound.
+            keep: versions that cannot be taken out, besides those that are held and pinned.
+
+        Raises:
+            TierFull: when what stays leaves no room.
+        """
         known = self._entries.get(version_id)
-        bytes_after = self._bytes + size_bytes - (known.size_bytes if known else 0)
+        bytes_after = self._bytes + besides_bytes + size_bytes - (known.size_bytes if known else 0)
         count_after = len(self._entries) + (known is None)
         leaving: list[Entry] = []
         for entry in self._entries.values():
             if self._fits(bytes_after, count_after):
                 break
-            if entry.version_id != version_id and self._is_loose(entry.version_id):
+            if entry.version_id not in {version_id, *keep} and self._is_loose(entry.version_id):
                 leaving.append(entry)
                 bytes_after -= entry.size_bytes
                 count_after -= 1
         if not self._fits(bytes_after, count_after):
             raise TierFull(f"The engine's {self._name} has no room for the adapter: what it holds is in use.")
-        for entry in leaving:
-            self._drop(entry.version_id)
-        self._drop(version_id)
-        self._entries[version_id] = Entry(version_id=version_id, size_bytes=size_bytes)
-        self._bytes += size_bytes
         return leaving
+
+    def adopt(self, entry: Entry) -> None:
+        """Note what is here as just used, whether or not that is within the bounds."""
+        self._drop(entry.version_id)
+        self._entries[entry.version_id] = entry
+        self._bytes += entry.size_bytes
 
     def touch(self, version_id: str) -> bool:
         """Mark `version_id` as just used; False when it is not here."""
@@ -129,10 +160,10 @@ class Tier:
         """Keep `version_id` here until `unpin`.
 
         Raises:
-            TierFull: when as many are pinned as may be.
+            PinsFull: when as many are pinned as may be.
         """
         if version_id not in self._pinned and len(self._pinned) >= self._max_pinned:
-            raise TierFull(f"The engine's {self._name} has {self._max_pinned} pinned adapters already.")
+            raise PinsFull(f"The engine's {self._name} has {self._max_pinned} pinned adapters already.")
         self._pinned.add(version_id)
 
     def unpin(self, version_id: str) -> None:

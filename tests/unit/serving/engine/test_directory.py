@@ -19,8 +19,10 @@ from registry.engines.schemas import Orders, Tier, Withheld
 from registry.errors import NotServable, VersionNotFound
 from registry.manifest import BaseIdentity
 from serving.engine.directory import Directory, waking_time
-from serving.engine.installer import Installer
-from serving.engine.metrics import EngineMetrics
+from serving.engine.installer import SEALED_FILE, Installer
+from serving.engine.metrics import EngineMetrics, reason_of
+from serving.engine.pool.erasure import Erasure, Removal
+from serving.engine.pool.observer import Reason
 from serving.engine.proof import engine_proof
 from serving.engine.settings import EngineSettings
 from serving.errors import EngineOutOfTouch, EngineReplaced
@@ -68,6 +70,7 @@ class Memory:
         self.running: dict[str, int] = {}
         self.withdrawn: list[tuple[str, LorryError]] = []
         self.ended: list[LorryError] = []
+        self.retired: list[str] = []
         self.stuck = asyncio.Event()
         self.stuck.set()
 
@@ -77,10 +80,24 @@ class Memory:
     def leases(self) -> dict[str, int]:
         return self.running
 
-    async def withdraw(self, version_id: str, reason: LorryError) -> None:
+    async def withdraw(
+        self,
+        version_id: str,
+        reason: LorryError,
+        *,
+        abort: bool = True,
+        wait_seconds: float | None = None,
+        because: Reason = "withheld",
+    ) -> Erasure | None:
         await self.stuck.wait()
         self.versions.discard(version_id)
         self.withdrawn.append((version_id, reason))
+        removal = Removal(named=True, host_bytes=7, slots_zeroed=1, workers=1)
+        return Erasure(version_id=version_id, leases=0, refused=0, waited_seconds=0.0, removal=removal)
+
+    async def retire(self, version_id: str) -> bool:
+        self.retired.append(version_id)
+        return True
 
     async def end_all(self, reason: LorryError) -> None:
         self.ended.append(reason)
@@ -124,7 +141,7 @@ class Bench:
     def on_disk(self, version_id: str) -> Path:
         directory = self.cache / version_id
         directory.mkdir()
-        (directory / "weights").write_bytes(b"secret")
+        (directory / SEALED_FILE).write_bytes(b"secret")
         return directory
 
     def measure(self, name: str, **labels: str) -> float | None:
@@ -158,7 +175,6 @@ async def test_before_the_first_answer_every_adapter_is_refused(bench: Bench) ->
     await bench.directory.beat()
     bench.directory.require(ADA)
     assert bench.measure("lorry_engine_in_touch") == 1
-    assert bench.measure("lorry_adapter_refusals_total", reason="out_of_touch") == 1
 
 
 async def test_the_first_thing_said_is_what_lies_on_disk(bench: Bench) -> None:
@@ -188,13 +204,13 @@ async def test_a_suspended_adapter_is_refused_and_leaves_memory_but_not_the_disk
     bench.registry.withhold(suspended(ADA))
     await bench.directory.beat()
 
-    with pytest.raises(NotServable, match="is suspended"):
+    with pytest.raises(NotServable, match="is suspended") as caught:
         bench.directory.require(ADA)
+    assert reason_of(caught.value) == "suspended"
     bench.directory.require(BOB)
     await bench.settle()
     assert [version_id for version_id, _ in bench.memory.withdrawn] == [ADA]
     assert kept.exists()
-    assert bench.measure("lorry_adapter_refusals_total", reason="suspended") == 1
 
 
 async def test_a_resumed_adapter_is_let_in_again(bench: Bench) -> None:
@@ -231,6 +247,20 @@ async def test_files_are_deleted_only_after_memory_let_go_of_them(bench: Bench) 
     bench.memory.stuck.set()
     await bench.settle()
     assert not files.exists()
+    (receipt,) = bench.directory.eraser.receipts()
+    assert (receipt.version_id, receipt.because, receipt.disk_bytes) == (ADA, "erased", len(b"secret"))
+    assert receipt.to_json()["memory"]["removal"]["slots_zeroed"] == 1
+    assert bench.measure("lorry_adapter_evictions_total", tier="disk", reason="erased") == 1
+
+
+async def test_what_a_newer_version_replaced_may_leave_memory_and_stays_servable(bench: Bench) -> None:
+    bench.memory.versions = {ADA, BOB}
+    await bench.directory.beat()
+    bench.registry.orders = Orders(lease_seconds=60, superseded=(ADA,))
+    await bench.directory.beat()
+    await bench.settle()
+    assert (bench.memory.retired, bench.memory.withdrawn) == ([ADA], [])
+    bench.directory.require(ADA)
 
 
 async def test_what_could_not_be_deleted_is_tried_again_with_the_next_heartbeat(
@@ -378,9 +408,9 @@ async def test_an_unknown_version_is_not_found_and_a_reason_of_tomorrow_is_refus
     await bench.directory.beat()
     with pytest.raises(VersionNotFound):
         bench.directory.require(ADA)
-    with pytest.raises(NotServable, match="quarantined"):
+    with pytest.raises(NotServable, match="quarantined") as caught:
         bench.directory.require(BOB)
-    assert bench.measure("lorry_adapter_refusals_total", reason="other") == 1
+    assert reason_of(caught.value) == "not_servable"
 
 
 async def test_leases_are_told_with_every_heartbeat(bench: Bench) -> None:

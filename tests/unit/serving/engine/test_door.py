@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from serving.engine.door import Admittance, Door
-from serving.engine.pool.limits import Limits
+from serving.engine.pool.erasure import Removal
+from serving.engine.pool.limits import Limits, RequestClass
+from serving.engine.pool.observer import Found, Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.sequences import Hold, WatchedSequences
@@ -23,16 +25,19 @@ ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
 class Shelf:
     """A store that has every adapter but the broken one."""
 
-    async def install(self, version_id: str) -> int:
+    async def install(self, version_id: str, *, urgent: bool) -> int:
         if version_id == BROKEN:
             raise AdapterDamaged("half of it is missing")
         return 1
 
     async def stage(self, version_id: str, *, urgent: bool) -> None: ...
 
+    def abandon(self, version_id: str) -> None: ...
+
     async def drop(self, version_id: str) -> None: ...
 
-    async def erase(self, version_id: str) -> None: ...
+    async def erase(self, version_id: str) -> Removal:
+        return Removal(named=True, host_bytes=1, slots_zeroed=0, workers=1)
 
 
 class Engine:
@@ -68,14 +73,24 @@ class Engine:
 
 class Bench:
     def __init__(self, **limits: int) -> None:
-        self.engine, self.waits = Engine(), []  # type: ignore[var-annotated]
+        self.engine = Engine()
+        self.waits: list[tuple[str, float]] = []
+        self.refused: list[Exception] = []
         host = Tier("host memory", max_bytes=10, max_entries=4)
         bounds = Limits(**{"slots": 1, "seats": 4, **limits})
-        self.pool = AdapterPool(Shelf(), limits=bounds, host=host, host_entries=4, host_live_entries=0)
+        waits = self.waits
+
+        class Noting(Observer):
+            def admitted(self, kind: RequestClass, *, found: Found, wait_seconds: float) -> None:
+                waits.append((kind, wait_seconds))
+
+        self.pool = AdapterPool(
+            Shelf(), limits=bounds, host=host, host_entries=4, host_live_entries=0, observer=Noting()
+        )
         admittance = Admittance(
             pool=self.pool,
             deadline_seconds={"live": 0.2, "batch": 5.0},
-            on_wait=lambda *values: self.waits.append(values),
+            on_refused=self.refused.append,
         )
         self.app = SimpleNamespace(state=SimpleNamespace(lorry_admittance=admittance))
         self.door = Door(self.engine)

@@ -11,7 +11,10 @@ import pytest
 from vllm.exceptions import GracefulHTTPError
 from vllm.lora.request import LoRARequest
 
+from kit.errors import LorryError
 from registry.errors import NotServable
+from serving.engine.pool.erasure import Erasure, Removal
+from serving.engine.pool.observer import Reason
 from serving.engine.residents import Residents
 
 ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
@@ -22,7 +25,6 @@ class Engine:
 
     def __init__(self) -> None:
         self.queues: dict[str, asyncio.Queue[tuple[str, bool]]] = {}
-        self.removed: list[int] = []
         self.seen: list[str] = []
 
     async def generate(
@@ -47,9 +49,38 @@ class Engine:
             if request_id in self.queues:
                 self.queues[request_id].put_nowait(("", True))
 
-    async def remove_lora(self, lora_id: int) -> bool:
-        self.removed.append(lora_id)
+
+class Memory:
+    """Takes adapters out once nobody runs on them in the engine, as the pool does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.withdrawn: list[str] = []
+        self.may_go = asyncio.Event()
+        self.may_go.set()
+
+    async def withdraw(
+        self, version_id: str, reason: LorryError, *, wait_seconds: float | None = None, because: Reason = "withheld"
+    ) -> Erasure:
+        await self.may_go.wait()
+        self.withdrawn.append(version_id)
+        removal = Removal(named=True, host_bytes=1, slots_zeroed=1, workers=1)
+        return Erasure(version_id=version_id, leases=0, refused=0, waited_seconds=0.0, removal=removal)
+
+    async def retire(self, version_id: str) -> bool:
         return True
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.refusals: list[BaseException] = []
+        self.ends: list[int] = []
+
+    def refused(self, error: BaseException) -> None:
+        self.refusals.append(error)
+
+    def ended(self, error: BaseException, count: int) -> None:
+        self.ends.append(count)
 
 
 class Gate:
@@ -63,7 +94,7 @@ class Gate:
 
 class Bench:
     def __init__(self) -> None:
-        self.engine, self.gate = Engine(), Gate()
+        self.engine, self.gate, self.counts = Engine(), Gate(), Counts()
         self.adapters = {
             name: LoRARequest(lora_name=name, lora_int_id=n, lora_path="/p") for n, name in ((1, ADA), (2, BOB))
         }
@@ -72,9 +103,10 @@ class Bench:
             self.models,  # type: ignore[arg-type]
             engine=self.engine,  # type: ignore[arg-type]
             gate=self.gate,
-            remove=lambda request, reason: self.engine.remove_lora(request.lora_int_id),
+            counted=self.counts,
         )
-        self.residents.take_over()
+        self.memory = Memory(self.engine)
+        self.residents.take_over(self.memory)
 
     def ask(self, version_id: str | None, request_id: str = "r") -> asyncio.Task[list[str]]:
         adapter = None if version_id is None else self.adapters[version_id]
@@ -133,11 +165,14 @@ async def test_withdrawing_ends_what_runs_and_leaves_others_alone(bench: Bench) 
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     bench.gate.refused = {ADA}
-    await bench.residents.withdraw(ADA, NotServable("Version is suspended."))
-
+    bench.memory.may_go.clear()
+    withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, NotServable("Version is suspended.")))
     with pytest.raises(GracefulHTTPError, match="suspended"):
         await ada
-    assert (bench.engine.removed, sorted(bench.models.lora_requests)) == ([1], [BOB])
+    assert sorted(bench.models.lora_requests) == [BOB]
+    bench.memory.may_go.set()
+    assert (await withdrawing) is not None
+    assert (bench.memory.withdrawn, bench.counts.ends) == ([ADA], [1])
     bench.engine.step("b", is_last=True)
     assert await bob == ["b"]
 
@@ -147,32 +182,43 @@ async def test_ending_one_request_does_not_end_another_that_chose_the_same_name(
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert len(bench.engine.queues) == 2
-    await bench.residents.withdraw(ADA, NotServable())
+    await bench.residents.end(ADA, NotServable())
     with pytest.raises(GracefulHTTPError):
         await ada
     bench.engine.step("b", is_last=True)
     assert await bob == ["b"]
 
 
-async def test_withdrawing_what_nobody_uses_only_frees_memory(bench: Bench) -> None:
-    await bench.residents.withdraw(ADA, NotServable())
-    await bench.residents.withdraw(ADA, NotServable())
-    assert bench.engine.removed == [1]
-
-
-async def test_a_reader_that_stands_still_does_not_keep_an_adapter(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serving.engine.residents._DRAIN_SECONDS", 0.1)
-    outputs = bench.engine.generate("prompt", None, "r", lora_request=bench.adapters[ADA])
-    first = asyncio.ensure_future(anext(outputs))
+async def test_withdrawing_without_aborting_lets_what_runs_finish(bench: Bench) -> None:
+    ada = bench.ask(ADA)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    bench.engine.step("a")
-    await first  # and reads no further
-    await bench.residents.withdraw(ADA, NotServable())
-    assert bench.engine.removed == [1]
-    await outputs.aclose()
+    bench.memory.may_go.clear()
+    withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, NotServable(), abort=False))
+    await asyncio.sleep(0.01)
+    bench.engine.step("a", is_last=True)
+    assert await ada == ["a"]
+    bench.memory.may_go.set()
+    await withdrawing
+    assert bench.counts.ends == []
+
+
+async def test_who_begins_while_a_version_is_withdrawn_is_ended_too(bench: Bench) -> None:
+    bench.memory.may_go.clear()
+    withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, NotServable("Version is suspended.")))
+    await asyncio.sleep(0.01)
+    late = bench.ask(ADA)  # had its lease already, and vLLM had looked its name up
+    with pytest.raises(GracefulHTTPError, match="suspended"):
+        await asyncio.wait_for(late, 1)
+    bench.memory.may_go.set()
+    await withdrawing
+
+
+async def test_a_refusal_is_counted_once(bench: Bench) -> None:
+    bench.gate.refused = {ADA}
+    with pytest.raises(GracefulHTTPError):
+        bench.engine.generate("prompt", None, "r", lora_request=bench.adapters[ADA])
+    assert [type(each) for each in bench.counts.refusals] == [NotServable]
 
 
 async def test_a_client_that_goes_away_ends_its_lease(bench: Bench) -> None:

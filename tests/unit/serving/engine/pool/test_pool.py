@@ -8,8 +8,10 @@ import random
 import pytest
 
 from serving.engine.pool.admission import Ticket
+from serving.engine.pool.erasure import Removal
 from serving.engine.pool.limits import CLASSES, Limits
-from serving.engine.pool.pool import AdapterPool, PoolLease
+from serving.engine.pool.pool import AdapterPool
+from serving.engine.pool.pool_lease import PoolLease
 from serving.engine.pool.tier import Tier
 from serving.errors import AdapterClosed, AdapterDamaged, AdmissionTimeout, EngineBusy, TierFull
 
@@ -26,7 +28,7 @@ class Shelf:
         self.running: dict[str, int] = {}
         self.pause_seconds = 0.0
 
-    async def install(self, version_id: str) -> int:
+    async def install(self, version_id: str, *, urgent: bool) -> int:
         self.installs.append(version_id)
         await asyncio.sleep(self.pause_seconds)
         if version_id.startswith("broken"):
@@ -41,15 +43,19 @@ class Shelf:
         self.host.add(version_id)
         assert len(self.host) <= ENTRIES
 
+    def abandon(self, version_id: str) -> None: ...
+
     async def drop(self, version_id: str) -> None:
         assert not self.running.get(version_id), "an adapter was evicted under a lease"
         self.host.remove(version_id)
         await asyncio.sleep(self.pause_seconds)
 
-    async def erase(self, version_id: str) -> None:
+    async def erase(self, version_id: str) -> Removal:
         assert not self.running.get(version_id), "an adapter was erased under a lease"
+        named = version_id in self.host
         self.host.discard(version_id)
         self.erased.append(version_id)
+        return Removal(named=named, host_bytes=int(named), slots_zeroed=0, workers=1)
 
     def run(self, lease: PoolLease) -> None:
         assert lease.version_id in self.host, "a leased adapter is not in host memory"

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from registry.manifest import CONFIG_FILE, WEIGHTS_FILE
-from serving.engine.worker.link import Staged, WorkerLink
+from serving.engine.opened import OpenedAdapter, OpenedFiles
+from serving.engine.worker.link import Activation, Staged, WorkerLink
 from serving.engine.worker.signals import SignalReceiver, SignalSender
 from serving.engine.worker.stager import StageOrder, Stager
 from serving.engine.worker.weights_file import AdapterFiles
 from serving.errors import AdapterDamaged, AdapterNotLoaded, AdapterUnfit, EngineMisconfigured
 from tests.support.adapters import write_adapter
+from tests.support.opened import opened_directory
 
 
 @dataclass
@@ -62,12 +62,8 @@ class Worker:
         self.signals.connect(address, rank=self.rank)
         return {"rank": self.rank}
 
-    def lorry_stage(
-        self, version_id: str, number: int, directory: str, digests: dict[str, str], urgent: bool, call: int
-    ) -> str:
-        order = StageOrder(
-            version_id=version_id, number=number, directory=Path(directory), digests=digests, urgent=urgent, call=call
-        )
+    def lorry_stage(self, version_id: str, number: int, files: dict[str, Any], urgent: bool, call: int) -> str:
+        order = StageOrder(version_id=version_id, number=number, files=OpenedFiles.of(files), urgent=urgent, call=call)
         return self.stager.stage(order)
 
     def lorry_drop(self, version_id: str, number: int) -> dict[str, Any]:
@@ -110,11 +106,14 @@ def calling(workers: list[Worker]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def adapter(tmp_path: Path) -> dict[str, Any]:
-    directory = write_adapter(tmp_path / "adapter")
-    names = (CONFIG_FILE, WEIGHTS_FILE)
-    digests = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
-    return {"number": 1, "directory": directory, "digests": digests}
+def opened(tmp_path: Path) -> Iterator[OpenedAdapter]:
+    with opened_directory(write_adapter(tmp_path / "adapter")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def adapter(opened: OpenedAdapter) -> dict[str, Any]:
+    return {"number": 1, "files": opened.files}
 
 
 async def test_staging_ends_when_every_worker_is_ready(
@@ -135,7 +134,7 @@ async def test_orders_for_one_adapter_are_met_by_one_preparation(
     link: WorkerLink, workers: list[Worker], adapter: dict[str, Any]
 ) -> None:
     workers[0].may_prepare.clear()
-    order = StageOrder(version_id="v1", number=1, directory=adapter["directory"], digests=adapter["digests"])
+    order = StageOrder(version_id="v1", number=1, files=adapter["files"])
     states = [workers[0].stager.stage(order) for _ in range(5)]
     workers[0].may_prepare.set()
     await link.stage("v1", **adapter)
@@ -185,12 +184,15 @@ async def test_a_refusal_comes_back_with_its_reason_and_the_thread_goes_on(
     await link.stage("v1", **adapter)
 
 
-async def test_a_file_that_changed_on_disk_is_refused_by_name(
-    link: WorkerLink, workers: list[Worker], adapter: dict[str, Any]
+async def test_memory_that_is_gone_or_another_adapters_is_refused(
+    link: WorkerLink, workers: list[Worker], adapter: dict[str, Any], opened: OpenedAdapter, tmp_path: Path
 ) -> None:
-    weights = adapter["directory"] / WEIGHTS_FILE
-    weights.write_bytes(weights.read_bytes()[:-64])
-    with pytest.raises(AdapterDamaged, match=WEIGHTS_FILE):
+    with opened_directory(write_adapter(tmp_path / "another", seed=9)) as another:
+        swapped = replace(adapter["files"], path=another.files.path)
+        with pytest.raises(AdapterDamaged, match="not what was opened"):
+            await link.stage("v1", number=1, files=swapped)
+    opened.close()
+    with pytest.raises(AdapterDamaged, match="cannot be read"):
         await link.stage("v1", **adapter)
     assert workers[0].stager.residents() == {}
     assert workers[0].prepared == []
@@ -243,13 +245,13 @@ async def test_staging_that_never_ends_is_given_up(
 
 async def test_activations_and_losses_are_told(workers: list[Worker], tmp_path: Path) -> None:
     heard: list[Any] = []
-    link = WorkerLink(calling(workers), on_activated=lambda *values: heard.append(values), on_lost=heard.append)
+    link = WorkerLink(calling(workers), on_activated=heard.append, on_lost=heard.append)
     await link.open(tmp_path / "signals")
-    workers[0].signals.send("activated", version_id="v1", seconds=0.5)
+    workers[0].signals.send("activated", version_id="v1", slot=2, seconds=0.5)
     workers[0].signals.send("something else")
     workers[0].signals.send("lost", version_id="v2")
     await until(lambda: len(heard) >= 2)
-    assert heard == [("v1", 0.5), "v2"]
+    assert heard == [Activation(version_id="v1", slot=2, rank=0, seconds=0.5), "v2"]
     link.close()
 
 

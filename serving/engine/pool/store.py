@@ -1,0 +1,43 @@
+"""What takes long, as the pool sees it: the registry, the disk, the workers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from serving.engine.pool.erasure import Removal
+
+
+class Store(Protocol):
+    """Where adapters come from and go to."""
+
+    async def install(self, version_id: str, *, urgent: bool) -> int:
+        """See that the version can be had, and begin to fetch it; returns the host memory that it will take, in bytes.
+
+        `stage` or `abandon` follows.
+
+        Raises:
+            LorryError: why it cannot be had.
+        """
+
+    async def stage(self, version_id: str, *, urgent: bool) -> None:
+        """Bring an installed version into the workers' host memory, and let requests name it.
+
+        Raises:
+            LorryError: why it cannot be loaded.
+        """
+
+    def abandon(self, version_id: str) -> None:
+        """Let go of what `install` began, if it began anything."""
+
+    async def drop(self, version_id: str) -> None:
+        """Take a version out of the workers' memory and slots; no request can name it, from the first moment on.
+
+        Never raises: what cannot be dropped is logged, and dropped again with the next.
+        """
+
+    async def erase(self, version_id: str) -> Removal:
+        """Like `drop`; then overwrite it in memory and in every slot, and check that. Its files are the caller's.
+
+        Raises:
+            AdapterNotLoaded: when a request still uses it, or a slot still holds weights.
+        """
