@@ -21,7 +21,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -38,6 +38,9 @@ _SALT_BYTES = 32
 _TAG_BYTES = 16
 _CHUNK_SIZES = {1 << power for power in range(10, 21)}
 HEADER_BYTES = _FIXED.size + _SALT_BYTES + KEY_BYTES
+
+Fill = Callable[[memoryview], int]
+"""Fills a buffer from its beginning; returns how many bytes that were: fewer than fit only where the content ends."""
 
 
 def new_key() -> bytes:
@@ -186,6 +189,19 @@ class Opener:
             )
         self._sealed_chunk_bytes = chunk_bytes + _TAG_BYTES
 
+    def _open_into(self, plain: memoryview, chunk: memoryview, *, last: bool) -> memoryview:
+        """Open one chunk into `plain`; returns the part of that which it takes."""
+        assert self._chunks is not None
+        opened = plain[: max(0, len(chunk) - _TAG_BYTES)]
+        try:
+            self._chunks.decrypt_into(_nonce(self._number, last=last), chunk, None, opened)
+        except (InvalidTag, ValueError) as exc:  # the latter for what is shorter than a tag
+            raise SealBroken(f"chunk {self._number} of the sealed content is damaged, missing or misplaced") from exc
+        self._number += 1
+        if not opened and self._number > 1:
+            raise SealBroken("the sealed content has an empty chunk at its end")
+        return opened
+
     def _open_chunk(self, chunk: bytes | bytearray | memoryview, *, last: bool) -> bytes:
         assert self._chunks is not None
         try:
@@ -194,6 +210,30 @@ class Opener:
             raise SealBroken(f"chunk {self._number} of the sealed content is damaged, missing or misplaced") from exc
         self._number += 1
         return plain
+
+
+def open_stream(fill: Fill, key: bytes, *, context: bytes) -> Iterator[memoryview]:
+    """Yield the plain bytes of one sealed content, chunk by chunk, each until the next one is asked for.
+
+    Nothing is copied and three chunks of memory are reused, so that what looks at a chunk finds it in the processor's
+    cache. Only an exhausted iterator has shown all of the content.
+
+    Raises:
+        SealBroken: when these are not the bytes that were sealed under this key and context, or not all of them.
+    """
+    header = bytearray(HEADER_BYTES)
+    if fill(memoryview(header)) < HEADER_BYTES:
+        raise SealBroken("the sealed content ends within its header")
+    opener = Opener(key, context=context)
+    opener._read_header(bytes(header))
+    size = opener._sealed_chunk_bytes
+    plain = memoryview(bytearray(size - _TAG_BYTES))
+    this, other = memoryview(bytearray(size)), memoryview(bytearray(size))
+    this_bytes = fill(this)
+    while this_bytes == size and (other_bytes := fill(other)):
+        yield opener._open_into(plain, this, last=False)
+        this, other, this_bytes = other, this, other_bytes
+    yield opener._open_into(plain, this[:this_bytes], last=True)
 
 
 def _whole_chunks(held: bytearray, data: bytes | memoryview, *, size: int) -> Iterator[bytearray | memoryview]:

@@ -1,9 +1,17 @@
-"""The disk cache of verified adapters: one directory a version, whole or absent.
+"""The disk tier: sealed adapters, one directory a version, bounded by bytes.
 
-``<cache>/<version_id>/`` holds exactly the manifest's files. It appears by rename after every byte was
-verified and synced, so its existence is the proof that it is whole; what a killed process left is under
-``<cache>/.staging/`` and is removed at the next start. Processes that share a cache respect each other's
-locks. Two versions with equal bytes are two directories, so that erasing one erases all of it.
+``<cache>/<version_id>/sealed`` is the registry's sealed object, byte for byte: whoever takes the disk has nothing
+without a key, and keys are in memory only (`serving.engine.source`). Nothing on the disk tells whose adapter it is; the
+manifest, which does, comes with the key.
+
+What is opened was verified, so the disk need not be trusted: every use opens the seal and compares every digest anyway,
+in the pass that reads the bytes. That is why nothing is synced and nothing is read twice: what a power cut tore or a
+disk rotted is found when it is next used, deleted, and downloaded anew. A directory appears by rename once its bytes
+were verified; what a killed process left under ``<cache>/.staging/`` is removed at the next start.
+
+Processes that share a cache keep its bound together and respect each other's locks: room is made by one of them at a
+time, counts what the others have put there, and deletes nothing that is locked. Two versions with equal bytes are two
+directories, so that erasing one erases all of it.
 """
 
 from __future__ import annotations
@@ -13,180 +21,305 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from io import FileIO
 from pathlib import Path
 
-from kit.canonical import sha256_file
-from registry.manifest import Manifest
+from registry.manifest import ADAPTER_FILES
 from serving.engine.file_lock import lock_if_free, locked
 from serving.engine.metrics import EngineMetrics
-from serving.engine.single_flight import SingleFlight
-from serving.errors import AdapterDamaged, CacheFull
+from serving.engine.pool.observer import Reason
+from serving.engine.pool.tier import Entry, Tier
+from serving.errors import CacheFull, TierFull
+
+SEALED_FILE = "sealed"
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _SPARE_BYTES = 16 << 20
+_UNBOUNDED = 1 << 62
+_ROOM_LOCK = ".room.lock"
 _VERSION_ID = re.compile(r"v[0-9a-f]{32}", re.ASCII)
-
-Download = Callable[[Path], Awaitable[None]]
-"""Puts a version's files into a directory, which does not exist yet; may use its parent for work in progress."""
 
 
 class Installer:
-    """Puts versions on this host's disk and vouches for what is there."""
+    """Keeps sealed versions on this host's disk, the least recently used going first."""
 
-    def __init__(self, directory: Path, *, metrics: EngineMetrics, lock_seconds: float) -> None:
+    def __init__(
+        self, directory: Path, *, metrics: EngineMetrics, lock_seconds: float, max_bytes: int = _UNBOUNDED
+    ) -> None:
+        """Describe a cache in `directory`, which other processes may use as well.
+
+        Args:
+            directory: where.
+            metrics: what is measured.
+            lock_seconds: how long to wait for a version that another process is busy with.
+            max_bytes: what all sealed files together may take.
+        """
         self._directory = directory
         self._staging = directory / ".staging"
         self._metrics = metrics
         self._lock_seconds = lock_seconds
-        self._verified: set[str] = set()
-        self._flights: SingleFlight[str, Path] = SingleFlight()
+        self._tier = Tier("disk", max_bytes=max_bytes)
+        self._room = asyncio.Lock()
+        self._arriving: set[str] = set()
+        self._forgetful: list[Callable[[str], None]] = []
+
+    @property
+    def directory(self) -> Path:
+        """Where the cache is."""
+        return self._directory
+
+    @property
+    def max_bytes(self) -> int:
+        """What all sealed files together may take."""
+        return self._tier.max_bytes
 
     def open(self) -> None:
-        """Create the cache (readable by this user only) and remove what dead processes left half-written."""
+        """Create the cache (readable by this user only), adopt what is there, oldest use first, and remove the rest.
+
+        The rest is what dead processes left half-written, what an earlier release kept in plain, and what is beyond
+        the bound.
+        """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._staging.mkdir(mode=0o700, exist_ok=True)
         for leftover in sorted(self._staging.iterdir()):
-            version_id = leftover.name.removesuffix(".lock")
-            with lock_if_free(self._lock_path(version_id)) as free:
-                if free:
-                    shutil.rmtree(self._staging / version_id, ignore_errors=True)
-
-    async def install(self, manifest: Manifest, download: Download) -> Path:
-        """Return the directory of the manifest's verified files, downloading them when they are not here.
-
-        Everybody who asks for a version at the same time shares one installation, which goes on when they go away.
-        Files that an earlier process installed are digested again at this process's first use of them,
-        and downloaded anew when they have changed.
-
-        Raises:
-            AdapterDamaged: when the downloaded bytes are not the manifest's.
-            CacheFull: when the disk has no room.
-            CacheBusy: when another process holds the version's lock for too long.
-        """
-        return await self._flights.run(manifest.version_id, lambda: self._install(manifest, download))
+            self._clear_staging(leftover.name.removesuffix(".lock"))
+        for version_id in self.installed():
+            if any((self._directory / version_id / name).exists() for name in ADAPTER_FILES):
+                self._delete_if_free(version_id)
+        for entry in self._tier.restore(self._found_on_disk(self.installed())):
+            if self._delete_if_free(entry.version_id):
+                self._metrics.evicted("disk", "room")
 
     def installed(self) -> list[str]:
         """Return the versions on disk, whoever installed them."""
         return [name for name in os.listdir(self._directory) if _VERSION_ID.fullmatch(name)]
 
-    async def remove(self, version_id: str) -> None:
-        """Delete a version's files; none is no error. The caller sees to it that nobody uses them.
+    def usage(self) -> list[Entry]:
+        """Return what is on disk or on its way there, the least recently used first, as far as this process knows."""
+        return self._tier.entries()
+
+    def on_removed(self, forget: Callable[[str], None]) -> None:
+        """Tell `forget` of every version that is deleted for good, so that its key goes as well."""
+        self._forgetful.append(forget)
+
+    async def remove(self, version_id: str, *, reason: Reason = "erased") -> int:
+        """Delete a version's file; returns its bytes, 0 when there is none.
 
         Raises:
-            CacheBusy: when another process holds the version's lock for too long.
+            CacheBusy: when it is being installed, or another process holds it, for too long.
+        """
+        for forget in self._forgetful:
+            forget(version_id)
+        async with locked(self._lock_path(version_id), timeout_seconds=self._lock_seconds):
+            size_bytes, existed = await asyncio.to_thread(self._delete, version_id)
+            self._tier.abandon(version_id)
+        if existed:
+            self._metrics.evicted("disk", reason)
+        return size_bytes
+
+    @asynccontextmanager
+    async def shelf(self, version_id: str) -> AsyncIterator[Shelf]:
+        """Hold a version's place on the disk: nobody else, in whatever process, puts, takes or deletes it meanwhile.
+
+        Raises:
+            CacheBusy: when another process holds it for too long.
         """
         async with locked(self._lock_path(version_id), timeout_seconds=self._lock_seconds):
-            self._verified.discard(version_id)
-            await asyncio.to_thread(self._delete, version_id)
+            self._tier.hold(version_id)
+            try:
+                yield Shelf(self, version_id)
+            finally:
+                self._tier.let_go(version_id)
 
-    def distrust(self, version_id: str) -> None:
-        """Digest the version's files again before they are next used."""
-        self._verified.discard(version_id)
+    def _find(self, version_id: str, size_bytes: int) -> Path | None:
+        """Return the sealed file when it is there with this size, and mark it as used; delete what is no such file."""
+        path = self._directory / version_id / SEALED_FILE
+        if not path.parent.exists() and not path.parent.is_symlink():
+            return None
+        if path.parent.is_symlink() or path.is_symlink() or not path.is_file() or path.stat().st_size != size_bytes:
+            self._delete(version_id)
+            return None
+        os.utime(path)  # the order of use survives a restart
+        return path
 
-    async def _install(self, manifest: Manifest, download: Download) -> Path:
-        try:
-            async with locked(self._lock_path(manifest.version_id), timeout_seconds=self._lock_seconds):
-                return await self._install_locked(manifest, download)
-        except OSError as exc:
-            if exc.errno in _NO_ROOM:
-                raise CacheFull from exc
-            raise
+    async def _make_room(self, version_id: str, size_bytes: int) -> None:
+        """Count a version as arriving, deleting as many of the least recently used as that takes.
 
-    async def _install_locked(self, manifest: Manifest, download: Download) -> Path:
-        target = self._directory / manifest.version_id
-        if await asyncio.to_thread(self._is_intact, target, manifest):
-            return target
-        self._verified.discard(manifest.version_id)
-        workspace = self._staging / manifest.version_id
-        staged = workspace / "files"
-        try:
-            await asyncio.to_thread(self._prepare, workspace, manifest)
-            with self._metrics.stage("download"):
-                await download(staged)
-            with self._metrics.stage("verify"):
-                await asyncio.to_thread(verify_directory, staged, manifest)
-            with self._metrics.stage("install"):
-                await asyncio.to_thread(_publish, staged, target)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
-        self._verified.add(manifest.version_id)
-        return target
+        Raises:
+            CacheFull: when neither the bound nor the disk leaves room, whatever is deleted.
+            CacheBusy: when another process makes room for too long.
+        """
+        async with self._room, locked(self._staging / _ROOM_LOCK, timeout_seconds=self._lock_seconds):
+            others_bytes = await self._reconcile()
+            busy: set[str] = set()
+            try:
+                while leaving := self._tier.leaving(version_id, size_bytes, besides_bytes=others_bytes, keep=busy):
+                    for entry in leaving:
+                        if await asyncio.to_thread(self._delete_if_free, entry.version_id):
+                            self._tier.abandon(entry.version_id)
+                            self._metrics.evicted("disk", "room")
+                        else:
+                            busy.add(entry.version_id)
+            except TierFull as exc:
+                raise CacheFull(exc.message) from exc
+            await asyncio.to_thread(self._reserve, version_id, size_bytes)
+            self._tier.adopt(Entry(version_id=version_id, size_bytes=size_bytes))
+            self._arriving.add(version_id)
 
-    def _is_intact(self, target: Path, manifest: Manifest) -> bool:
-        """Say whether `target` is installed: sizes every time, digests once a process."""
-        if not target.is_dir():
-            return False
-        try:
-            if manifest.version_id in self._verified:
-                _check_sizes(target, manifest)
-            else:
-                with self._metrics.stage("verify"):
-                    verify_directory(target, manifest)
-        except AdapterDamaged:
-            return False
-        self._verified.add(manifest.version_id)
-        return True
+    async def _reconcile(self) -> int:
+        """Learn what other processes have put here or deleted; return the bytes of what they are just putting."""
+        names = set(await asyncio.to_thread(self.installed))
+        known = {entry.version_id for entry in self._tier.entries()}
+        for version_id in known - names - self._arriving:
+            self._tier.abandon(version_id)
+        if strange := names - known:
+            for entry in await asyncio.to_thread(self._found_on_disk, strange):
+                self._tier.adopt(entry)
+        return await asyncio.to_thread(self._arriving_elsewhere)
 
-    def _delete(self, version_id: str) -> None:
+    def _found_on_disk(self, names: list[str] | set[str]) -> list[Entry]:
+        """Return entries of these versions, the least recently used first."""
+        found = []
+        for name in names:
+            try:
+                status = (self._directory / name / SEALED_FILE).lstat()
+                found.append((status.st_mtime_ns, Entry(version_id=name, size_bytes=status.st_size)))
+            except OSError:
+                found.append((0, Entry(version_id=name, size_bytes=0)))
+        return [entry for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].version_id))]
+
+    def _arriving_elsewhere(self) -> int:
+        """Return the bytes of what living processes are downloading; remove what dead ones left."""
+        total = 0
+        for name in os.listdir(self._staging):
+            if not _VERSION_ID.fullmatch(name) or name in self._arriving or self._clear_staging(name):
+                continue
+            try:
+                total += (self._staging / name / SEALED_FILE).stat().st_size
+            except OSError:
+                continue  # it has just arrived, or is being deleted
+        return total
+
+    def _clear_staging(self, version_id: str) -> bool:
+        """Remove what is being prepared for a version unless a living process does; says whether it did."""
+        with lock_if_free(self._lock_path(version_id)) as free:
+            if free:
+                shutil.rmtree(self._staging / version_id, ignore_errors=True)
+        return free
+
+    def _reserve(self, version_id: str, size_bytes: int) -> None:
+        """Take the place in the staging area, where other processes count it."""
+        free = shutil.disk_usage(self._staging).free
+        if free < size_bytes + _SPARE_BYTES:
+            raise CacheFull(f"The engine's disk has {free} bytes free; this adapter needs {size_bytes + _SPARE_BYTES}.")
+        workspace = self._staging / version_id
+        with no_room_is_cache_full():
+            shutil.rmtree(workspace, ignore_errors=True)
+            workspace.mkdir(mode=0o700)
+            with FileIO(workspace / SEALED_FILE, "x", opener=_private) as file:
+                file.truncate(size_bytes)
+
+    def _publish(self, version_id: str) -> None:
+        target = self._directory / version_id
+        shutil.rmtree(target, ignore_errors=True)  # only ever there when it was found damaged
+        (self._staging / version_id).rename(target)
+
+    def _delete_if_free(self, version_id: str) -> bool:
+        with lock_if_free(self._lock_path(version_id)) as free:
+            if free:
+                self._delete(version_id)
+        return free
+
+    def _delete(self, version_id: str) -> tuple[int, bool]:
         """Make the directory vanish at once, then free its bytes; a process killed between leaves it to `open`."""
         grave = self._staging / version_id
         shutil.rmtree(grave, ignore_errors=True)
         try:
             (self._directory / version_id).rename(grave)
         except FileNotFoundError:
-            return
-        _sync(self._directory)
-        shutil.rmtree(grave)
-
-    def _prepare(self, workspace: Path, manifest: Manifest) -> None:
-        needed = sum(file.size_bytes for file in manifest.files) + _SPARE_BYTES
-        free = shutil.disk_usage(self._staging).free
-        if free < needed:
-            raise CacheFull(f"The engine's disk has {free} bytes free; this adapter needs {needed}.")
-        shutil.rmtree(workspace, ignore_errors=True)
-        workspace.mkdir(mode=0o700)
+            return 0, False
+        except NotADirectoryError:  # a link or a file in a version's place
+            (self._directory / version_id).unlink()
+            return 0, True
+        try:
+            size_bytes = (grave / SEALED_FILE).lstat().st_size
+        except OSError:
+            size_bytes = 0
+        if grave.is_symlink():
+            grave.unlink()
+        else:
+            shutil.rmtree(grave)
+        return size_bytes, True
 
     def _lock_path(self, version_id: str) -> Path:
         return self._staging / f"{version_id}.lock"
 
 
-def verify_directory(directory: Path, manifest: Manifest) -> None:
-    """Read every byte of `directory` and compare it with the manifest.
+class Shelf:
+    """One version's place on the disk, while it is held."""
 
-    Raises:
-        AdapterDamaged: naming a file that is missing, too many, of another size or digest.
-    """
-    _check_sizes(directory, manifest)
-    for file in manifest.files:
-        if sha256_file(directory / file.path) != file.sha256:
-            raise AdapterDamaged(f"{file.path} does not have the digest that its manifest states", field=file.path)
+    def __init__(self, installer: Installer, version_id: str) -> None:
+        self._installer = installer
+        self._version_id = version_id
+
+    async def find(self, size_bytes: int) -> Path | None:
+        """Return the sealed file when it is here, and mark it as used; None when there is none of this size."""
+        installer = self._installer
+        path = await asyncio.to_thread(installer._find, self._version_id, size_bytes)
+        if path is None:
+            if self._version_id in installer._tier:
+                installer._tier.abandon(self._version_id)
+                installer._metrics.evicted("disk", "lost")
+        elif not installer._tier.touch(self._version_id):
+            installer._tier.adopt(Entry(version_id=self._version_id, size_bytes=size_bytes))
+        return path
+
+    async def discard(self) -> None:
+        """Delete the file: it is damaged."""
+        _, existed = await asyncio.to_thread(self._installer._delete, self._version_id)
+        self._installer._tier.abandon(self._version_id)
+        if existed:
+            self._installer._metrics.evicted("disk", "damaged")
+
+    @asynccontextmanager
+    async def arrival(self, size_bytes: int) -> AsyncIterator[Path]:
+        """Make room and yield the file to write to; it is kept when the block ends, and gone when that raises.
+
+        Raises:
+            CacheFull: when there is no room.
+            CacheBusy: when another process makes room for too long.
+        """
+        installer, version_id = self._installer, self._version_id
+        await installer._make_room(version_id, size_bytes)
+        try:
+            with no_room_is_cache_full():
+                yield installer._staging / version_id / SEALED_FILE
+            await asyncio.to_thread(installer._publish, version_id)
+        except BaseException:
+            installer._tier.abandon(version_id)
+            shutil.rmtree(installer._staging / version_id, ignore_errors=True)
+            raise
+        finally:
+            installer._arriving.discard(version_id)
 
 
-def _check_sizes(directory: Path, manifest: Manifest) -> None:
-    found = {path.name: path for path in directory.iterdir()}
-    for name in sorted(found.keys() ^ {file.path for file in manifest.files}):
-        raise AdapterDamaged(f"{name} is {'not in the manifest' if name in found else 'missing'}", field=name)
-    for file in manifest.files:
-        path = found[file.path]
-        size_bytes = path.lstat().st_size
-        if not path.is_file() or path.is_symlink() or size_bytes != file.size_bytes:
-            raise AdapterDamaged(f"{file.path} has {size_bytes} bytes, not {file.size_bytes}", field=file.path)
+def open_for_writing(path: Path) -> FileIO:
+    """Open a file that `Shelf.arrival` yielded; what was reserved is overwritten."""
+    return FileIO(path, "r+", opener=_private)
 
 
-def _publish(staged: Path, target: Path) -> None:
-    staged.chmod(0o700)
-    for path in staged.iterdir():
-        _sync(path)
-    _sync(staged)
-    shutil.rmtree(target, ignore_errors=True)  # only ever there when it was found damaged
-    staged.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def no_room_is_cache_full() -> Iterator[None]:
+    """Turn the system's ways to say that a disk is full into CacheFull."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as exc:
+        if exc.errno in _NO_ROOM:
+            raise CacheFull from exc
+        raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,4 +1,4 @@
-"""vLLM's resolver of adapter names: an opaque version_id becomes verified files and a LoRARequest.
+"""vLLM's resolver of adapter names: an opaque version_id becomes a LoRARequest.
 
 vLLM, its logs and its metrics see the version_id only; whose adapter it is stays in the registry.
 """
@@ -51,10 +51,11 @@ class RegistryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed
         if self._source is None:
             raise GracefulHTTPError("The engine is still starting.", HTTPStatus.SERVICE_UNAVAILABLE)
         try:
-            installed = await self._source.install(lora_name)
+            await self._source.find(lora_name)
         except LorryError as exc:
             raise refusal(exc) from exc
-        return LoRARequest(lora_name=lora_name, lora_int_id=_UNNUMBERED, lora_path=str(installed.directory))
+        directory = self._source.directory_of(lora_name)
+        return LoRARequest(lora_name=lora_name, lora_int_id=_UNNUMBERED, lora_path=str(directory))
 
     def reject(self, version_id: str, error: LorryError) -> GracefulHTTPError:
         """Refuse a version that was resolved and could not be loaded; returns what to raise."""

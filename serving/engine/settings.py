@@ -82,7 +82,8 @@ class EngineSettings(Settings):
     engine_lease_seconds: float = Field(
         60.0, ge=5, le=86_400, description="without the registry for so long, the engine serves no adapter"
     )
-    adapter_cache_directory: Path = Field(description="where verified adapters are installed; survives restarts")
+    adapter_cache_directory: Path = Field(description="where sealed adapters are installed; survives restarts")
+    adapter_cache_gib: float = Field(64.0, gt=0, description="what the sealed adapters on disk may take, in GiB")
     adapter_lock_seconds: float = Field(60.0, gt=0, description="how long to wait for another process's installation")
     refusal_ttl_seconds: float = Field(
         2.0, ge=0, description="how long a refused adapter is refused again without asking the registry"

@@ -1,22 +1,38 @@
-"""From an opaque version_id to verified files on this host's disk.
+"""From an opaque version_id to an opened, verified adapter in memory, in one pass over its bytes.
 
-The registry is asked every time, so that what it no longer serves is not served from the disk either;
-adapters that vLLM already holds do not come by here.
+The order was chosen for the request that waits. One call of the registry brings manifest, key and URL. Then one thread
+reads the sealed object, from the object store or from this host's disk, and does with each chunk, while it is in the
+processor's cache, all that has to be done with it: keep the sealed bytes on the disk, open the seal, digest the plain
+bytes, put them into memory that the workers read. The object store sends the next chunks meanwhile. Only when every
+digest was right is the memory frozen and handed on, and the file on the disk shown under its name; so nothing is read,
+opened or digested twice, and nothing that was not verified is ever parsed.
+
+Plain bytes and content keys are in memory only. A key is remembered, so that a version that lies on this disk costs no
+call; whether it may be served is the directory's to say, for it as for those in memory. After a restart, the key is
+asked for anew: what the registry no longer serves cannot be opened.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 from kit.errors import LorryError
-from registry.client import RegistryClient, Resolution, Verifier, check_fits_base
+from kit.sealing import Fill
+from registry.client import Grant, ObjectReader, RegistryClient, Verifier, fill_from, open_version
 from registry.client.engines import Presence
+from registry.client.transport import patiently
 from registry.errors import (
     ArtifactError,
+    ArtifactMissing,
     BaseModelMismatch,
     EngineNotFound,
     Forbidden,
@@ -24,12 +40,19 @@ from registry.errors import (
     Unauthorized,
 )
 from registry.manifest import WEIGHTS_FILE, BaseIdentity, Manifest
-from serving.engine.installer import Installer
+from serving.engine.installer import Installer, Shelf, open_for_writing
 from serving.engine.metrics import EngineMetrics
-from serving.engine.weights import check_weights
+from serving.engine.opened import OpenedAdapter
+from serving.engine.turns import Turns
 from serving.errors import AdapterDamaged, AdapterUnfit, EngineOutOfTouch, RegistryRefusedEngine
 
+_log = logging.getLogger(__name__)
 _REMEMBERED_REFUSALS = 4096
+_REMEMBERED_KEYS = 65_536
+_THREADS = 4
+_URL_SECONDS = 30.0  # far less than any registry lets a URL live
+_OBJECT_SECONDS = 10.0
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,33 +81,31 @@ class Fit:
         if foreign:
             raise AdapterUnfit(f"The adapter touches layers that are not served: {', '.join(foreign)}.")
 
-    def require_files(self, directory: Path) -> None:
-        """Refuse what the manifest cannot tell: tensors of other sizes, values that would poison the engine.
-
-        Raises:
-            BaseModelMismatch: naming the first tensor that does not fit the base model.
-            AdapterUnfit: naming the first tensor with values that no training gives.
-        """
-        check_fits_base(directory, self.base_directory)
-        check_weights(directory / WEIGHTS_FILE)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Installed:
-    """A version on this host's disk: where, and what its manifest says of it."""
+class Offer:
+    """What it takes to have a version: what it is, and the key that opens it."""
 
-    directory: Path
     manifest: Manifest
+    sealed_bytes: int
+    content_key: bytes = field(repr=False)
+    url: str | None = field(default=None, repr=False)
+    granted_at: float = 0.0
 
     @property
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of each file, in hexadecimal."""
-        return {file.path: file.sha256 for file in self.manifest.files}
+    def version_id(self) -> str:
+        """The version's name."""
+        return self.manifest.version_id
 
     @property
     def weights_bytes(self) -> int:
         """The size of the weights' file."""
         return next(file.size_bytes for file in self.manifest.files if file.path == WEIGHTS_FILE)
+
+    @property
+    def fresh_url(self) -> str | None:
+        """Where the sealed object is; None when that was said too long ago."""
+        return self.url if monotonic() - self.granted_at < _URL_SECONDS else None
 
 
 class AdapterSource:
@@ -105,11 +126,11 @@ class AdapterSource:
 
         Args:
             registry: who knows the versions.
-            installer: where their files go.
+            installer: where their sealed files go.
             fit: what this engine can hold.
             metrics: what is measured.
             refusal_ttl_seconds: how long a refusal is remembered.
-            verifier: whose signature every downloaded version must have; None = any, or none.
+            verifier: whose signature every version must have; None = any, or none.
             presence: which engine asks for what only living engines get; None = an operator asks.
         """
         self._registry = registry
@@ -120,9 +141,14 @@ class AdapterSource:
         self._verifier = verifier
         self._presence = presence
         self._refusals: OrderedDict[str, tuple[float, LorryError]] = OrderedDict()
+        self._offers: OrderedDict[str, Offer] = OrderedDict()
+        self._objects = ObjectReader(timeout_seconds=_OBJECT_SECONDS)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lorry-fetch")
+        self._turns = Turns(_THREADS)
+        installer.on_removed(self.forget)
 
-    async def install(self, version_id: str) -> Installed:
-        """Return where the version's verified files are.
+    async def find(self, version_id: str) -> Offer:
+        """Return what it takes to have a version, asking the registry when its key is not known.
 
         A refusal is remembered for `refusal_ttl_seconds`, so that a crowd that asks for what cannot be had
         costs one call of the registry.
@@ -130,66 +156,157 @@ class AdapterSource:
         Raises:
             VersionNotFound, NotServable, BaseModelMismatch, AdapterUnfit, SignatureInvalid: this version is not for
                 this engine.
-            RegistryUnavailable, RegistryRefusedEngine, EngineOutOfTouch, AdapterDamaged, CacheFull, CacheBusy: it
-                cannot be had now.
+            RegistryUnavailable, RegistryRefusedEngine, EngineOutOfTouch: it cannot be had now.
         """
         self._raise_remembered(version_id)
+        if (known := self._offers.get(version_id)) is not None:
+            self._offers.move_to_end(version_id)
+            return known
         try:
-            with self._metrics.stage("resolve"):
-                resolution = await self._resolve(version_id)
-            installed = await self._installer.install(
-                resolution.manifest, lambda directory: self._download(resolution, directory)
-            )
-            with self._metrics.stage("check"):
-                await asyncio.to_thread(self._fit.require_files, installed)
-            return Installed(directory=installed, manifest=resolution.manifest)
+            return await self._ask(version_id)
         except LorryError as exc:
             self.reject(version_id, exc)
+            raise
+
+    async def open(self, offer: Offer, *, urgent: bool) -> OpenedAdapter:
+        """Return the version's verified files in memory, from this host's disk or else from the object store.
+
+        What is damaged on the disk is deleted and downloaded once; what is downloaded damaged is refused.
+
+        Args:
+            offer: what `find` returned.
+            urgent: whether it goes before those that are not.
+
+        Raises:
+            AdapterDamaged, RegistryUnavailable, RegistryRefusedEngine, EngineOutOfTouch, CacheFull, CacheBusy: it
+                cannot be had now; or the registry's refusal when it had to be asked again.
+        """
+        try:
+            async with self._turns.turn(urgent=urgent), self._installer.shelf(offer.version_id) as shelf:
+                opened = await self._open_from_disk(offer, shelf)
+                return opened or await self._download(offer, shelf)
+        except LorryError as exc:
+            self.reject(offer.version_id, exc)
             raise
         except OSError as exc:  # a disk that fails in a way nobody foresaw: counted, and not hidden
             self._metrics.failed(exc)
             raise
 
     def reject(self, version_id: str, error: LorryError) -> None:
-        """Count a load that failed, answer it the same way for a while, and trust its files no longer."""
+        """Count a load that failed, answer it the same way for a while, and ask the registry anew after that."""
         self._metrics.failed(error)
-        self._installer.distrust(version_id)
+        self.forget(version_id)
         self._refusals[version_id] = (monotonic() + self._refusal_ttl_seconds, error)
         self._refusals.move_to_end(version_id)
         while len(self._refusals) > _REMEMBERED_REFUSALS:
             self._refusals.popitem(last=False)
 
-    async def _resolve(self, version_id: str) -> Resolution:
-        try:
-            resolution = await self._registry.get_version(version_id)
-        except Unauthorized as exc:
-            raise RegistryRefusedEngine from exc
-        if resolution.manifest.version_id != version_id:
-            raise AdapterDamaged("The registry answered with another version than the one asked for.")
-        self._fit.require(resolution.manifest)
-        return resolution
+    def forget(self, version_id: str) -> None:
+        """Forget the key of a version."""
+        self._offers.pop(version_id, None)
 
-    async def _download(self, resolution: Resolution, directory: Path) -> None:
+    def directory_of(self, version_id: str) -> Path:
+        """Return where a version's sealed file is, or would be."""
+        return self._installer.directory / version_id
+
+    async def _ask(self, version_id: str) -> Offer:
+        with self._metrics.stage("resolve"):
+            grant = await self._grant(version_id)
+        if grant.manifest.version_id != version_id:
+            raise AdapterDamaged("The registry answered with another version than the one asked for.")
+        self._fit.require(grant.manifest)
+        if self._verifier is not None:
+            self._verifier.verify(grant.signature, grant.manifest)
+        offer = Offer(
+            manifest=grant.manifest,
+            sealed_bytes=grant.sealed_bytes,
+            content_key=grant.content_key,
+            url=grant.url,
+            granted_at=monotonic(),
+        )
+        self._offers[version_id] = offer
+        while len(self._offers) > _REMEMBERED_KEYS:
+            self._offers.popitem(last=False)
+        return offer
+
+    async def _grant(self, version_id: str) -> Grant:
         try:
-            grant = await self._registry.grant(resolution.manifest.version_id, engine=self._presence)
-            if grant.manifest != resolution.manifest:
-                raise AdapterDamaged("The registry granted another version than the one asked for.")
-            if self._verifier is not None:
-                self._verifier.verify(grant.signature, grant.manifest)
-            await self._registry.download(grant, directory)
-        except ArtifactError as exc:
-            raise AdapterDamaged(exc.message, field=exc.field) from exc
+            return await self._registry.grant(version_id, engine=self._presence)
         except EngineNotFound as exc:  # the registry counts this engine as gone, until its next heartbeat
             raise EngineOutOfTouch("The registry does not count this engine among the living yet.") from exc
-        except Forbidden as exc:
+        except (Unauthorized, Forbidden) as exc:
             raise RegistryRefusedEngine from exc
-        except (RegistryUnavailable, Unauthorized) as exc:
-            raise RegistryUnavailable("The adapter's files could not be downloaded.") from exc
+
+    async def _open_from_disk(self, offer: Offer, shelf: Shelf) -> OpenedAdapter | None:
+        path = await shelf.find(offer.sealed_bytes)
+        if path is None:
+            return None
+        try:
+            with self._metrics.stage("open"):
+                return await self._in_thread(lambda: _open_file(path, offer))
+        except (ArtifactError, OSError) as exc:
+            reason = exc.message if isinstance(exc, LorryError) else str(exc.strerror)
+            _log.warning("%s was damaged on the disk and is downloaded again: %s", offer.version_id, reason)
+            await shelf.discard()
+            return None
+
+    async def _download(self, offer: Offer, shelf: Shelf) -> OpenedAdapter:
+        url = offer.fresh_url or (await self._ask_again(offer)).url
+        assert url is not None
+        async with shelf.arrival(offer.sealed_bytes) as path:
+            try:
+                with self._metrics.stage("download"):
+                    return await patiently(lambda: self._in_thread(lambda: self._fetch(url, offer, path)))
+            except ArtifactMissing as exc:
+                raise AdapterDamaged(exc.message, field=exc.field) from exc
+            except ArtifactError as exc:
+                message = f"what the object store sent cannot be used: {exc.message}"
+                raise AdapterDamaged(message, field=exc.field) from exc
+            except RegistryUnavailable as exc:
+                raise RegistryUnavailable("The adapter's files could not be downloaded.") from exc
+
+    async def _ask_again(self, offer: Offer) -> Offer:
+        again = await self._ask(offer.version_id)
+        if again.manifest != offer.manifest:
+            raise AdapterDamaged("The registry granted another version than the one asked for.")
+        return again
+
+    def _fetch(self, url: str, offer: Offer, path: Path) -> OpenedAdapter:
+        with self._objects.read(url) as fill, closing(open_for_writing(path)) as file:
+
+            def keep(view: memoryview) -> int:
+                count = fill(view)
+                rest = view[:count]
+                while rest:
+                    rest = rest[file.write(rest) :]
+                return count
+
+            return _open(keep, offer)
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _raise_remembered(self, version_id: str) -> None:
         deadline, error = self._refusals.get(version_id, (0.0, None))
         if error is not None and monotonic() < deadline:
             raise error.with_traceback(None)  # or every raise would lengthen it
+
+
+def _open_file(path: Path, offer: Offer) -> OpenedAdapter:
+    with path.open("rb", buffering=0) as file:
+        return _open(fill_from(file.readinto), offer)
+
+
+def _open(fill: Fill, offer: Offer) -> OpenedAdapter:
+    """Open, verify and freeze; what fails leaves nothing."""
+    opened = OpenedAdapter()
+    try:
+        open_version(fill, offer.manifest, key=offer.content_key, look=opened.write)
+        opened.freeze(tuple((file.path, file.size_bytes) for file in offer.manifest.files))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 async def identify_base(directory: Path, *, name: str) -> BaseIdentity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,8 +11,11 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.lora.request import LoRARequest
 
 from kit.errors import LorryError
+from serving.engine.cache_paths import CachePaths
 from serving.engine.metrics import EngineMetrics
-from serving.engine.source import AdapterSource, Installed
+from serving.engine.opened import OpenedAdapter
+from serving.engine.pool.erasure import Removal
+from serving.engine.source import AdapterSource, Offer
 from serving.engine.worker.link import WorkerLink
 
 _log = logging.getLogger(__name__)
@@ -49,42 +53,41 @@ class EngineStore:
         self._gate = gate
         self._arriving = arriving
         self._metrics = metrics
-        self._installed: dict[str, Installed] = {}
+        self._opening: dict[str, asyncio.Task[OpenedAdapter]] = {}
         self._numbers: dict[str, int] = {}
-        self._losses: dict[str, int] = {}
+        self._paths = CachePaths()
 
-    async def install(self, version_id: str) -> int:
-        """Put the version's verified files on this host's disk; returns the size of its weights.
+    async def install(self, version_id: str, *, urgent: bool = True) -> int:
+        """See that the version can be had, and begin to fetch and open it; returns the size of its weights.
+
+        That goes on while the caller makes room for it; `stage` or `abandon` must follow.
 
         Raises:
             LorryError: the gate's refusal, or why it cannot be had.
         """
         self._gate(version_id)
+        self.abandon(version_id)
         with self._arriving(version_id):
-            installed = self._installed[version_id] = await self._source.install(version_id)
-        return installed.weights_bytes
+            offer = await self._source.find(version_id)
+        self._opening[version_id] = asyncio.create_task(self._open(offer, urgent=urgent))
+        return offer.weights_bytes
 
     async def stage(self, version_id: str, *, urgent: bool) -> None:
         """Bring an installed version into every worker's host memory, and let requests name it.
 
         Raises:
-            LorryError: the gate's refusal, or why it cannot be loaded.
+            LorryError: the gate's refusal, or why it cannot be had or loaded.
         """
-        installed = self._installed.pop(version_id)
-        number = self._models.lora_id_counter.inc(1)
-        with self._arriving(version_id):
+        with self._arriving(version_id), await self._opening.pop(version_id) as opened:
+            self._gate(version_id)
+            number = self._models.lora_id_counter.inc(1)
             try:
                 with self._metrics.stage("engine_load"):
-                    await self._link.stage(
-                        version_id,
-                        number=number,
-                        directory=installed.directory,
-                        digests=installed.digests,
-                        urgent=urgent,
-                    )
+                    staged = await self._link.stage(version_id, number=number, files=opened.files, urgent=urgent)
             except LorryError as exc:
                 self._source.reject(version_id, exc)
                 raise
+            self._metrics.worker_stages(staged.seconds)
             self._numbers[version_id] = number
             try:
                 self._gate(version_id)
@@ -92,10 +95,16 @@ class EngineStore:
                 await self.drop(version_id)
                 raise
             self._models.lora_requests[version_id] = LoRARequest(
-                lora_name=version_id, lora_int_id=number, lora_path=self._path(version_id, installed)
+                lora_name=version_id, lora_int_id=number, lora_path=self._path(version_id)
             )
         self._metrics.loaded()
         _log.info("loaded %s", version_id)
+
+    def abandon(self, version_id: str) -> None:
+        """Let go of what `install` began, when no `stage` will follow."""
+        if (opening := self._opening.pop(version_id, None)) is not None:
+            opening.cancel()
+            opening.add_done_callback(_close)
 
     async def drop(self, version_id: str) -> None:
         """Take a version out of vLLM's table and the workers; what goes wrong is logged."""
@@ -108,23 +117,37 @@ class EngineStore:
         except Exception:  # the engine core sends every failure as a bare Exception; it dies of those that matter
             _log.exception("could not take %s out of the workers", version_id)
 
-    async def erase(self, version_id: str) -> None:
+    async def erase(self, version_id: str) -> Removal:
         """Take a version out of vLLM's table and the workers, overwriting it there; its files are the caller's.
+
+        Whoever loads it again names it by another path, so that the prefix cache's blocks of it stay unreachable.
 
         Raises:
             AdapterNotLoaded: when a request still uses it, or a slot still holds weights.
         """
-        self._models.lora_requests.pop(version_id, None)
-        self._losses.pop(version_id, None)
+        named = self._models.lora_requests.pop(version_id, None) is not None
+        self.lost(version_id)
         number = self._numbers.pop(version_id, 0)
-        removal = await self._link.erase(version_id, number=number)
-        _log.info("erased %s from memory and %d slots", version_id, removal.slots_zeroed)
+        removed = await self._link.erase(version_id, number=number)
+        _log.info("erased %s from memory and %d slots", version_id, removed.slots_zeroed)
+        return Removal(
+            named=named, host_bytes=removed.freed_bytes, slots_zeroed=removed.slots_zeroed, workers=removed.workers
+        )
 
     def lost(self, version_id: str) -> None:
-        """Note that a step answered without the version's weights: its cached blocks must not be used again."""
-        self._losses[version_id] = self._losses.get(version_id, 0) + 1
+        """See to it that the version's blocks in the prefix cache are never used again."""
+        self._paths.renew(version_id)
 
-    def _path(self, version_id: str, installed: Installed) -> str:
+    async def _open(self, offer: Offer, *, urgent: bool) -> OpenedAdapter:
+        with self._arriving(offer.version_id):
+            return await self._source.open(offer, urgent=urgent)
+
+    def _path(self, version_id: str) -> str:
         """Name the version's files for vLLM, which never reads them but keys its prefix cache by the name."""
-        losses = self._losses.get(version_id, 0)
-        return f"{installed.directory}#{losses}" if losses else str(installed.directory)
+        return self._paths.of(version_id, str(self._source.directory_of(version_id)))
+
+
+def _close(opening: asyncio.Task[OpenedAdapter]) -> None:
+    """Close what nobody will stage; a failure was counted where it happened."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -7,9 +7,9 @@ overwriting the weights does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from serving.engine.opened import OpenedFiles
 from serving.engine.worker.stager import StageOrder
 from serving.engine.worker_seam import manager_of, scheduled_numbers
 
@@ -26,13 +26,9 @@ class LorryWorker:
         manager.signals.connect(address, rank=self.rank)
         return {"rank": self.rank, "slots": manager.models.lora_slots, "capacity": manager.models.capacity}
 
-    def lorry_stage(
-        self, version_id: str, number: int, directory: str, digests: Mapping[str, str], urgent: bool, call: int
-    ) -> str:
+    def lorry_stage(self, version_id: str, number: int, files: Mapping[str, Any], urgent: bool, call: int) -> str:
         """Bring an adapter into host memory; ``staged`` when it is there, ``queued`` when a signal will tell."""
-        order = StageOrder(
-            version_id=version_id, number=number, directory=Path(directory), digests=digests, urgent=urgent, call=call
-        )
+        order = StageOrder(version_id=version_id, number=number, files=OpenedFiles.of(files), urgent=urgent, call=call)
         return manager_of(self.model_runner).stager.stage(order)
 
     def lorry_drop(self, version_id: str, number: int) -> dict[str, Any]:

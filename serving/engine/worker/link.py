@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from kit.errors import LorryError
+from serving.engine.opened import OpenedFiles
 from serving.engine.worker.signals import Signal, SignalReceiver
 from serving.errors import AdapterDamaged, AdapterNotLoaded, AdapterUnfit, EngineMisconfigured
 
@@ -40,11 +41,22 @@ class Staged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Removal:
+class Activation:
+    """One copy of an adapter into a slot of one worker; `seconds` is how long it kept the engine's thread."""
+
+    version_id: str
+    slot: int
+    rank: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
     """What a removal did, in all workers together."""
 
     freed_bytes: int
     slots_zeroed: int
+    workers: int
 
 
 @dataclass
@@ -63,7 +75,7 @@ class WorkerLink:
         call: Call,
         *,
         stage_seconds: float = 120.0,
-        on_activated: Callable[[str, float], None] = lambda version_id, seconds: None,
+        on_activated: Callable[[Activation], None] = lambda activation: None,
         on_lost: Callable[[str], None] = lambda version_id: None,
     ) -> None:
         """Describe a link; `open` makes it.
@@ -71,7 +83,7 @@ class WorkerLink:
         Args:
             call: vLLM's `collective_rpc`.
             stage_seconds: how long staging may take before it counts as failed.
-            on_activated: told of each copy into a slot, with the seconds for which it kept the engine's thread.
+            on_activated: told of each copy into a slot, by every worker.
             on_lost: told of an adapter that a step needed and no longer found; its requests must be aborted, and
                 it must be loaded anew under another path, since cached blocks of it are wrong.
         """
@@ -102,16 +114,13 @@ class WorkerLink:
         """Stop listening."""
         self._receiver.close()
 
-    async def stage(
-        self, version_id: str, *, number: int, directory: Path, digests: Mapping[str, str], urgent: bool = True
-    ) -> Staged:
+    async def stage(self, version_id: str, *, number: int, files: OpenedFiles, urgent: bool = True) -> Staged:
         """Bring an adapter into every worker's host memory; takes no slot.
 
         Args:
             version_id: its name.
             number: vLLM's number for it.
-            directory: its verified files.
-            digests: SHA-256 of each file.
+            files: where they lie, opened and verified, until this returns or raises.
             urgent: whether it goes before those that are not.
 
         Raises:
@@ -121,7 +130,7 @@ class WorkerLink:
         pending = _Pending(asyncio.get_running_loop().create_future(), set(self._ranks))
         self._pending[call] = pending
         try:
-            arguments = (version_id, number, str(directory), dict(digests), urgent, call)
+            arguments = (version_id, number, files.values(), urgent, call)
             states = await self._call("lorry_stage", args=arguments)
             for rank, state in zip(self._ranks, states, strict=True):
                 if state == "staged":
@@ -134,7 +143,7 @@ class WorkerLink:
             del self._pending[call]
         return Staged(size_bytes=pending.size_bytes, seconds=pending.seconds)
 
-    async def drop(self, version_id: str, *, number: int) -> Removal:
+    async def drop(self, version_id: str, *, number: int) -> Removed:
         """Take an adapter out of every worker.
 
         Raises:
@@ -142,7 +151,7 @@ class WorkerLink:
         """
         return await self._remove("lorry_drop", version_id, number)
 
-    async def erase(self, version_id: str, *, number: int) -> Removal:
+    async def erase(self, version_id: str, *, number: int) -> Removed:
         """Take an adapter out of every worker, overwrite its weights in memory and slots, and check the slots.
 
         Raises:
@@ -154,14 +163,15 @@ class WorkerLink:
         """Return each worker's ``host`` (version_id → bytes) and ``slots`` (version_id or None)."""
         return await self._call("lorry_residents", args=())
 
-    async def _remove(self, method: str, version_id: str, number: int) -> Removal:
+    async def _remove(self, method: str, version_id: str, number: int) -> Removed:
         """Ask every worker; the engine may need one more step to let go of a request that ended just now."""
         for pause_seconds in (*_REMOVAL_PAUSES_SECONDS, None):
             replies = await self._call(method, args=(version_id, number))
             if all(reply["removed"] for reply in replies):
-                return Removal(
+                return Removed(
                     freed_bytes=sum(reply["freed_bytes"] for reply in replies),
                     slots_zeroed=sum(reply["slots_zeroed"] for reply in replies),
+                    workers=len(replies),
                 )
             if pause_seconds is not None:
                 await asyncio.sleep(pause_seconds)
@@ -170,7 +180,14 @@ class WorkerLink:
     def _hear(self, signal: Signal) -> None:
         match signal.get("event"):
             case "activated":
-                self._on_activated(signal["version_id"], signal["seconds"])
+                self._on_activated(
+                    Activation(
+                        version_id=signal["version_id"],
+                        slot=signal["slot"],
+                        rank=signal["rank"],
+                        seconds=signal["seconds"],
+                    )
+                )
             case "lost":
                 _log.error("%s was needed in a step and is not in host memory", signal["version_id"])
                 self._on_lost(signal["version_id"])

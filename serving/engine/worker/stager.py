@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from queue import PriorityQueue
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 from kit.errors import LorryError
+from serving.engine.opened import OpenedFiles
 from serving.engine.worker.signals import SignalSender
 from serving.engine.worker.weights_file import AdapterFiles, read_adapter
 from serving.errors import AdapterNotLoaded
@@ -31,16 +31,14 @@ class StageOrder:
     Attributes:
         version_id: what it is called from then on.
         number: vLLM's number for it.
-        directory: its verified files.
-        digests: SHA-256 of each file; checked again as it is read.
+        files: where they lie, opened and verified.
         urgent: whether a live request waits for it.
         call: returned in the signal, so that its sender knows that this order was met.
     """
 
     version_id: str
     number: int
-    directory: Path
-    digests: Mapping[str, str]
+    files: OpenedFiles
     urgent: bool = True
     call: int = 0
 
@@ -150,7 +148,7 @@ class Stager(Generic[Ready]):
     def _stage(self, order: StageOrder, *, waited_seconds: float) -> None:
         started = perf_counter()
         try:
-            files = read_adapter(order.directory, order.digests)
+            files = read_adapter(order.files)
             read = perf_counter()
             ready = self._prepare(order, files)
         except LorryError as exc:

@@ -1,23 +1,22 @@
-"""An adapter's files, read once into memory of our own: what was verified is what is used.
+"""An adapter's files, read out of the memory in which they were opened and verified, into memory of our own.
 
-Nothing is mapped from the file: one that is cut short meanwhile would kill the process (SIGBUS), and every user's
-requests with it. The memory is anonymous pages, which go back to the system as soon as the adapter is dropped.
+They are neither opened nor digested here: that memory is frozen, and its mark says that it is what the order meant.
+Reading it takes two calls, because after every long call the engine's thread keeps us waiting for the interpreter. Our
+memory is anonymous pages, which go back to the system as soon as the adapter is dropped.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE
+from serving.engine.opened import OpenedFiles
 from serving.engine.weights import check_tensors, is_sound
 from serving.errors import AdapterDamaged
 
@@ -40,53 +39,48 @@ class AdapterFiles:
     size_bytes: int
 
 
-def read_adapter(directory: Path, digests: Mapping[str, str]) -> AdapterFiles:
-    """Read, verify and check the adapter in `directory`.
+def read_adapter(files: OpenedFiles) -> AdapterFiles:
+    """Read and check an adapter.
 
     Args:
-        directory: holds `adapter_config.json` and `adapter_model.safetensors`.
-        digests: SHA-256, in hexadecimal, of both.
+        files: where `adapter_config.json` and `adapter_model.safetensors` are.
 
     Raises:
-        AdapterDamaged: naming the file that is missing, cut short, or not of its digest.
+        AdapterDamaged: when the memory is not what was opened, or naming the file that cannot be used.
         AdapterUnfit: naming the first tensor with values that would poison the engine.
     """
     try:
-        config_bytes = (directory / CONFIG_FILE).read_bytes()
-        with (directory / WEIGHTS_FILE).open("rb", buffering=0) as file:
-            header, data, digest = _read_weights(file)
+        descriptor = files.open()
     except OSError as exc:
-        name = Path(exc.filename).name if exc.filename else WEIGHTS_FILE
-        raise AdapterDamaged(f"{name} cannot be read: {exc.strerror}", field=name) from exc
-    _require_digest(CONFIG_FILE, hashlib.sha256(config_bytes).hexdigest(), digests)
-    _require_digest(WEIGHTS_FILE, digest, digests)
+        raise AdapterDamaged(f"The adapter's memory cannot be read: {exc.strerror}") from exc
+    try:
+        begin, size_bytes = files.offset(CONFIG_FILE)
+        config = os.pread(descriptor, size_bytes, begin)
+        header, data = _read_weights(descriptor, *files.offset(WEIGHTS_FILE))
+    finally:
+        os.close(descriptor)
     tensors = _tensors(header, data)
     if not _is_plainly_sound(tensors, data):
         check_tensors(tensors)
-    return AdapterFiles(config=_config(config_bytes), tensors=tensors, size_bytes=len(data))
+    return AdapterFiles(config=_config(config), tensors=tensors, size_bytes=len(data))
 
 
-def _read_weights(file: BinaryIO) -> tuple[dict[str, Any], mmap.mmap, str]:
-    """Return header, data section and SHA-256 of an open safetensors file."""
-    digest = hashlib.sha256()
-    size_bytes = os.fstat(file.fileno()).st_size
-    start = file.read(8)
-    header_bytes = int.from_bytes(start, "little")
+def _read_weights(descriptor: int, begin: int, size_bytes: int) -> tuple[dict[str, Any], mmap.mmap]:
+    """Return header and data section of the safetensors file that lies there."""
+    header_bytes = int.from_bytes(os.pread(descriptor, min(8, size_bytes), begin), "little")
     if header_bytes > min(_MAX_HEADER_BYTES, size_bytes - 8):
         raise _damaged("its header is longer than the file")
-    raw = file.read(header_bytes)
-    digest.update(start + raw)
+    raw = os.pread(descriptor, header_bytes, begin + 8)
     data_bytes = size_bytes - 8 - header_bytes
     if data_bytes <= 0 or len(raw) != header_bytes:
         raise _damaged("it holds no tensors")
     data = _pages(data_bytes)
     view, filled = memoryview(data), 0
-    while filled < data_bytes:  # usually once: after every long call, the engine's thread keeps us waiting for the GIL
-        count = file.readinto(view[filled:])  # type: ignore[attr-defined]
+    while filled < data_bytes:  # usually once
+        count = os.preadv(descriptor, [view[filled:]], begin + 8 + header_bytes + filled)
         if not count:
-            raise _damaged("it was cut short while it was read")
+            raise _damaged("it ends within its tensors")
         filled += count
-    digest.update(view)
     try:
         header = json.loads(raw)
     except ValueError as exc:
@@ -94,7 +88,7 @@ def _read_weights(file: BinaryIO) -> tuple[dict[str, Any], mmap.mmap, str]:
     if not isinstance(header, dict):
         raise _damaged("its header is not an object")
     header.pop("__metadata__", None)
-    return header, data, digest.hexdigest()
+    return header, data
 
 
 def _pages(size_bytes: int) -> mmap.mmap:
@@ -143,11 +137,6 @@ def _config(raw: bytes) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise AdapterDamaged(f"{CONFIG_FILE} is not an object", field=CONFIG_FILE)
     return config
-
-
-def _require_digest(name: str, found: str, digests: Mapping[str, str]) -> None:
-    if digests.get(name) != found:
-        raise AdapterDamaged(f"{name} does not have the digest that its manifest states", field=name)
 
 
 def _damaged(reason: str) -> AdapterDamaged:

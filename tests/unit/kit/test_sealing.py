@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import SealBroken
-from kit.sealing import HEADER_BYTES, KEY_BYTES, Opener, Sealer, derive_key, new_key, seal, sealed_size, unseal
+from kit.sealing import (
+    HEADER_BYTES,
+    KEY_BYTES,
+    Fill,
+    Opener,
+    Sealer,
+    derive_key,
+    new_key,
+    open_stream,
+    seal,
+    sealed_size,
+    unseal,
+)
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 CONTEXT = b"v00000000000000000000000000000000"
@@ -230,3 +243,69 @@ GOLDEN = (
     "4b77e06bc476"
 )
 GOLDEN_DERIVED = "67b5167a67fd56253deb6e15880b646f78c23443ee7fa9b566c62a24da020ce8"
+
+
+def filling(data: bytes, *, at_most: int = 1 << 30) -> Fill:
+    """What fills buffers with these bytes, at most so many in one piece."""
+    left = memoryview(data)
+
+    def read_into(view: memoryview) -> int:
+        nonlocal left
+        piece = left[: min(len(view), at_most)]
+        view[: len(piece)] = piece
+        left = left[len(piece) :]
+        return len(piece)
+
+    def fill(view: memoryview) -> int:
+        filled = 0
+        while filled < len(view) and (count := read_into(view[filled:])):
+            filled += count
+        return filled
+
+    return fill
+
+
+@pytest.mark.parametrize("plain_bytes", [0, 1, 1023, 1024, 1025, 2048, 5000])
+def test_a_stream_opens_what_was_sealed_at_every_length(plain_bytes: int) -> None:
+    key, plain = new_key(), random.Random(plain_bytes).randbytes(plain_bytes)
+    sealer = Sealer(key, context=b"this", chunk_bytes=1024)
+    sealed = sealer.update(plain) + sealer.finish()
+
+    for at_most in (1, 700, 1 << 20):
+        pieces = [bytes(piece) for piece in open_stream(filling(sealed, at_most=at_most), key, context=b"this")]
+        assert b"".join(pieces) == plain
+
+
+@pytest.mark.parametrize("cut", [1, 15, 16, 17, 500, 1040, 1041, 2080, 2600])
+def test_a_stream_that_ends_early_is_refused(cut: int) -> None:
+    key = new_key()
+    sealer = Sealer(key, context=b"this", chunk_bytes=1024)
+    sealed = sealer.update(bytes(2500)) + sealer.finish()
+
+    with pytest.raises(SealBroken):
+        list(open_stream(filling(sealed[:-cut]), key, context=b"this"))
+
+
+@pytest.mark.parametrize("damage", ["flip", "longer", "swap", "key", "context", "empty chunk"])
+def test_a_stream_of_other_bytes_is_refused(damage: str) -> None:
+    key, other = new_key(), new_key()
+    sealer = Sealer(key, context=b"this", chunk_bytes=1024)
+    sealed = bytearray(sealer.update(bytes(3000)) + sealer.finish())
+    first, second = slice(HEADER_BYTES, HEADER_BYTES + 1040), slice(HEADER_BYTES + 1040, HEADER_BYTES + 2080)
+    if damage == "flip":
+        sealed[1500] ^= 1
+    elif damage == "longer":
+        sealed += b"x"
+    elif damage == "swap":
+        sealed[first], sealed[second] = sealed[second], sealed[first]
+    elif damage == "empty chunk":
+        sealed += bytes(16)
+
+    with pytest.raises(SealBroken):
+        list(
+            open_stream(
+                filling(bytes(sealed)),
+                other if damage == "key" else key,
+                context=b"that" if damage == "context" else b"this",
+            )
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from registry.client import RegistryClient
 from registry.errors import VersionNotFound
 from registry.manifest import BaseIdentity, Manifest
 from registry.publishing.layout import sealed_key
-from serving.engine.installer import Installer, verify_directory
+from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.metrics import EngineMetrics
 from serving.engine.source import AdapterSource, Fit
@@ -24,54 +25,78 @@ from serving.errors import AdapterDamaged
 Publish = Callable[..., Awaitable[Manifest]]
 
 
+class Place:
+    """One engine's source and its disk, like one process has them."""
+
+    def __init__(self, registry: RegistryClient, base_directory: Path, directory: Path) -> None:
+        self.measures, self.directory = CollectorRegistry(), directory
+        metrics = EngineMetrics(self.measures)
+        installer = Installer(directory, metrics=metrics, lock_seconds=10)
+        installer.open()
+        base = BaseIdentity.of_directory(base_directory, id="base")
+        fit = Fit(base=base, base_directory=base_directory, max_rank=16, target_modules=frozenset(TARGET_MODULES))
+        self.source = AdapterSource(registry, installer=installer, fit=fit, metrics=metrics, refusal_ttl_seconds=0)
+
+    async def content(self, version_id: str) -> bytes:
+        """Return the version's plain files, one after another."""
+        with await self.source.open(await self.source.find(version_id), urgent=True) as opened:
+            return Path(opened.files.path).read_bytes()[:-16]
+
+    def downloads(self) -> float | None:
+        labels = {"stage": "download", "source": "registry"}
+        return self.measures.get_sample_value("lorry_adapter_load_seconds_count", labels)
+
+
+def is_manifests(content: bytes, manifest: Manifest) -> bool:
+    """Whether these are the manifest's files, one after another."""
+    begin = 0
+    for file in manifest.files:
+        if hashlib.sha256(content[begin : begin + file.size_bytes]).hexdigest() != file.sha256:
+            return False
+        begin += file.size_bytes
+    return begin == len(content)
+
+
 @pytest.fixture
-def source(registry_client: RegistryClient, base_directory: Path, tmp_path: Path) -> AdapterSource:
-    metrics = EngineMetrics(CollectorRegistry())
-    installer = Installer(tmp_path, metrics=metrics, lock_seconds=10)
-    installer.open()
-    base = BaseIdentity.of_directory(base_directory, id="base")
-    fit = Fit(base=base, base_directory=base_directory, max_rank=16, target_modules=frozenset(TARGET_MODULES))
-    return AdapterSource(registry_client, installer=installer, fit=fit, metrics=metrics, refusal_ttl_seconds=0)
+def place(registry_client: RegistryClient, base_directory: Path, tmp_path: Path) -> Place:
+    return Place(registry_client, base_directory, tmp_path)
 
 
-async def test_a_published_version_is_installed_verified_and_whole(
-    source: AdapterSource, publish: Publish, random_adapter: Callable[..., Path], tmp_path: Path
+async def test_a_published_version_is_opened_whole_and_its_sealed_object_kept(
+    stack: Stack, place: Place, publish: Publish, random_adapter: Callable[..., Path]
 ) -> None:
     manifest = await publish(random_adapter(80, rank=4), user="installed")
-    directory = await source.install(manifest.version_id)
+    content = await place.content(manifest.version_id)
 
-    assert directory == tmp_path / manifest.version_id
-    verify_directory(directory, manifest)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".staging", manifest.version_id]
+    assert is_manifests(content, manifest)
+    kept = (place.directory / manifest.version_id / SEALED_FILE).read_bytes()
+    assert kept == await ObjectStorage(stack.plan.storage).get(sealed_key(manifest))
+    assert sorted(path.name for path in place.directory.iterdir()) == [".staging", manifest.version_id]
 
 
-async def test_nothing_on_disk_tells_whose_adapter_it_is(
-    source: AdapterSource, publish: Publish, random_adapter: Callable[..., Path], tmp_path: Path
+async def test_nothing_on_disk_tells_whose_adapter_it_is_nor_what_is_in_it(
+    place: Place, publish: Publish, random_adapter: Callable[..., Path]
 ) -> None:
     manifest = await publish(random_adapter(81, rank=4), user="user-ada-secret", tenant="tenant-secret")
-    directory = await source.install(manifest.version_id)
+    content = await place.content(manifest.version_id)
 
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {path.parent for path in written} == {directory}
-    assert not any(b"secret" in path.read_bytes() for path in written)
-    assert "secret" not in str(directory)
+    written = [path for path in place.directory.rglob("*") if path.is_file()]
+    assert written == [place.directory / manifest.version_id / SEALED_FILE]
+    on_disk = written[0].read_bytes()
+    assert b"secret" not in on_disk
+    assert all(content[at : at + 32] not in on_disk for at in range(0, len(content) - 32, 4096))
 
 
-async def test_an_unknown_version_leaves_nothing(source: AdapterSource, tmp_path: Path) -> None:
+async def test_an_unknown_version_leaves_nothing(place: Place) -> None:
     with pytest.raises(VersionNotFound):
-        await source.install("v" + "0" * 32)
+        await place.content("v" + "0" * 32)
 
-    assert [path.name for path in tmp_path.iterdir()] == [".staging"]
+    assert [path.name for path in place.directory.iterdir()] == [".staging"]
 
 
 @pytest.mark.parametrize("damage", ["bit flip", "truncated", "longer", "gone"])
 async def test_damaged_objects_are_refused_and_can_be_had_again_once_mended(
-    stack: Stack,
-    source: AdapterSource,
-    publish: Publish,
-    random_adapter: Callable[..., Path],
-    tmp_path: Path,
-    damage: str,
+    stack: Stack, place: Place, publish: Publish, random_adapter: Callable[..., Path], damage: str
 ) -> None:
     manifest = await publish(random_adapter(82, rank=4), user=f"damaged-{damage.replace(' ', '-')}")
     storage, key = ObjectStorage(stack.plan.storage), sealed_key(manifest)
@@ -83,15 +108,15 @@ async def test_damaged_objects_are_refused_and_can_be_had_again_once_mended(
         flipped = sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :]
         await storage.put(key, {"bit flip": flipped, "truncated": sound[:-1], "longer": sound + b"x"}[damage])
     with pytest.raises(AdapterDamaged, match="the object store"):
-        await source.install(manifest.version_id)
-    assert [path.name for path in tmp_path.iterdir()] == [".staging"]
-    assert list((tmp_path / ".staging").iterdir()) == []
+        await place.content(manifest.version_id)
+    assert [path.name for path in place.directory.iterdir()] == [".staging"]
+    assert list((place.directory / ".staging").iterdir()) == []
 
     await storage.put(key, sound)
-    verify_directory(await source.install(manifest.version_id), manifest)
+    assert is_manifests(await place.content(manifest.version_id), manifest)
 
 
-async def test_two_processes_caches_do_not_disturb_each_other(
+async def test_two_processes_share_one_download(
     registry_client: RegistryClient,
     base_directory: Path,
     publish: Publish,
@@ -100,21 +125,8 @@ async def test_two_processes_caches_do_not_disturb_each_other(
 ) -> None:
     """Two sources on one directory have no object in common, like two engines of one host."""
     manifest = await publish(random_adapter(83, rank=4), user="shared-cache")
-    base = BaseIdentity.of_directory(base_directory, id="base")
-    fit = Fit(base=base, base_directory=base_directory, max_rank=16, target_modules=frozenset(TARGET_MODULES))
-    samples, sources = [], []
-    for _ in range(2):
-        registry = CollectorRegistry()
-        metrics = EngineMetrics(registry)
-        installer = Installer(tmp_path, metrics=metrics, lock_seconds=10)
-        installer.open()
-        samples.append(registry)
-        sources.append(
-            AdapterSource(registry_client, installer=installer, fit=fit, metrics=metrics, refusal_ttl_seconds=0)
-        )
-    directories = await asyncio.gather(*(source.install(manifest.version_id) for source in sources))
+    places = [Place(registry_client, base_directory, tmp_path) for _ in range(2)]
+    contents = await asyncio.gather(*(place.content(manifest.version_id) for place in places))
 
-    verify_directory(directories[0], manifest)
-    assert directories[0] == directories[1]
-    downloads = [s.get_sample_value("lorry_adapter_load_seconds_count", {"stage": "download"}) for s in samples]
-    assert sorted(downloads) == [0, 1]
+    assert all(is_manifests(content, manifest) for content in contents)
+    assert sorted(place.downloads() for place in places) == [0, 1]

@@ -1,214 +1,310 @@
+"""The disk tier: what is there is whole, bounded, private, and shared with processes that are as careful."""
+
 from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kit.canonical import sha256_bytes
-from registry.manifest import BaseIdentity, LoraShape, Manifest, ManifestFile, Owner
 from serving.engine.file_lock import locked
-from serving.engine.installer import Installer
+from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.metrics import EngineMetrics
-from serving.errors import AdapterDamaged, CacheBusy, CacheFull
+from serving.errors import CacheBusy, CacheFull
 
-FILES = {"adapter_config.json": b"{}" * 40, "adapter_model.safetensors": b"weights" * 1000}
-DIGEST = "0" * 64
-
-
-def manifest_of(version: int = 1) -> Manifest:
-    base = BaseIdentity(
-        id="base", config_sha256=DIGEST, weights_sha256=DIGEST, tokenizer_sha256=DIGEST, chat_template_sha256=DIGEST
-    )
-    files = [ManifestFile(path=n, size_bytes=len(d), sha256=sha256_bytes(d)) for n, d in FILES.items()]
-    return Manifest(
-        owner=Owner(tenant="default", user="ada"),
-        base=base,
-        lora=LoraShape(rank=16, alpha=32, target_modules=("q_proj",)),
-        files=tuple(files),
-        version_id=f"v{version:032x}",
-        version=version,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+ROOM = 3000
+DATA = b"sealed..." * 100
 
 
-class Downloads:
-    """Writes the files, counts how often, and can be told to damage what it writes."""
+def version(number: int) -> str:
+    return f"v{number:032x}"
 
-    def __init__(self, files: dict[str, bytes] | None = None) -> None:
-        self.files = FILES if files is None else files
-        self.calls = 0
 
-    async def __call__(self, directory: Path) -> None:
-        self.calls += 1
-        directory.mkdir()
-        await asyncio.sleep(0)
-        for name, data in self.files.items():
-            (directory / name).write_bytes(data)
+class Cache:
+    """An installer, as one process has it, and what it measured."""
+
+    def __init__(self, directory: Path, *, max_bytes: int = ROOM) -> None:
+        self.directory, self.measures = directory, CollectorRegistry()
+        self.installer = Installer(
+            directory, metrics=EngineMetrics(self.measures), lock_seconds=0.2, max_bytes=max_bytes
+        )
+        self.installer.open()
+
+    async def put(self, number: int, data: bytes = DATA) -> None:
+        async with self.installer.shelf(version(number)) as shelf, shelf.arrival(len(data)) as path:
+            path.write_bytes(data)
+
+    async def find(self, number: int, size_bytes: int = len(DATA)) -> Path | None:
+        async with self.installer.shelf(version(number)) as shelf:
+            return await shelf.find(size_bytes)
+
+    def held(self) -> list[int]:
+        """The versions on disk, and that the books say the same."""
+        on_disk = sorted(int(name[1:], 16) for name in self.installer.installed())
+        assert sorted(int(entry.version_id[1:], 16) for entry in self.installer.usage()) == on_disk
+        return on_disk
+
+    def evicted(self, reason: str) -> float | None:
+        labels = {"tier": "disk", "reason": reason}
+        return self.measures.get_sample_value("lorry_adapter_evictions_total", labels)
+
+    def staged(self) -> list[str]:
+        return sorted(os.listdir(self.directory / ".staging"))
 
 
 @pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
 
 
-@pytest.fixture
-def installer(tmp_path: Path, registry: CollectorRegistry) -> Installer:
-    return open_installer(tmp_path, registry)
+async def test_what_arrives_is_kept_under_the_versions_name(cache: Cache) -> None:
+    await cache.put(1)
+
+    path = await cache.find(1)
+    assert path == cache.directory / version(1) / SEALED_FILE
+    assert path.read_bytes() == DATA
+    assert cache.staged() == []
+    assert [(entry.version_id, entry.size_bytes) for entry in cache.installer.usage()] == [(version(1), len(DATA))]
 
 
-def open_installer(directory: Path, registry: CollectorRegistry | None = None) -> Installer:
-    installer = Installer(directory, metrics=EngineMetrics(registry or CollectorRegistry()), lock_seconds=0.2)
-    installer.open()
-    return installer
+async def test_what_fails_to_arrive_leaves_nothing_and_takes_no_room(cache: Cache) -> None:
+    async def break_off() -> None:
+        async with cache.installer.shelf(version(1)) as shelf, shelf.arrival(ROOM) as path:
+            path.write_bytes(b"half")
+            raise RuntimeError("broke off")
+
+    with pytest.raises(RuntimeError, match="broke off"):
+        await break_off()
+
+    assert (cache.held(), cache.staged()) == ([], [])
+    await cache.put(2, b"x" * ROOM)
+    assert cache.held() == [2]
 
 
-async def test_an_installed_version_holds_exactly_the_manifests_files(installer: Installer, tmp_path: Path) -> None:
-    directory = await installer.install(manifest_of(), Downloads())
+async def test_the_least_recently_used_makes_room(cache: Cache) -> None:
+    for number in (1, 2, 3):
+        await cache.put(number)
+    await cache.find(1)
+    await cache.put(4)
 
-    assert directory == tmp_path / manifest_of().version_id
-    assert {path.name: path.read_bytes() for path in directory.iterdir()} == FILES
-    assert list((tmp_path / ".staging").iterdir()) == []
-
-
-async def test_a_hundred_concurrent_installations_download_once(installer: Installer) -> None:
-    download = Downloads()
-    await asyncio.gather(*(installer.install(manifest_of(), download) for _ in range(100)))
-
-    assert download.calls == 1
+    assert cache.held() == [1, 3, 4]
+    assert cache.evicted("room") == 1
 
 
-async def test_equal_bytes_of_two_versions_are_two_directories(installer: Installer) -> None:
-    first = await installer.install(manifest_of(1), Downloads())
-    second = await installer.install(manifest_of(2), Downloads())
-    shutil.rmtree(first)
+async def test_as_many_leave_as_one_large_adapter_takes(cache: Cache) -> None:
+    for number in (1, 2, 3):
+        await cache.put(number)
+    await cache.put(4, b"x" * 2500)
 
-    assert {path.name for path in second.iterdir()} == set(FILES)
-
-
-async def test_what_was_installed_survives_a_restart_without_a_download(tmp_path: Path) -> None:
-    await open_installer(tmp_path).install(manifest_of(), Downloads())
-    download = Downloads()
-    await open_installer(tmp_path).install(manifest_of(), download)
-
-    assert download.calls == 0
+    assert cache.held() == [4]
+    assert cache.evicted("room") == 3
 
 
-@pytest.mark.parametrize("damage", ["bit flip", "truncated", "missing file", "extra file", "symbolic link"])
-async def test_what_was_damaged_on_disk_is_downloaded_again_after_a_restart(tmp_path: Path, damage: str) -> None:
-    weights = await open_installer(tmp_path).install(manifest_of(), Downloads()) / "adapter_model.safetensors"
-    if damage == "bit flip":
-        weights.write_bytes(b"W" + weights.read_bytes()[1:])
-    elif damage == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-1])
-    elif damage == "missing file":
-        weights.unlink()
-    elif damage == "extra file":
-        weights.with_name("evil.py").touch()
+async def test_what_is_larger_than_the_cache_is_refused_and_nothing_leaves(cache: Cache) -> None:
+    await cache.put(1)
+    with pytest.raises(CacheFull, match="no room"):
+        await cache.put(2, b"x" * (ROOM + 1))
+
+    assert (cache.held(), cache.staged()) == ([1], [])
+
+
+async def test_what_is_held_stays(cache: Cache) -> None:
+    for number in (1, 2, 3):
+        await cache.put(number)
+    async with cache.installer.shelf(version(1)):
+        await cache.put(4)
+        assert cache.held() == [1, 3, 4]
+
+
+async def test_concurrent_arrivals_keep_the_bound_at_every_moment(cache: Cache) -> None:
+    async def arrive(number: int) -> None:
+        async with cache.installer.shelf(version(number)) as shelf, shelf.arrival(len(DATA)) as path:
+            await asyncio.sleep(0.01)
+            path.write_bytes(DATA)
+            taken = [found.stat().st_size for found in cache.directory.rglob(SEALED_FILE)]
+            assert sum(taken) <= ROOM
+
+    for begin in range(0, 12, 3):
+        await asyncio.gather(*(arrive(number) for number in range(begin, begin + 3)))
+
+    assert len(cache.held()) == 3
+
+
+async def test_a_restart_adopts_what_is_there_in_the_order_of_its_use(tmp_path: Path) -> None:
+    before = Cache(tmp_path)
+    for number in (1, 2, 3):
+        await before.put(number)
+        os.utime(tmp_path / version(number) / SEALED_FILE, (number, number))
+    await before.find(1)
+    after = Cache(tmp_path)
+    await after.put(4)
+
+    assert after.held() == [1, 3, 4]
+
+
+async def test_a_restart_with_a_smaller_bound_keeps_what_was_used_last(tmp_path: Path) -> None:
+    before = Cache(tmp_path)
+    for number in (1, 2, 3):
+        await before.put(number)
+        os.utime(tmp_path / version(number) / SEALED_FILE, (number, number))
+
+    after = Cache(tmp_path, max_bytes=1000)
+    assert after.held() == [3]
+    assert after.evicted("room") == 2
+
+
+async def test_what_an_earlier_release_kept_in_plain_is_removed_at_the_start(tmp_path: Path) -> None:
+    plain = tmp_path / version(1)
+    plain.mkdir()
+    (plain / "adapter_config.json").write_text("{}")
+    (plain / "adapter_model.safetensors").write_bytes(b"weights")
+
+    assert Cache(tmp_path).held() == []
+    assert list(tmp_path.rglob("adapter_*")) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "longer", "missing", "link", "linked directory"])
+async def test_what_is_no_such_file_is_not_found_and_goes(cache: Cache, tmp_path: Path, damage: str) -> None:
+    await cache.put(1)
+    path = cache.directory / version(1) / SEALED_FILE
+    elsewhere = tmp_path / "elsewhere"
+    if damage == "truncated":
+        path.write_bytes(DATA[:-1])
+    elif damage == "longer":
+        path.write_bytes(DATA + b"x")
+    elif damage == "missing":
+        path.unlink()
+    elif damage == "link":
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
     else:
-        weights.rename(tmp_path / "elsewhere")
-        weights.symlink_to(tmp_path / "elsewhere")
-    download = Downloads()
-    directory = await open_installer(tmp_path).install(manifest_of(), download)
+        path.parent.rename(elsewhere)
+        path.parent.symlink_to(elsewhere)
 
-    assert download.calls == 1
-    assert {path.name: path.read_bytes() for path in directory.iterdir()} == FILES
+    assert await cache.find(1) is None
+    assert (cache.held(), cache.evicted("lost")) == ([], 1)
+    await cache.put(1)
+    assert await cache.find(1) == path
+    if "link" in damage:
+        assert elsewhere.exists()  # what a link names is not ours
 
 
-@pytest.mark.parametrize(
-    ("files", "reason"),
-    [
-        (FILES | {"adapter_model.safetensors": b"weighty" * 1000}, "does not have the digest"),
-        (FILES | {"adapter_model.safetensors": b"weights" * 999}, "has 6993 bytes, not 7000"),
-        ({"adapter_config.json": FILES["adapter_config.json"]}, "adapter_model.safetensors is missing"),
-        (FILES | {"evil.py": b"x"}, "evil.py is not in the manifest"),
-    ],
-)
-async def test_a_damaged_download_is_refused_and_leaves_nothing(
-    installer: Installer, tmp_path: Path, files: dict[str, bytes], reason: str
-) -> None:
-    with pytest.raises(AdapterDamaged, match=reason):
-        await installer.install(manifest_of(), Downloads(files))
+async def test_what_is_damaged_is_counted_and_goes(cache: Cache) -> None:
+    await cache.put(1)
+    async with cache.installer.shelf(version(1)) as shelf:
+        await shelf.discard()
 
-    assert [path.name for path in tmp_path.iterdir()] == [".staging"]
-    assert list((tmp_path / ".staging").iterdir()) == []
-    assert await installer.install(manifest_of(), Downloads()) == tmp_path / manifest_of().version_id
+    assert (cache.held(), cache.evicted("damaged")) == ([], 1)
+
+
+async def test_removing_returns_the_bytes_and_forgets_the_key(cache: Cache) -> None:
+    forgotten: list[str] = []
+    cache.installer.on_removed(forgotten.append)
+    await cache.put(1)
+
+    assert await cache.installer.remove(version(1)) == len(DATA)
+    assert await cache.installer.remove(version(1), reason="asked") == 0
+    assert forgotten == [version(1)] * 2
+    assert (cache.held(), cache.staged()) == ([], [])
+    assert (cache.evicted("erased"), cache.evicted("asked")) == (1, 0)
 
 
 async def test_what_a_dead_process_left_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:
-    open_installer(tmp_path)
-    half = tmp_path / ".staging" / manifest_of().version_id
+    Cache(tmp_path)
+    half = tmp_path / ".staging" / version(1)
     half.mkdir()
-    (half / "adapter_model.safetensors").write_bytes(b"wei")
+    (half / SEALED_FILE).write_bytes(b"sea")
     half.with_name(f"{half.name}.lock").touch()
-    open_installer(tmp_path)
 
-    assert list((tmp_path / ".staging").iterdir()) == []
+    assert Cache(tmp_path).staged() == []
+
+
+async def test_what_a_process_left_that_died_meanwhile_takes_no_room(cache: Cache) -> None:
+    half = cache.directory / ".staging" / version(9)
+    half.mkdir()
+    (half / SEALED_FILE).write_bytes(b"x" * ROOM)
+    await cache.put(1)
+
+    assert (cache.held(), cache.staged()) == ([1], [])
 
 
 async def test_what_a_living_process_is_writing_is_left_alone(tmp_path: Path) -> None:
-    open_installer(tmp_path)
-    half = tmp_path / ".staging" / manifest_of().version_id
+    Cache(tmp_path)
+    half = tmp_path / ".staging" / version(1)
     half.mkdir()
     async with locked(half.with_name(f"{half.name}.lock"), timeout_seconds=1):
-        installer = open_installer(tmp_path)
+        cache = Cache(tmp_path)
         assert half.is_dir()
         with pytest.raises(CacheBusy):
-            await installer.install(manifest_of(), Downloads())
+            await cache.put(1)
+        with pytest.raises(CacheBusy):
+            await cache.installer.remove(version(1))
+
+
+async def test_two_processes_keep_one_bound(tmp_path: Path) -> None:
+    """Two installers on one directory have nothing in common but the disk, like two engines of one host."""
+    first, second = Cache(tmp_path), Cache(tmp_path)
+    for number in range(1, 7):
+        await (first if number % 2 else second).put(number)
+        assert sum(path.stat().st_size for path in tmp_path.rglob(SEALED_FILE)) <= ROOM
+
+    assert first.installer.installed() == second.installer.installed()
+    assert len(first.installer.installed()) == 3
+    async with second.installer.shelf(version(7)) as shelf, shelf.arrival(ROOM - len(DATA)):
+        await first.put(8)  # beside what the other is just writing
+        with pytest.raises(CacheFull):
+            await first.put(9, DATA * 2)
+    assert sorted(first.installer.installed()) == [version(7), version(8)]
+
+
+async def test_what_another_process_has_locked_is_not_deleted(tmp_path: Path) -> None:
+    first, second = Cache(tmp_path), Cache(tmp_path)
+    for number in (1, 2, 3):
+        await first.put(number)
+    async with second.installer.shelf(version(1)) as shelf:
+        path = await shelf.find(len(DATA))
+        await first.put(4)
+        assert path is not None
+        assert path.read_bytes() == DATA
+    assert sorted(first.installer.installed()) == [version(1), version(3), version(4)]
+
+
+async def test_what_another_process_deleted_is_forgotten(tmp_path: Path) -> None:
+    first, second = Cache(tmp_path), Cache(tmp_path)
+    await first.put(1)
+    await second.installer.remove(version(1))
+    await first.put(2)
+
+    assert first.held() == [2]
 
 
 async def test_a_disk_without_room_is_refused_before_the_download(
-    installer: Installer, monkeypatch: pytest.MonkeyPatch
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    download = Downloads()
     with pytest.raises(CacheFull, match="1000 bytes free; this adapter needs"):
-        await installer.install(manifest_of(), download)
+        await cache.put(1)
 
-    assert download.calls == 0
-
-
-async def test_the_cache_is_private_to_its_user(tmp_path: Path) -> None:
-    installer = open_installer(tmp_path / "cache")
-    directory = await installer.install(manifest_of(), Downloads())
-
-    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
-    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (cache.held(), cache.staged()) == ([], [])
 
 
-async def test_each_stage_is_timed_once_for_a_new_version(installer: Installer, registry: CollectorRegistry) -> None:
-    await installer.install(manifest_of(), Downloads())
-    await installer.install(manifest_of(), Downloads())
-
-    for stage in ("download", "verify", "install"):
-        assert registry.get_sample_value("lorry_adapter_load_seconds_count", {"stage": stage}) == 1
-
-
-async def test_a_disk_that_fills_during_the_download_is_named_and_leaves_nothing(
-    installer: Installer, tmp_path: Path
-) -> None:
-    async def fill(directory: Path) -> None:
-        directory.mkdir()
-        (directory / "adapter_model.safetensors").write_bytes(b"wei")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+async def test_a_disk_that_fills_during_the_download_is_named_and_leaves_nothing(cache: Cache) -> None:
     with pytest.raises(CacheFull, match="no room"):
-        await installer.install(manifest_of(), fill)
+        async with cache.installer.shelf(version(1)) as shelf, shelf.arrival(100):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    assert list((tmp_path / ".staging").iterdir()) == []
-    assert await installer.install(manifest_of(), Downloads()) == tmp_path / manifest_of().version_id
+    assert (cache.held(), cache.staged()) == ([], [])
+    await cache.put(1)
 
 
-async def test_files_that_are_no_longer_trusted_are_digested_again(installer: Installer) -> None:
-    directory = await installer.install(manifest_of(), Downloads())
-    weights = directory / "adapter_model.safetensors"
-    weights.write_bytes(b"W" + weights.read_bytes()[1:])
-    installer.distrust(manifest_of().version_id)
-    await installer.install(manifest_of(), Downloads())
+async def test_the_cache_is_private_to_its_user(cache: Cache) -> None:
+    await cache.put(1)
 
-    assert weights.read_bytes() == FILES["adapter_model.safetensors"]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (cache.directory, cache.directory / version(1))}
+    assert set(modes.values()) == {0o700}
+    assert (cache.directory / version(1) / SEALED_FILE).stat().st_mode & 0o777 == 0o600

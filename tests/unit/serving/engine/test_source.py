@@ -1,9 +1,16 @@
+"""From a version's name to opened files: one call, one download, and nothing that was not verified."""
+
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import http.server
 import json
-from collections.abc import AsyncIterator, Callable
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +18,17 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from kit.errors import LorryError
 from kit.problems import problem
+from kit.sealing import new_key, seal
 from registry.client import RegistryClient
 from registry.errors import BaseModelMismatch, NotServable, RegistryError, RegistryUnavailable, VersionNotFound
 from registry.manifest import BaseIdentity
-from serving.engine.installer import Installer
+from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.metrics import EngineMetrics
+from serving.engine.opened import OpenedAdapter
 from serving.engine.source import AdapterSource, Fit
-from serving.errors import AdapterUnfit, RegistryRefusedEngine
+from serving.errors import AdapterDamaged, AdapterUnfit, CacheFull, EngineOutOfTouch, RegistryRefusedEngine
 
 ID = "v" + "1" * 32
 DIGEST = "0" * 64
@@ -29,69 +39,257 @@ BASE = {
     "tokenizer_sha256": DIGEST,
     "chat_template_sha256": DIGEST,
 }
+FILES = {"adapter_config.json": b'{"r": 4}', "adapter_model.safetensors": os.urandom(700_000)}
+KEY = new_key()
+SEALED = seal(KEY, b"".join(FILES.values()), context=ID.encode())
 
 
-def resolution(**changes: Any) -> dict[str, Any]:
-    content = b"x"
-    file = {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest = {
-        "owner": {"tenant": "acme", "user": "ada"},
-        "version": 1,
-        "base": BASE,
-        "lora": {"rank": 16, "alpha": 32, "target_modules": ["q_proj"]},
-        "files": [{"path": "adapter_config.json", **file}, {"path": "adapter_model.safetensors", **file}],
-        "version_id": ID,
-        "created_at": "2026-01-01T00:00:00Z",
-    }
-    return {"manifest": manifest | changes}
+class ObjectStore:
+    """Answers every GET with the sealed object, or as it is told."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.body, self.status, self.cut_at = SEALED, 200, None
+        self.unavailable_times = 0
+        store = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                store.calls += 1
+                store.unavailable_times -= 1
+                self.send_response(503 if store.unavailable_times >= 0 else store.status)
+                self.send_header("content-length", str(len(store.body)))
+                self.end_headers()
+                self.wfile.write(store.body[: store.cut_at])
+                self.close_connection = store.cut_at is not None
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.cut_at: int | None
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/object"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Answers:
     """A registry that answers every call alike, and counts."""
 
-    def __init__(self) -> None:
-        self.calls = 0
-        self.response: Callable[[], httpx.Response] = lambda: httpx.Response(200, json=resolution())
+    def __init__(self, url: str) -> None:
+        self.calls, self.url = 0, url
+        self.response: Callable[[], httpx.Response] = lambda: httpx.Response(200, json=self.grant())
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.calls += 1
         assert request.headers["authorization"] == "Bearer registry-token"
+        assert request.url.path.endswith("/grant")
         return self.response()
+
+    def grant(self, **changes: Any) -> dict[str, Any]:
+        manifest = {
+            "owner": {"tenant": "acme", "user": "ada"},
+            "version": 1,
+            "base": BASE,
+            "lora": {"rank": 16, "alpha": 32, "target_modules": ["q_proj"]},
+            "files": [
+                {"path": name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                for name, data in FILES.items()
+            ],
+            "version_id": ID,
+            "created_at": "2026-01-01T00:00:00Z",
+        }
+        return {
+            "manifest": manifest | changes,
+            "url": self.url,
+            "content_key": base64.b64encode(KEY).decode(),
+            "sealed_bytes": len(SEALED),
+            "expires_at": "2036-01-01T00:00:00Z",
+        }
 
     def refuse(self, status: int, code: str) -> None:
         body = json.loads(bytes(problem(status, code=code, title="No.", detail="because").body))
         self.response = lambda: httpx.Response(status, json=body)
 
 
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
+class Place:
+    """One engine's source, its disk, and everything around it."""
+
+    def __init__(self, directory: Path, registry: RegistryClient, answers: Answers, *, max_bytes: int) -> None:
+        self.directory, self.answers = directory, answers
+        self.measures = CollectorRegistry()
+        metrics = EngineMetrics(self.measures)
+        self.installer = Installer(directory, metrics=metrics, lock_seconds=1, max_bytes=max_bytes)
+        self.installer.open()
+        fit = Fit(
+            base=BaseIdentity.model_validate(BASE),
+            base_directory=directory,
+            max_rank=16,
+            target_modules=frozenset({"q_proj"}),
+        )
+        self.source = AdapterSource(
+            registry, installer=self.installer, fit=fit, metrics=metrics, refusal_ttl_seconds=0.2
+        )
+
+    async def have(self) -> OpenedAdapter:
+        return await self.source.open(await self.source.find(ID), urgent=True)
+
+    async def content(self) -> bytes:
+        with await self.have() as opened:
+            return Path(opened.files.path).read_bytes()[:-16]
+
+    @property
+    def on_disk(self) -> Path:
+        return self.directory / ID / SEALED_FILE
+
+    def count(self, stage: str) -> float | None:
+        labels = {"stage": stage, "source": "registry"}
+        return self.measures.get_sample_value("lorry_adapter_load_seconds_count", labels)
 
 
 @pytest.fixture
-def metrics() -> CollectorRegistry:
-    return CollectorRegistry()
+def store() -> Iterator[ObjectStore]:
+    store = ObjectStore()
+    yield store
+    store.close()
 
 
 @pytest.fixture
-async def source(tmp_path: Path, answers: Answers, metrics: CollectorRegistry) -> AsyncIterator[AdapterSource]:
-    engine_metrics = EngineMetrics(metrics)
-    installer = Installer(tmp_path, metrics=engine_metrics, lock_seconds=1)
-    installer.open()
+def answers(store: ObjectStore) -> Answers:
+    return Answers(store.url)
+
+
+@pytest.fixture
+async def registry(answers: Answers) -> AsyncIterator[RegistryClient]:
     transport = httpx.MockTransport(answers)
     async with RegistryClient(url="http://registry", token="registry-token", transport=transport) as registry:
-        yield AdapterSource(
-            registry,
-            installer=installer,
-            fit=Fit(
-                base=BaseIdentity.model_validate(BASE),
-                base_directory=tmp_path,
-                max_rank=16,
-                target_modules=frozenset({"q_proj"}),
-            ),
-            metrics=engine_metrics,
-            refusal_ttl_seconds=0.2,
-        )
+        yield registry
+
+
+@pytest.fixture
+def place(tmp_path: Path, registry: RegistryClient, answers: Answers) -> Place:
+    return Place(tmp_path, registry, answers, max_bytes=1 << 30)
+
+
+async def test_one_call_and_one_download_open_a_version(place: Place, answers: Answers, store: ObjectStore) -> None:
+    assert await place.content() == b"".join(FILES.values())
+    assert (answers.calls, store.calls) == (1, 1)
+
+
+async def test_the_disk_holds_the_registrys_sealed_object_and_nothing_else(place: Place) -> None:
+    await place.content()
+    assert place.on_disk.read_bytes() == SEALED
+    assert [path for path in place.directory.rglob("*") if path.is_file()] == [place.on_disk]
+
+
+async def test_what_is_on_disk_costs_neither_call_nor_download(
+    place: Place, answers: Answers, store: ObjectStore
+) -> None:
+    await place.content()
+    answers.refuse(503, "database-unavailable")
+    assert await place.content() == b"".join(FILES.values())
+    assert (answers.calls, store.calls) == (1, 1)
+    assert (place.count("download"), place.count("open"), place.count("resolve")) == (1, 1, 1)
+
+
+async def test_after_a_restart_one_call_brings_the_key_and_nothing_is_downloaded(
+    place: Place, registry: RegistryClient, answers: Answers, store: ObjectStore
+) -> None:
+    await place.content()
+    again = Place(place.directory, registry, answers, max_bytes=1 << 30)
+    assert await again.content() == b"".join(FILES.values())
+    assert (answers.calls, store.calls) == (2, 1)
+
+
+async def test_without_a_key_what_is_on_disk_stays_shut(
+    place: Place, registry: RegistryClient, answers: Answers
+) -> None:
+    await place.content()
+    again = Place(place.directory, registry, answers, max_bytes=1 << 30)
+    answers.refuse(409, "not-servable")
+    with pytest.raises(NotServable):
+        await again.content()
+
+
+async def test_who_removes_a_version_forgets_its_key(place: Place, answers: Answers) -> None:
+    await place.content()
+    await place.installer.remove(ID)
+    answers.refuse(404, "version-not-found")
+    with pytest.raises(VersionNotFound):
+        await place.content()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncated", "another version"])
+async def test_what_rotted_on_disk_is_deleted_and_downloaded_once(
+    place: Place, store: ObjectStore, damage: str
+) -> None:
+    await place.content()
+    middle = len(SEALED) // 2
+    damaged = {
+        "flip": SEALED[:middle] + bytes([SEALED[middle] ^ 1]) + SEALED[middle + 1 :],
+        "truncated": SEALED[:-1],
+        "another version": seal(KEY, b"".join(FILES.values()), context=b"v" + b"2" * 32),
+    }[damage]
+    place.on_disk.write_bytes(damaged)
+    assert await place.content() == b"".join(FILES.values())
+    assert store.calls == 2
+    assert place.on_disk.read_bytes() == SEALED
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncated", "longer", "other content", "gone"])
+async def test_what_is_downloaded_damaged_is_refused_and_leaves_nothing(
+    place: Place, store: ObjectStore, damage: str
+) -> None:
+    if damage == "gone":
+        store.status = 404
+    else:
+        store.body = {
+            "flip": SEALED[:-1] + bytes([SEALED[-1] ^ 1]),
+            "truncated": SEALED[:-1],
+            "longer": SEALED + b"x",
+            "other content": seal(KEY, b"{}" * 350_000, context=ID.encode()),
+        }[damage]
+    with pytest.raises(AdapterDamaged, match="the object store"):
+        await place.content()
+    assert [path for path in place.directory.rglob("*") if path.is_file()] == []
+    store.body, store.status = SEALED, 200
+    await asyncio.sleep(0.25)
+    assert await place.content() == b"".join(FILES.values())
+
+
+async def test_an_object_store_that_breaks_off_is_asked_again(place: Place, store: ObjectStore) -> None:
+    store.unavailable_times = 1
+    assert await place.content() == b"".join(FILES.values())
+    store.cut_at = 1000
+    await place.installer.remove(ID)
+    with pytest.raises(RegistryUnavailable, match="could not be downloaded"):
+        await place.content()
+    assert [path for path in place.directory.rglob("*") if path.is_file()] == []
+
+
+async def test_a_version_that_left_the_disk_is_granted_anew_when_its_url_is_old(
+    place: Place, answers: Answers, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.content()
+    now = time.monotonic()
+    monkeypatch.setattr("serving.engine.source.monotonic", lambda: now + 60)
+    place.on_disk.unlink()
+    assert await place.content() == b"".join(FILES.values())
+    assert (answers.calls, store.calls) == (2, 2)
+
+
+async def test_a_cache_without_room_refuses_and_downloads_nothing(
+    tmp_path: Path, registry: RegistryClient, answers: Answers, store: ObjectStore
+) -> None:
+    place = Place(tmp_path, registry, answers, max_bytes=1000)
+    with pytest.raises(CacheFull):
+        await place.content()
+    assert store.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -101,79 +299,67 @@ async def source(tmp_path: Path, answers: Answers, metrics: CollectorRegistry) -
         (409, "not-servable", NotServable, "not_servable"),
         (503, "database-unavailable", RegistryUnavailable, "registry_unavailable"),
         (401, "unauthorized", RegistryRefusedEngine, "registry_refused"),
+        (403, "forbidden", RegistryRefusedEngine, "registry_refused"),
+        (404, "engine-not-found", EngineOutOfTouch, "out_of_touch"),
     ],
 )
 async def test_the_registrys_refusals_keep_their_meaning(
-    source: AdapterSource,
-    answers: Answers,
-    metrics: CollectorRegistry,
-    status: int,
-    code: str,
-    error: type[RegistryError],
-    reason: str,
+    place: Place, answers: Answers, status: int, code: str, error: type[RegistryError], reason: str
 ) -> None:
     answers.refuse(status, code)
     with pytest.raises(error):
-        await source.install(ID)
+        await place.source.find(ID)
 
-    assert metrics.get_sample_value("lorry_adapter_load_failures_total", {"reason": reason}) == 1
+    assert place.measures.get_sample_value("lorry_adapter_load_failures_total", {"reason": reason}) == 1
 
 
 def test_a_wrong_engine_token_is_not_the_callers_fault() -> None:
     assert RegistryRefusedEngine.status_code == 503
 
 
-async def test_an_adapter_of_another_base_is_refused_and_the_difference_named(
-    source: AdapterSource, answers: Answers, tmp_path: Path
-) -> None:
-    other = BASE | {"weights_sha256": "1" * 64}
-    answers.response = lambda: httpx.Response(200, json=resolution(base=other))
-    with pytest.raises(BaseModelMismatch, match="weights_sha256 differ"):
-        await source.install(ID)
-
-    assert [path.name for path in tmp_path.iterdir()] == [".staging"]
-
-
 @pytest.mark.parametrize(
-    ("lora", "reason"),
+    ("changes", "error", "reason"),
     [
-        ({"rank": 32, "alpha": 32, "target_modules": ["q_proj"]}, "rank is 32; this engine serves up to 16"),
-        ({"rank": 8, "alpha": 32, "target_modules": ["lm_head"]}, "layers that are not served: lm_head"),
+        ({"base": BASE | {"weights_sha256": "1" * 64}}, BaseModelMismatch, "weights_sha256 differ"),
+        ({"lora": {"rank": 32, "alpha": 32, "target_modules": ["q_proj"]}}, AdapterUnfit, "rank is 32; .* up to 16"),
+        ({"lora": {"rank": 8, "alpha": 32, "target_modules": ["lm_head"]}}, AdapterUnfit, "not served: lm_head"),
+        ({"version_id": "v" + "2" * 32}, AdapterDamaged, "another version than the one asked for"),
     ],
 )
-async def test_an_adapter_that_does_not_fit_the_slots_is_refused(
-    source: AdapterSource, answers: Answers, lora: dict[str, Any], reason: str
+async def test_what_this_engine_cannot_serve_is_refused_before_anything_is_downloaded(
+    place: Place, answers: Answers, store: ObjectStore, changes: dict[str, Any], error: type[LorryError], reason: str
 ) -> None:
-    answers.response = lambda: httpx.Response(200, json=resolution(lora=lora))
-    with pytest.raises(AdapterUnfit, match=reason):
-        await source.install(ID)
+    answers.response = lambda: httpx.Response(200, json=answers.grant(**changes))
+    with pytest.raises(error, match=reason):
+        await place.source.find(ID)
+
+    assert store.calls == 0
+    assert [path.name for path in place.directory.iterdir()] == [".staging"]
 
 
-async def test_an_answer_about_another_version_is_refused(source: AdapterSource, answers: Answers) -> None:
-    answers.response = lambda: httpx.Response(200, json=resolution(version_id="v" + "2" * 32))
-    with pytest.raises(Exception, match="another version than the one asked for"):
-        await source.install(ID)
-
-
-async def test_a_crowd_that_asks_for_what_cannot_be_had_costs_one_call(source: AdapterSource, answers: Answers) -> None:
+async def test_a_crowd_that_asks_for_what_cannot_be_had_costs_one_call(place: Place, answers: Answers) -> None:
     answers.refuse(404, "version-not-found")
     for _ in range(50):
         with pytest.raises(VersionNotFound):
-            await source.install(ID)
+            await place.source.find(ID)
 
     assert answers.calls == 1
 
 
-async def test_a_refusal_is_forgotten_and_does_not_touch_other_versions(
-    source: AdapterSource, answers: Answers
-) -> None:
+async def test_a_refusal_is_forgotten_and_does_not_touch_other_versions(place: Place, answers: Answers) -> None:
     answers.refuse(404, "version-not-found")
     for version_id in (ID, "v" + "2" * 32, ID):
         with pytest.raises(VersionNotFound):
-            await source.install(version_id)
+            await place.source.find(version_id)
     assert answers.calls == 2
 
     await asyncio.sleep(0.25)
     with pytest.raises(VersionNotFound):
-        await source.install(ID)
+        await place.source.find(ID)
     assert answers.calls == 3
+
+
+async def test_neither_key_nor_url_shows_in_what_might_be_logged(place: Place, answers: Answers) -> None:
+    offer = await place.source.find(ID)
+    assert answers.url not in repr(offer)
+    assert repr(KEY) not in repr(offer)
