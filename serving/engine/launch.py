@@ -17,6 +17,7 @@ GENERAL_PLUGIN = "lorry"
 ENDPOINT_PLUGIN = "lorry_routes"
 GUARD = "serving.engine.guard.Guard"
 DOOR = "serving.engine.door.Door"
+PRIORITY = "serving.engine.priority.Priority"
 WORKER_EXTENSION = "serving.engine.worker.extension.LorryWorker"
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The layers an adapter may touch. Naming them keeps vLLM from wrapping lm_head, which kills a CPU
@@ -96,7 +97,8 @@ def _arguments(settings: EngineSettings) -> tuple[str, ...]:
     command += ["--max-cpu-loras", str(settings.max_cpu_loras), "--max-lora-rank", str(settings.max_lora_rank)]
     command += ["--lora-target-modules", *TARGET_MODULES]
     command += ["--worker-extension-cls", WORKER_EXTENSION]
-    command += ["--middleware", DOOR, "--middleware", GUARD]  # the last is the outermost
+    command += ["--scheduling-policy", "priority"]
+    command += ["--middleware", PRIORITY, "--middleware", DOOR, "--middleware", GUARD]  # the last is the outermost
     command += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     if settings.attention_backend:

@@ -13,9 +13,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.serving import BaseServing
@@ -29,6 +32,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import OutputProcessor
 
 from serving.engine.launch import plan_launch
+from serving.engine.priority import BATCH, PRIORITY_HEADER
 from serving.engine.routes import LorryRoutes
 from serving.engine.settings import EngineSettings
 
@@ -118,12 +122,25 @@ def test_vllm_knows_every_argument_that_we_pass(device: str) -> None:
     parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments[3:]))
 
     assert parsed.enable_lora is True
-    assert parsed.middleware == ["serving.engine.door.Door", "serving.engine.guard.Guard"]
+    assert parsed.middleware == [
+        "serving.engine.priority.Priority",
+        "serving.engine.door.Door",
+        "serving.engine.guard.Guard",
+    ]
+    assert parsed.scheduling_policy == "priority"
     assert parsed.worker_extension_cls == "serving.engine.worker.extension.LorryWorker"
     assert parsed.served_model_name == ["base"]
     assert len(parsed.lora_target_modules) == 7
     assert parsed.enable_log_requests is False
     assert parsed.disable_uvicorn_access_log is True
+
+
+async def test_vllm_takes_a_requests_priority_from_the_header_that_we_set() -> None:
+    headers = [(PRIORITY_HEADER, BATCH)]
+    raw = Request({"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers})
+    asked = CompletionRequest(prompt="Hello", priority=-7)
+
+    assert GenerateBaseServing._get_priority(asked, raw) == 1
 
 
 def settings(**changes: Any) -> EngineSettings:

@@ -64,7 +64,9 @@ def test_vllm_loads_our_plugins_only_and_guards_itself() -> None:
     assert launch.environment["VLLM_NO_USAGE_STATS"] == "1"
     assert launch.environment["HF_HUB_OFFLINE"] == "1"
     middleware = [after for flag, after in pairwise(launch.arguments) if flag == "--middleware"]
-    assert middleware == ["serving.engine.door.Door", "serving.engine.guard.Guard"], "the last is the outermost"
+    modules = [name.rpartition(".")[0] for name in middleware]
+    assert modules == [f"serving.engine.{name}" for name in ("priority", "door", "guard")], "the last is the outermost"
+    assert value_of(launch.arguments, "--scheduling-policy") == "priority"
     assert value_of(launch.arguments, "--worker-extension-cls") == "serving.engine.worker.extension.LorryWorker"
 
 
