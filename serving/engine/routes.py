@@ -200,7 +200,10 @@ class LorryRoutes:
     def _installer(self, metrics: EngineMetrics) -> Installer:
         settings = self._settings
         installer = Installer(
-            settings.adapter_cache_directory, metrics=metrics, lock_seconds=settings.adapter_lock_seconds
+            settings.adapter_cache_directory,
+            metrics=metrics,
+            lock_seconds=settings.adapter_lock_seconds,
+            max_bytes=int(settings.adapter_cache_gib * (1 << 30)),
         )
         installer.open()
         return installer
