@@ -22,6 +22,8 @@ def stock_engine(settings: EngineSettings, *, adapters: Path, port: int, log_pat
     arguments = ["--model", base, "--served-model-name", base, settings.base_name]
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
     arguments += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.max_num_seqs)]
+    if settings.most_step_tokens is not None:
+        arguments += ["--max-num-batched-tokens", str(settings.most_step_tokens)]
     arguments += ["--enable-lora", "--max-loras", str(settings.max_loras)]
     arguments += ["--max-cpu-loras", str(settings.max_cpu_loras), "--max-lora-rank", str(settings.max_lora_rank)]
     arguments += ["--lora-target-modules", *TARGET_MODULES, "--disable-uvicorn-access-log"]

@@ -92,6 +92,8 @@ def _arguments(settings: EngineSettings) -> tuple[str, ...]:
     command += ["--host", settings.engine_host, "--port", str(settings.engine_port)]
     command += ["--dtype", dtype, "--max-model-len", str(settings.max_model_len)]
     command += ["--max-num-seqs", str(settings.max_num_seqs)]
+    if settings.most_step_tokens is not None:
+        command += ["--max-num-batched-tokens", str(settings.most_step_tokens)]
     command += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
     command += ["--enable-lora", "--max-loras", str(settings.max_loras)]
     command += ["--max-cpu-loras", str(settings.max_cpu_loras), "--max-lora-rank", str(settings.max_lora_rank)]

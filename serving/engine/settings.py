@@ -17,6 +17,7 @@ from kit.names import Name
 from kit.settings import Settings
 from serving.engine.pool.limits import Limits
 
+_CPU_STEP_TOKENS = 256  # vLLM's 2048 keep a core busy for many seconds
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -61,6 +62,12 @@ class EngineSettings(Settings):
     max_lora_rank: int = Field(16, description=f"largest rank served: one of {', '.join(map(str, LORA_RANKS))}")
     max_model_len: int = Field(2048, ge=16, description="tokens of prompt and answer together")
     max_num_seqs: int = Field(64, ge=1, description="requests that run at once")
+    step_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of prompts and answers in one step of the engine, at least max_num_seqs: newcomers wait for"
+        " its end; unset = 256 on a CPU, or max_num_seqs if that is more, and vLLM's own on CUDA",
+    )
     kv_cache_gib: int = Field(2, ge=1, description="memory for the KV cache of a CPU engine, in GiB")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM may take")
 
@@ -111,6 +118,12 @@ class EngineSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _step_for_every_seat(self) -> Self:
+        if self.step_tokens is not None and self.step_tokens < self.max_num_seqs:
+            raise ValueError(f"step_tokens ({self.step_tokens}) must be at least max_num_seqs ({self.max_num_seqs})")
+        return self
+
+    @model_validator(mode="after")
     def _lease_outlasts_heartbeats(self) -> Self:
         if self.engine_lease_seconds < 2 * self.heartbeat_seconds:
             raise ValueError(
@@ -118,6 +131,13 @@ class EngineSettings(Settings):
                 f" ({self.heartbeat_seconds:g})"
             )
         return self
+
+    @property
+    def most_step_tokens(self) -> int | None:
+        """Tokens in one step; None = vLLM's own choice."""
+        if self.step_tokens is None and self.engine_device == "cpu":
+            return max(_CPU_STEP_TOKENS, self.max_num_seqs)
+        return self.step_tokens
 
     @property
     def directory_id(self) -> str:

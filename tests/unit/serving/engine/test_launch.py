@@ -56,6 +56,18 @@ def test_a_cuda_engine_keeps_the_models_own_dtype_and_its_graphs() -> None:
     assert "VLLM_CPU_KVCACHE_SPACE" not in launch.environment
 
 
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [({}, "256"), ({"max_num_seqs": 300}, "300"), ({"step_tokens": 64}, "64"), ({"engine_device": "cuda"}, None)],
+)
+def test_a_step_is_bounded_in_tokens_where_vllms_own_would_last_seconds(
+    changes: dict[str, Any], tokens: str | None
+) -> None:
+    arguments = plan_launch(make(**changes), inherited={}).arguments
+    flag = "--max-num-batched-tokens"
+    assert (value_of(arguments, flag) if flag in arguments else None) == tokens
+
+
 def test_vllm_loads_our_plugins_only_and_guards_itself() -> None:
     launch = plan_launch(make(), inherited={"VLLM_PLUGINS": "lora_filesystem_resolver"})
 

@@ -83,3 +83,8 @@ def test_an_engine_without_a_name_is_called_after_its_host_and_port() -> None:
 def test_what_the_directory_shows_holds_no_secret() -> None:
     settings = make()
     assert not {"engine-token", "registry-token"} & set(map(str, settings.facts().values()))
+
+
+def test_a_step_must_have_a_token_for_every_seat() -> None:
+    with pytest.raises(ValidationError, match=r"step_tokens \(8\) must be at least max_num_seqs \(16\)"):
+        make(step_tokens=8, max_num_seqs=16)
