@@ -15,6 +15,7 @@ import asyncio
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,7 @@ ENGINE = {
     "LORRY_REFUSAL_TTL_SECONDS": "0.5",
 }
 """Few slots and little memory, so that adapters come and go; and short memories, so that tests need not wait."""
+_COUNTS = ("_total", "_count")
 _REFUSAL_SECONDS = 0.7  # a little longer than the engine remembers a refusal
 
 
@@ -68,40 +70,66 @@ class RigPlan(Plan):
         return replace(part, argv=(*self.wrapper, *part.argv), environment={**part.environment, **self.engine})
 
 
+Series = tuple[str, frozenset[tuple[str, str]]]
+"""A series of /metrics: its name, and its labels with their values."""
+
+
 @dataclass
 class Happened:
-    """How our counters changed: ``name{label=value}`` → by how much; what did not change is left out."""
+    """How our counters and histograms' counts changed; what did not change is left out."""
 
-    changes: dict[str, float] = field(default_factory=dict)
+    changes: dict[Series, float] = field(default_factory=dict)
 
     @property
     def failures(self) -> dict[str, float]:
         """Loads that failed, by reason."""
-        return self.of("lorry_adapter_load_failures_total", "reason")
+        return self.by("reason", "lorry_adapter_load_failures_total")
 
     @property
     def loads(self) -> dict[str, float]:
         """Loads that ended, by outcome."""
-        return self.of("lorry_adapter_loads_total", "outcome")
+        return self.by("outcome", "lorry_adapter_loads_total")
 
     @property
     def refusals(self) -> dict[str, float]:
-        """Requests that the directory did not let pass, by reason."""
-        return self.of("lorry_adapter_refusals_total", "reason")
+        """Requests for an adapter that were refused, by reason."""
+        return self.by("reason", "lorry_adapter_refusals_total")
 
-    def of(self, name: str, label: str) -> dict[str, float]:
-        """Return a series' changes by the values of its only label."""
-        start = f"{name}{{{label}="
-        found = {key: change for key, change in self.changes.items() if key.startswith(start)}
-        return {key.removeprefix(start).removesuffix("}"): change for key, change in found.items()}
+    @property
+    def ended(self) -> dict[str, float]:
+        """Requests for an adapter that were ended while they ran, by reason."""
+        return self.by("reason", "lorry_adapter_requests_ended_total")
+
+    @property
+    def admitted(self) -> float:
+        """Requests for an adapter that were admitted."""
+        return sum(self.by("tier", "lorry_adapter_requests_total").values())
+
+    def evictions(self, tier: str) -> dict[str, float]:
+        """Adapters that left a tier, by reason."""
+        return self.by("reason", "lorry_adapter_evictions_total", tier=tier)
+
+    def by(self, label: str, name: str, **where: str) -> dict[str, float]:
+        """Return a metric's changes by the values of one label, of the series with these other labels."""
+        found: dict[str, float] = {}
+        for (series, labels), change in self.changes.items():
+            if series == name and labels >= where.items():
+                value = dict(labels)[label]
+                found[value] = found.get(value, 0.0) + change
+        return found
 
 
 @dataclass
 class Others:
-    """What other users saw meanwhile: the answers that were not theirs, and how many were."""
+    """What other users saw meanwhile: the answers that were not theirs, and how many were, by model."""
 
     wrong: list[str] = field(default_factory=list)
-    answered: int = 0
+    answered: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def requests(self) -> int:
+        """How many of them were for an adapter."""
+        return self.answered.total() - self.answered["base"]
 
 
 class Rig:
@@ -124,6 +152,7 @@ class Rig:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
         self._crowd: dict[str, str] = {}
+        self._verified: dict[str, int] = {}
 
     @property
     def cache(self) -> Path:
@@ -134,7 +163,9 @@ class Rig:
     async def publish(self, directory: Path, *, user: str, base: BaseIdentity | None = None) -> Manifest:
         """Publish an adapter for a user of the rig's registry."""
         draft = draft_from_directory(directory, owner=Owner(tenant="default", user=user), base=base or self.base)
-        return await self.registry_client.publish(directory, draft=draft)
+        manifest = await self.registry_client.publish(directory, draft=draft)
+        self._verified[manifest.version_id] = self._reads(manifest.version_id)
+        return manifest
 
     async def ask(self, model: str, *, max_tokens: int = 4, **more: Any) -> httpx.Response:
         """Ask for a completion."""
@@ -168,7 +199,8 @@ class Rig:
             ended.set()
             await asyncio.gather(*asking)
         assert not seen.wrong, seen.wrong[:3]
-        assert seen.answered >= answers * len(self._crowd) > 0
+        assert set(seen.answered) == set(self._crowd)
+        assert min(seen.answered.values()) >= answers
 
     @asynccontextmanager
     async def counted(self) -> AsyncIterator[Happened]:
@@ -179,17 +211,13 @@ class Rig:
         changes = {key: after[key] - before.get(key, 0.0) for key in after}
         happened.changes = {key: change for key, change in changes.items() if change}
 
-    async def counters(self) -> dict[str, float]:
-        """Return our counters and histograms' counts: ``name{label=value}`` → value."""
-        return await self._series(("_total", "_count"))
+    async def counters(self) -> dict[Series, float]:
+        """Return our counters and histograms' counts."""
+        return {series: value for series, value in (await self._series()).items() if series[0].endswith(_COUNTS)}
 
-    async def gauges(self) -> dict[str, float]:
-        """Return everything else of ours that has no suffix."""
-        return {
-            key: value
-            for key, value in (await self._series(("",))).items()
-            if not key.split("{")[0].endswith(("_total", "_count", "_sum", "_bucket", "_created"))
-        }
+    async def gauge(self, name: str, **labels: str) -> float:
+        """Return one gauge's value."""
+        return (await self._series())[name, frozenset(labels.items())]
 
     async def residents(self) -> dict[str, dict[str, Any]]:
         """Return what the engine says of the adapters in its memory, by version."""
@@ -209,16 +237,19 @@ class Rig:
         await until(is_unused, within_seconds=within_seconds)
 
     def downloads(self, version_id: str) -> int:
-        """Return how often a version's object was asked for."""
+        """Return how often a version's object was asked for since the registry verified it."""
+        return self._reads(version_id) - self._verified[version_id]
+
+    def _reads(self, version_id: str) -> int:
         return self.s3.count(f"^GET .*{version_id}")
 
-    async def _series(self, endings: tuple[str, ...]) -> dict[str, float]:
+    async def _series(self) -> dict[Series, float]:
         families = text_string_to_metric_families((await self.http.get("/metrics")).text)
         return {
-            f"{sample.name}{{{','.join(f'{name}={value}' for name, value in sample.labels.items())}}}": sample.value
+            (sample.name, frozenset(sample.labels.items())): sample.value
             for family in families
             for sample in family.samples
-            if sample.name.startswith("lorry_") and sample.name.endswith(endings)
+            if sample.name.startswith("lorry_")
         }
 
     async def _ask_on(self, model: str, text: str, seen: Others, ended: asyncio.Event, answers: int) -> None:
@@ -227,7 +258,7 @@ class Rig:
             answer = await self.ask(model)
             asked += 1
             if answer.status_code == 200 and answer.json()["choices"][0]["text"] == text:
-                seen.answered += 1
+                seen.answered[model] += 1
             else:
                 seen.wrong.append(f"{model}: {answer.status_code} {answer.text[:300]}")
             await asyncio.sleep(0.05)

@@ -42,16 +42,19 @@ async def test_a_thousand_requests_for_a_hundred_cold_adapters_cost_a_hundred_do
     began = time.monotonic()
     async with rig.counted() as happened:
         asked = [rig.ask(versions[number % COLD], max_tokens=1) for number in range(COLD * ASKS)]
-        async with rig.others():
+        async with rig.others() as others:
             answers = await asyncio.gather(*asked)
     print(f"{COLD * ASKS} requests for {COLD} cold adapters: {time.monotonic() - began:.1f} s")
 
     assert Counter(answer.status_code for answer in answers) == {200: COLD * ASKS}
     assert {rig.downloads(version_id) for version_id in versions} == {1}
-    assert happened.failures == happened.refusals == {}
+    assert happened.failures == happened.refusals == happened.ended == {}
     assert COLD <= happened.loads["loaded"] <= COLD + 4  # the others' may have had to leave, and come back
-    assert happened.of("lorry_slot_wait_seconds_count", "class")["live"] >= COLD * ASKS
-    assert len(await rig.residents()) <= 8
+    assert happened.admitted == COLD * ASKS + others.requests
+    assert happened.by("class", "lorry_slot_wait_seconds_count") == {"live": happened.admitted}
+    assert happened.evictions("host") == {"room": happened.loads["loaded"] - 8 + 2}
+    assert len(await rig.residents()) == await rig.gauge("lorry_adapters", tier="host") == 8
+    assert await rig.gauge("lorry_queue_depth", **{"class": "live"}) == 0
 
 
 async def test_clients_that_go_away_in_mid_stream_leave_their_slots_at_once(
@@ -124,8 +127,10 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
     assert codes[200] > 0
     assert set(codes) <= {200, 404, 409}, codes
     assert {answer.status_code for at, answer in seen if at > gone_at} <= {404, 409}
-    assert happened.refusals["erased"] > 0
-    assert happened.loads["loaded"] == 1
+    assert happened.loads == {"loaded": 1}
+    assert sum(happened.refusals.values()) + sum(happened.ended.values()) == codes.total() - codes[200]
+    assert set(happened.ended) == {"erased"}
+    assert set(happened.refusals) <= {"erased", "unknown_version"}
 
 
 async def test_when_live_moves_running_requests_finish_on_the_old_version_and_new_ones_use_the_new(
@@ -182,6 +187,7 @@ async def test_without_a_registry_those_in_memory_are_served_under_load_and_othe
         assert {answer.status_code for answer in answers} == {503}, answers[0].text
         assert "registry" in answers[0].json()["error"]["message"]
     assert (happened.failures, happened.loads) == ({"registry_unavailable": 1}, {"failed": 1})
+    assert happened.refusals == {"registry_unavailable": 20}
 
     await rig.forget_refusals()
     assert (await rig.ask(cold)).status_code == 200

@@ -15,7 +15,7 @@ from registry.manifest import Manifest
 from tests.support.pool_rig import Rig, until
 
 # The engine sees a disk of its own in place of its cache: small, and gone with it.
-_DISK_MIB = 96
+_DISK_MIB = 256
 _MOUNT = f'mount -t tmpfs -o size={_DISK_MIB}m,mode=0700 lorry "$LORRY_ADAPTER_CACHE_DIRECTORY" && exec "$@"'
 _OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 RIG = {"wrapper": (*_OWN_MOUNTS, "sh", "-c", _MOUNT, "sh")}
@@ -69,6 +69,7 @@ async def test_a_full_disk_refuses_what_is_new_and_serves_what_is_there(
             answer = await rig.ask(manifest.version_id)
         assert (answer.status_code, "disk" in answer.json()["error"]["message"]) == (503, True), answer.text
         assert (happened.failures, happened.loads) == ({"disk_full": 1}, {"failed": 1})
+        assert happened.refusals == {"disk_full": 1}
         assert rig.downloads(manifest.version_id) == 0
     await mended(rig, manifest)
 
@@ -96,19 +97,19 @@ async def test_a_disk_that_fills_up_while_an_adapter_arrives_keeps_nothing_of_it
 async def test_a_download_that_breaks_off_fails_alone_and_leaves_nothing(
     rig: Rig, random_adapter: RandomAdapter, fault: str
 ) -> None:
-    manifest = await rig.publish(random_adapter(12), user=f"cut-{fault.replace(' ', '-')}")
+    manifest = await rig.publish(random_adapter(12, rank=8), user=f"cut-{fault.replace(' ', '-')}")
     before, pattern = used_bytes(rig), f"^GET .*{manifest.version_id}"
     match fault:
         case "cut":
-            rig.s3.truncate(pattern, at_bytes=5_000_000)
+            rig.s3.truncate(pattern, at_bytes=3_000_000)
         case "hanging":
-            rig.s3.hang(pattern, at_bytes=5_000_000)
+            rig.s3.hang(pattern, at_bytes=3_000_000)
         case "refused":
             rig.s3.refuse(pattern)
         case "overloaded":
             rig.s3.answer(pattern, status=503)
         case _:
-            rig.s3.corrupt(pattern, at_bytes=5_000_000)
+            rig.s3.corrupt(pattern, at_bytes=3_000_000)
     async with rig.others(), rig.counted() as happened:
         answers = await asyncio.gather(*(rig.ask(manifest.version_id) for _ in range(5)))
     rig.s3.heal()
@@ -116,13 +117,14 @@ async def test_a_download_that_breaks_off_fails_alone_and_leaves_nothing(
     status, reason = (502, "damaged") if fault == "flipped on the way" else (503, "registry_unavailable")
     assert {answer.status_code for answer in answers} == {status}, answers[0].text
     assert (happened.failures, happened.loads) == ({reason: 1}, {"failed": 1})
+    assert happened.refusals == {reason: 5}
     assert used_bytes(rig) <= before + 65536
     await mended(rig, manifest)
 
 
 async def test_a_store_that_stumbles_once_is_asked_again(rig: Rig, random_adapter: RandomAdapter) -> None:
     manifest = await rig.publish(random_adapter(13), user="stumbled")
-    rig.s3.truncate(f"^GET .*{manifest.version_id}", at_bytes=5_000_000, times=1)
+    rig.s3.truncate(f"^GET .*{manifest.version_id}", at_bytes=3_000_000, times=1)
     async with rig.others(answers=1), rig.counted() as happened:
         answer = await rig.ask(manifest.version_id)
 
@@ -142,5 +144,6 @@ async def test_when_the_whole_store_is_down_what_is_in_memory_is_served(
 
     assert {answer.status_code for answer in answers} == {503}, answers[0].text
     assert (happened.failures, happened.loads) == ({"registry_unavailable": 2}, {"failed": 2})
+    assert happened.refusals == {"registry_unavailable": 6}
     for manifest in cold:
         await mended(rig, manifest)

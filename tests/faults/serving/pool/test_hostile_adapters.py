@@ -18,7 +18,7 @@ from registry.client.transfer import seal_directory
 from registry.manifest import WEIGHTS_FILE, Manifest
 from registry.publishing.layout import sealed_key
 from tests.support.pool_rig import Rig
-from tests.support.versions import rows
+from tests.support.steering import rows
 
 RIG = {"engine": {"LORRY_MAX_LORA_RANK": "16"}, "max_rank": 32}
 RandomAdapter = Callable[..., Path]
@@ -32,7 +32,7 @@ async def _others(rig: Rig, random_adapter: RandomAdapter) -> None:
 
 
 async def refused(rig: Rig, version_id: str, *, status: int, reason: str, says: str) -> None:
-    """Ask often and at once: everyone is told why, the engine tries once, and the others go on."""
+    """Ask three times: each is told why, the engine tries once, and the others go on."""
     async with rig.others(), rig.counted() as happened:
         answers = [await rig.ask(version_id) for _ in range(3)]
 
@@ -40,6 +40,7 @@ async def refused(rig: Rig, version_id: str, *, status: int, reason: str, says: 
     assert all(says in answer.json()["error"]["message"] for answer in answers), answers[0].text
     assert happened.failures == {reason: 1}
     assert happened.loads == {"failed": 1}
+    assert happened.refusals == {reason: 3}
     assert version_id not in await rig.residents()
 
 
@@ -136,7 +137,7 @@ async def test_every_file_that_is_gone_is_only_fetched_again_and_the_engine_live
 ) -> None:
     """Stock vLLM dies here, for everyone: `test_worker_seam` shows it."""
     versions = [
-        (await rig.publish(random_adapter(seed, rank=8), user=f"gone-{seed}")).version_id for seed in range(20, 30)
+        (await rig.publish(random_adapter(seed, rank=2), user=f"gone-{seed}")).version_id for seed in range(20, 29)
     ]
     texts = [await rig.text(version_id) for version_id in versions]
     assert len(await rig.residents()) == 8  # LORRY_MAX_CPU_LORAS: the first ones were evicted from memory
