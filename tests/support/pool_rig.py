@@ -35,6 +35,7 @@ from lorry.local.stack import Stack, own_stack
 from lorry.settings import LorrySettings
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import BaseIdentity, Manifest, Owner
+from serving.engine.installer import SEALED_FILE
 from tests.support.faulty_s3 import FaultyS3, faulty_s3
 from tests.support.ports import free_port_block
 from tests.support.revival import Revivable
@@ -236,6 +237,19 @@ class Rig:
 
         await until(is_unused, within_seconds=within_seconds)
 
+    async def evict(self, version_id: str, tier: str = "host") -> None:
+        """Take a version out of one tier."""
+        answer = await self.http.post(f"/lorry/adapters/{version_id}/evict", json={"tier": tier})
+        assert answer.status_code == 200, answer.text
+
+    def on_disk(self, version_id: str) -> list[Path]:
+        """Return everything on the engine's disk that has a version's name, but locks."""
+        return [path for path in self.cache.rglob(f"*{version_id}*") if not path.name.endswith(".lock")]
+
+    def sealed(self, version_id: str) -> Path:
+        """Return a version's file on the engine's disk."""
+        return self.cache / version_id / SEALED_FILE
+
     def downloads(self, version_id: str) -> int:
         """Return how often a version's object was asked for since the registry verified it."""
         return self._reads(version_id) - self._verified[version_id]
@@ -335,6 +349,21 @@ async def until(condition: Callable[[], Awaitable[bool] | bool], *, within_secon
             if held if isinstance(held, bool) else await held:
                 return time.monotonic() - began
             await asyncio.sleep(0.02)
+
+
+def rot(path: Path, damage: str) -> None:
+    """Do to a file what disks do: ``truncated``, ``bit flip`` or ``gone``."""
+    if damage == "gone":
+        path.unlink()
+    elif damage == "truncated":
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 4096)
+    else:
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size // 2)
+            (byte,) = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte ^ 1]))
 
 
 def streamed_text(lines: list[str]) -> str:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -108,7 +109,7 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
             seen.append((time.monotonic(), await rig.ask(version_id, max_tokens=32, ignore_eos=True)))
 
     async def is_gone() -> bool:
-        return not list(rig.cache.glob(f"{version_id}*")) and version_id not in await rig.residents()
+        return not rig.on_disk(version_id) and version_id not in await rig.residents()
 
     async with rig.others(), rig.counted() as happened:
         assert (await rig.ask(version_id)).status_code == 200
@@ -131,6 +132,11 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
     assert sum(happened.refusals.values()) + sum(happened.ended.values()) == codes.total() - codes[200]
     assert set(happened.ended) == {"erased"}
     assert set(happened.refusals) <= {"erased", "unknown_version"}
+    assert happened.evictions("disk") == {"erased": 1}
+    (receipt,) = [each for each in await receipts(rig) if each["version_id"] == version_id]
+    assert (receipt["because"], receipt["memory"]["removal"]["slots_zeroed"]) == ("erased", 1)
+    assert receipt["memory"]["removal"]["host_bytes"] > 0
+    assert receipt["disk_bytes"] > 0
 
 
 async def test_when_live_moves_running_requests_finish_on_the_old_version_and_new_ones_use_the_new(
@@ -191,6 +197,11 @@ async def test_without_a_registry_those_in_memory_are_served_under_load_and_othe
 
     await rig.forget_refusals()
     assert (await rig.ask(cold)).status_code == 200
+
+
+async def receipts(rig: Rig) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await rig.http.get("/lorry/erasures")).json()["erasures"]
+    return found
 
 
 async def engine_metrics(rig: Rig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from kit.database import Database
 from registry.client.transfer import seal_directory
 from registry.manifest import WEIGHTS_FILE, Manifest
 from registry.publishing.layout import sealed_key
-from tests.support.pool_rig import Rig
+from tests.support.pool_rig import Rig, rot
 from tests.support.steering import rows
 
 RIG = {"engine": {"LORRY_MAX_LORA_RANK": "16"}, "max_rank": 32}
@@ -58,7 +59,7 @@ async def test_an_object_that_was_damaged_in_the_store_is_refused_until_it_is_me
     else:
         await rig.storage.put(key, {"truncated": sound[:-64], "bit flip": flipped, "empty": b""}[damage])
     await refused(rig, manifest.version_id, status=502, reason="damaged", says="the object store")
-    assert left_of(rig, manifest.version_id) == []
+    assert rig.on_disk(manifest.version_id) == []
 
     await rig.storage.put(key, sound)
     await rig.forget_refusals()
@@ -142,7 +143,7 @@ async def test_every_file_that_is_gone_is_only_fetched_again_and_the_engine_live
     texts = [await rig.text(version_id) for version_id in versions]
     assert len(await rig.residents()) == 8  # LORRY_MAX_CPU_LORAS: the first ones were evicted from memory
     for version_id in versions:
-        remove(rig, version_id)
+        shutil.rmtree(rig.sealed(version_id).parent)
     async with rig.others(), rig.counted() as happened:
         again = [await rig.text(version_id) for version_id in versions]
 
@@ -152,15 +153,21 @@ async def test_every_file_that_is_gone_is_only_fetched_again_and_the_engine_live
     assert {rig.downloads(version_id) for version_id in versions[:2]} == {2}
 
 
-def left_of(rig: Rig, version_id: str) -> list[Path]:
-    """Everything on the engine's disk that has a version's name, but locks."""
-    return [path for path in rig.cache.rglob(f"*{version_id}*") if not path.name.endswith(".lock")]
+@pytest.mark.parametrize(("damage", "counted"), [("truncated", "lost"), ("bit flip", "damaged"), ("gone", "lost")])
+async def test_what_rots_on_the_disk_is_noticed_when_it_is_next_used_and_fetched_once(
+    rig: Rig, random_adapter: RandomAdapter, damage: str, counted: str
+) -> None:
+    version_id = (await rig.publish(random_adapter(14, rank=8), user=f"rotten-{damage.replace(' ', '-')}")).version_id
+    text = await rig.text(version_id)
+    await rig.evict(version_id)
+    rot(rig.sealed(version_id), damage)
+    async with rig.others(), rig.counted() as happened:
+        texts = await asyncio.gather(*(rig.text(version_id) for _ in range(4)))
 
-
-def remove(rig: Rig, version_id: str) -> None:
-    """Remove a version's files behind the engine's back."""
-    for path in left_of(rig, version_id):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert set(texts) == {text}
+    assert (happened.loads, happened.failures, happened.refusals) == ({"loaded": 1}, {}, {})
+    assert happened.evictions("disk") == {counted: 1}
+    assert rig.downloads(version_id) == 2
 
 
 async def test_after_all_this_the_engine_answers_as_before(rig: Rig) -> None:
