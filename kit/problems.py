@@ -36,7 +36,9 @@ def refusal(exc: LorryError) -> JSONResponse:
         _log.error("%s: %s", type(exc).__name__, exc.message)
     title = (type(exc).__doc__ or "").split("\n")[0]
     extensions = {**({"field": exc.field} if exc.field else {}), **exc.details}
-    headers = _HEADERS.get(exc.status_code)
+    headers = dict(_HEADERS.get(exc.status_code, {}))
+    if (seconds := exc.details.get("retry_after_seconds")) is not None:
+        headers["retry-after"] = str(seconds)
     return problem(
         exc.status_code, code=problem_code(type(exc)), title=title, detail=exc.message, headers=headers, **extensions
     )

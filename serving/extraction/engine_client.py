@@ -6,18 +6,25 @@ the engine returns is passed on with the id left out.
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 
+from registry.manifest import Manifest
 from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
 
 _CHAT = "/v1/chat/completions"
+# A load balancer before several engines keeps a version's requests together by this header.
+_AFFINITY_HEADER = "x-lorry-adapter"
+_CLASS_HEADER = "x-lorry-class"
+_TENANT_HEADER = "x-lorry-tenant"
+_TENANT_DIGITS = 32
 # What the caller of the engine did wrong, or must wait for; everything else is the engine's trouble.
 _RELAYED = frozenset({400, 404, 409, 413, 422, 429})
 # The engine's server closes connections that are idle for 5 seconds: one that is about to be closed must not be reused.
@@ -56,6 +63,20 @@ class EngineClient:
             transport=transport,
             trust_env=False,
         )
+        self._tenant_key = token.encode()
+
+    def headers(self, manifest: Manifest, *, kind: Literal["live", "batch"]) -> dict[str, str]:
+        """Return what the engine is told beside a request for a version.
+
+        Its class decides who goes first, and its tenant is told so that tenants take turns: as a keyed digest, the same
+        from every gateway that has the engine's token, from which nobody else learns or guesses a name.
+        """
+        digest = hmac.digest(self._tenant_key, f"tenant:{manifest.owner.tenant}".encode(), "sha256").hex()
+        return {
+            _AFFINITY_HEADER: manifest.version_id,
+            _CLASS_HEADER: kind,
+            _TENANT_HEADER: digest[:_TENANT_DIGITS],
+        }
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -70,7 +91,8 @@ class EngineClient:
         """Return the engine's answer to one chat completion that is not streamed.
 
         Raises:
-            EngineRefused: with the engine's own status, when it says no.
+            EngineRefused: with the engine's own status, when it says no; details hold `retry_after_seconds` when it
+                said when to come back.
             EngineTimeout: when it is silent for too long.
             EngineUnavailable: when it cannot be reached, breaks off, or fails.
             EngineAnswerUnusable: when its answer has no choices.
@@ -106,29 +128,44 @@ class EngineClient:
         self,
         question: str,
         *,
-        version_id: str,
+        manifest: Manifest,
         schema: Mapping[str, Any],
         samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
     ) -> list[str]:
-        """Ask one question of one adapter, `samples` times; return the raw texts, which `schema` shaped.
+        """Ask one question of one adapter, `samples` times, as batch work; return the raw texts, which `schema` shaped.
 
         A text that reached `max_tokens` is cut, and so may be no JSON: `parse_answers` reads it all the same.
         """
         answer = await self.chat(
             {
-                "model": version_id,
+                "model": manifest.version_id,
                 "messages": [{"role": "user", "content": question}],
                 "n": samples,
                 "max_tokens": max_tokens,
                 "temperature": temperature,
                 "seed": seed,
                 "response_format": {"type": "json_schema", "json_schema": {"name": "answers", "schema": schema}},
-            }
+            },
+            headers=self.headers(manifest, kind="batch"),
         )
         return [_content(choice) for choice in answer["choices"]]
+
+    async def prefetch(self, manifest: Manifest, *, kind: Literal["live", "batch"]) -> None:
+        """Tell the engine that requests for a version are about to come; it brings the adapter in the background.
+
+        Raises:
+            EngineCallError: as `chat` does.
+        """
+        path = f"/lorry/adapters/{manifest.version_id}/prefetch"
+        headers = _json_headers(self.headers(manifest, kind=kind))
+        try:
+            response = await self._http.post(path, content=_encoded({"class": kind}), headers=headers, timeout=5.0)
+        except httpx.HTTPError as exc:
+            raise _translated(exc) from exc
+        _raise_for_status(response)
 
     async def is_healthy(self) -> bool:
         """Say whether the engine answers its health check."""
@@ -229,11 +266,19 @@ def _raise_for_status(response: httpx.Response) -> None:
     status = response.status_code
     if status < 400:
         return
+    details = _retry_after(response)
+    if status == 503 and details:  # it is there, and said when to come back
+        raise EngineUnavailable(f"the engine takes no request now: {_reason(response)}", **details)
     if status not in _RELAYED:
         raise EngineUnavailable(f"the engine answered {status}")
-    refusal = EngineRefused(f"the engine refused the request: {_reason(response)}", engine_status=status)
+    refusal = EngineRefused(f"the engine refused the request: {_reason(response)}", engine_status=status, **details)
     refusal.status_code = status
     raise refusal
+
+
+def _retry_after(response: httpx.Response) -> dict[str, Any]:
+    seconds = response.headers.get("retry-after", "")
+    return {"retry_after_seconds": int(seconds)} if seconds.isdecimal() and len(seconds) < 6 else {}
 
 
 def _reason(response: httpx.Response) -> str:

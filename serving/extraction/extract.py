@@ -64,7 +64,7 @@ async def extract_profile(
         EngineCallError: when the engine refuses or fails; nothing is kept then.
     """
     askings = _plan(bank, settings)
-    answers = await _ask_all(askings, engine, manifest.version_id, settings, on_progress)
+    answers = await _ask_all(askings, engine, manifest, settings, on_progress)
     groups = group_claims(claims_of(answers))
     facts = [await find_fact(group, search=search, passages=settings.extraction_passages) for group in groups]
     backed = merge_facts(fact for fact in facts if fact is not None)
@@ -101,7 +101,7 @@ def _plan(bank: Bank, settings: ExtractionSettings) -> list[_Asking]:
 async def _ask_all(
     askings: Sequence[_Asking],
     engine: EngineClient,
-    version_id: str,
+    manifest: Manifest,
     settings: ExtractionSettings,
     on_progress: OnProgress | None,
 ) -> list[Answer]:
@@ -112,7 +112,7 @@ async def _ask_all(
     async def ask(asking: _Asking) -> list[Answer]:
         nonlocal done
         async with gate:
-            answers = await _ask(asking, engine, version_id, settings)
+            answers = await _ask(asking, engine, manifest, settings)
         done += 1
         if on_progress is not None:
             on_progress(done, len(askings))
@@ -127,10 +127,10 @@ async def _ask_all(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask(asking: _Asking, engine: EngineClient, version_id: str, settings: ExtractionSettings) -> list[Answer]:
+async def _ask(asking: _Asking, engine: EngineClient, manifest: Manifest, settings: ExtractionSettings) -> list[Answer]:
     texts = await engine.ask(
         asking.ask.text,
-        version_id=version_id,
+        manifest=manifest,
         schema=asking.ask.answer_schema,
         samples=len(asking.numbers),
         max_tokens=settings.extraction_max_tokens,

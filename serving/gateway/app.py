@@ -24,6 +24,7 @@ from serving.extraction.extractor import Extractor
 from serving.gateway import endpoints, openai_endpoints
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Authenticator
+from serving.gateway.hints import Hints
 from serving.gateway.openai_errors import install_openai_errors
 from serving.gateway.profiles import Profiles
 from serving.gateway.settings import GatewaySettings
@@ -42,8 +43,11 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
         database = Database(settings)
         try:
             async with _registry(settings, registry_transport) as registry, _engine(settings) as engine:
-                _connect(app, settings, database=database, registry=registry, engine=engine)
-                yield
+                adapters = Adapters(registry, database, cache_seconds=settings.gateway_cache_seconds)
+                async with Hints(engine, adapters) as hints:
+                    app.state.database, app.state.registry, app.state.engine = database, registry, engine
+                    _connect(app, settings, adapters=adapters, hints=hints)
+                    yield
         finally:
             await database.close()
 
@@ -76,15 +80,13 @@ def _engine(settings: GatewaySettings) -> EngineClient:
     return EngineClient(url=settings.engine_url, token=token, timeout_seconds=settings.engine_timeout_seconds)
 
 
-def _connect(
-    app: FastAPI, settings: GatewaySettings, *, database: Database, registry: RegistryClient, engine: EngineClient
-) -> None:
-    seconds = settings.gateway_cache_seconds
-    adapters = Adapters(registry, database, cache_seconds=seconds)
-    app.state.database, app.state.registry, app.state.engine, app.state.adapters = database, registry, engine, adapters
+def _connect(app: FastAPI, settings: GatewaySettings, *, adapters: Adapters, hints: Hints) -> None:
+    database, engine, seconds = app.state.database, app.state.engine, settings.gateway_cache_seconds
+    app.state.adapters = adapters
     app.state.authenticator = Authenticator(database, cache_seconds=seconds)
     extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)
-    app.state.profiles = Profiles(extractor, adapters, at_once=settings.gateway_extractions)
+    app.state.hints = hints
+    app.state.profiles = Profiles(extractor, adapters, hints=hints, at_once=settings.gateway_extractions)
 
 
 def _add_operations(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ from serving.extraction.profile import Profile
 from serving.extraction.render import render_markdown
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import CallerDep
+from serving.gateway.hints import Hints
 from serving.gateway.negotiation import preferred
 from serving.gateway.profiles import Profiles
 from serving.gateway.schemas import Problem, QueryRequest, QueryResponse, adapter_headers, adapter_version
@@ -37,10 +38,16 @@ router = APIRouter(prefix="/v1/users/{user_id}", tags=["users"], responses=refus
 
 @router.get("/profile", response_model=None, responses={**_PROFILE_FORMS, **refusals(406)})
 async def get_profile(user_id: UserId, request: Request, caller: CallerDep) -> Response:
-    """Return the newest profile of a user, as JSON or (`Accept: text/markdown`) to read."""
+    """Return the newest profile of a user, as JSON or (`Accept: text/markdown`) to read.
+
+    Who reads a profile often asks a question next, so the engine hears of it.
+    """
     form = _accepted(request)
     profiles: Profiles = request.app.state.profiles
-    return _profile_response(await profiles.require(caller.tenant, user_id), form)
+    hints: Hints = request.app.state.hints
+    profile = await profiles.require(caller.tenant, user_id)
+    hints.expect_live(caller.tenant, user_id)
+    return _profile_response(profile, form)
 
 
 @router.post("/profile", response_model=None, responses={**_PROFILE_FORMS, **refusals(406, 502, 504)})
@@ -63,7 +70,9 @@ async def query(
     adapters: Adapters = request.app.state.adapters
     engine: EngineClient = request.app.state.engine
     manifest = await adapters.require_live(caller.tenant, user_id)
-    answer = await unless_disconnected(request, engine.chat(_question(body, version_id=manifest.version_id)))
+    question = _question(body, version_id=manifest.version_id)
+    headers = engine.headers(manifest, kind="live")
+    answer = await unless_disconnected(request, engine.chat(question, headers=headers))
     text, truncated = _first_choice(answer)
     response.headers.update(adapter_headers(manifest.version))
     return QueryResponse(

@@ -14,6 +14,7 @@ from serving.extraction.engine_client import EngineClient
 from serving.gateway.adapters import Adapters, parse_model
 from serving.gateway.auth import CallerDep
 from serving.gateway.endpoints import refusals
+from serving.gateway.hints import Hints
 from serving.gateway.schemas import ChatRequest, Model, ModelList, adapter_headers
 from serving.gateway.upstream import answer_chat, stream_chat, unless_disconnected
 
@@ -54,7 +55,9 @@ async def list_models(
 async def get_model(model: str, request: Request, caller: CallerDep) -> Model:
     """Describe one of the caller's own models."""
     adapters: Adapters = request.app.state.adapters
+    hints: Hints = request.app.state.hints
     manifest = await adapters.require(parse_model(model, tenant=caller.tenant))
+    hints.expect(manifest, kind="live")
     return Model(id=model, created=int(manifest.created_at.timestamp()), owned_by=caller.tenant)
 
 

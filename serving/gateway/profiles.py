@@ -8,14 +8,16 @@ from serving.errors import ExtractionBusy, ProfileNotExtracted
 from serving.extraction.extractor import Extractor
 from serving.extraction.profile import Profile
 from serving.gateway.adapters import Adapters
+from serving.gateway.hints import Hints
 
 
 class Profiles:
     """Reads profiles from the database and extracts them through the engine, so many at once."""
 
-    def __init__(self, extractor: Extractor, adapters: Adapters, *, at_once: int) -> None:
+    def __init__(self, extractor: Extractor, adapters: Adapters, *, hints: Hints, at_once: int) -> None:
         self._extractor = extractor
         self._adapters = adapters
+        self._hints = hints
         self._places = asyncio.Semaphore(at_once)
 
     async def require(self, tenant: str, user: str) -> Profile:
@@ -44,5 +46,6 @@ class Profiles:
         manifest = await self._adapters.require_live(tenant, user)
         if self._places.locked():
             raise ExtractionBusy
+        self._hints.expect(manifest, kind="batch")  # it loads while the transcripts are read
         async with self._places:
             return await self._extractor.extract(manifest)

@@ -24,22 +24,20 @@ from serving.gateway.openai_errors import openai_error
 from serving.gateway.schemas import ChatRequest, adapter_headers
 
 T = TypeVar("T")
-# A load balancer before several engines keeps a version's requests together by this header.
-_AFFINITY_HEADER = "x-lorry-adapter"
 _DATA = "data:"
 _DONE = "[DONE]"
 
 
 async def answer_chat(engine: EngineClient, body: ChatRequest, manifest: Manifest) -> dict[str, Any]:
     """Return the engine's answer with the caller's model in it; raises as `EngineClient.chat` does."""
-    answer = await engine.chat(body.to_engine(manifest.version_id), headers=_affinity(manifest))
+    answer = await engine.chat(body.to_engine(manifest.version_id), headers=engine.headers(manifest, kind="live"))
     return {**answer, "model": body.model}
 
 
 async def stream_chat(engine: EngineClient, body: ChatRequest, manifest: Manifest) -> StreamingResponse:
     """Return a response that passes the engine's events on; refusals before the first event rise from here."""
     stack = AsyncExitStack()
-    stream = engine.stream(body.to_engine(manifest.version_id), headers=_affinity(manifest))
+    stream = engine.stream(body.to_engine(manifest.version_id), headers=engine.headers(manifest, kind="live"))
     lines = await stack.enter_async_context(stream)
     return _ProxiedStream(events(lines, model=body.model), stack=stack, headers=adapter_headers(manifest.version))
 
@@ -75,10 +73,6 @@ def _with_model(data: str, model: str) -> str:
     if "model" in event:
         event["model"] = model
     return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-
-
-def _affinity(manifest: Manifest) -> dict[str, str]:
-    return {_AFFINITY_HEADER: manifest.version_id}
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -37,7 +37,9 @@ class StandInEngine:
     answer: Callable[[dict[str, Any]], str] = lambda body: f"you said {body['messages'][-1]['content']}"
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    hints: list[tuple[str, str]] = field(default_factory=list)
     refuse_with: tuple[int, str] | None = None
+    retry_after: str | None = None
     seconds_between_events: float = 0.0
     events: int = 3
     break_off_after: int | None = None
@@ -48,11 +50,16 @@ class StandInEngine:
         """The engine's open routes."""
         app = FastAPI()
         app.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
+        app.add_api_route("/lorry/adapters/{version_id}/prefetch", self.prefetch, methods=["POST"])
         app.add_api_route("/health", self.health, methods=["GET"])
         return app
 
     async def health(self) -> dict[str, str]:
         return {}
+
+    async def prefetch(self, version_id: str, request: Request) -> dict[str, str]:
+        self.hints.append((version_id, (await request.json())["class"]))
+        return {"state": "loading"}
 
     async def chat(self, request: Request) -> JSONResponse | StreamingResponse:
         if request.headers.get("authorization") != f"Bearer {ENGINE_TOKEN}":
@@ -63,7 +70,9 @@ class StandInEngine:
         if self.refuse_with:
             status, message = self.refuse_with
             return JSONResponse(
-                {"error": {"message": message, "type": "BadRequest", "code": status}}, status_code=status
+                {"error": {"message": message, "type": "BadRequest", "code": status}},
+                status_code=status,
+                headers={} if self.retry_after is None else {"retry-after": self.retry_after},
             )
         if body.get("stream"):
             return StreamingResponse(self.stream(body), media_type="text/event-stream")

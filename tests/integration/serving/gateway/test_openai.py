@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -114,6 +115,55 @@ async def test_refusals_show_their_message_in_the_official_client(
     stand_in.refuse_with = (500, "core dead")
     with pytest.raises(openai.InternalServerError, match="the engine answered 500"):
         await ask("users/ann@1")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_engine_that_is_busy_says_when_to_come_back_and_so_do_we(
+    gateway: Gateway, stand_in: StandInEngine, status: int
+) -> None:
+    await gateway.publish("ann")
+    stand_in.refuse_with, stand_in.retry_after = (status, "More requests wait than it queues."), "7"
+    headers = {"authorization": f"Bearer {gateway.key}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+        chat = await http.post("/v1/chat/completions", json={"model": "users/ann", "messages": HELLO})
+        query = await http.post("/v1/users/ann/query", json={"question": "Who are you?"})
+    for response in (chat, query):
+        assert (response.status_code, response.headers["retry-after"]) == (status, "7")
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "More requests wait" in response.json()["detail"]
+        assert response.json()["retry_after_seconds"] == 7
+    assert "More requests wait" in chat.json()["error"]["message"]
+
+
+async def test_the_engine_hears_class_and_an_opaque_tenant(gateway: Gateway, stand_in: StandInEngine) -> None:
+    await gateway.publish("ann")
+    await gateway.publish("bob", seed=2, tenant="other")
+    chats = ((gateway.key, "ann"), (gateway.key, "ann"), (gateway.other_key, "bob"))
+    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+        for key, user in chats:
+            body = {"model": f"users/{user}", "messages": HELLO}
+            headers = {"authorization": f"Bearer {key}"}
+            assert (await http.post("/v1/chat/completions", json=body, headers=headers)).status_code == 200
+    first, second, other = (each["x-lorry-tenant"] for each in stand_in.headers)
+    assert first == second != other
+    assert {each["x-lorry-class"] for each in stand_in.headers} == {"live"}
+    assert "default" not in json.dumps(stand_in.headers)
+    unkeyed = hashlib.sha256(b"tenant:default").hexdigest()
+    assert first != unkeyed[: len(first)], "nobody without the engine's token can try names"
+
+
+async def test_looking_at_a_model_tells_the_engine_that_it_is_wanted(
+    gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine
+) -> None:
+    manifest = await gateway.publish("ann")
+    for _ in range(3):
+        await official.models.retrieve("users/ann")
+    for _ in range(100):
+        if stand_in.hints:
+            break
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert stand_in.hints == [(manifest.version_id, "live")]
 
 
 async def test_a_bad_request_is_refused_with_the_field_in_both_shapes(gateway: Gateway) -> None:

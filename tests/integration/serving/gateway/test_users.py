@@ -89,6 +89,8 @@ async def test_a_profile_is_extracted_kept_and_read_as_json_or_markdown(
     assert profile.adapter.version_id == manifest.version_id
     assert any(pattern.name == "median_words" for pattern in profile.patterns)
     assert {request["model"] for request in stand_in.requests} == {manifest.version_id}
+    assert {headers["x-lorry-class"] for headers in stand_in.headers} == {"batch"}
+    assert stand_in.hints == [(manifest.version_id, "batch")]
 
     read = await http.get("/v1/users/ann/profile")
     assert read.content == posted.content

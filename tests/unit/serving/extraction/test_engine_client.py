@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
+from registry.manifest import LoraShape, Manifest, ManifestFile, Owner
 from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
 from serving.extraction.engine_client import EngineClient, parse_answers
+from tests.support.adapters import BASE
 
 VERSION_ID = "v" + "a" * 32
+MANIFEST = Manifest(
+    owner=Owner(tenant="a-tenant-of-ours", user="ann"),
+    base=BASE,
+    lora=LoraShape(rank=4, alpha=8, target_modules=("q_proj",)),
+    files=(ManifestFile(path="adapter_config.json", size_bytes=1, sha256="0" * 64),),
+    version_id=VERSION_ID,
+    version=2,
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +65,12 @@ async def test_a_question_is_asked_of_one_version_with_the_schema_enforced() -> 
 
     async with client(answer) as engine:
         texts = await engine.ask(
-            "Q?", version_id=VERSION_ID, schema={"type": "object"}, samples=2, max_tokens=9, temperature=0.5, seed=7
+            "Q?", manifest=MANIFEST, schema={"type": "object"}, samples=2, max_tokens=9, temperature=0.5, seed=7
         )
     assert texts == ["a", ""]
     assert seen[0].headers["authorization"] == "Bearer secret-token"
+    assert (seen[0].headers["x-lorry-class"], seen[0].headers["x-lorry-adapter"]) == ("batch", VERSION_ID)
+    assert "a-tenant-of-ours" not in str(seen[0].headers.raw)
     assert json.loads(seen[0].content) == {
         "model": VERSION_ID,
         "messages": [{"role": "user", "content": "Q?"}],
@@ -66,6 +80,42 @@ async def test_a_question_is_asked_of_one_version_with_the_schema_enforced() -> 
         "seed": 7,
         "response_format": {"type": "json_schema", "json_schema": {"name": "answers", "schema": {"type": "object"}}},
     }
+
+
+async def test_a_tenant_is_told_by_a_digest_that_only_the_token_gives() -> None:
+    other = Manifest.model_validate({**MANIFEST.model_dump(), "owner": Owner(tenant="another", user="ann")})
+    async with client(None) as one, EngineClient(url="http://e", token="another-token") as two:
+        seen = [
+            engine.headers(manifest, kind="live")["x-lorry-tenant"]
+            for engine, manifest in ((one, MANIFEST), (one, MANIFEST), (one, other), (two, MANIFEST))
+        ]
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
+async def test_a_prefetch_names_version_and_class() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(202, json={"state": "loading"})
+
+    async with client(answer) as engine:
+        await engine.prefetch(MANIFEST, kind="live")
+    assert (seen[0].url.path, json.loads(seen[0].content)) == (
+        f"/lorry/adapters/{VERSION_ID}/prefetch", {"class": "live"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "error"), [(429, EngineRefused), (503, EngineUnavailable)])
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("soon", None), ("-1", None), ("9" * 400, None)])
+async def test_when_to_come_back_is_passed_on(
+    status: int, error: type[EngineCallError], header: str, seconds: int | None
+) -> None:
+    async with client(lambda _: httpx.Response(status, headers={"retry-after": header})) as engine:
+        with pytest.raises(error) as caught:
+            await engine.chat({})
+    assert caught.value.details.get("retry_after_seconds") == seconds
 
 
 @pytest.mark.parametrize(
