@@ -2,8 +2,8 @@
 
 Adapters of distinct bytes, small so that there can be many, published through the registry and asked once each by a few
 callers at a time. The engine's memory (all its processes, shared pages once) after the first 200 is compared with that
-after the last; so are its tables and its metrics. `LORRY_BENCH_ADAPTERS` sets another number than 2,000.
-Stock vLLM gets the same adapters, from its local disk.
+after the last; so are its tables and its metrics. The disk is given room for a part of them only. `LORRY_BENCH_ADAPTERS`
+sets another number than 2,000. Stock vLLM gets the same adapters, from its local disk.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ _PROMPT_TOKENS, _ANSWER_TOKENS = 8, 2
 _CAPACITY = 32
 _TARGET = 1.1
 _RECIPE = Recipe(rank=1, modules=("q_proj",), dtype="float16")
+_ADAPTER_BYTES = 80_000  # a little more than they have, sealed
+_DISK_SHARE = 0.25
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What an engine held at one moment."""
+    """What an engine held at one moment; `disk_bytes` of its own cache."""
 
     resident_bytes: int
     named: int
     metrics_bytes: int
+    disk_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,8 @@ async def run(*, quick: bool) -> Path:
     users = int(os.environ.get("LORRY_BENCH_ADAPTERS", 120 if quick else 2_000))
     early = 60 if quick else 200
     engine = {"max_loras": 4, "max_cpu_loras": _CAPACITY, "max_num_seqs": 16, "max_model_len": 256}
-    async with open_engines(products=("grouped",), engine=engine) as engines:
+    room = {"adapter_cache_gib": _DISK_SHARE * users * _ADAPTER_BYTES / (1 << 30)}
+    async with open_engines(products=("grouped",), engine=engine, ours=room) as engines:
         models = await engines.shelf.add(users, _RECIPE)
         (ours,) = engines.ours
         found = {side.name: await _passage(engines, side, models, early=early) for side in (ours, engines.stock)}
@@ -92,12 +96,14 @@ def _asks(models: list[str], *, seed: int) -> Iterator[Ask]:
 
 
 async def _read(side: Side) -> Reading:
-    named = await side.get("/lorry/adapters" if side.is_ours else "/v1/models")
     metrics = await side.read_metrics()
+    if side.is_ours:
+        tiers = (await side.get("/lorry/residency"))["tiers"]
+        named, disk_bytes = tiers["host"]["adapters"], tiers["disk"]["size_bytes"]
+    else:
+        named, disk_bytes = len((await side.get("/v1/models"))["data"]), 0
     return Reading(
-        resident_bytes=side.resident_bytes(),
-        named=len(named["adapters"] if side.is_ours else named["data"]),
-        metrics_bytes=metrics.size_bytes,
+        resident_bytes=side.resident_bytes(), named=named, metrics_bytes=metrics.size_bytes, disk_bytes=disk_bytes
     )
 
 
@@ -126,6 +132,13 @@ def _measures(ours: Passage, stock: Passage, *, users: int, early: int) -> list[
         ),
         compare(
             "adapters known by name at the end ÷ stock's", unit="names", ours=[ours.late.named], peer=[stock.late.named]
+        ),
+        compare(
+            "bytes on disk at the end ÷ bound",
+            unit="MiB",
+            ours=[ours.late.disk_bytes / _MIB],
+            peer=[_DISK_SHARE * users * _ADAPTER_BYTES / _MIB],
+            target=1.0,
         ),
         compare(
             "size of /metrics at the end ÷ early",
