@@ -2,7 +2,7 @@
 
 Adapters of distinct bytes, small so that there can be many, published through the registry and asked once each by a few
 callers at a time. The engine's memory (all its processes, shared pages once) after the first 200 is compared with that
-after the last; so are its tables and its metrics. The disk is given room for a part of them only. `LORRY_BENCH_ADAPTERS`
+after the last; so are its tables and its metrics. The disk is given room for a quarter of them. `LORRY_BENCH_ADAPTERS`
 sets another number than 2,000. Stock vLLM gets the same adapters, from its local disk.
 """
 
