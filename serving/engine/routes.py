@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from argparse import Namespace
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI
@@ -47,6 +47,7 @@ from serving.engine.settings import EngineSettings, process_settings
 from serving.engine.source import AdapterSource, Fit, identify_base
 from serving.engine.steward import Steward
 from serving.engine.store import EngineStore
+from serving.engine.warm_start import Usage, WarmStart
 from serving.engine.worker.link import Activation, WorkerLink
 from serving.errors import EngineMisconfigured
 
@@ -75,6 +76,7 @@ class LorryRoutes:
         self._link: WorkerLink | None = None
         self._pool: AdapterPool | None = None
         self._steward: Steward | None = None
+        self._warm_start: WarmStart | None = None
         self._api = Api(ready=self.ready)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -142,7 +144,9 @@ class LorryRoutes:
             arriving=residents.arriving,
             metrics=metrics,
         )
-        self._pool = _pool(store, self._settings, observer=metrics)
+        usage = Usage(self._settings.adapter_cache_directory)
+        installer.on_removed(usage.forget)
+        self._pool = _pool(store, self._settings, observer=metrics, on_used=usage.note)
         watch_sequences(engine)
         residents.take_over(self._pool)
         directory.connect(residents)
@@ -165,6 +169,10 @@ class LorryRoutes:
         )
         self._api.steward, self._api.ledger = self._steward, metrics.ledger
         show_pool(metrics, self._pool, self._steward)
+        if self._settings.warm_start:
+            self._warm_start = _warm_start(
+                usage, pool=self._pool, installer=installer, directory=directory, settings=self._settings
+            )
 
     def _note_activation(self, activation: Activation, metrics: EngineMetrics) -> None:
         if activation.rank == 0:  # every rank does the same at the same time
@@ -236,7 +244,8 @@ class LorryRoutes:
             raise EngineMisconfigured("vLLM began to serve before Lorry's routes were connected.")
         running = asyncio.create_task(self._directory.run())
         try:
-            yield
+            async with self._warm_start.running() if self._warm_start is not None else nullcontext():
+                yield
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -253,10 +262,11 @@ class LorryRoutes:
             )
 
 
-def _pool(store: EngineStore, settings: EngineSettings, *, observer: Observer) -> AdapterPool:
+def _pool(
+    store: EngineStore, settings: EngineSettings, *, observer: Observer, on_used: Callable[[str], None]
+) -> AdapterPool:
     limits = settings.limits()
-    pinned = (settings.max_cpu_loras - settings.max_loras) // 2
-    entries = settings.max_cpu_loras - pinned
+    pinned, entries = _host_places(settings)
     host = Tier(
         "host memory",
         max_bytes=int(settings.host_adapter_gib * (1 << 30)),
@@ -270,6 +280,28 @@ def _pool(store: EngineStore, settings: EngineSettings, *, observer: Observer) -
         host_entries=entries,
         host_live_entries=limits.live_slots,
         observer=observer,
+        on_used=on_used,
+    )
+
+
+def _host_places(settings: EngineSettings) -> tuple[int, int]:
+    """Return how many adapters in host memory may be pinned, and how many may be used at once besides."""
+    pinned = (settings.max_cpu_loras - settings.max_loras) // 2
+    return pinned, settings.max_cpu_loras - pinned
+
+
+def _warm_start(
+    usage: Usage, *, pool: AdapterPool, installer: Installer, directory: Directory, settings: EngineSettings
+) -> WarmStart:
+    def size_of(version_id: str) -> int:
+        return next((entry.size_bytes for entry in installer.usage() if entry.version_id == version_id), 0)
+
+    return WarmStart(
+        usage,
+        pool=pool,
+        is_open=lambda: directory.closed_because() is None,
+        max_entries=_host_places(settings)[1],
+        size_of=size_of,
     )
 
 
@@ -277,7 +309,6 @@ async def _fit(settings: EngineSettings) -> Fit:
     base = await identify_base(settings.base_directory, name=settings.base_name)
     return Fit(
         base=base,
-        base_directory=settings.base_directory,
         max_rank=settings.max_lora_rank,
         target_modules=frozenset(TARGET_MODULES),
     )

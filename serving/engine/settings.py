@@ -91,6 +91,7 @@ class EngineSettings(Settings):
     )
     adapter_cache_directory: Path = Field(description="where sealed adapters are installed; survives restarts")
     adapter_cache_gib: float = Field(64.0, gt=0, description="what the sealed adapters on disk may take, in GiB")
+    warm_start: bool = Field(True, description="bring back the adapters most used before, once the engine restarts")
     adapter_lock_seconds: float = Field(60.0, gt=0, description="how long to wait for another process's installation")
     refusal_ttl_seconds: float = Field(
         2.0, ge=0, description="how long a refused adapter is refused again without asking the registry"

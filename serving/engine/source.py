@@ -60,7 +60,6 @@ class Fit:
     """What this engine can hold: its base model, the largest rank, the layers it wraps."""
 
     base: BaseIdentity
-    base_directory: Path
     max_rank: int
     target_modules: frozenset[str]
 

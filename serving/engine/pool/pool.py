@@ -57,6 +57,7 @@ class AdapterPool:
         host_entries: int,
         host_live_entries: int,
         observer: Observer | None = None,
+        on_used: Callable[[str], None] = lambda version_id: None,
     ) -> None:
         """Describe an empty pool.
 
@@ -68,8 +69,10 @@ class AdapterPool:
                 less those that may be pinned, so that whoever is admitted finds room.
             host_live_entries: of these, how many batch requests never hold.
             observer: hears of everything that is counted.
+            on_used: hears of the version of every request that may run.
         """
         self._store = store
+        self._on_used = on_used
         self._observer = observer or Observer()
         self._host = host
         self._slots = Admission(limits)
@@ -176,6 +179,7 @@ class AdapterPool:
         waited = room.wait_seconds + place.wait_seconds
         self._leases[ticket.kind] += 1
         self._observer.admitted(ticket.kind, found=found, wait_seconds=waited)
+        self._on_used(ticket.version_id)
 
         def end() -> None:
             self._leases[ticket.kind] -= 1

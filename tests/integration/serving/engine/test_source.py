@@ -34,7 +34,7 @@ class Place:
         installer = Installer(directory, metrics=metrics, lock_seconds=10)
         installer.open()
         base = BaseIdentity.of_directory(base_directory, id="base")
-        fit = Fit(base=base, base_directory=base_directory, max_rank=16, target_modules=frozenset(TARGET_MODULES))
+        fit = Fit(base=base, max_rank=16, target_modules=frozenset(TARGET_MODULES))
         self.source = AdapterSource(registry, installer=installer, fit=fit, metrics=metrics, refusal_ttl_seconds=0)
 
     async def content(self, version_id: str) -> bytes:

@@ -128,7 +128,6 @@ class Place:
         self.installer.open()
         fit = Fit(
             base=BaseIdentity.model_validate(BASE),
-            base_directory=directory,
             max_rank=16,
             target_modules=frozenset({"q_proj"}),
         )
