@@ -17,8 +17,11 @@ from bench.report import Measure, compare, report
 _REQUESTS = 16
 _ADAPTERS = 4
 _PROMPT_TOKENS = 32
+_LONG_PROMPTS = 4  # a step of stock vLLM with more of them takes half a minute
 _LONG_PROMPT_TOKENS = 256
+_WARM_UP_TOKENS = 4
 _BASE = "base"
+_ONE, _FOUR = f"{_REQUESTS} requests, 1 adapter", f"{_REQUESTS} requests, 4 adapters"
 Speeds = dict[tuple[str, str], list[float]]
 """Tokens a second of every round, by engine and load."""
 
@@ -28,7 +31,7 @@ async def run(*, quick: bool) -> Path:
     limits = {"max_loras": _ADAPTERS, "max_cpu_loras": 2 * _ADAPTERS, "max_num_seqs": _REQUESTS, "kv_cache_gib": 1}
     async with open_engines(engine=limits) as engines:
         adapters = await engines.shelf.add(_ADAPTERS)
-        speeds = await _measure(engines, adapters, rounds=2 if quick else 6, answer_tokens=24 if quick else 64)
+        speeds = await _measure(engines, adapters, rounds=1 if quick else 6, answer_tokens=16 if quick else 64)
     return report("engine_cpu_product", _measures(speeds), peer="stock vLLM, filesystem resolver", quick=quick)
 
 
@@ -37,7 +40,8 @@ async def _measure(engines: Engines, adapters: Sequence[str], *, rounds: int, an
     for number in range(rounds + 1):
         for side in engines.turns(number):
             async with engines.only(side), Caller(side) as caller:
-                for load, asks in _loads(adapters, number, answer_tokens).items():
+                tokens = answer_tokens if number else _WARM_UP_TOKENS
+                for load, asks in _loads(adapters, number, tokens).items():
                     speed = await _speed(caller, asks)
                     if number:  # the first round loads the adapters, and warms the servers up
                         speeds.setdefault((side.name, load), []).append(speed)
@@ -47,26 +51,25 @@ async def _measure(engines: Engines, adapters: Sequence[str], *, rounds: int, an
 def _loads(adapters: Sequence[str], number: int, answer_tokens: int) -> dict[str, list[Ask]]:
     """Return the requests of a round, by load; equal for every engine."""
 
-    def asks(
-        models: Sequence[str], load: int, *, prompt: int = _PROMPT_TOKENS, answer: int = answer_tokens
-    ) -> list[Ask]:
+    def asks(models: Sequence[str], load: int) -> list[Ask]:
+        long = load >= 4
         return [
             Ask(
                 model=models[turn % len(models)],
-                prompt_tokens=prompt,
-                answer_tokens=answer,
+                prompt_tokens=_LONG_PROMPT_TOKENS if long else _PROMPT_TOKENS,
+                answer_tokens=1 if long else answer_tokens,
                 seed=(number * 10 + load) * 1_000 + turn,
             )
-            for turn in range(_REQUESTS)
+            for turn in range(_LONG_PROMPTS if long else _REQUESTS)
         ]
 
     return {
-        "base": asks([_BASE], 0),
-        "1 adapter": asks(adapters[:1], 1),
-        "4 adapters": asks(adapters, 2),
-        "base and 3 adapters": asks([_BASE, *adapters[:3]], 3),
-        "1 adapter, long prompts": asks(adapters[:1], 4, prompt=_LONG_PROMPT_TOKENS, answer=1),
-        "4 adapters, long prompts": asks(adapters, 5, prompt=_LONG_PROMPT_TOKENS, answer=1),
+        f"{_REQUESTS} requests, base": asks([_BASE], 0),
+        _ONE: asks(adapters[:1], 1),
+        _FOUR: asks(adapters, 2),
+        f"{_REQUESTS} requests, base and 3 adapters": asks([_BASE, *adapters[:3]], 3),
+        f"{_LONG_PROMPTS} long prompts, 1 adapter": asks(adapters[:1], 4),
+        f"{_LONG_PROMPTS} long prompts, 4 adapters": asks(adapters, 5),
     }
 
 
@@ -79,15 +82,19 @@ async def _speed(caller: Caller, asks: Sequence[Ask]) -> float:
 
 
 def _measures(speeds: Speeds) -> list[Measure]:
-    targets = {"1 adapter": 1.6, "4 adapters": 1.3}
+    targets = {_ONE: 1.6, _FOUR: 1.3}
     measures = []
     for name in ("ours", "ours, stock product"):
         for (side, load), ours in speeds.items():
             if side == name:
-                unit = "prompt tokens/s" if "long" in load else "tokens/s"
-                label = f"{_REQUESTS} requests, {load}" + ("" if name == "ours" else f" ({name})")
-                target = targets.get(load) if name == "ours" else None
                 measures.append(
-                    compare(label, unit=unit, ours=ours, peer=speeds["stock", load], target=target, better="higher")
+                    compare(
+                        load if name == "ours" else f"{load} ({name})",
+                        unit="prompt tokens/s" if "long" in load else "tokens/s",
+                        ours=ours,
+                        peer=speeds["stock", load],
+                        target=targets.get(load) if name == "ours" else None,
+                        better="higher",
+                    )
                 )
     return measures
