@@ -84,7 +84,7 @@ class Api:
 
     def router(self) -> APIRouter:
         """Return the routes."""
-        router = APIRouter(prefix="/lorry")
+        router = APIRouter()
         for method, path, handler in (
             ("GET", "/residency", self.residency),
             ("GET", "/adapters", self.adapters),
@@ -99,8 +99,8 @@ class Api:
             ("POST", "/drain", self.drain),
             ("POST", "/resume", self.resume),
         ):
-            router.add_route(path, _answering(handler), methods=[method])
-        router.add_api_route("/ready", self.ready, methods=["GET"])
+            router.add_route(f"/lorry{path}", _answering(handler), methods=[method])
+        router.add_api_route("/lorry/ready", self.ready, methods=["GET"])
         return router
 
     async def residency(self, request: Request) -> Response:

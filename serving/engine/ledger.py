@@ -31,7 +31,7 @@ class LoadRecord:
     @property
     def total_seconds(self) -> float:
         """What its stages took together; the workers' own are within ``engine_load``."""
-        outer = ("resolve", "download", "verify", "install", "check", "engine_load")
+        outer = ("resolve", "download", "open", "engine_load")
         return sum(self.seconds.get(stage, 0.0) for stage in outer)
 
     def add(self, stage: str, seconds: float) -> None:

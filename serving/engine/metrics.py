@@ -42,11 +42,9 @@ from serving.errors import (
     TierFull,
 )
 
-Stage = Literal[
-    "resolve", "download", "verify", "install", "check", "engine_load", "queue", "open", "hash", "read", "prepare"
-]
-"""``engine_load`` is the whole way into the workers' memory; from ``queue`` on, a part of it as the slowest worker
-measured it."""
+Stage = Literal["resolve", "download", "open", "engine_load", "queue", "read", "prepare"]
+"""``download`` or ``open`` (from the disk) ends with verified bytes; ``engine_load`` is the way into the workers'
+memory, and from ``queue`` on a part of it, as the slowest worker measured it."""
 
 _BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SOURCES = ("registry", "disk")

@@ -298,17 +298,18 @@ class AdapterPool:
     async def _take_out(
         self, version_id: str, reason: LorryError, *, at_once: bool, wait_seconds: float | None, because: Reason
     ) -> Erasure:
+        leases = self._book.count(version_id)
         self._book.close(version_id, reason)
         if at_once:
             self._book.abort(version_id, reason)
         return await self._erasures.run(
-            version_id, lambda: self._erase(version_id, reason, wait_seconds=wait_seconds, because=because)
+            version_id, lambda: self._erase(version_id, reason, leases, wait_seconds=wait_seconds, because=because)
         )
 
     async def _erase(
-        self, version_id: str, reason: LorryError, *, wait_seconds: float | None, because: Reason
+        self, version_id: str, reason: LorryError, leases: int, *, wait_seconds: float | None, because: Reason
     ) -> Erasure:
-        leases, began = self._book.count(version_id), monotonic()
+        began = monotonic()
         refused = self._rooms.refuse(version_id, reason) + self._slots.refuse(version_id, reason)
         try:
             await self._until_free(version_id, wait_seconds=wait_seconds)

@@ -80,8 +80,8 @@ async def test_a_crowd_in_front_of_one_cold_adapter_causes_one_load(
     after = await samples(engine)
 
     assert {answer.status_code for answer in answers} == {200}
-    for stage in ("resolve", "download", "verify", "install", "check", "engine_load"):
-        series = f'lorry_adapter_load_seconds_count{{stage="{stage}"}}'
+    for stage in ("resolve", "download", "engine_load", "read", "prepare"):
+        series = f'lorry_adapter_load_seconds_count{{source="registry",stage="{stage}"}}'
         assert after[series] - before[series] == 1
     assert (
         after['lorry_adapter_loads_total{outcome="loaded"}'] - before['lorry_adapter_loads_total{outcome="loaded"}']

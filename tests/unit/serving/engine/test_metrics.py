@@ -36,7 +36,7 @@ def observed(registry: CollectorRegistry, stage: str, source: str) -> float | No
 def test_every_series_exists_before_the_first_load(registry: CollectorRegistry, metrics: EngineMetrics) -> None:
     text = generate_latest(registry).decode()
 
-    for stage in ("resolve", "download", "verify", "install", "check", "engine_load", "read", "prepare"):
+    for stage in ("resolve", "download", "open", "engine_load", "queue", "read", "prepare"):
         for source in ("registry", "disk"):
             assert f'lorry_adapter_load_seconds_count{{source="{source}",stage="{stage}"}} 0.0' in text
     for line in (
@@ -71,7 +71,7 @@ async def test_a_load_is_counted_once_with_all_its_stages_under_where_its_bytes_
         with metrics.stage(stage):  # type: ignore[arg-type]
             await asyncio.sleep(0)
 
-    for stages, source in ((("resolve", "download", "verify"), "registry"), (("resolve", "verify"), "disk")):
+    for stages, source in ((("resolve", "download"), "registry"), (("resolve", "open"), "disk")):
         with metrics.loading(ADA) as load:
             await asyncio.gather(*(asyncio.create_task(fetch(stage)) for stage in stages))
             metrics.worker_stages({"read": 0.1, "unheard-of": 1.0})
