@@ -48,3 +48,9 @@ def test_a_vllm_that_we_did_not_start_is_left_alone() -> None:
 
     assert resolvers == []
     assert wrapper == "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"
+
+
+def test_vllms_own_product_can_be_had_back_for_a_comparison_without_its_fault() -> None:
+    _, wrapper, _ = register_in_a_process({**SETTINGS, "LORRY_CPU_PRODUCT": "stock"})
+
+    assert wrapper == "serving.engine.worker.cpu_product.CorrectedGather"
