@@ -35,3 +35,7 @@ def register() -> None:
         from serving.engine.worker.cpu_product import use_product
 
         use_product(settings.cpu_product)
+
+        from serving.engine.worker.idle_spin import note_conditions
+
+        note_conditions()

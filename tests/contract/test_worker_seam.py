@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import zmq
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.lora.layers import base_linear, column_parallel_linear
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights, PackedLoRALayerWeights
@@ -32,6 +36,7 @@ from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 from serving.engine import worker_seam
+from serving.engine.worker import idle_spin
 from serving.engine.worker.extension import LorryWorker
 
 ORIGINAL_REMOVE = LoRAModelRunnerMixin.remove_lora
@@ -50,6 +55,8 @@ PRIVATE: dict[str, tuple[Any, str]] = {
     "LoRAModelManager.set_adapter_mapping": (LoRAModelManager.set_adapter_mapping, "fc14134c10e98bb3"),
     "AdapterLRUCache": (AdapterLRUCache, "7e9dc1c59dcc5cea"),
     "LRUCache": (LRUCache, "89e111112f71d028"),
+    # its readers are told how long to spin, by worker/idle_spin.py
+    "SpinCondition": (SpinCondition, "54573817ad9b208f"),
     # called on the stager's thread: they must touch nothing that the engine's thread changes
     "LoRAModelManager._create_merged_loras_inplace": (
         LoRAModelManager._create_merged_loras_inplace,
@@ -123,3 +130,27 @@ def test_sequences_enter_and_leave_vllms_table_as_we_watch_it() -> None:
     assert source.count("self.request_states.pop(") == 2
     assert "del self.request_states" not in source
     assert source.count("self.request_states = ") == 0, "it is made once, as an annotated assignment"
+
+
+def test_readers_sleep_once_they_are_told_and_still_hear_every_wake_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(SpinCondition, "__init__", SpinCondition.__init__)  # put back at the end
+    idle_spin.note_conditions()
+    idle_spin.note_conditions()
+    context, address = zmq.Context(), f"ipc://{tmp_path}/wake"
+    writer = SpinCondition(is_reader=False, context=context, notify_address=address)
+    reader = SpinCondition(is_reader=True, context=context, notify_address=address)
+    assert reader.busy_loop_s == 1
+    assert idle_spin.sleep_between_steps() >= 1
+    assert reader.busy_loop_s < 0.01
+    time.sleep(0.2)  # subscribed, and asleep by now
+    writer.notify()
+    began = time.monotonic()
+    reader.wait(timeout_ms=10_000)
+    assert time.monotonic() - began < 5
+    for condition in (writer, reader):
+        for name in ("local_notify_socket", "read_cancel_socket", "write_cancel_socket"):
+            if (channel := getattr(condition, name, None)) is not None:
+                channel.close(linger=0)
+    context.term()
