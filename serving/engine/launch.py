@@ -27,6 +27,14 @@ _REFUSED_ARGUMENTS = {
     "--api-server-count": "adapters are known to one API server only",
     "--data-parallel": "an idle rank's dummy batches wipe its adapters",
     "--headless": "the engine needs its API server",
+    "--pipeline-parallel-size": "adapters are prepared whole in every worker",
+    "--nnodes": "workers tell the API server over a socket of this machine",
+    "--node-rank": "workers tell the API server over a socket of this machine",
+    "--worker-cls": "Lorry's own hooks live in vLLM's workers",
+    "--kv-transfer-config": "cached blocks that leave the engine outlive an erasure",
+    "--kv-offloading-size": "cached blocks that leave the engine outlive an erasure",
+    "--kv-offloading-backend": "cached blocks that leave the engine outlive an erasure",
+    "--kv-events-config": "events hold requests, which are people's words",
     "--grpc": "the internal token guards HTTP only",
     "--uds": "the engine listens on TCP",
     "--lora-modules": "adapters come from the registry",
@@ -48,6 +56,11 @@ _FOREIGN_VARIABLES = frozenset(
         "VLLM_LORA_RESOLVER_CACHE_DIR",
         "VLLM_API_KEY",
         "PROMETHEUS_MULTIPROC_DIR",  # one API server: metrics live in memory
+        "VLLM_DP_SIZE",  # data parallelism by the back door
+        "VLLM_DP_RANK",
+        "VLLM_DP_RANK_LOCAL",
+        "VLLM_DP_MASTER_IP",
+        "VLLM_DP_MASTER_PORT",
     }
 )
 

@@ -97,7 +97,7 @@ class LorryRoutes:
             raise EngineMisconfigured("Lorry's routes need vLLM's asynchronous engine in this process.")
         configure_logging(self._settings.log_level)
         self._refuse_unguarded()
-        _refuse_several(engine_client)
+        refuse_several(engine_client)
         self._engine, self._models = engine_client, state.openai_serving_models
         resolver = _registered_resolver(state.openai_serving_models)
         metrics = EngineMetrics(REGISTRY)
@@ -314,12 +314,19 @@ async def _fit(settings: EngineSettings) -> Fit:
     )
 
 
-def _refuse_several(engine: AsyncLLM) -> None:
+def refuse_several(engine: AsyncLLM) -> None:
+    """Refuse an engine of which this is not the only API server, or whose adapters are not whole in every worker.
+
+    Raises:
+        EngineMisconfigured: saying which, however vLLM was told.
+    """
     parallel = engine.vllm_config.parallel_config
     if parallel.data_parallel_size > 1:
         raise EngineMisconfigured("Data parallelism is refused: an idle rank's dummy batches wipe its adapters.")
     if parallel._api_process_count > 1:
         raise EngineMisconfigured("More than one API server is refused: adapters are known to one only.")
+    if parallel.pipeline_parallel_size > 1 or parallel.nnodes > 1:
+        raise EngineMisconfigured("Pipelines and several nodes are refused: every worker holds whole adapters, here.")
 
 
 def _registered_resolver(models: OpenAIServingModels) -> RegistryResolver:

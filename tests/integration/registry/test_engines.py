@@ -193,6 +193,32 @@ async def test_a_suspended_version_is_held_back(database: Database, engine: Test
     assert reasons(await engine.beat()) == {}
 
 
+async def test_what_a_newer_live_version_replaced_is_named_while_it_is_in_memory(
+    database: Database, engine: TestEngine
+) -> None:
+    async def point(name: str, version_id: str) -> None:
+        statement = (
+            "insert into alias (adapter_id, name, version_id) select adapter_id, :name, version_id"
+            " from adapter_version where version_id = :version"
+            " on conflict (adapter_id, name) do update set version_id = excluded.version_id"
+        )
+        await execute(database, statement, name=name, version=version_id)
+
+    old, new, other = [await add_version(database, user=user) for user in ("ann", "ann", "bob")]
+    engine.tiers = dict.fromkeys((old, new, other), Tier.HOST)
+    await engine.register()
+    assert (await engine.beat()).superseded == ()  # nothing is live, so nothing was replaced
+    await point("live", new)
+    assert (await engine.beat()).superseded == (old,)
+    await point("previous", old)
+    assert (await engine.beat()).superseded == (old,)
+    await point("candidate", old)
+    assert (await engine.beat()).superseded == ()
+    await point("candidate", new)
+    engine.tiers[old] = Tier.DISK
+    assert (await engine.beat()).superseded == ()
+
+
 async def test_an_engine_that_was_away_hears_of_tombstones_when_it_registers(
     database: Database, engine: TestEngine
 ) -> None:

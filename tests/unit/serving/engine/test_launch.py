@@ -82,7 +82,9 @@ def test_vllm_loads_our_plugins_only_and_guards_itself() -> None:
     assert value_of(launch.arguments, "--worker-extension-cls") == "serving.engine.worker.extension.LorryWorker"
 
 
-@pytest.mark.parametrize("variable", ["VLLM_SKIP_MODEL_NAME_VALIDATION", "VLLM_SERVER_DEV_MODE", "VLLM_API_KEY"])
+@pytest.mark.parametrize(
+    "variable", ["VLLM_SKIP_MODEL_NAME_VALIDATION", "VLLM_SERVER_DEV_MODE", "VLLM_API_KEY", "VLLM_DP_SIZE"]
+)
 def test_variables_that_would_open_the_engine_do_not_reach_it(variable: str) -> None:
     environment = plan_launch(make(), inherited={variable: "1", "PATH": "/bin"}).environment
 
@@ -105,6 +107,10 @@ def test_tokens_are_not_on_the_command_line() -> None:
         ("--data-par 2", "idle rank"),
         ("-dp 2", "long form"),
         ("--api-server-count 2", "one API server"),
+        ("--pipeline-parallel-size 2", "whole in every worker"),
+        ("--nnodes 2", "socket of this machine"),
+        ("--kv-transfer-config {}", "outlive an erasure"),
+        ("--kv-offloading-size=4", "outlive an erasure"),
         ("--max-loras 9", "Lorry sets it"),
         ("--no-enable-lora", "Lorry sets it"),
         ("--lora-modules a=/b", "registry"),
