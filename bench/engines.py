@@ -13,8 +13,8 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,11 +29,12 @@ from lorry.context import Context, open_context
 from lorry.local.part import Part, RunningPart, start_part
 from registry.manifest import BaseIdentity
 from serving.engine.settings import EngineSettings
+from tests.support.ports import free_port_block
 from training.base_models import DEFAULT_BASE, prepare_base
 
 Product = Literal["grouped", "stock"]
 PRODUCTS: tuple[Product, ...] = ("grouped", "stock")
-_FIRST_PORT = 25_641
+_PORTS = 30  # of which a home has 22
 _WAKE_SECONDS = 1.5  # a heartbeat and a half, so that who stood still is among the living again
 _QUIET_SECONDS = 120.0
 
@@ -148,8 +149,15 @@ async def open_engines(
         engine: `EngineSettings` of all engines, by field.
         ours: more of them that the peer has no counterpart of.
     """
-    with tempfile.TemporaryDirectory(prefix="lorry-bench-", ignore_cleanup_errors=True) as name, _own_home(name):
-        folder = Path(name)
+    _stop_when_terminated()
+    with tempfile.TemporaryDirectory(prefix="lorry-bench-", ignore_cleanup_errors=True) as name:
+        folder, ports = Path(name), free_port_block(_PORTS)
+        os.environ |= {
+            "LORRY_HOME": name,
+            "LORRY_PORT_BASE": str(ports),
+            "LORRY_GATEWAY_PORT": str(ports + 21),
+        }
+        first_port = ports + 22
         base_directory = _base_directory()
         async with open_context() as context, AsyncExitStack() as stack:
             base = BaseIdentity.of_directory(base_directory, id=DEFAULT_BASE)
@@ -159,7 +167,7 @@ async def open_engines(
             shared = {"heartbeat_seconds": 1.0, "engine_lease_seconds": 86_400.0, **(engine or {})}
             for number, product in enumerate(products):
                 settings = {**shared, **(ours or {})}
-                part = _our_part(context, base_directory, settings, product=product, port=_FIRST_PORT + number)
+                part = _our_part(context, base_directory, settings, product=product, port=first_port + number)
                 label = "ours" if product == "grouped" else "ours, stock product"
                 engines.sides[label] = Side(
                     name=label,
@@ -168,7 +176,8 @@ async def open_engines(
                     token=context.plan.engine_token,
                 )
             if stock:
-                part = _stock_part(context, base_directory, shared, shelf.stock_directory, folder)
+                port = first_port + len(PRODUCTS)
+                part = _stock_part(context, base_directory, shared, shelf.stock_directory, port=port)
                 engines.sides["stock"] = Side(name="stock", product=None, running=await _start(stack, part))
             await asyncio.gather(*(side.running.wait_until_healthy() for side in engines.sides.values()))
             yield engines
@@ -207,17 +216,16 @@ def _our_part(
 
 
 def _stock_part(
-    context: Context, base_directory: Path, settings: Mapping[str, Any], adapters: Path, folder: Path
+    context: Context, base_directory: Path, settings: Mapping[str, Any], adapters: Path, *, port: int
 ) -> Part:
     engine = EngineSettings(
         base_directory=base_directory,
         engine_token="unused-token",  # pydantic wraps it
         registry_url="http://127.0.0.1:1",
         registry_engine_token="unused-token",  # pydantic wraps it
-        adapter_cache_directory=folder / "unused",
+        adapter_cache_directory=adapters,
         **settings,
     )
-    port = _FIRST_PORT + len(PRODUCTS)
     log_path = context.plan.home.logs / "engine-vllm.log"
     return stock_engine(engine, adapters=adapters, port=port, log_path=log_path)
 
@@ -227,10 +235,11 @@ def _base_directory() -> Path:
     return prepare_base(DEFAULT_BASE, Path(tempfile.gettempdir()) / "lorry-base" / DEFAULT_BASE)
 
 
-@contextmanager
-def _own_home(folder: str) -> Iterator[None]:
-    os.environ |= {"LORRY_HOME": folder, "LORRY_PORT_BASE": "25600", "LORRY_GATEWAY_PORT": "25680"}
-    yield
+def _stop_when_terminated() -> None:
+    """Let SIGTERM end the run as Ctrl-C does: engines that stand still must not outlive it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 async def _wait_until_ready(side: Side) -> None:
