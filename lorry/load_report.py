@@ -9,7 +9,7 @@ from lorry.output import err, print_table
 from serving.errors import EngineUnavailable
 
 _METRIC = "lorry_adapter_load_seconds"
-_STAGES = ("resolve", "download", "verify", "install", "check", "engine_load")
+_STAGES = ("resolve", "download", "open", "engine_load", "queue", "read", "prepare")
 
 
 async def read_load_report(engine_url: str) -> dict[str, dict[str, float]]:
