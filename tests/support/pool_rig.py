@@ -16,11 +16,11 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -41,6 +41,7 @@ from tests.support.ports import free_port_block
 from tests.support.revival import Revivable
 from training.base_models import DEFAULT_BASE
 
+Value = TypeVar("Value")
 PROMPT = "My name is"
 ENGINE = {
     "LORRY_MAX_LORAS": "2",
@@ -222,8 +223,9 @@ class Rig:
 
     async def residents(self) -> dict[str, dict[str, Any]]:
         """Return what the engine says of the adapters in its memory, by version."""
-        listed = (await self.http.get("/lorry/adapters")).json()["adapters"]
-        return {each["version_id"]: each for each in listed}
+        answer = await self.http.get("/lorry/adapters")
+        assert answer.status_code == 200, answer.text
+        return {each["version_id"]: each for each in answer.json()["adapters"]}
 
     async def forget_refusals(self) -> None:
         """Wait until the engine asks again for what it was refused."""
@@ -338,6 +340,18 @@ async def _started(plan: RigPlan, stack: Stack, s3: FaultyS3, base_directory: Pa
         await rig.engine.stop()
         await rig.registry.stop()
         rig.storage.close()
+
+
+@asynccontextmanager
+async def meanwhile(*work: Coroutine[Any, Any, Value]) -> AsyncIterator[list[asyncio.Task[Value]]]:
+    """Run these beside the block; what still runs when it ends is given up."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def until(condition: Callable[[], Awaitable[bool] | bool], *, within_seconds: float = 10.0) -> float:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from registry.manifest import AdapterRef, Owner
-from tests.support.pool_rig import Rig, streamed_text, until
+from tests.support.pool_rig import Rig, meanwhile, streamed_text, until
 
 RIG = {"engine": {"LORRY_LIVE_DEADLINE_SECONDS": "300"}}
 RandomAdapter = Callable[..., Path]
@@ -113,16 +113,16 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
 
     async with rig.others(), rig.counted() as happened:
         assert (await rig.ask(version_id)).status_code == 200
-        asking = [asyncio.create_task(ask_on()) for _ in range(4)]
-        await asyncio.sleep(1.5)
-        began = time.monotonic()
-        await rig.registry_client.lifecycle.erase_version(version_id, why=WHY, force=True)
-        await until(is_gone, within_seconds=MOST_SECONDS)
-        print(f"erased → off memory and disk: {time.monotonic() - began:.2f} s")
-        gone_at = time.monotonic()
-        await asyncio.sleep(0.5)
-        erased.set()
-        await asyncio.gather(*asking)
+        async with meanwhile(*(ask_on() for _ in range(4))) as asking:
+            await asyncio.sleep(1.5)
+            began = time.monotonic()
+            await rig.registry_client.lifecycle.erase_version(version_id, why=WHY, force=True)
+            await until(is_gone, within_seconds=MOST_SECONDS)
+            print(f"erased → off memory and disk: {time.monotonic() - began:.2f} s")
+            gone_at = time.monotonic()
+            await asyncio.sleep(0.5)
+            erased.set()
+            await asyncio.gather(*asking)
 
     codes = Counter(answer.status_code for _, answer in seen)
     assert codes[200] > 0
@@ -156,9 +156,12 @@ async def test_when_live_moves_running_requests_finish_on_the_old_version_and_ne
             version_id = (await rig.registry_client.resolve(AdapterRef(owner=owner))).manifest.version_id
             answers.append((version_id, await rig.text(version_id)))
 
-    async with rig.others(), rig.counted() as happened:
-        running = asyncio.create_task(stream(rig, old, **long))
-        asking = [asyncio.create_task(ask_live()) for _ in range(3)]
+    async with (
+        rig.others(),
+        rig.counted() as happened,
+        meanwhile(stream(rig, old, **long)) as (running,),
+        meanwhile(*(ask_live() for _ in range(3))) as asking,
+    ):
         await asyncio.sleep(1.0)
         assert not running.done()
         await move(rig, owner, to=new, held=old)

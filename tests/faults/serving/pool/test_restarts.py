@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.pool_rig import Rig, rot, until
+from tests.support.pool_rig import Rig, meanwhile, rot, until
 
 RandomAdapter = Callable[..., Path]
 
@@ -37,14 +37,16 @@ async def test_an_engine_killed_with_a_half_written_cache_comes_back_whole(
     manifest = await rig.publish(random_adapter(50), user="half-written")
     before = {version_id: rig.downloads(version_id) for version_id in known}
     rig.s3.hang(f"^GET .*{manifest.version_id}", at_bytes=5_000_000)
-    asking = [asyncio.create_task(ask_until_refused(rig, version_id)) for version_id in (*known, "base")]
-    arriving = asyncio.create_task(ask_until_refused(rig, manifest.version_id))
-    await until(lambda: any(manifest.version_id in str(path) for path in written(rig)))
-    async with rig.engine.killed():
-        statuses = await asyncio.gather(*asking)
-        assert await arriving == []
-        assert all(set(each) == {200} for each in statuses), statuses
-        rig.s3.heal()
+    async with (
+        meanwhile(*(ask_until_refused(rig, version_id) for version_id in (*known, "base"))) as asking,
+        meanwhile(ask_until_refused(rig, manifest.version_id)) as (arriving,),
+    ):
+        await until(lambda: any(manifest.version_id in str(path) for path in written(rig)))
+        async with rig.engine.killed():
+            statuses = await asyncio.gather(*asking)
+            assert await arriving == []
+            assert all(set(each) == {200} for each in statuses), statuses
+            rig.s3.heal()
 
     assert not [path for path in written(rig) if ".staging" in str(path) and not path.name.endswith(".lock")]
     for version_id, text in known.items():
@@ -68,10 +70,11 @@ async def test_an_engine_that_is_restarted_under_load_serves_from_its_disk_again
     rig: Rig, known: dict[str, str]
 ) -> None:
     before = {version_id: rig.downloads(version_id) for version_id in known}
-    asking = [asyncio.create_task(ask_until_refused(rig, version_id)) for version_id in (*known, "base") for _ in "ab"]
-    await asyncio.sleep(2)
-    async with rig.engine.stopped():
-        statuses = await asyncio.gather(*asking)
+    crowd = [ask_until_refused(rig, version_id) for version_id in (*known, "base") for _ in range(2)]
+    async with meanwhile(*crowd) as asking:
+        await asyncio.sleep(2)
+        async with rig.engine.stopped():
+            statuses = await asyncio.gather(*asking)
     assert all(each and set(each) <= {200, 503} for each in statuses), statuses
     async with asyncio.timeout(30):
         assert [await rig.text(version_id) for version_id in known] == list(known.values())
