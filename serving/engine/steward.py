@@ -145,7 +145,7 @@ class Steward:
         """Take a version out of one tier; returns the bytes that this frees there.
 
         Raises:
-            AdapterInUse: when requests lean on it (host memory only: nobody needs the file once it is read).
+            AdapterInUse: when requests lean on it or it is pinned (host memory only: nobody needs a file that is read).
             AdapterNotHeld: when it is not in that tier.
         """
         if tier == "disk":
@@ -155,6 +155,8 @@ class Steward:
         holding = next((each for each in self._pool.holdings() if each.version_id == version_id), None)
         if holding is None:
             raise AdapterNotHeld(f"The engine's host memory does not hold {version_id}.", field="version_id")
+        if holding.pinned:
+            raise AdapterInUse("The adapter is pinned: unpin it first.")
         if not await self._pool.evict(version_id):
             raise AdapterInUse(leases=self._pool.leases_of(version_id))
         return holding.size_bytes

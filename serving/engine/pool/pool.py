@@ -230,11 +230,13 @@ class AdapterPool:
             TierFull: when as many are pinned as may be, or there is no room.
             LorryError: why the version cannot be had.
         """
+        was_pinned = version_id in self._host.pinned
         self._host.pin(version_id)
         try:
             await self.prefetch(version_id)
         except BaseException:
-            self._host.unpin(version_id)
+            if not was_pinned:
+                self._host.unpin(version_id)
             raise
 
     def unpin(self, version_id: str) -> None:

@@ -194,6 +194,13 @@ async def test_pins_stay_are_bounded_and_go(bench: Bench) -> None:
     for version_id in (BOB, CLEO, DAN, EVE):
         await bench.post(f"adapters/{version_id}/prefetch", {"wait": True})
     assert ADA in bench.below.host
+    status, problem = await bench.post(f"adapters/{ADA}/evict")
+    assert (status, "pinned" in problem["detail"]) == (409, True)
+    await bench.post("drain", {"wait_seconds": 0})
+    assert (await bench.post(f"adapters/{ADA}/pin"))[0] == 503
+    await bench.post("resume")
+    assert (await bench.get(f"adapters/{ADA}"))[1]["pinned"] is True
+    assert await bench.pool.retire(ADA) is False
     assert (await bench.post(f"adapters/{ADA}/unpin"))[1]["was_pinned"] is True
     assert (await bench.post(f"adapters/{ADA}/unpin"))[1]["was_pinned"] is False
 
