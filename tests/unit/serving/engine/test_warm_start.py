@@ -10,6 +10,10 @@ import pytest
 
 from kit.errors import LorryError
 from registry.errors import NotServable, RegistryUnavailable, VersionNotFound
+from serving.engine.pool.admission import Ticket
+from serving.engine.pool.erasure import Removal
+from serving.engine.pool.limits import Limits
+from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.warm_start import Usage, WarmStart
 from serving.errors import EngineDraining
@@ -182,3 +186,35 @@ async def test_a_disk_that_takes_nothing_costs_no_request(tmp_path: Path) -> Non
     await usage.save()
 
     assert usage.most_used() == [version(1)]
+
+
+class Nothing:
+    """A store that has every version but those that are refused, at once."""
+
+    async def install(self, version_id: str, *, urgent: bool) -> int:
+        if version_id == version(404):
+            raise VersionNotFound
+        return 1
+
+    async def stage(self, version_id: str, *, urgent: bool) -> None: ...
+
+    def abandon(self, version_id: str) -> None: ...
+
+    async def drop(self, version_id: str) -> None: ...
+
+    async def erase(self, version_id: str) -> Removal:
+        raise NotImplementedError
+
+
+async def test_requests_that_may_run_are_uses_and_neither_refusals_nor_prefetches_are(tmp_path: Path) -> None:
+    usage, host = Usage(tmp_path), Tier("host memory", max_bytes=100, max_entries=4)
+    pool = AdapterPool(
+        Nothing(), limits=Limits(slots=2), host=host, host_entries=4, host_live_entries=0, on_used=usage.note
+    )
+    for number in (1, 2, 2):
+        (await pool.lease(Ticket(version_id=version(number)))).release()
+    with pytest.raises(VersionNotFound):
+        await pool.lease(Ticket(version_id=version(404)))
+    await pool.prefetch(version(3))
+
+    assert usage.most_used() == [version(2), version(1)]
