@@ -42,12 +42,20 @@ class Admittance:
         deadline_seconds: how long a request waits for its turn, by class.
         on_refused: told of every request for an adapter that gets no lease.
         crowd: counts who is inside, whatever it asks for.
+        stopping: done, with the reason, once the engine stops: whoever has no lease by then gets none.
     """
 
     pool: AdapterPool
     deadline_seconds: Mapping[RequestClass, float]
     on_refused: Callable[[LorryError], None] = lambda error: None
     crowd: Crowd = field(default_factory=Crowd)
+    stopping: asyncio.Future[LorryError] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def stop(self, reason: LorryError) -> None:
+        """Admit nobody any more, and refuse whoever waits or loads, for good; what runs goes on."""
+        self.pool.stop(reason)
+        if not self.stopping.done():
+            self.stopping.set_result(reason)
 
 
 class Door:
@@ -131,13 +139,16 @@ async def _unless_gone(admittance: Admittance, ticket: Ticket, rest: _Replay) ->
     deadline_seconds = admittance.deadline_seconds[ticket.kind]
     leasing = asyncio.ensure_future(admittance.pool.lease(ticket, deadline_seconds=deadline_seconds))
     try:
-        await asyncio.wait({leasing, rest.next()}, return_when=asyncio.FIRST_COMPLETED)
+        events: set[asyncio.Future[Any]] = {leasing, rest.next(), admittance.stopping}
+        await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
     except BaseException:
         await _give_up(leasing)
         raise
     if leasing.done():
         return leasing.result()
     await _give_up(leasing)
+    if admittance.stopping.done():
+        raise admittance.stopping.result().with_traceback(None)
     return None
 
 

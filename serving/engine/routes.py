@@ -46,10 +46,11 @@ from serving.engine.sequences import watch_sequences
 from serving.engine.settings import EngineSettings, process_settings
 from serving.engine.source import AdapterSource, Fit, identify_base
 from serving.engine.steward import Steward
+from serving.engine.stopping import before_shutdown
 from serving.engine.store import EngineStore
 from serving.engine.warm_start import Usage, WarmStart
 from serving.engine.worker.link import Activation, WorkerLink
-from serving.errors import EngineMisconfigured
+from serving.errors import EngineDraining, EngineMisconfigured
 
 _log = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ class LorryRoutes:
             on_refused=metrics.refused,
         )
         state.lorry_admittance = admittance
+        before_shutdown(engine, lambda: admittance.stop(EngineDraining(retry_after_seconds=1)))
         self._steward = Steward(
             self._pool,
             disk=installer,

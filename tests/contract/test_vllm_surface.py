@@ -17,6 +17,7 @@ from starlette.requests import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.launchers.launcher import serve_http
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
@@ -47,6 +48,9 @@ PRIVATE: dict[str, tuple[Any, str]] = {
     "OutputProcessor.abort_requests": (OutputProcessor.abort_requests, "6dd03abb8ea35e7c"),
     "BaseServing._check_model": (BaseServing._check_model, "5a2f4707ffb7f367"),
     "BaseServing._maybe_get_adapters": (BaseServing._maybe_get_adapters, "c7bc850c2f8df5c3"),
+    # stopping.py counts on the engine being shut down first, by this call, while requests still come in
+    "AsyncLLM.shutdown": (AsyncLLM.shutdown, "bdbf42b739a6731d"),
+    "serve_http": (serve_http, "f471b91743318731"),
     # guard.py and routes.py rely on the order in which the app is put together
     "build_app": (build_app, "6438b7e524cb0b4f"),
     "init_entrypoints_middleware": (init_entrypoints_middleware, "583c2958f2eb48d0"),

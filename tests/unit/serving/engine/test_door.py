@@ -17,9 +17,10 @@ from serving.engine.pool.observer import Found, Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.sequences import Hold, WatchedSequences
-from serving.errors import AdapterDamaged
+from serving.errors import AdapterDamaged, AdmissionTimeout, EngineDraining
 
 ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
+ENDLESS = "v" + "e" * 32
 
 
 class Shelf:
@@ -28,6 +29,8 @@ class Shelf:
     async def install(self, version_id: str, *, urgent: bool) -> int:
         if version_id == BROKEN:
             raise AdapterDamaged("half of it is missing")
+        if version_id == ENDLESS:
+            await asyncio.Event().wait()
         return 1
 
     async def stage(self, version_id: str, *, urgent: bool) -> None: ...
@@ -87,12 +90,13 @@ class Bench:
         self.pool = AdapterPool(
             Shelf(), limits=bounds, host=host, host_entries=4, host_live_entries=0, observer=Noting()
         )
-        admittance = Admittance(
+        self.admittance = Admittance(
             pool=self.pool,
             deadline_seconds={"live": 0.2, "batch": 5.0},
             on_refused=self.refused.append,
         )
-        self.app = SimpleNamespace(state=SimpleNamespace(lorry_admittance=admittance))
+        self.crowd = self.admittance.crowd
+        self.app = SimpleNamespace(state=SimpleNamespace(lorry_admittance=self.admittance))
         self.door = Door(self.engine)
 
     def ask(self, body: Any, *, path: str = "/v1/completions", **headers: str) -> Request:
@@ -180,6 +184,53 @@ async def test_a_full_queue_answers_429(bench: Bench) -> None:
     assert (status, b"retry-after" in headers, json.loads(body)["error"]["type"]) == (429, True, "EngineBusy")
     bench.engine.may_answer.set()
     assert [(await request.answer())[0] for request in requests] == [200, 200]
+
+
+async def test_every_refusal_is_told_once(bench: Bench) -> None:
+    await bench.ask({"model": BROKEN}).answer()
+    first = bench.ask({"model": ADA})
+    await soon(lambda: bool(bench.engine.sequences))
+    await bench.ask({"model": BOB}).answer()
+    bench.engine.may_answer.set()
+    await first.answer()
+    assert [type(error) for error in bench.refused] == [AdapterDamaged, AdmissionTimeout]
+
+
+async def test_when_the_engine_stops_who_waits_or_loads_is_told_at_once_and_what_runs_goes_on(bench: Bench) -> None:
+    running = bench.ask({"model": ADA})
+    await soon(lambda: bool(bench.engine.sequences))
+    waiting, loading = bench.ask({"model": BOB}, x_lorry_class="batch"), bench.ask({"model": ENDLESS})
+    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    bench.admittance.stop(EngineDraining(retry_after_seconds=1))
+    bench.admittance.stop(EngineDraining(retry_after_seconds=1))
+    for request in (waiting, loading, bench.ask({"model": ADA}), bench.ask({"model": "base"})):
+        status, _, headers = await request.answer()
+        assert (status, headers[b"retry-after"]) == (503, b"1")
+    bench.engine.may_answer.set()
+    assert (await running.answer())[0] == 200
+    assert bench.pool.slots.in_flight == frozenset()
+
+
+@pytest.mark.parametrize("name", ["Batch", "", "urgent"])
+async def test_a_class_that_is_none_is_refused_by_its_name(bench: Bench, name: str) -> None:
+    status, body, _ = await bench.ask({"model": ADA}, x_lorry_class=name).answer()
+    error = json.loads(body)["error"]
+    assert (status, error["param"]) == (422, "x-lorry-class")
+    assert "live, batch" in error["message"]
+    assert bench.engine.bodies == []
+
+
+@pytest.mark.parametrize("model", [ADA, "base"])
+async def test_a_drained_engine_refuses_everything_new_and_counts_who_is_inside(bench: Bench, model: str) -> None:
+    running = bench.ask({"model": ADA})
+    await soon(lambda: bool(bench.engine.sequences))
+    assert len(bench.crowd) == 1
+    bench.pool.stop(EngineDraining(retry_after_seconds=1))
+    status, body, headers = await bench.ask({"model": model}).answer()
+    assert (status, headers[b"retry-after"], json.loads(body)["error"]["type"]) == (503, b"1", "EngineDraining")
+    bench.engine.may_answer.set()
+    assert (await running.answer())[0] == 200
+    assert await bench.crowd.wait_until_empty(timeout_seconds=1)
 
 
 async def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(bench: Bench) -> None:

@@ -1,0 +1,53 @@
+"""What happens first when vLLM is told to stop: nobody is admitted any more, and everybody who waits is told at once.
+
+vLLM stops its engine while its HTTP server still takes requests, and only then waits, without a bound, until each of
+them is answered. Whoever waits in our queue would be handed to an engine that is gone, and nobody would ever answer.
+The seam is private: the contract test ``tests/contract/test_vllm_surface.py`` watches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from vllm.v1.engine.async_llm import AsyncLLM
+
+_log = logging.getLogger(__name__)
+_PATIENCE_SECONDS = 5.0
+
+
+def before_shutdown(engine: AsyncLLM, prepare: Callable[[], object]) -> None:
+    """Run `prepare` on this event loop before the engine is shut down, from whatever thread that is asked for."""
+    loop, shutdown = asyncio.get_running_loop(), engine.shutdown
+
+    def stop(*args: Any, **options: Any) -> Any:
+        _run_on(loop, prepare)
+        return shutdown(*args, **options)
+
+    engine.shutdown = stop
+
+
+def _run_on(loop: asyncio.AbstractEventLoop, prepare: Callable[[], object]) -> None:
+    if loop.is_closed() or not loop.is_running():
+        return  # nobody can be waiting any more
+    try:
+        is_here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        is_here = False
+    if is_here:
+        prepare()
+        return
+    prepared = threading.Event()
+
+    def run() -> None:
+        try:
+            prepare()
+        finally:
+            prepared.set()
+
+    loop.call_soon_threadsafe(run)
+    if not prepared.wait(_PATIENCE_SECONDS):
+        _log.warning("the engine is stopped before those who wait could be told")

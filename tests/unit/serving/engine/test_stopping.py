@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from serving.engine.stopping import before_shutdown
+
+
+class Engine:
+    """An engine that notes what happens to it."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        self._seen.append(f"shut down, {timeout}")
+
+
+def watched(seen: list[str]) -> Engine:
+    engine = Engine(seen)
+    before_shutdown(cast("AsyncLLM", engine), lambda: seen.append("told"))
+    return engine
+
+
+async def test_a_shutdown_from_another_thread_waits_until_everybody_is_told() -> None:
+    seen: list[str] = []
+    await asyncio.to_thread(watched(seen).shutdown, timeout=3)
+
+    assert seen == ["told", "shut down, 3"]
+
+
+async def test_a_shutdown_on_the_loop_itself_tells_at_once() -> None:
+    seen: list[str] = []
+    watched(seen).shutdown()
+
+    assert seen == ["told", "shut down, None"]
+
+
+def test_a_shutdown_after_the_loop_has_ended_only_shuts_down() -> None:
+    seen: list[str] = []
+
+    async def build() -> Engine:
+        return watched(seen)
+
+    asyncio.run(build()).shutdown()
+
+    assert seen == ["shut down, None"]
+
+
+async def test_telling_that_fails_does_not_keep_the_engine_running() -> None:
+    seen: list[str] = []
+    engine = Engine(seen)
+
+    def fail() -> Any:
+        raise ValueError("told nobody")
+
+    before_shutdown(cast("AsyncLLM", engine), fail)
+    noted: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noted.append(context["exception"]))
+    try:
+        await asyncio.to_thread(engine.shutdown)
+        await asyncio.sleep(0)
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+
+    assert seen == ["shut down, None"]
+    assert [str(each) for each in noted] == ["told nobody"]
