@@ -40,6 +40,7 @@ from registry.catalog.repository import AdapterFilter
 from registry.catalog.resolver import Resolver
 from registry.manifest import AdapterRef, Owner
 from registry.models import AdapterRow, VersionRow
+from registry.services import kept
 from registry.settings import RegistrySettings
 
 _CALLERS = 64
@@ -215,7 +216,7 @@ async def _bare(database: Database, version_id: str) -> object:
 def _add_bare_route(app: FastAPI) -> None:
     @app.get("/bench/{version_id}")
     async def bare(version_id: str, caller: Operator) -> Response:
-        return Response(str(await _bare(app.state.database, version_id)))
+        return Response(str(await _bare(kept(app, Database), version_id)))
 
 
 async def _cursor_of(database: Database, wanted: AdapterFilter, *, page: int) -> str:

@@ -46,6 +46,7 @@ from registry.publishing.bases import BaseModels
 from registry.publishing.grants import Grants
 from registry.publishing.publisher import Publisher, PublishingOptions
 from registry.sealing.data_keys import DataKeys
+from registry.services import keep, kept
 from registry.settings import RegistrySettings
 
 
@@ -57,12 +58,13 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         database = Database(settings)
         storage = await asyncio.to_thread(ObjectStorage, settings)  # boto3 reads its service description from disk
         limits = Limits(max_adapter_bytes=settings.registry_max_adapter_bytes, max_rank=settings.registry_max_rank)
-        app.state.database, app.state.storage = database, storage
-        app.state.data_keys = DataKeys(database, await asyncio.to_thread(open_master_keys, settings))
-        app.state.publisher = Publisher(
+        data_keys = DataKeys(database, await asyncio.to_thread(open_master_keys, settings))
+        remains = Remains(storage, upload_seconds=settings.registry_upload_seconds)
+        listings = Listings(database)
+        publisher = Publisher(
             database,
             storage,
-            app.state.data_keys,
+            data_keys,
             options=PublishingOptions(
                 limits=limits,
                 upload_seconds=settings.registry_upload_seconds,
@@ -72,35 +74,44 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             ),
             signer=Signer.open(settings.signing_private_key_file) if settings.signing_private_key_file else None,
         )
-        app.state.grants = Grants(
+        keep(
+            app,
             database,
             storage,
-            app.state.data_keys,
-            download_seconds=settings.registry_download_seconds,
-            lease_seconds=settings.engine_lease_seconds,
+            data_keys,
+            publisher,
+            Grants(
+                database,
+                storage,
+                data_keys,
+                download_seconds=settings.registry_download_seconds,
+                lease_seconds=settings.engine_lease_seconds,
+            ),
+            BaseModels(database),
+            Catalog(database),
+            Resolver(database),
+            listings,
+            Comparison(listings),
+            Aliases(database),
+            Standing(database, remains),
+            Eraser(database, remains, lease_seconds=settings.engine_lease_seconds),
+            Evaluations(database),
+            AuditTrail(database),
+            PolicyBook(database),
+            Retention(database, remains, lease_seconds=settings.engine_lease_seconds),
+            Reconciler(
+                database,
+                storage,
+                remains,
+                complete=publisher.complete,
+                abandoned_seconds=settings.registry_abandoned_seconds,
+            ),
+            EngineDirectory(database, lease_seconds=settings.engine_lease_seconds),
         )
-        app.state.bases = BaseModels(database)
-        app.state.catalog = Catalog(database)
-        app.state.resolver, app.state.listings = Resolver(database), Listings(database)
-        app.state.comparison = Comparison(app.state.listings)
-        remains = Remains(storage, upload_seconds=settings.registry_upload_seconds)
-        app.state.aliases, app.state.standing = Aliases(database), Standing(database, remains)
-        app.state.eraser = Eraser(database, remains, lease_seconds=settings.engine_lease_seconds)
-        app.state.evaluations, app.state.audit = Evaluations(database), AuditTrail(database)
-        app.state.policies = PolicyBook(database)
-        app.state.retention = Retention(database, remains, lease_seconds=settings.engine_lease_seconds)
-        app.state.reconciler = Reconciler(
-            database,
-            storage,
-            remains,
-            complete=app.state.publisher.complete,
-            abandoned_seconds=settings.registry_abandoned_seconds,
-        )
-        app.state.engines = EngineDirectory(database, lease_seconds=settings.engine_lease_seconds)
         try:
             yield
         finally:
-            await app.state.publisher.close()
+            await publisher.close()
             await database.close()
             storage.close()
 
@@ -125,15 +136,15 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     @app.get("/readyz", responses={503: refusals()[503]})
     async def readyz(request: Request) -> dict[str, str]:
         """Say that the database and the object store answer, and that every master key in use is held here."""
-        await request.app.state.database.check()
-        await request.app.state.data_keys.check()
-        await request.app.state.storage.check()
+        await kept(request.app, Database).check()
+        await kept(request.app, DataKeys).check()
+        await kept(request.app, ObjectStorage).check()
         return {"status": "ready"}
 
     @app.get("/metrics", include_in_schema=False, response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """Return the registry's measures for Prometheus; answers without the database as well."""
-        state = request.app.state
-        return Response(await state.metrics.render(state.database, state.engines), media_type=CONTENT_TYPE_LATEST)
+        database, engines = kept(request.app, Database), kept(request.app, EngineDirectory)
+        return Response(await request.app.state.metrics.render(database, engines), media_type=CONTENT_TYPE_LATEST)
 
     return app

@@ -28,39 +28,16 @@ from registry.catalog.schemas import (
 from registry.catalog.service import Catalog
 from registry.manifest import LIVE, AdapterRef, BaseId, Owner, OwnerName, RegisteredBase, TranscriptId, VersionId
 from registry.models import State
+from registry.services import service
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
 _ADAPTER = "/tenants/{tenant}/users/{user}/adapters/{adapter}"
 
 
-def get_catalog(request: Request) -> Catalog:
-    """Return the process's catalog."""
-    catalog: Catalog = request.app.state.catalog
-    return catalog
-
-
-def get_resolver(request: Request) -> Resolver:
-    """Return what turns names into manifests."""
-    resolver: Resolver = request.app.state.resolver
-    return resolver
-
-
-def get_listings(request: Request) -> Listings:
-    """Return what lists and shows."""
-    listings: Listings = request.app.state.listings
-    return listings
-
-
-def get_comparison(request: Request) -> Comparison:
-    """Return what compares versions."""
-    comparison: Comparison = request.app.state.comparison
-    return comparison
-
-
-CatalogDep = Annotated[Catalog, Depends(get_catalog)]
-ResolverDep = Annotated[Resolver, Depends(get_resolver)]
-ListingsDep = Annotated[Listings, Depends(get_listings)]
-ComparisonDep = Annotated[Comparison, Depends(get_comparison)]
+CatalogDep = Annotated[Catalog, Depends(service(Catalog))]
+ResolverDep = Annotated[Resolver, Depends(service(Resolver))]
+ListingsDep = Annotated[Listings, Depends(service(Listings))]
+ComparisonDep = Annotated[Comparison, Depends(service(Comparison))]
 Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR, description="`next_cursor` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
 Search = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 
 from kit.names import Name
 from registry.access import Caller, Engine, Operator, Role, refusals
@@ -12,14 +12,9 @@ from registry.engines.directory import EngineDirectory
 from registry.engines.schemas import EnginePage, EngineSummary, Farewell, Heartbeat, Holder, Orders, Registration
 from registry.errors import Forbidden
 from registry.manifest import VersionId
+from registry.services import service
 
 router = APIRouter(prefix="/v1", tags=["engines"])
-
-
-def get_directory(request: Request) -> EngineDirectory:
-    """Return the process's engine directory."""
-    directory: EngineDirectory = request.app.state.engines
-    return directory
 
 
 def speak_for(engine_id: Name, caller: Engine) -> Caller:
@@ -29,7 +24,7 @@ def speak_for(engine_id: Name, caller: Engine) -> Caller:
     return caller
 
 
-DirectoryDep = Annotated[EngineDirectory, Depends(get_directory)]
+DirectoryDep = Annotated[EngineDirectory, Depends(service(EngineDirectory))]
 Speaker = Annotated[Caller, Depends(speak_for)]
 
 

@@ -25,6 +25,7 @@ from kit.problems import refusal
 from registry.access import identify
 from registry.errors import IdempotencyKeyReused, InvalidReference, RequestRunning
 from registry.idempotency.repository import IdempotencyRepository, Known
+from registry.services import kept
 
 HEADER: Final = "idempotency-key"
 REPLAYED: Final = "idempotency-replayed"
@@ -73,7 +74,7 @@ class IdempotentRequests:
             await self._app(scope, receive, send)
             return
         messages, body = await _read(receive)
-        database: Database = scope["app"].state.database
+        database = kept(scope["app"], Database)
         try:
             request = _describe(scope, headers[HEADER], caller=caller, body=body)
             async with database.transaction() as session:

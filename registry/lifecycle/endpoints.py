@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 
 from kit.conditional import tags
 from kit.names import Name
@@ -38,6 +38,7 @@ from registry.lifecycle.schemas import (
 )
 from registry.lifecycle.standing import Standing
 from registry.manifest import Owner, OwnerName, VersionId
+from registry.services import service
 
 router = APIRouter(prefix="/v1", tags=["lifecycle"])
 _TENANT = "/tenants/{tenant}"
@@ -52,48 +53,12 @@ Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-def get_aliases(request: Request) -> Aliases:
-    """Return what moves aliases."""
-    aliases: Aliases = request.app.state.aliases
-    return aliases
-
-
-def get_standing(request: Request) -> Standing:
-    """Return what suspends, resumes and retires."""
-    standing: Standing = request.app.state.standing
-    return standing
-
-
-def get_eraser(request: Request) -> Eraser:
-    """Return what erases."""
-    eraser: Eraser = request.app.state.eraser
-    return eraser
-
-
-def get_evaluations(request: Request) -> Evaluations:
-    """Return what keeps reports."""
-    evaluations: Evaluations = request.app.state.evaluations
-    return evaluations
-
-
-def get_policies(request: Request) -> PolicyBook:
-    """Return every tenant's policy."""
-    policies: PolicyBook = request.app.state.policies
-    return policies
-
-
-def get_audit(request: Request) -> AuditTrail:
-    """Return the audit trail."""
-    audit: AuditTrail = request.app.state.audit
-    return audit
-
-
-AliasesDep = Annotated[Aliases, Depends(get_aliases)]
-StandingDep = Annotated[Standing, Depends(get_standing)]
-EraserDep = Annotated[Eraser, Depends(get_eraser)]
-EvaluationsDep = Annotated[Evaluations, Depends(get_evaluations)]
-PoliciesDep = Annotated[PolicyBook, Depends(get_policies)]
-AuditDep = Annotated[AuditTrail, Depends(get_audit)]
+AliasesDep = Annotated[Aliases, Depends(service(Aliases))]
+StandingDep = Annotated[Standing, Depends(service(Standing))]
+EraserDep = Annotated[Eraser, Depends(service(Eraser))]
+EvaluationsDep = Annotated[Evaluations, Depends(service(Evaluations))]
+PoliciesDep = Annotated[PolicyBook, Depends(service(PolicyBook))]
+AuditDep = Annotated[AuditTrail, Depends(service(AuditTrail))]
 
 
 @router.put(_ADAPTER + "/aliases/{alias}", responses=refusals(404, 409, 412))

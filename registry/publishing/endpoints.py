@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 
 from kit.names import Name
 from registry.access import Engine, Operator, Role, keep_secret, refusals
@@ -23,26 +23,9 @@ from registry.publishing.schemas import (
     SignedParts,
     Validation,
 )
+from registry.services import service
 
 router = APIRouter(prefix="/v1", tags=["publishing"])
-
-
-def get_publisher(request: Request) -> Publisher:
-    """Return the process's publisher."""
-    publisher: Publisher = request.app.state.publisher
-    return publisher
-
-
-def get_grants(request: Request) -> Grants:
-    """Return what hands out keys."""
-    grants: Grants = request.app.state.grants
-    return grants
-
-
-def get_bases(request: Request) -> BaseModels:
-    """Return what knows the base models."""
-    bases: BaseModels = request.app.state.bases
-    return bases
 
 
 def get_presence(
@@ -57,9 +40,9 @@ def get_presence(
     return Presence(engine_id=engine_id, incarnation=incarnation)
 
 
-PublisherDep = Annotated[Publisher, Depends(get_publisher)]
-GrantsDep = Annotated[Grants, Depends(get_grants)]
-BasesDep = Annotated[BaseModels, Depends(get_bases)]
+PublisherDep = Annotated[Publisher, Depends(service(Publisher))]
+GrantsDep = Annotated[Grants, Depends(service(Grants))]
+BasesDep = Annotated[BaseModels, Depends(service(BaseModels))]
 
 
 @router.post("/bases", responses=refusals(409, 413))

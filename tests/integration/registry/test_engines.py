@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from kit.database import Database
 from registry.app import create_app
 from registry.client import RegistryClient
+from registry.engines.directory import EngineDirectory
 from registry.engines.schemas import MAX_WITHHELD, Farewell, Heartbeat, Holdings, Orders, Registration, Tier
 from registry.errors import (
     EngineAlive,
@@ -22,6 +23,7 @@ from registry.errors import (
     InvalidReference,
     VersionNotFound,
 )
+from registry.services import kept
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE
 from tests.support.registry_server import TOKEN, serving
@@ -266,11 +268,11 @@ async def test_holders_and_leases_are_what_the_engines_last_said(
     }
     directory = create_app(registry_settings)
     async with directory.router.lifespan_context(directory):
-        assert await directory.state.engines.leases(version_id) == 2  # a lapsed engine serves nothing
-        assert await directory.state.engines.leases(UNKNOWN) == 0
+        assert await kept(directory, EngineDirectory).leases(version_id) == 2  # a lapsed engine serves nothing
+        assert await kept(directory, EngineDirectory).leases(UNKNOWN) == 0
         engines[0].leases = {}
         await engines[0].beat(full=False)
-        assert await directory.state.engines.leases(version_id) == 0
+        assert await kept(directory, EngineDirectory).leases(version_id) == 0
 
 
 async def test_leases_on_what_is_not_held_are_no_error(client: RegistryClient, engine: TestEngine) -> None:

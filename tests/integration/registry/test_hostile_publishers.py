@@ -20,6 +20,9 @@ from registry.client import RegistryClient, draft_from_directory
 from registry.errors import GateClosed, InvalidReference, SignatureInvalid
 from registry.lifecycle.policy import TenantPolicy
 from registry.manifest import WEIGHTS_FILE, Draft
+from registry.publishing.publisher import Publisher
+from registry.sealing.data_keys import DataKeys
+from registry.services import kept
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, lora_shapes, safetensors_bytes, write_adapter
 from tests.support.registry_server import OWNER, TOKEN, serving
@@ -70,7 +73,7 @@ async def test_a_completion_that_was_overtaken_by_an_erasure_leaves_no_byte_and_
     folder, draft = made(tmp_path, 1, evaluation={"secret": "SECRET"})
     publication = await service.client.begin(draft)
     await service.client.upload(publication, folder)
-    publisher, at, go = service.app.state.publisher, asyncio.Event(), asyncio.Event()
+    publisher, at, go = kept(service.app, Publisher), asyncio.Event(), asyncio.Event()
     judge = publisher.judge
 
     async def held(*args: Any, **more: Any) -> None:
@@ -94,7 +97,7 @@ async def test_a_completion_is_not_answered_again_after_the_version_was_erased(
     folder, draft = made(tmp_path, 1, evaluation={"secret": "SECRET"})
     publication = await service.client.begin(draft)
     await service.client.upload(publication, folder)
-    publisher, at, go = service.app.state.publisher, asyncio.Event(), asyncio.Event()
+    publisher, at, go = kept(service.app, Publisher), asyncio.Event(), asyncio.Event()
     complete = publisher.complete
 
     async def held(*args: Any, **more: Any) -> Any:
@@ -154,7 +157,7 @@ async def test_a_publish_that_is_begun_while_its_owner_is_erased_goes_on_under_t
     service: Service, database: Database, tmp_path: Path
 ) -> None:
     await publish(service.client, tmp_path)
-    data_keys, at, go = service.app.state.data_keys, asyncio.Event(), asyncio.Event()
+    data_keys, at, go = kept(service.app, DataKeys), asyncio.Event(), asyncio.Event()
     unwrap = data_keys.unwrap
 
     async def held(key: Any) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from registry.lifecycle.policy import Bounds, Gate, TenantPolicy, failures
+from registry.lifecycle.policy import Bounds, Gate, Gates, TenantPolicy, failures
+from registry.manifest import Lineage, LoraShape, Manifest, ManifestFile, Owner
+from tests.support.adapters import BASE
 
 STRICT = Gate(
     require_evaluation=True,
@@ -95,3 +98,41 @@ def test_a_number_that_no_table_can_hold_is_refused(name: str) -> None:
 
 def test_a_number_that_was_stored_before_it_was_refused_reads_as_the_largest() -> None:
     assert TenantPolicy.of({"keep_versions": 10**30}).keep_versions == 2**31 - 1
+
+
+EVERY_TRACE = [
+    {"dataset_digest": "0" * 64},
+    {"transcript_ids": ("t1",)},
+    {"question_writer": "extractive"},
+    {"seed": 0},
+    {"hyperparameters": {"rank": 8}},
+    {"packages": {"peft": "0.1"}},
+    {"parent_version_id": "v" + "0" * 32},
+    {"trained_at": datetime.now(UTC)},
+]
+
+
+def version_with(lineage: Lineage) -> Manifest:
+    return Manifest(
+        version_id="v" + "0" * 32,
+        version=1,
+        created_at=datetime.now(UTC),
+        owner=Owner(tenant="acme", user="ann"),
+        base=BASE,
+        lora=LoraShape(rank=8, alpha=16, target_modules=("q_proj",)),
+        files=(ManifestFile(path="adapter_model.safetensors", size_bytes=7, sha256="0" * 64),),
+        lineage=lineage,
+    )
+
+
+@pytest.mark.parametrize("trace", EVERY_TRACE, ids=lambda trace: next(iter(trace)))
+def test_whatever_says_that_a_version_was_trained_brings_it_before_the_strict_gate(trace: dict[str, Any]) -> None:
+    assert Gates().of(version_with(Lineage(**trace))) == Gates().trained
+
+
+def test_every_field_of_a_lineage_counts_as_such_a_trace() -> None:
+    assert {name for trace in EVERY_TRACE for name in trace} == Lineage.model_fields.keys()
+
+
+def test_a_version_that_says_nothing_of_a_training_passes_by_the_gate_of_what_was_pushed() -> None:
+    assert Gates().of(version_with(Lineage())) == Gates().pushed
