@@ -1,8 +1,8 @@
 """Engines side by side: ours against a real registry and S3, and stock vLLM, on one base and the same adapters.
 
-`open_engines` starts PostgreSQL, SeaweedFS, the registry and every engine asked for, and stops them. While one engine
-is measured the others stand still (`Engines.only`): a vLLM worker that waits for work spins, and would take its turn of
-the cores from the one that is measured.
+`open_engines` starts PostgreSQL, SeaweedFS, the registry and every engine asked for, and stops them. Engines
+stand still but in `Engines.only`, which lets one of them run: a vLLM worker that waits for work spins, and would take
+its turn of the cores from whatever is measured or made ready.
 """
 
 from __future__ import annotations
@@ -79,12 +79,15 @@ class Side:
 
     def stand_still(self) -> None:
         """Stop every process of the engine where it is."""
-        os.killpg(self.running.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let the engine run again."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         try:
-            os.killpg(self.running.pid, signal.SIGCONT)
+            os.killpg(self.running.pid, number)
         except ProcessLookupError:
             pass  # it died, and whoever asks it next hears so
 
@@ -113,18 +116,14 @@ class Engines:
 
     @asynccontextmanager
     async def only(self, side: Side) -> AsyncIterator[Side]:
-        """Let one engine run and the others stand still, for the duration of a block."""
-        for other in self.sides.values():
-            if other is not side:
-                other.stand_still()
+        """Let one engine run, for the duration of a block."""
         side.go_on()
         await asyncio.sleep(_WAKE_SECONDS)
         await _wait_until_ready(side)
         try:
             yield side
         finally:
-            for other in self.sides.values():
-                other.go_on()
+            side.stand_still()
 
     def turns(self, number: int) -> list[Side]:
         """Return the sides in the order of round `number`: who is first changes."""
@@ -179,7 +178,11 @@ async def open_engines(
                 port = first_port + len(PRODUCTS)
                 part = _stock_part(context, base_directory, shared, shelf.stock_directory, port=port)
                 engines.sides["stock"] = Side(name="stock", product=None, running=await _start(stack, part))
+            for side in engines.sides.values():
+                stack.callback(side.go_on)  # or it would not hear that it is to stop
             await asyncio.gather(*(side.running.wait_until_healthy() for side in engines.sides.values()))
+            for side in engines.sides.values():
+                side.stand_still()
             yield engines
 
 
