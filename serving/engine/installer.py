@@ -153,9 +153,12 @@ class Installer:
         """
         async with self._room, locked(self._staging / _ROOM_LOCK, timeout_seconds=self._lock_seconds):
             others_bytes = await self._reconcile()
+            lacking_bytes = self._lacking(others_bytes)
             busy: set[str] = set()
             try:
-                while leaving := self._tier.leaving(version_id, size_bytes, besides_bytes=others_bytes, keep=busy):
+                while leaving := self._tier.leaving(
+                    version_id, size_bytes, besides_bytes=others_bytes + lacking_bytes, keep=busy
+                ):
                     for entry in leaving:
                         if await asyncio.to_thread(self._delete_if_free, entry.version_id):
                             self._tier.abandon(entry.version_id)
@@ -163,6 +166,7 @@ class Installer:
                         else:
                             busy.add(entry.version_id)
             except TierFull as exc:
+                self._require_free(size_bytes)
                 raise CacheFull(exc.message) from exc
             await asyncio.to_thread(self._reserve, version_id, size_bytes)
             self._tier.adopt(Entry(version_id=version_id, size_bytes=size_bytes))
@@ -209,11 +213,20 @@ class Installer:
                 shutil.rmtree(self._staging / version_id, ignore_errors=True)
         return free
 
+    def _lacking(self, others_bytes: int) -> int:
+        """Return how far the disk is from holding what the bound allows, because others have filled it."""
+        free_bytes = shutil.disk_usage(self._staging).free
+        possible_bytes = self._tier.size_bytes + others_bytes + free_bytes - _SPARE_BYTES
+        return max(0, self.max_bytes - possible_bytes)
+
+    def _require_free(self, size_bytes: int) -> None:
+        free_bytes, needed_bytes = shutil.disk_usage(self._staging).free, size_bytes + _SPARE_BYTES
+        if free_bytes < needed_bytes:
+            raise CacheFull(f"The engine's disk has {free_bytes} bytes free; this adapter needs {needed_bytes}.")
+
     def _reserve(self, version_id: str, size_bytes: int) -> None:
         """Take the place in the staging area, where other processes count it."""
-        free = shutil.disk_usage(self._staging).free
-        if free < size_bytes + _SPARE_BYTES:
-            raise CacheFull(f"The engine's disk has {free} bytes free; this adapter needs {size_bytes + _SPARE_BYTES}.")
+        self._require_free(size_bytes)
         workspace = self._staging / version_id
         with no_room_is_cache_full():
             shutil.rmtree(workspace, ignore_errors=True)

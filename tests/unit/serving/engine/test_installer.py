@@ -293,6 +293,26 @@ async def test_a_disk_without_room_is_refused_before_the_download(
     assert (cache.held(), cache.staged()) == ([], [])
 
 
+async def test_a_disk_that_others_filled_gets_room_from_what_was_used_least(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        await cache.put(number)
+    spare, disk_bytes, real = 16 << 20, (16 << 20) + 2000, shutil.disk_usage("/")
+
+    def usage(_: object) -> object:
+        taken = sum(path.stat().st_size for path in cache.directory.rglob(SEALED_FILE))
+        return real._replace(free=disk_bytes - taken)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    await cache.put(3)  # the bound would hold all three, the disk does not
+    assert (cache.held(), cache.evicted("room")) == ([2, 3], 1)
+    disk_bytes = spare + 100
+    with pytest.raises(CacheFull, match="bytes free"):
+        await cache.put(4)
+    assert cache.held() == [2, 3]
+
+
 async def test_a_disk_that_fills_during_the_download_is_named_and_leaves_nothing(cache: Cache) -> None:
     with pytest.raises(CacheFull, match="no room"):
         async with cache.installer.shelf(version(1)) as shelf, shelf.arrival(100):
