@@ -8,6 +8,7 @@ processor.
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,8 +66,12 @@ class ObjectReader:
         self._proxied = {scheme: urllib3.ProxyManager(url, **options) for scheme, url in _proxies().items()}
 
     @contextmanager
-    def read(self, url: str) -> Iterator[Fill]:
+    def read(self, url: str, *, within_seconds: float | None = None) -> Iterator[Fill]:
         """Ask for an object and yield what fills buffers with its bytes.
+
+        Args:
+            url: a signed URL.
+            within_seconds: how long its bytes may take, in all; None = as long as they come.
 
         Raises:
             ArtifactMissing: when the store has it no more or the URL has expired.
@@ -78,10 +83,15 @@ class ObjectReader:
             )
         except HTTPError as exc:
             raise _silent(exc) from exc
+        cut = threading.Timer(within_seconds or 0.0, _shut, [answer])
+        cut.daemon = True
+        if within_seconds is not None:
+            cut.start()
         try:
             _raise_for(answer.status)
             yield _filling(answer)
         finally:
+            cut.cancel()
             if answer.length_remaining == 0:
                 answer.release_conn()
             else:  # the rest would have to be read first
@@ -111,6 +121,14 @@ def fill_from(read_into: Callable[[memoryview], int | None]) -> Fill:
         return filled
 
     return fill
+
+
+def _shut(answer: urllib3.BaseHTTPResponse) -> None:
+    """End what another thread is reading; it is told that the connection broke off."""
+    try:
+        answer.shutdown()
+    except (RuntimeError, ValueError, OSError):
+        pass  # it has just been read to its end
 
 
 def _filling(answer: urllib3.BaseHTTPResponse) -> Fill:

@@ -227,6 +227,7 @@ class LorryRoutes:
             fit=fit,
             metrics=metrics,
             refusal_ttl_seconds=seconds,
+            silence_seconds=self._settings.registry_timeout_seconds,
             verifier=Verifier.open(public_key) if public_key else None,
             presence=presence,
         )

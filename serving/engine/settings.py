@@ -76,7 +76,9 @@ class EngineSettings(Settings):
     )
     registry_url: str = Field(pattern=r"^https?://", description="base URL of the registry")
     registry_engine_token: SecretStr = Field(description="the registry's bearer token for engines")
-    registry_timeout_seconds: float = Field(5.0, gt=0, description="time-out of one attempt to ask the registry")
+    registry_timeout_seconds: float = Field(
+        5.0, gt=0, description="how long the registry or the object store may be silent"
+    )
     engine_id: Name | None = Field(
         None, description="name in the engine directory, of this engine alone; unset = <host name>:<port>"
     )

@@ -10,6 +10,9 @@ opened or digested twice, and nothing that was not verified is ever parsed.
 Plain bytes and content keys are in memory only. A key is remembered, so that a version that lies on this disk costs no
 call; whether it may be served is the directory's to say, for it as for those in memory. After a restart, the key is
 asked for anew: what the registry no longer serves cannot be opened.
+
+Downloads have threads of their own: an object store that hangs keeps those busy, and what lies on the disk is opened
+all the same. A store that sends, but next to nothing, counts as one that hangs.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ _REMEMBERED_REFUSALS = 4096
 _REMEMBERED_KEYS = 65_536
 _THREADS = 4
 _URL_SECONDS = 30.0  # far less than any registry lets a URL live
-_OBJECT_SECONDS = 10.0
+_SLOWEST_BYTES_PER_SECOND = 256 << 10
 _Result = TypeVar("_Result")
 
 
@@ -118,6 +121,7 @@ class AdapterSource:
         fit: Fit,
         metrics: EngineMetrics,
         refusal_ttl_seconds: float,
+        silence_seconds: float = 10.0,
         verifier: Verifier | None = None,
         presence: Presence | None = None,
     ) -> None:
@@ -129,6 +133,7 @@ class AdapterSource:
             fit: what this engine can hold.
             metrics: what is measured.
             refusal_ttl_seconds: how long a refusal is remembered.
+            silence_seconds: how long the object store may be silent before it is asked again.
             verifier: whose signature every version must have; None = any, or none.
             presence: which engine asks for what only living engines get; None = an operator asks.
         """
@@ -141,9 +146,9 @@ class AdapterSource:
         self._presence = presence
         self._refusals: OrderedDict[str, tuple[float, LorryError]] = OrderedDict()
         self._offers: OrderedDict[str, Offer] = OrderedDict()
-        self._objects = ObjectReader(timeout_seconds=_OBJECT_SECONDS)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lorry-fetch")
-        self._turns = Turns(_THREADS)
+        self._silence_seconds = silence_seconds
+        self._objects = ObjectReader(timeout_seconds=silence_seconds)
+        self._downloads, self._openings = _Lane("lorry-fetch"), _Lane("lorry-open")
         installer.on_removed(self.forget)
 
     async def find(self, version_id: str) -> Offer:
@@ -181,9 +186,9 @@ class AdapterSource:
                 cannot be had now; or the registry's refusal when it had to be asked again.
         """
         try:
-            async with self._turns.turn(urgent=urgent), self._installer.shelf(offer.version_id) as shelf:
-                opened = await self._open_from_disk(offer, shelf)
-                return opened or await self._download(offer, shelf)
+            async with self._installer.shelf(offer.version_id) as shelf:
+                opened = await self._open_from_disk(offer, shelf, urgent=urgent)
+                return opened or await self._download(offer, shelf, urgent=urgent)
         except LorryError as exc:
             self.reject(offer.version_id, exc)
             raise
@@ -236,26 +241,28 @@ class AdapterSource:
         except (Unauthorized, Forbidden) as exc:
             raise RegistryRefusedEngine from exc
 
-    async def _open_from_disk(self, offer: Offer, shelf: Shelf) -> OpenedAdapter | None:
+    async def _open_from_disk(self, offer: Offer, shelf: Shelf, *, urgent: bool) -> OpenedAdapter | None:
         path = await shelf.find(offer.sealed_bytes)
         if path is None:
             return None
         try:
             with self._metrics.stage("open"):
-                return await self._in_thread(lambda: _open_file(path, offer))
+                return await self._openings.run(lambda: _open_file(path, offer), urgent=urgent)
         except (ArtifactError, OSError) as exc:
             reason = exc.message if isinstance(exc, LorryError) else str(exc.strerror)
             _log.warning("%s was damaged on the disk and is downloaded again: %s", offer.version_id, reason)
             await shelf.discard()
             return None
 
-    async def _download(self, offer: Offer, shelf: Shelf) -> OpenedAdapter:
+    async def _download(self, offer: Offer, shelf: Shelf, *, urgent: bool) -> OpenedAdapter:
         url = offer.fresh_url or (await self._ask_again(offer)).url
         assert url is not None
         async with shelf.arrival(offer.sealed_bytes) as path:
             try:
                 with self._metrics.stage("download"):
-                    return await patiently(lambda: self._in_thread(lambda: self._fetch(url, offer, path)))
+                    return await patiently(
+                        lambda: self._downloads.run(lambda: self._fetch(url, offer, path), urgent=urgent)
+                    )
             except ArtifactMissing as exc:
                 raise AdapterDamaged(exc.message, field=exc.field) from exc
             except ArtifactError as exc:
@@ -271,7 +278,11 @@ class AdapterSource:
         return again
 
     def _fetch(self, url: str, offer: Offer, path: Path) -> OpenedAdapter:
-        with self._objects.read(url) as fill, closing(open_for_writing(path)) as file:
+        within_seconds = self._silence_seconds + offer.sealed_bytes / _SLOWEST_BYTES_PER_SECOND
+        with (
+            self._objects.read(url, within_seconds=within_seconds) as fill,
+            closing(open_for_writing(path)) as file,
+        ):
 
             def keep(view: memoryview) -> int:
                 count = fill(view)
@@ -282,13 +293,22 @@ class AdapterSource:
 
             return _open(keep, offer)
 
-    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
     def _raise_remembered(self, version_id: str) -> None:
         deadline, error = self._refusals.get(version_id, (0.0, None))
         if error is not None and monotonic() < deadline:
             raise error.with_traceback(None)  # or every raise would lengthen it
+
+
+class _Lane:
+    """A few threads for one kind of work, urgent work first."""
+
+    def __init__(self, name: str) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=name)
+        self._turns = Turns(_THREADS)
+
+    async def run(self, work: Callable[[], _Result], *, urgent: bool) -> _Result:
+        async with self._turns.turn(urgent=urgent):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _open_file(path: Path, offer: Offer) -> OpenedAdapter:

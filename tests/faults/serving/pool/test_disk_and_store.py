@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry.manifest import Manifest
-from tests.support.pool_rig import Rig, until
+from tests.support.pool_rig import Rig, meanwhile, until
 
 # The engine sees a disk of its own in place of its cache: small, and gone with it.
 _DISK_MIB = 256
@@ -120,6 +121,28 @@ async def test_a_download_that_breaks_off_fails_alone_and_leaves_nothing(
     assert happened.refusals == {reason: 5}
     assert used_bytes(rig) <= before + 65536
     await mended(rig, manifest)
+
+
+async def test_downloads_that_hang_hold_up_nobody_whose_adapter_is_on_the_disk(
+    rig: Rig, random_adapter: RandomAdapter
+) -> None:
+    there = (await rig.publish(random_adapter(20, rank=4), user="there")).version_id
+    text = await rig.text(there)
+    await rig.evict(there)
+    hanging = [
+        (await rig.publish(random_adapter(seed, rank=4), user=f"hanging-{seed}")).version_id for seed in range(21, 26)
+    ]
+    for version_id in hanging:
+        rig.s3.hang(f"^GET .*{version_id}", at_bytes=1_000_000)
+    async with rig.others(), meanwhile(*(rig.ask(version_id) for version_id in hanging)) as asking:
+        await until(lambda: all(rig.downloads(version_id) for version_id in hanging[:4]))
+        began = time.monotonic()
+        assert await rig.text(there) == text
+        assert time.monotonic() - began < 2.0
+        answers = await asyncio.gather(*asking)
+    rig.s3.heal()
+
+    assert {answer.status_code for answer in answers} == {503}, answers[0].text
 
 
 async def test_a_store_that_stumbles_once_is_asked_again(rig: Rig, random_adapter: RandomAdapter) -> None:

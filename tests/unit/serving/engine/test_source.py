@@ -51,6 +51,7 @@ class ObjectStore:
         self.calls = 0
         self.body, self.status, self.cut_at = SEALED, 200, None
         self.unavailable_times = 0
+        self.pause_seconds = 0.0
         store = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,8 +63,19 @@ class ObjectStore:
                 self.send_response(503 if store.unavailable_times >= 0 else store.status)
                 self.send_header("content-length", str(len(store.body)))
                 self.end_headers()
-                self.wfile.write(store.body[: store.cut_at])
+                if store.pause_seconds:
+                    self._dribble()
+                else:
+                    self.wfile.write(store.body[: store.cut_at])
                 self.close_connection = store.cut_at is not None
+
+            def _dribble(self) -> None:
+                try:
+                    for byte in store.body:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(store.pause_seconds)
+                except OSError:
+                    self.close_connection = True  # nobody listens any more
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -132,7 +144,12 @@ class Place:
             target_modules=frozenset({"q_proj"}),
         )
         self.source = AdapterSource(
-            registry, installer=self.installer, fit=fit, metrics=metrics, refusal_ttl_seconds=0.2
+            registry,
+            installer=self.installer,
+            fit=fit,
+            metrics=metrics,
+            refusal_ttl_seconds=0.2,
+            silence_seconds=0.5,
         )
 
     async def have(self) -> OpenedAdapter:
@@ -184,6 +201,21 @@ async def test_the_disk_holds_the_registrys_sealed_object_and_nothing_else(place
     await place.content()
     assert place.on_disk.read_bytes() == SEALED
     assert [path for path in place.directory.rglob("*") if path.is_file()] == [place.on_disk]
+
+
+async def test_a_store_that_sends_next_to_nothing_counts_as_one_that_hangs(
+    place: Place, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.engine.source._SLOWEST_BYTES_PER_SECOND", 1 << 30)
+    store.pause_seconds = 0.05  # the whole would take hours
+    began = time.monotonic()
+    with pytest.raises(RegistryUnavailable):
+        await place.content()
+    assert (time.monotonic() - began < 10, store.calls) == (True, 4)
+    assert [path for path in place.directory.rglob("*") if path.is_file()] == []
+    store.pause_seconds = 0.0
+    await asyncio.sleep(0.3)
+    assert await place.content() == b"".join(FILES.values())
 
 
 async def test_what_is_on_disk_costs_neither_call_nor_download(
