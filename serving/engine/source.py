@@ -22,7 +22,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -247,7 +247,8 @@ class AdapterSource:
             return None
         try:
             with self._metrics.stage("open"):
-                return await self._openings.run(lambda: _open_file(path, offer), urgent=urgent)
+                async with self._openings.turn(urgent=urgent):
+                    return await self._openings.run(lambda: _open_file(path, offer))
         except (ArtifactError, OSError) as exc:
             reason = exc.message if isinstance(exc, LorryError) else str(exc.strerror)
             _log.warning("%s was damaged on the disk and is downloaded again: %s", offer.version_id, reason)
@@ -255,14 +256,17 @@ class AdapterSource:
             return None
 
     async def _download(self, offer: Offer, shelf: Shelf, *, urgent: bool) -> OpenedAdapter:
-        url = offer.fresh_url or (await self._ask_again(offer)).url
-        assert url is not None
+        """Download in turn: who waits for one holds no room on the disk, and its URL is not old when it comes."""
+        async with self._downloads.turn(urgent=urgent):
+            url = offer.fresh_url or (await self._ask_again(offer)).url
+            assert url is not None
+            return await self._download_from(url, offer, shelf)
+
+    async def _download_from(self, url: str, offer: Offer, shelf: Shelf) -> OpenedAdapter:
         async with shelf.arrival(offer.sealed_bytes) as path:
             try:
                 with self._metrics.stage("download"):
-                    return await patiently(
-                        lambda: self._downloads.run(lambda: self._fetch(url, offer, path), urgent=urgent)
-                    )
+                    return await patiently(lambda: self._downloads.run(lambda: self._fetch(url, offer, path)))
             except ArtifactMissing as exc:
                 raise AdapterDamaged(exc.message, field=exc.field) from exc
             except ArtifactError as exc:
@@ -306,9 +310,13 @@ class _Lane:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=name)
         self._turns = Turns(_THREADS)
 
-    async def run(self, work: Callable[[], _Result], *, urgent: bool) -> _Result:
-        async with self._turns.turn(urgent=urgent):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    def turn(self, *, urgent: bool) -> AbstractAsyncContextManager[None]:
+        """Wait for a thread and keep it while the block runs."""
+        return self._turns.turn(urgent=urgent)
+
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """Do `work` in a thread; to be called within `turn`."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _open_file(path: Path, offer: Offer) -> OpenedAdapter:

@@ -50,6 +50,7 @@ class ObjectStore:
     def __init__(self) -> None:
         self.calls = 0
         self.body, self.status, self.cut_at = SEALED, 200, None
+        self.objects: dict[str, bytes] = {}  # by path; every other path is `body`
         self.unavailable_times = 0
         self.pause_seconds = 0.0
         store = self
@@ -61,12 +62,13 @@ class ObjectStore:
                 store.calls += 1
                 store.unavailable_times -= 1
                 self.send_response(503 if store.unavailable_times >= 0 else store.status)
-                self.send_header("content-length", str(len(store.body)))
+                body = store.objects.get(self.path, store.body)
+                self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 if store.pause_seconds:
                     self._dribble()
                 else:
-                    self.wfile.write(store.body[: store.cut_at])
+                    self.wfile.write(body[: store.cut_at])
                 self.close_connection = store.cut_at is not None
 
             def _dribble(self) -> None:
@@ -96,12 +98,13 @@ class Answers:
     def __init__(self, url: str) -> None:
         self.calls, self.url = 0, url
         self.response: Callable[[], httpx.Response] = lambda: httpx.Response(200, json=self.grant())
+        self.by_request: Callable[[httpx.Request], httpx.Response] | None = None
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.calls += 1
         assert request.headers["authorization"] == "Bearer registry-token"
         assert request.url.path.endswith("/grant")
-        return self.response()
+        return self.by_request(request) if self.by_request is not None else self.response()
 
     def grant(self, **changes: Any) -> dict[str, Any]:
         manifest = {
@@ -394,3 +397,26 @@ async def test_neither_key_nor_url_shows_in_what_might_be_logged(place: Place, a
     offer = await place.source.find(ID)
     assert answers.url not in repr(offer)
     assert repr(KEY) not in repr(offer)
+
+
+async def test_downloads_that_wait_hold_no_room_on_the_disk(
+    tmp_path: Path, registry: RegistryClient, answers: Answers, store: ObjectStore
+) -> None:
+    """More versions at once than there are threads, and a disk that holds just as many as there are threads."""
+    place = Place(tmp_path, registry, answers, max_bytes=4 * len(SEALED) + 100)
+    plain, names = b"".join(FILES.values()), [f"v{number:032x}" for number in range(12)]
+    sealed = {name: seal(KEY, plain, context=name.encode()) for name in names}
+    store.objects = {f"/{version_id}": body for version_id, body in sealed.items()}
+
+    def granted(request: httpx.Request) -> httpx.Response:
+        version_id = request.url.path.split("/")[-2]
+        grant = answers.grant(version_id=version_id)
+        return httpx.Response(200, json=grant | {"url": store.url.replace("/object", f"/{version_id}")})
+
+    answers.by_request = granted
+
+    async def have(version_id: str) -> None:
+        (await place.source.open(await place.source.find(version_id), urgent=False)).close()
+
+    await asyncio.gather(*(have(version_id) for version_id in sealed))
+    assert len(place.installer.installed()) == 4
