@@ -149,6 +149,11 @@ def test_readers_sleep_once_they_are_told_and_still_hear_every_wake_up(
     began = time.monotonic()
     reader.wait(timeout_ms=10_000)
     assert time.monotonic() - began < 5
+    time.sleep(0.01)
+    for timeout_ms in (5000, None):  # nobody wakes it any more: it must come back to look for itself
+        began = time.monotonic()
+        reader.wait(timeout_ms=timeout_ms)
+        assert time.monotonic() - began < 1
     for condition in (writer, reader):
         for name in ("local_notify_socket", "read_cancel_socket", "write_cancel_socket"):
             if (channel := getattr(condition, name, None)) is not None:
