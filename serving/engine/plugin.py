@@ -36,6 +36,6 @@ def register() -> None:
 
         use_product(settings.cpu_product)
 
-        from serving.engine.worker.idle_spin import note_conditions
+        from serving.engine.worker.doze import doze_between_steps
 
-        note_conditions()
+        doze_between_steps()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 from serving.engine import worker_seam
-from serving.engine.worker import idle_spin
+from serving.engine.worker import doze
 from serving.engine.worker.extension import LorryWorker
 
 ORIGINAL_REMOVE = LoRAModelRunnerMixin.remove_lora
@@ -55,7 +56,7 @@ PRIVATE: dict[str, tuple[Any, str]] = {
     "LoRAModelManager.set_adapter_mapping": (LoRAModelManager.set_adapter_mapping, "fc14134c10e98bb3"),
     "AdapterLRUCache": (AdapterLRUCache, "7e9dc1c59dcc5cea"),
     "LRUCache": (LRUCache, "89e111112f71d028"),
-    # its readers are told how long to spin, by worker/idle_spin.py
+    # its readers wait as it is done in worker/doze.py
     "SpinCondition": (SpinCondition, "54573817ad9b208f"),
     # called on the stager's thread: they must touch nothing that the engine's thread changes
     "LoRAModelManager._create_merged_loras_inplace": (
@@ -132,30 +133,39 @@ def test_sequences_enter_and_leave_vllms_table_as_we_watch_it() -> None:
     assert source.count("self.request_states = ") == 0, "it is made once, as an annotated assignment"
 
 
-def test_readers_sleep_once_they_are_told_and_still_hear_every_wake_up(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(SpinCondition, "__init__", SpinCondition.__init__)  # put back at the end
-    idle_spin.note_conditions()
-    idle_spin.note_conditions()
+@pytest.fixture
+def ends(tmp_path: Path) -> Iterator[tuple[SpinCondition, SpinCondition]]:
+    """A writer's and a reader's end of one wake-up channel."""
     context, address = zmq.Context(), f"ipc://{tmp_path}/wake"
     writer = SpinCondition(is_reader=False, context=context, notify_address=address)
     reader = SpinCondition(is_reader=True, context=context, notify_address=address)
-    assert reader.busy_loop_s == 1
-    assert idle_spin.sleep_between_steps() >= 1
-    assert reader.busy_loop_s < 0.01
-    time.sleep(0.2)  # subscribed, and asleep by now
-    writer.notify()
-    began = time.monotonic()
-    reader.wait(timeout_ms=10_000)
-    assert time.monotonic() - began < 5
-    time.sleep(0.01)
-    for timeout_ms in (5000, None):  # nobody wakes it any more: it must come back to look for itself
-        began = time.monotonic()
-        reader.wait(timeout_ms=timeout_ms)
-        assert time.monotonic() - began < 1
+    time.sleep(0.2)  # subscribed by now
+    yield writer, reader
     for condition in (writer, reader):
         for name in ("local_notify_socket", "read_cancel_socket", "write_cancel_socket"):
             if (channel := getattr(condition, name, None)) is not None:
                 channel.close(linger=0)
     context.term()
+
+
+def test_a_reader_between_two_steps_naps_rather_than_spins(ends: tuple[SpinCondition, SpinCondition]) -> None:
+    _, reader = ends
+    began, worked, naps = time.monotonic(), time.process_time(), 0
+    while time.monotonic() - began < 0.5:
+        reader.last_read = time.monotonic() - 0.1
+        doze.wait(reader, 5_000)
+        naps += 1
+    assert 10 < naps <= 500, "a nap ends by itself: a missed wake-up holds nobody up"
+    assert time.process_time() - worked < 0.4
+
+
+def test_a_reader_that_sleeps_hears_the_writer(ends: tuple[SpinCondition, SpinCondition]) -> None:
+    writer, reader = ends
+    for idle_seconds in (0.1, 60.0):
+        reader.last_read = time.monotonic() - idle_seconds
+        writer.notify()
+        time.sleep(0.05)
+        began = time.monotonic()
+        doze.wait(reader, 10_000)
+        assert time.monotonic() - began < 5
+        assert not reader.local_notify_socket.poll(0), "what was heard is not heard again"

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.engine.opened import OpenedFiles
-from serving.engine.worker.idle_spin import sleep_between_steps
 from serving.engine.worker.stager import StageOrder
 from serving.engine.worker_seam import manager_of, scheduled_numbers
 
@@ -25,7 +24,6 @@ class LorryWorker:
         """Send signals to `address` from now on; returns the worker's rank, slots and capacity."""
         manager = manager_of(self.model_runner)
         manager.signals.connect(address, rank=self.rank)
-        sleep_between_steps()
         return {"rank": self.rank, "slots": manager.models.lora_slots, "capacity": manager.models.capacity}
 
     def lorry_stage(self, version_id: str, number: int, files: Mapping[str, Any], urgent: bool, call: int) -> str:
