@@ -1,7 +1,9 @@
-"""What happens first when vLLM is told to stop: nobody is admitted any more, and everybody who waits is told at once.
+"""What happens when vLLM is told to stop: first nobody is admitted any more, and at last nobody is left waiting.
 
 vLLM stops its engine while its HTTP server still takes requests, and only then waits, without a bound, until each of
-them is answered. Whoever waits in our queue would be handed to an engine that is gone, and nobody would ever answer.
+them is answered. Whoever waits in our queue would be handed to an engine that is gone, and whoever was handed over
+just too late, or whose end the engine could no longer tell, would never be answered. So those who wait are told before,
+and those whom vLLM still counts as running are told after.
 The seam is private: the contract test ``tests/contract/test_vllm_surface.py`` watches it.
 """
 
@@ -14,18 +16,25 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 
 _log = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 5.0
 
 
 def before_shutdown(engine: AsyncLLM, prepare: Callable[[], object]) -> None:
-    """Run `prepare` on this event loop before the engine is shut down, from whatever thread that is asked for."""
+    """Run `prepare` on this event loop before the engine is shut down, from whatever thread that is asked for.
+
+    After it, whoever the engine left without an answer gets vLLM's own error for an engine that is gone.
+    """
     loop, shutdown = asyncio.get_running_loop(), engine.shutdown
 
     def stop(*args: Any, **options: Any) -> Any:
         _run_on(loop, prepare)
-        return shutdown(*args, **options)
+        try:
+            return shutdown(*args, **options)
+        finally:
+            _run_on(loop, lambda: engine.output_processor.propagate_error(EngineDeadError(suppress_context=True)))
 
     engine.shutdown = stop
 

@@ -50,6 +50,7 @@ PRIVATE: dict[str, tuple[Any, str]] = {
     "BaseServing._maybe_get_adapters": (BaseServing._maybe_get_adapters, "c7bc850c2f8df5c3"),
     # stopping.py counts on the engine being shut down first, by this call, while requests still come in
     "AsyncLLM.shutdown": (AsyncLLM.shutdown, "bdbf42b739a6731d"),
+    "OutputProcessor.propagate_error": (OutputProcessor.propagate_error, "7acce6170d1783dd"),
     "serve_http": (serve_http, "f471b91743318731"),
     # guard.py and routes.py rely on the order in which the app is put together
     "build_app": (build_app, "6438b7e524cb0b4f"),

@@ -84,7 +84,7 @@ async def test_clients_that_go_away_in_mid_stream_leave_their_slots_at_once(
 
 async def test_clients_that_go_away_while_they_wait_leave_the_queue(rig: Rig, random_adapter: RandomAdapter) -> None:
     manifest = await rig.publish(random_adapter(32), user="impatient")
-    rig.s3.stall(f"^GET .*{manifest.version_id}", seconds=2.0)
+    rig.s3.stall(f"^GET .*{manifest.version_id}", seconds=1.0)  # less than the engine lets it be silent
     async with rig.others(), rig.counted() as happened:
         for _ in range(20):
             with pytest.raises(httpx.TimeoutException):
@@ -114,7 +114,8 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
     async with rig.others(), rig.counted() as happened:
         assert (await rig.ask(version_id)).status_code == 200
         async with meanwhile(*(ask_on() for _ in range(4))) as asking:
-            await asyncio.sleep(1.5)
+            await until(lambda: len(seen) >= 4, within_seconds=60)
+            await asyncio.sleep(0.3)
             began = time.monotonic()
             await rig.registry_client.lifecycle.erase_version(version_id, why=WHY, force=True)
             await until(is_gone, within_seconds=MOST_SECONDS)
@@ -128,10 +129,11 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
     assert codes[200] > 0
     assert set(codes) <= {200, 404, 409}, codes
     assert {answer.status_code for at, answer in seen if at > gone_at} <= {404, 409}
-    assert happened.loads == {"loaded": 1}
+    assert happened.loads["loaded"] == 1
+    assert set(happened.failures) <= {"not_servable"}  # who asks later than the registry's orders asks the registry
     assert sum(happened.refusals.values()) + sum(happened.ended.values()) == codes.total() - codes[200]
     assert set(happened.ended) == {"erased"}
-    assert set(happened.refusals) <= {"erased", "unknown_version"}
+    assert set(happened.refusals) <= {"erased", "not_servable"}
     assert happened.evictions("disk") == {"erased": 1}
     (receipt,) = [each for each in await receipts(rig) if each["version_id"] == version_id]
     assert (receipt["because"], receipt["memory"]["removal"]["slots_zeroed"]) == ("erased", 1)
@@ -146,7 +148,7 @@ async def test_when_live_moves_running_requests_finish_on_the_old_version_and_ne
     old, new = [(await rig.publish(random_adapter(seed), user="mover")).version_id for seed in (34, 35)]
     texts = {version_id: await rig.text(version_id) for version_id in (old, new)}
     assert texts[old] != texts[new]
-    long = {"prompt": "Once", "max_tokens": 120, "ignore_eos": True, "temperature": 0}
+    long = {"prompt": "Once", "max_tokens": 400, "ignore_eos": True, "temperature": 0}
     whole = await rig.text(old, **long)
     await move(rig, owner, to=old, held=None)
     moved, answers = asyncio.Event(), list[tuple[str, str]]()
@@ -162,10 +164,10 @@ async def test_when_live_moves_running_requests_finish_on_the_old_version_and_ne
         meanwhile(stream(rig, old, **long)) as (running,),
         meanwhile(*(ask_live() for _ in range(3))) as asking,
     ):
-        await asyncio.sleep(1.0)
+        await until(lambda: bool(answers), within_seconds=60)
         assert not running.done()
         await move(rig, owner, to=new, held=old)
-        await asyncio.sleep(1.5)
+        await until(lambda: answers[-1][0] == new, within_seconds=60)
         moved.set()
         await asyncio.gather(*asking)
         assert await running == whole

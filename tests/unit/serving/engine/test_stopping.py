@@ -3,16 +3,23 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import pytest
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from serving.engine.stopping import before_shutdown
 
+LEFT = "ended by EngineDeadError"
+
 
 class Engine:
-    """An engine that notes what happens to it."""
+    """An engine that notes what happens to it, and is its own table of requests."""
 
     def __init__(self, seen: list[str]) -> None:
         self._seen = seen
+        self.output_processor = self
+
+    def propagate_error(self, error: Exception) -> None:
+        self._seen.append(f"ended by {type(error).__name__}")
 
     def shutdown(self, timeout: float | None = None) -> None:
         self._seen.append(f"shut down, {timeout}")
@@ -28,14 +35,14 @@ async def test_a_shutdown_from_another_thread_waits_until_everybody_is_told() ->
     seen: list[str] = []
     await asyncio.to_thread(watched(seen).shutdown, timeout=3)
 
-    assert seen == ["told", "shut down, 3"]
+    assert seen == ["told", "shut down, 3", LEFT]
 
 
 async def test_a_shutdown_on_the_loop_itself_tells_at_once() -> None:
     seen: list[str] = []
     watched(seen).shutdown()
 
-    assert seen == ["told", "shut down, None"]
+    assert seen == ["told", "shut down, None", LEFT]
 
 
 def test_a_shutdown_after_the_loop_has_ended_only_shuts_down() -> None:
@@ -47,6 +54,17 @@ def test_a_shutdown_after_the_loop_has_ended_only_shuts_down() -> None:
     asyncio.run(build()).shutdown()
 
     assert seen == ["shut down, None"]
+
+
+async def test_a_shutdown_that_fails_leaves_nobody_waiting_either() -> None:
+    seen: list[str] = []
+    engine = Engine(seen)
+    engine.shutdown = lambda timeout=None: 1 / 0  # type: ignore[assignment,return-value]
+    before_shutdown(cast("AsyncLLM", engine), lambda: seen.append("told"))
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.to_thread(engine.shutdown)
+
+    assert seen == ["told", LEFT]
 
 
 async def test_telling_that_fails_does_not_keep_the_engine_running() -> None:
@@ -65,5 +83,5 @@ async def test_telling_that_fails_does_not_keep_the_engine_running() -> None:
     finally:
         asyncio.get_running_loop().set_exception_handler(None)
 
-    assert seen == ["shut down, None"]
+    assert seen == ["shut down, None", LEFT]
     assert [str(each) for each in noted] == ["told nobody"]
