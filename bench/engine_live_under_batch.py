@@ -16,13 +16,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.engines import Engines, Side, open_engines
+from bench.engines import Engines, Side, open_engines, tell
 from bench.load import Answer, Ask, Caller, at_quantile, keep_up, require_answers
 from bench.report import Measure, compare, report
 
 _SLOTS, _LIVE_SLOTS = 8, 2
 _SEATS, _LIVE_SEATS = 16, 2
-_CALLERS_A_SEAT = 8  # so that an adapter's slot never runs dry while others wait for one
+_CALLERS_A_SEAT = 4  # so that an adapter's slot never runs dry while others wait for one
 _BATCH_ADAPTERS, _LIVE_ADAPTERS = 16, 8
 _BATCH_PROMPT_TOKENS, _BATCH_ANSWER_TOKENS = 64, 32
 _LIVE_PROMPT_TOKENS, _LIVE_ANSWER_TOKENS = 32, 4
@@ -71,15 +71,19 @@ async def run(*, quick: bool) -> Path:
 async def _phases(engines: Engines, side: Side, models: list[str], found: Found, *, seconds: float, seed: int) -> None:
     live, batch = models[:_LIVE_ADAPTERS], models[_LIVE_ADAPTERS:]
     async with engines.only(side), Caller(side) as caller:
+        tell(f"{side.name}: loading")
         await _resident(caller, models, seed=seed)
+        tell(f"{side.name}: live alone")
         alone = await _live(caller, live, seconds=seconds / 2, seed=seed + 100_000)
         found.alone.append(at_quantile([answer.first_token_seconds for answer in alone], 0.5) * 1000)
         async with _Batch(caller, batch, seed=seed + 200_000):
+            tell(f"{side.name}: batch alone")
             before, began = await side.read_metrics(), time.perf_counter()
             await asyncio.sleep(seconds / 2)
             after, took = await side.read_metrics(), time.perf_counter() - began
             found.step.append(after.histogram_since(before, _STEP).mean * 1000)
             found.batch_alone.append((after.value(_TOKENS) - before.value(_TOKENS)) / took)
+            tell(f"{side.name}: both")
             before, began = await side.read_metrics(), time.perf_counter()
             beside = await _live(caller, live, seconds=seconds, seed=seed + 300_000)
             after, took = await side.read_metrics(), time.perf_counter() - began

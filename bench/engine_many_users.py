@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.adapters import Recipe
-from bench.engines import Engines, Side, open_engines
+from bench.engines import Engines, Side, open_engines, tell
 from bench.load import Ask, Caller, keep_up
 from bench.report import Measure, compare, report
 
@@ -57,6 +57,7 @@ async def run(*, quick: bool) -> Path:
     room = {"adapter_cache_gib": _DISK_SHARE * users * _ADAPTER_BYTES / (1 << 30)}
     async with open_engines(products=("grouped",), engine=engine, ours=room) as engines:
         models = await engines.shelf.add(users, _RECIPE)
+        tell(f"{users:,} adapters are published")
         (ours,) = engines.ours
         found = {side.name: await _passage(engines, side, models, early=early) for side in (ours, engines.stock)}
     for name, passage in found.items():
@@ -74,6 +75,7 @@ async def _passage(engines: Engines, side: Side, models: list[str], *, early: in
         first = await _read(side)
         failures += await _ask_each(caller, models[early:], seed=early)
         seconds = time.perf_counter() - began
+        tell(f"{side.name}: all users in {seconds:.0f} s")
         last = await _read(side)
     return Passage(early=first, late=last, failures=failures, seconds=seconds)
 

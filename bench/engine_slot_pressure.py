@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench.engines import Engines, Side, open_engines
+from bench.engines import Engines, Side, open_engines, tell
 from bench.load import Ask, Caller, burst, require_answers
 from bench.report import Measure, compare, report
 
@@ -38,6 +38,7 @@ async def run(*, quick: bool) -> Path:
             for side in engines.turns(number):
                 for scenario, adapters in reversed(scenarios.items()):  # so that the cold round meets all adapters
                     rate = await _pass(engines, side, models[:adapters], requests=requests, seed=number * 10_000)
+                    tell(f"round {number}, {side.name}, {scenario}: {rate:.1f} tokens/s")
                     (warm if number else cold)[side.name][scenario].append(rate)
     measures = [measure for side in engines.ours for measure in _measures(side.name, warm, cold)]
     measures.append(

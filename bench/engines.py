@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -183,7 +184,13 @@ async def open_engines(
             await asyncio.gather(*(side.running.wait_until_healthy() for side in engines.sides.values()))
             for side in engines.sides.values():
                 side.stand_still()
+            tell("the engines are ready")
             yield engines
+
+
+def tell(what: str) -> None:
+    """Say on standard error how far a long benchmark is."""
+    print(f"  {time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 async def _start(stack: AsyncExitStack, part: Part) -> RunningPart:
