@@ -32,6 +32,7 @@ SHARED: Final = "~"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VersionId = Annotated[str, Field(pattern=r"^v[0-9a-f]{32}$")]
 BaseId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+_BASE_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 TranscriptId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -47,6 +48,20 @@ def check_owner_name(value: str, *, field: str = "user_id") -> str:
         InvalidName: naming `field`, when it is neither.
     """
     return value if value == SHARED else check_name(value, field=field)
+
+
+def check_base_id(value: str) -> str:
+    """Return `value` unchanged.
+
+    Raises:
+        InvalidName: unless it is 1 to 256 characters without control characters.
+    """
+    if _BASE_ID.fullmatch(value) is None:
+        raise InvalidName(
+            f"the id of a base {value[:140]!a} must be 1 to 256 characters, none of them a control character",
+            field="base.id",
+        )
+    return value
 
 
 def _validate_owner_name(value: str) -> str:
@@ -82,6 +97,15 @@ class Owner(Frozen):
 
     tenant: Name
     user: OwnerName
+
+    @classmethod
+    def named(cls, *, tenant: str, user: str) -> Self:
+        """Return the owner of names that a person typed; `user` may be `SHARED`.
+
+        Raises:
+            InvalidName: naming the one that breaks the rule of names.
+        """
+        return cls(tenant=check_name(tenant, field="tenant"), user=check_owner_name(user))
 
     @property
     def shared(self) -> bool:
@@ -126,7 +150,9 @@ class BaseIdentity(Frozen):
 
         Raises:
             BaseModelUnreadable: naming the file that is missing.
+            InvalidName: for an id that is empty, too long, or has control characters.
         """
+        check_base_id(id)
         config = directory / "config.json"
         weights = sorted(directory.glob("*.safetensors"))
         tokenizer = [p for p in (directory / "tokenizer.json", directory / "tokenizer_config.json") if p.is_file()]

@@ -87,7 +87,7 @@ async def _push(
     if not directory.is_dir():
         raise NotThere(f"there is no directory {directory}", field="directory")
     async with open_context() as context:
-        owner = Owner(tenant=context.settings.tenant, user=SHARED if user is None else user)
+        owner = Owner.named(tenant=context.settings.tenant, user=SHARED if user is None else user)
         identity, folder = await _base(context, base)
         draft = await asyncio.to_thread(
             draft_from_directory, directory, owner=owner, adapter=adapter, base=identity, base_directory=folder

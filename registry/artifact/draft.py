@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.canonical import sha256_bytes
+from kit.names import check_name
 from registry.artifact.base_shape import check_fits
 from registry.artifact.findings import ValidationReport
 from registry.artifact.peft_config import canonical_config, parse_config
@@ -55,10 +56,12 @@ def draft_from_directory(
     `base_directory` holds the base model; with it, the tensors' sizes are compared with the base's.
 
     Raises:
+        InvalidName: when `adapter` is no name.
         AdapterInvalid: naming the file that is missing or extra, or the field or tensor that is refused; its details
             hold every finding.
         BaseModelMismatch: naming the first tensor that does not fit the base model.
     """
+    check_name(adapter, field="adapter")
     config = read_config(directory)
     shape = parse_config(config, max_rank=_LIMITS.max_rank).shape
     weights, inspector = _inspect(directory / WEIGHTS_FILE, shape)

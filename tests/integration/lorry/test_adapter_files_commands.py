@@ -97,6 +97,22 @@ async def test_an_owner_is_said_once(lorry: Command, tmp_path: Path, whose: list
     assert "--shared" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (["--user", "a/b c"], "user_id 'a/b c' must be"),
+        (["--user", "ann", "--adapter", "a b"], "adapter 'a b' must be"),
+    ],
+)
+async def test_a_name_that_is_none_is_refused_in_one_line(
+    lorry: Command, tmp_path: Path, bad: list[str], named: str
+) -> None:
+    found = await lorry("push", str(write_adapter(tmp_path / "a")), "--base", BASE.id, *bad)
+    assert found.exit_code == 2
+    assert found.stderr.startswith(f"error: {named}")
+    assert found.stderr.count("\n") == 1
+
+
 async def test_a_poisonous_adapter_is_named_and_not_sent(
     lorry: Command, storage: ObjectStorage, tmp_path: Path
 ) -> None:

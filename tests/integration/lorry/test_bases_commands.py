@@ -71,6 +71,12 @@ async def test_another_base_under_a_known_id_is_refused(lorry: Command, tmp_path
     assert (other.exit_code, other.stdout) == (4, "")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "x" * 257])
+async def test_an_id_that_is_none_is_refused_in_words(lorry: Command, tmp_path: Path, name: str) -> None:
+    refused = await lorry("add", str(write_base(tmp_path / "a")), "--id", name)
+    assert (refused.exit_code, "1 to 256 characters" in refused.stderr) == (2, True)
+
+
 async def test_what_is_no_base_is_bad_input(lorry: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert (await lorry("add", str(tmp_path / "empty"))).exit_code == 2
