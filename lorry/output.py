@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -25,6 +25,7 @@ from rich.text import Text
 
 from kit.errors import LorryError
 from kit.problems import problem_code
+from lorry.errors import NotConfirmed
 
 T = TypeVar("T")
 out = Console()
@@ -83,6 +84,25 @@ def command() -> str:
 def counted(number: int, thing: str) -> str:
     """Return ``1 transcript`` or ``3 transcripts``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def shown_time(moment: datetime | None) -> str:
+    """Return a time as tables show it, to the minute, in UTC; a dash for none."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else "—"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; refuse where nobody can answer.
+
+    Raises:
+        NotConfirmed: unless the answer is yes.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise NotConfirmed("nobody can be asked here: pass --yes")
+    if not typer.confirm(question, err=True):
+        raise NotConfirmed
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:

@@ -13,10 +13,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from lorry.commands.adapter_lifecycle import say_which, short
 from lorry.context import Context, open_context
 from lorry.errors import NothingToDo
-from lorry.output import JsonList, err, print_json, print_table, run
+from lorry.output import JsonList, err, print_json, print_table, run, shown_time
 from registry.catalog.schemas import AdapterSummary, Change, Difference, FoundVersion, VersionDetail, VersionSummary
+from registry.errors import AliasNotFound
 from registry.manifest import SHARED, AdapterRef, Manifest
 
 T = TypeVar("T")
@@ -167,7 +169,22 @@ def lineage(
 
 
 async def _show(reference: str) -> VersionDetail:
-    return await _with_context(lambda context: context.registry.show_version(_ref(context, reference)))
+    """Return what a reference names.
+
+    Raises:
+        AliasNotFound: when it does not exist; where no version was asked for, with what to type instead.
+    """
+
+    async def show(context: Context) -> VersionDetail:
+        ref = _ref(context, reference)
+        try:
+            return await context.registry.show_version(ref)
+        except AliasNotFound as exc:
+            if "@" in reference:
+                raise
+            raise AliasNotFound(f"{short(ref)} has no live version; {say_which(ref)}", field=exc.field) from exc
+
+    return await _with_context(show)
 
 
 async def _with_context(call: Callable[[Context], Awaitable[T]]) -> T:
@@ -241,7 +258,7 @@ def _adapter_row(adapter: AdapterSummary) -> list[str]:
         str(live.version) if live else "—",
         str(adapter.versions),
         live.base_id if live else "—",
-        _time(live.ready_at) if live else "—",
+        shown_time(live.ready_at) if live else "—",
         f"{live.own_loss:.3f}" if live and live.own_loss is not None else "—",
         ", ".join(sorted(others)),
         note,
@@ -253,10 +270,10 @@ def _version_row(version: VersionSummary) -> list[str]:
         str(version.version),
         version.state,
         ", ".join(version.aliases),
-        f"{version.size_bytes:,}",
-        _time(version.created_at),
+        f"{version.size_bytes:,}" if version.erased_at is None else "—",
+        shown_time(version.created_at),
         version.version_id,
-        version.reason or "",
+        version.reason or (f"erased {shown_time(version.erased_at)}" if version.erased_at else ""),
     ]
 
 
@@ -268,7 +285,7 @@ def _found_row(version: FoundVersion) -> list[str]:
         version.state,
         ", ".join(version.aliases),
         version.base_id,
-        _time(version.created_at),
+        shown_time(version.created_at),
         version.version_id,
     ]
 
@@ -295,8 +312,8 @@ def describe(version: VersionDetail) -> list[list[str]]:
         ["version id", version.version_id],
         ["state", version.state + obstacle],
         ["aliases", ", ".join(version.aliases) or "—"],
-        ["created", _time(version.created_at)],
-        *[[name.removesuffix("_at"), _time(moment)] for name, moment in _moments(version)],
+        ["created", shown_time(version.created_at)],
+        *[[name.removesuffix("_at"), shown_time(moment)] for name, moment in _moments(version)],
         *([["reason", version.reason]] if version.reason else []),
         ["manifest digest", version.manifest_digest],
         ["signed", "yes" if version.signed else "no"],
@@ -329,7 +346,7 @@ def _origin(manifest: Manifest) -> list[list[str]]:
         ["transcripts", f"{len(lineage.transcript_ids)}"],
         ["question writer", lineage.question_writer or "—"],
         ["seed", str(lineage.seed if lineage.seed is not None else "—")],
-        ["trained", _time(lineage.trained_at) if lineage.trained_at else "—"],
+        ["trained", shown_time(lineage.trained_at) if lineage.trained_at else "—"],
         *[[f"package: {name}", found] for name, found in lineage.packages.items()],
     ]
 
@@ -363,7 +380,3 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _time(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else "—"

@@ -52,11 +52,13 @@ class Rollback(Frozen):
 
 
 class AliasMoved(Frozen):
-    """What an alias names now, and what it named before."""
+    """What an alias names now, and what it named before: by id, and by number for people."""
 
     alias: Name
     version_id: VersionId
     before_version_id: VersionId | None
+    version: int | None = None
+    before_version: int | None = None
 
 
 class AliasHistoryEntry(Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,18 @@ async def test_a_version_is_promoted_rolled_back_and_its_history_shown(
     lorry: Lorry, client: RegistryClient, database: Database, tmp_path: Path
 ) -> None:
     a, b = await publish_many(client, tmp_path, 2)
-    assert (await lorry("adapters", "promote", "ann"))[0] == 3  # there is no candidate
+    code, _, complained = await lorry("adapters", "promote", "ann")  # there is no candidate
+    assert (code, "ann has no alias candidate; say which version, as" in complained) == (3, True)
+    assert "adapters promote ann@1" in complained.replace("\n", " ")
+    code, _, complained = await lorry("adapters", "show", "ann")  # nor anything live
+    assert (code, "adapters promote ann@1" in complained.replace("\n", " ")) == (3, True)
     code, told, _ = await lorry("adapters", "promote", "ann@1", "--why", "first")
-    assert (code, told.split(";")[0]) == (0, f"live names {a}")
+    assert (code, told) == (0, "live names version 1 (is new)\n")
     await lorry("adapters", "promote", "ann@2", "--to", "candidate")
     moved = await lorry.json("adapters", "promote", "users/ann/profile", "--why", "better")
-    assert moved == {"alias": "live", "version_id": b, "before_version_id": a}
-    assert (await lorry.json("adapters", "rollback", "ann", "--why", "worse"))["version_id"] == a
+    numbers = {"version": 2, "before_version": 1}
+    assert moved == {"alias": "live", "version_id": b, "before_version_id": a, **numbers}
+    assert (await lorry("adapters", "rollback", "ann", "--why", "worse"))[1] == "live names version 1 (was 2)\n"
     assert await aliases(database) == {"live": a, "candidate": b}
     code, told, complained = await lorry("adapters", "rollback", "ann", "--json")
     assert (code, told, json.loads(complained)["error"]) == (4, "", "nothing-to-roll-back-to")
@@ -95,6 +101,8 @@ async def test_suspending_retiring_and_resuming_name_a_version_an_adapter_or_a_u
         ("ann", None),
         ("ann", "profile"),
     ]
+    code, table, _ = await lorry("adapters", "suspended")
+    assert (code, len(re.findall(r"│ \d{4}-\d\d-\d\d \d\d:\d\d +│", table))) == (0, 2)
     assert (await lorry("adapters", "resume", "ann", "--why", "fine"))[0] == 0
     assert (await lorry("adapters", "resume", "ann", "--whole-user", "--why", "fine"))[0] == 0
     assert await lorry.json("adapters", "suspended") == []
@@ -120,6 +128,8 @@ async def test_erasing_asks_first_and_names_what_goes(
     code, told, _ = await lorry("adapters", "erase", "ann", "--whole-user", "--yes", "--why", "asked for")
     assert (code, told) == (0, "erased 1 versions (1 were already); their data key is destroyed\n")
     assert await states(database) == {a: "erased", b: "erased"}
+    code, table, _ = await lorry("adapters", "versions", "ann")
+    assert (code, len(re.findall(r"│ +— │ .*│ erased \d{4}-\d\d-\d\d \d\d:\d\d +│", table))) == (0, 2)
     assert await storage.list("") == []
 
 
