@@ -25,6 +25,7 @@ from rich.text import Text
 
 from kit.errors import LorryError
 from kit.problems import problem_code
+from kit.reasons import place_name
 from lorry.errors import NotConfirmed
 
 T = TypeVar("T")
@@ -65,8 +66,9 @@ def report_error(exc: LorryError, *, as_json: bool) -> None:
         err.file.write(to_json(body) + "\n")
         return
     err.print(Text.assemble(("error: ", "bold red"), exc.message))
-    if exc.field and exc.status_code != _NOT_FOUND and exc.field not in exc.message:
-        err.print(f"  at: {exc.field}", markup=False, highlight=False)
+    field = place_name(exc.field or "")
+    if field and exc.status_code != _NOT_FOUND and field not in exc.message:
+        err.print(f"  at: {field}", markup=False, highlight=False)
 
 
 def say(*objects: Any) -> None:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kit.canonical import canonical_json, sha256_bytes, sha256_file, sha256_json
 from kit.errors import InvalidName
 from kit.names import Name, check_name
+from kit.reasons import describe
 from registry.errors import BaseModelUnreadable, InvalidReference
 
 FORMAT: Final = "lorry.adapter/1"
@@ -195,9 +196,9 @@ class BaseShape(BaseModel):
             return cls.model_validate_json(config)
         except ValidationError as exc:
             first = exc.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "config.json"
+            where, why = describe(first)
             raise BaseModelUnreadable(
-                f"the base model's config.json does not tell its sizes: {where}: {first['msg']}", field="config"
+                f"the base model's config.json does not tell its sizes: {where or 'config.json'}: {why}", field="config"
             ) from exc
 
     @classmethod
