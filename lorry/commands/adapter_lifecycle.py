@@ -357,7 +357,7 @@ def audit_row(entry: AuditEntry) -> list[str]:
     """Return the table's cells."""
     time = f"{entry.at:%Y-%m-%d %H:%M:%S}"
     changed = [entry.before or "", entry.after or "", entry.why or ""]
-    return [time, entry.actor, entry.action, entry.version_id or entry.tenant or "", *changed]
+    return [time, entry.actor, entry.action, entry.version_id or entry.subject or entry.tenant or "", *changed]
 
 
 def _read_report(path: Path) -> dict[str, Any]:

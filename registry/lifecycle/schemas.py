@@ -155,13 +155,18 @@ class EvaluationReport(Frozen):
 
 
 class AuditEntry(Frozen):
-    """One thing that happened: who, when, from, to, why."""
+    """One thing that happened: who, when, from, to, why.
+
+    `subject` is whom or what it happened to where that is no version: an owner, by the opaque id that outlives an
+    erasure, or a master key.
+    """
 
     id: int
     at: datetime
     actor: str
     action: str
     tenant: str | None
+    subject: str | None = None
     version_id: str | None
     before: str | None
     after: str | None

@@ -12,6 +12,8 @@ from kit.database import Database
 from kit.settings import DatabaseSettings
 from kit.storage import ObjectStorage
 from registry.client import RegistryClient
+from registry.manifest import Owner
+from registry.repository import subject_of
 from tests.support.command import Lorry
 from tests.support.registry_server import client, registry_settings, registry_url
 from tests.support.steering import aliases, make_live, publish, publish_many, states
@@ -131,6 +133,27 @@ async def test_erasing_asks_first_and_names_what_goes(
     code, table, _ = await lorry("adapters", "versions", "ann")
     assert (code, len(re.findall(r"│ +— │ .*│ erased \d{4}-\d\d-\d\d \d\d:\d\d +│", table))) == (0, 2)
     assert await storage.list("") == []
+
+
+async def test_the_audit_trail_says_whom_also_after_an_erasure_and_never_by_name(
+    lorry: Lorry, client: RegistryClient, tmp_path: Path
+) -> None:
+    for user in ("ann", "bob"):
+        await publish(client, tmp_path, owner=Owner(tenant="default", user=user))
+        await lorry("adapters", "suspend", user, "--why", "odd")
+        await lorry("adapters", "resume", user, "--whole-user", "--why", "fine")
+        await lorry("adapters", "suspend", user, "--whole-user", "--why", "odd")
+        await lorry("adapters", "resume", user, "--whole-user", "--why", "fine")
+    await lorry("adapters", "erase", "ann", "--whole-user", "--yes", "--why", "asked for")
+    entries = (await lorry.json("registry", "audit", "--user", "ann"))["entries"]
+    assert [entry["action"] for entry in entries] == [
+        "erase-owner", "data-key-destroyed", "resume-owner", "suspend-owner", "suspend-adapter",
+    ]  # fmt: skip
+    assert {entry["subject"] for entry in entries} == {subject_of(Owner(tenant="default", user="ann"))}
+    assert "ann" not in json.dumps(entries)
+    code, table, _ = await lorry("registry", "audit", "--limit", "2")
+    assert (code, table.count(entries[0]["subject"])) == (0, 2)
+    assert (await lorry("registry", "audit", "--user", "a b"))[0] == 2
 
 
 async def test_upkeep_shows_what_it_finds_and_says_by_its_exit_code_whether_anything_is_left(
