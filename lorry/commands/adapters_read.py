@@ -13,13 +13,14 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from kit.names import check_name
 from lorry.commands.adapter_lifecycle import say_which, short
 from lorry.context import Context, open_context
 from lorry.errors import NothingToDo
 from lorry.output import JsonList, err, print_json, print_table, run, shown_time
 from registry.catalog.schemas import AdapterSummary, Change, Difference, FoundVersion, VersionDetail, VersionSummary
-from registry.errors import AliasNotFound
-from registry.manifest import SHARED, AdapterRef, Manifest
+from registry.errors import AliasNotFound, InvalidReference
+from registry.manifest import LIVE, SHARED, AdapterRef, Manifest
 
 T = TypeVar("T")
 Pages = AsyncIterator[tuple[tuple[Any, ...], bool]]  # rows, and whether more follow
@@ -106,16 +107,19 @@ def versions(reference: Reference, limit: Limit = 100, everything: All = False, 
 
 
 def diff(
-    reference: Reference,
-    old: Annotated[str, typer.Argument(help="version number or alias")],
-    new: Annotated[str, typer.Argument(help="version number or alias")] = "live",
+    reference: Annotated[
+        str, typer.Argument(help="USER or users/USER/ADAPTER or shared/ADAPTER; with @VERSION, the older version")
+    ],
+    old: Annotated[str | None, typer.Argument(help="version number or alias; after USER@VERSION, the newer")] = None,
+    new: Annotated[str | None, typer.Argument(help="version number or alias; live when omitted")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two versions of an adapter: configuration, files, lineage, evaluation."""
+    """Compare two versions of an adapter: `diff USER 1 2`, or `diff USER@1 USER@2`; with one, it and `live`."""
 
     async def compare(context: Context) -> Difference:
         ref = _ref(context, reference)
-        return await context.registry.compare_versions(ref.owner, ref.adapter, old=old, new=new)
+        older, newer = _two_versions(context, ref, reference, [name for name in (old, new) if name is not None])
+        return await context.registry.compare_versions(ref.owner, ref.adapter, old=older, new=newer)
 
     found = run(_with_context(compare), as_json=as_json)
     if as_json:
@@ -127,6 +131,23 @@ def diff(
     for each in found.members:
         rows.append([each.field, _some(each.removed, sign="−"), _some(each.added, sign="+"), _count(each)])
     print_table(title, columns, rows, numeric=frozenset({"change"}))
+
+
+def _two_versions(context: Context, ref: AdapterRef, reference: str, named: list[str]) -> tuple[str, str]:
+    """Return the selectors of what is to be compared, however it was typed: the older one, the newer one.
+
+    Raises:
+        InvalidReference: unless one or two versions are named, and both are of one adapter.
+    """
+    selectors = [ref.selector] if "@" in reference else []
+    for name in named:
+        other = _ref(context, name) if "@" in name else ref.model_copy(update={"selector": check_name(name)})
+        if (other.owner, other.adapter) != (ref.owner, ref.adapter):
+            raise InvalidReference(f"{name} is not of {short(ref)}: versions of one adapter are compared", field="new")
+        selectors.append(other.selector)
+    if not 1 <= len(selectors) <= 2:
+        raise InvalidReference("name two versions: as `diff USER 1 2` or `diff USER@1 USER@2`", field="old")
+    return selectors[0], (selectors[1:] or [LIVE])[0]
 
 
 def lineage(
@@ -147,6 +168,8 @@ def lineage(
         return
 
     async def pages(context: Context) -> Pages:
+        if base is not None:
+            await context.registry.show_base(base)  # one that nobody registered must not look like one without versions
         cursor: str | None = None
         while True:
             page = await context.registry.find_versions(
@@ -165,7 +188,9 @@ def lineage(
 
     most = None if everything else limit
     numeric = frozenset({"version"})
-    run(_print_pages("Versions", _FOUND_COLUMNS, pages, _found_row, most, as_json, numeric), as_json=as_json)
+    nothing = f"no version was trained on transcript {transcript}" if transcript is not None else None
+    listing = _print_pages("Versions", _FOUND_COLUMNS, pages, _found_row, most, as_json, numeric, nothing=nothing)
+    run(listing, as_json=as_json)
 
 
 async def _show(reference: str) -> VersionDetail:
@@ -200,8 +225,10 @@ async def _print_pages(
     most: int | None,
     as_json: bool,
     numeric: frozenset[str],
+    *,
+    nothing: str | None = None,
 ) -> None:
-    """Print rows as their pages come; say on standard error when some were left out."""
+    """Print rows as their pages come; say on standard error when some were left out, or when there are none."""
     printed, more = 0, False
     async with open_context() as context:
         with JsonList(silent=not as_json) as document:
@@ -216,7 +243,7 @@ async def _print_pages(
                 if most is not None and printed >= most:
                     break
     if not printed and not as_json:
-        err.print(f"no {title.lower()} found", highlight=False)
+        err.print(nothing or f"no {title.lower()} found", markup=False, highlight=False)
     if more:
         err.print(f"the first {printed}; --all or a larger --limit prints more", style="dim", highlight=False)
 
