@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel
 
+from kit.names import check_name
 from lorry.context import Context, open_context
 from lorry.errors import FileUnreadable
 from lorry.output import command, confirm, out, print_json, print_table, run, shown_time
@@ -235,6 +236,8 @@ async def _promote_alias(context: Context, ref: AdapterRef, *, source: str, to: 
 
 async def _named_by(context: Context, ref: AdapterRef, *, alias: str) -> VersionDetail | None:
     """Return the version that an alias of the reference's adapter names; None when there is no such alias."""
+    if check_name(alias, field="alias").isdecimal():
+        return None  # it would read as a version; the registry says so when it is to become an alias
     try:
         return await context.registry.show_version(ref.model_copy(update={"selector": alias}))
     except AliasNotFound:

@@ -57,6 +57,9 @@ async def test_a_version_is_promoted_rolled_back_and_its_history_shown(
     ]
     assert (await lorry("adapters", "promote", "ann@7"))[0] == 3
     assert (await lorry("adapters", "promote", "a/b/c"))[0] == 2
+    for name in ("a b", "x/y", "2", "9"):
+        code, _, complained = await lorry("adapters", "promote", "ann@1", "--to", name)
+        assert (code, complained.startswith("error: ")) == (2, True), name
 
 
 async def test_a_gate_is_set_refuses_and_is_opened_by_a_report(
