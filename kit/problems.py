@@ -13,10 +13,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match
 
 from kit.errors import LorryError, problem_code
+from kit.reasons import describe, place_name
 
 MEDIA_TYPE = "application/problem+json"
+_METHOD_NOT_ALLOWED = 405
 _log = logging.getLogger(__name__)
 _HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
 __all__ = ["MEDIA_TYPE", "install_problem_handlers", "problem", "problem_code", "refusal"]
@@ -44,6 +47,12 @@ def refusal(exc: LorryError) -> JSONResponse:
     )
 
 
+def _methods(request: Request) -> list[str]:
+    """Return every method that some route takes at the request's path; Starlette names those of one route only."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Make `app` answer every refusal, bad request and crash as problem details."""
 
@@ -53,8 +62,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
-        errors = [{"field": ".".join(str(part) for part in e["loc"]), "reason": e["msg"]} for e in exc.errors()]
-        detail = "; ".join(f"{e['field']}: {e['reason']}" for e in errors[:5])
+        found = [describe(error) for error in exc.errors()]
+        errors = [{"field": field, "reason": reason} for field, reason in found]
+        detail = "; ".join(f"{place_name(field)}: {reason}" for field, reason in found[:5])
         return problem(422, code="invalid-request", title="The request is not valid.", detail=detail, errors=errors)
 
     @app.exception_handler(StarletteHTTPException)
@@ -64,9 +74,10 @@ def install_problem_handlers(app: FastAPI) -> None:
             errors = [{"field": "body", "reason": "cannot be parsed"}]
             detail = "body: cannot be parsed"
             return problem(422, code="invalid-request", title="The request is not valid.", detail=detail, errors=errors)
-        return problem(
-            exc.status_code, code=f"http-{exc.status_code}", title=title, detail=title, headers=dict(exc.headers or {})
-        )
+        headers = {name.lower(): value for name, value in (exc.headers or {}).items()}
+        if exc.status_code == _METHOD_NOT_ALLOWED:
+            headers["allow"] = ", ".join(_methods(request))
+        return problem(exc.status_code, code=f"http-{exc.status_code}", title=title, detail=title, headers=headers)
 
     @app.exception_handler(Exception)
     async def crashed(request: Request, exc: Exception) -> JSONResponse:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -25,6 +25,8 @@ from rich.text import Text
 
 from kit.errors import LorryError
 from kit.problems import problem_code
+from kit.reasons import place_name
+from lorry.errors import NotConfirmed
 
 T = TypeVar("T")
 out = Console()
@@ -64,8 +66,9 @@ def report_error(exc: LorryError, *, as_json: bool) -> None:
         err.file.write(to_json(body) + "\n")
         return
     err.print(Text.assemble(("error: ", "bold red"), exc.message))
-    if exc.field and exc.status_code != _NOT_FOUND and exc.field not in exc.message:
-        err.print(f"  at: {exc.field}", markup=False, highlight=False)
+    field = place_name(exc.field or "")
+    if field and exc.status_code != _NOT_FOUND and field not in exc.message:
+        err.print(f"  at: {field}", markup=False, highlight=False)
 
 
 def say(*objects: Any) -> None:
@@ -83,6 +86,25 @@ def command() -> str:
 def counted(number: int, thing: str) -> str:
     """Return ``1 transcript`` or ``3 transcripts``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def shown_time(moment: datetime | None) -> str:
+    """Return a time as tables show it, to the minute, in UTC; a dash for none."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else "—"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; refuse where nobody can answer.
+
+    Raises:
+        NotConfirmed: unless the answer is yes.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise NotConfirmed("nobody can be asked here: pass --yes")
+    if not typer.confirm(question, err=True):
+        raise NotConfirmed
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:

@@ -157,7 +157,7 @@ async def publish_users(
     with progress() as bars:
         bar = Bar(bars, "publishing", total=len(trained))
         for number, (user, run) in enumerate(trained.items(), 1):
-            owner = Owner(tenant=context.settings.tenant, user=user)
+            owner = Owner.named(tenant=context.settings.tenant, user=user)
             published[user] = await publish(
                 run,
                 report.users[user],
@@ -180,7 +180,7 @@ async def extract_profiles(context: Context, users: Sequence[str], *, force: boo
         AdapterNotFound, AliasNotFound: somebody has nothing live; the engine is not started then.
     """
     for user in users:
-        await context.registry.resolve(AdapterRef(owner=Owner(tenant=context.settings.tenant, user=user)))
+        await context.registry.resolve(AdapterRef(owner=Owner.named(tenant=context.settings.tenant, user=user)))
     if context.stack.will_start("engine"):
         say("starting the engine …")
     await context.stack.ensure("engine")

@@ -13,17 +13,31 @@ from pydantic import SecretStr
 
 from registry.access import Role
 from registry.app import create_app
+from registry.openapi import kept_answers
 from registry.settings import RegistrySettings
 
-_EVERYWHERE: Final = ("401", "403", "413", "422", "503")
+_EVERYWHERE: Final = ("401", "403", "405", "413", "422", "503")
 _HEAD = """# The registry's API
 
 Written by `python -m lorry.registry_page`; a test compares it with the code.
 
-The registry (`python -m registry`, started by `lorry up`) listens on port 8081 unless `LORRY_REGISTRY_PORT` says
-otherwise. It is for operators, trainers and engines inside your network; users and their applications talk to the
-gateway ([api.md](api.md)). `GET /openapi.json` describes every route, `/docs` shows it in a browser. From Python, use
-`registry.client.RegistryClient`; from a shell, `lorry adapters`, `lorry bases`, `lorry engines`, `lorry registry`.
+The registry is started by `lorry up`, on port 18300 (`LORRY_PORT_BASE`), or alone by `python -m registry`, on port 8081
+(`LORRY_REGISTRY_PORT`; [registry-alone.md](registry-alone.md) says what it needs). It is for operators, trainers and
+engines inside your network; users and their applications talk to the gateway ([api.md](api.md)). `GET /openapi.json`
+describes every route, `/docs` shows it in a browser. From Python, use `registry.client.RegistryClient`; from a shell,
+`lorry adapters`, `lorry bases`, `lorry engines`, `lorry registry`, or curl:
+
+```
+lorry up                                             # in one shell; it prints the URL and where the token is
+URL=http://127.0.0.1:18300 TOKEN=$(cat ~/.lorry/secrets/registry-token)                          # in another
+curl -H "Authorization: Bearer $TOKEN" $URL/v1/bases
+curl -H "Authorization: Bearer $TOKEN" "$URL/v1/tenants/default/adapters?limit=10"
+curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -H "X-Lorry-Actor: grace" \\
+  -d '{"why": "ticket 7"}' $URL/v1/tenants/default/users/ada/suspend
+```
+
+`lorry up` makes the token once and keeps it in `$LORRY_HOME/secrets/registry-token` (`~/.lorry` unless `LORRY_HOME` is
+set), unless `LORRY_REGISTRY_TOKEN` gives one.
 
 - **Token.** `Authorization: Bearer …`. An *operator* (`LORRY_REGISTRY_TOKEN`) may do everything; an *engine*
   (`LORRY_REGISTRY_ENGINE_TOKEN`) only what says so below. `X-Lorry-Actor` names the calling program in the audit trail.
@@ -34,15 +48,20 @@ gateway ([api.md](api.md)). `GET /openapi.json` describes every route, `/docs` s
   others.
 - **Conditions.** Answers with an `ETag` take `If-None-Match` (304). `PUT …/aliases/{alias}` takes `expected_version_id`
   (409 when the alias has moved), or `If-Match` with the alias's ETag, or `If-None-Match: *` (412).
-- **Repeating.** Every call may be repeated. A `POST` with an `Idempotency-Key` is answered for a day as it was the
-  first time (`Idempotency-Replayed: true`); the same key with another request is 422, while the first one still runs
-  409. Refusals are not kept, nor are answers that hold a key or a signed URL.
+- **Repeating.** Every call may be repeated. For a day, the POSTs marked ↻ below answer a repeated `Idempotency-Key` as
+  they did the first time (`Idempotency-Replayed: true`), and the same key with another request is 422. The answers of
+  every other POST are not kept, because they hold keys, signed URLs, names or free text, which an erasure would have to
+  find: there the same key is refused only while the first request still runs (409, or 422 with another request), and
+  what comes later is run as if it had no key. Nor are refusals kept. Other methods take no notice of the header.
 - **Refusals** are problem details (RFC 9457): decide by `type`, show `detail`; `field` names the offending input, and
   invalid requests list all in `errors`. Bodies that are not UTF-8, hold NUL or half of a
   surrogate pair, or nest deeper than 64 levels are refused.
 
 Every route can answer 401 (no valid token), 403 (not for this role), 413 (body too large), 422 (invalid input) and 503
-(the database or the object store does not answer; `Retry-After`). What else it can answer is listed.
+(the database or the object store does not answer; `Retry-After`); every path answers 405 to methods that it does not
+take, and names in `Allow` those that it does. What else a route can answer is listed.
+
+↻ = an `Idempotency-Key` is honoured.
 
 | route | role | what | other refusals |
 |---|---|---|---|
@@ -54,9 +73,9 @@ def page() -> str:
     settings = RegistrySettings(database_url="postgresql+asyncpg://x/x", registry_token=SecretStr("x" * 16))
     app = create_app(settings)
     paths: dict[str, Any] = app.openapi()["paths"]
-    engines = _routes_of_engines(app.routes)
+    engines, kept = _routes_of_engines(app.routes), kept_answers(app)
     rows = [
-        _row(verb, path, operation, engine=(verb, path) in engines)
+        _row(verb, path, operation, engine=(verb, path) in engines, kept=(verb, path) in kept)
         for path, operations in paths.items()
         for verb, operation in operations.items()
         if path.startswith("/v1")
@@ -64,11 +83,11 @@ def page() -> str:
     return _HEAD + "\n".join(sorted(rows)) + "\n"
 
 
-def _row(verb: str, path: str, operation: dict[str, Any], *, engine: bool) -> str:
+def _row(verb: str, path: str, operation: dict[str, Any], *, engine: bool, kept: bool) -> str:
     refusals = [status for status in sorted(operation["responses"]) if status >= "400" and status not in _EVERYWHERE]
     what = operation["description"].split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
     role = "operator, engine" if engine else "operator"
-    return f"| `{verb.upper()} {path.removeprefix('/v1')}` | {role} | {what} | {', '.join(refusals) or '—'} |"
+    return f"| `{verb.upper()} {path}`{' ↻' if kept else ''} | {role} | {what} | {', '.join(refusals) or '—'} |"
 
 
 def _routes_of_engines(routes: Any) -> set[tuple[str, str]]:

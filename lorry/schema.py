@@ -1,7 +1,12 @@
-"""The one migration history, run by `lorry up`, by deployments and by tests alike."""
+"""The one migration history, run by `lorry up`, by deployments and by tests alike.
+
+`python -m lorry.schema` brings the database of LORRY_DATABASE_URL to the newest schema; running it again is no error.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 
 from alembic import command
@@ -9,6 +14,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 from kit.database import Database
+from kit.errors import LorryError
+from kit.settings import DatabaseSettings
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_KEY = 0x10_55_19  # any constant will do: two processes that migrate at once take turns
@@ -51,3 +58,26 @@ def _upgrade(connection: Connection, revision: str) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+
+
+def main() -> None:
+    """Migrate; exit code 2 for settings that cannot be used, 1 for a database that cannot be."""
+    settings = DatabaseSettings.read_or_exit("lorry.schema")
+    try:
+        asyncio.run(_migrate_once(settings))
+    except LorryError as exc:
+        sys.stderr.write(f"lorry.schema: {exc.message}\n")
+        raise SystemExit(1) from exc
+    sys.stdout.write("the schema is current\n")
+
+
+async def _migrate_once(settings: DatabaseSettings) -> None:
+    database = Database(settings)
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,12 +7,14 @@ speak for itself in the engine directory. Tenant keys belong to the gateway, whi
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
@@ -66,6 +68,7 @@ _DESCRIPTIONS = {
     401: "The bearer token is missing or wrong.",
     403: "This caller may not do that.",
     404: "There is no such base model, adapter, version, alias or engine.",
+    405: "No route takes that method at this path; `Allow` names those that are taken.",
     409: "The registry's state forbids it: another content, another base, another alias position, or not ready.",
     412: "The resource has changed since the caller last read it.",
     413: "The request is too large.",
@@ -77,6 +80,17 @@ _DESCRIPTIONS = {
 def keep_secret(response: Response) -> None:
     """Have nobody keep an answer with a key, a report or a name: neither on the way nor for a repeated request."""
     response.headers["cache-control"] = "no-store"
+
+
+def is_kept(route: APIRoute) -> bool:
+    """Say whether a route's answer to an ``Idempotency-Key`` is kept: of every POST but those that `keep_secret`."""
+    return "POST" in route.methods and keep_secret not in _calls(route.dependant)
+
+
+def _calls(dependant: Dependant) -> Iterator[Callable[..., Any] | None]:
+    for each in dependant.dependencies:
+        yield each.call
+        yield from _calls(each)
 
 
 async def authenticate(

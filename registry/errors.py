@@ -2,6 +2,7 @@
 
 RegistryError                    500
 ├── InvalidReference             422
+│   └── InvalidCursor            422
 ├── AdapterNotFound              404
 ├── VersionNotFound              404
 ├── AliasNotFound                404
@@ -51,6 +52,10 @@ class InvalidReference(RegistryError):
     """That is not the name of an adapter or version."""
 
     status_code = 422
+
+
+class InvalidCursor(InvalidReference):
+    """That cursor was not given by an earlier page of this listing."""
 
 
 class AdapterNotFound(RegistryError):

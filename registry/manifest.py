@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kit.canonical import canonical_json, sha256_bytes, sha256_file, sha256_json
 from kit.errors import InvalidName
 from kit.names import Name, check_name
+from kit.reasons import describe
 from registry.errors import BaseModelUnreadable, InvalidReference
 
 FORMAT: Final = "lorry.adapter/1"
@@ -32,6 +33,7 @@ SHARED: Final = "~"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VersionId = Annotated[str, Field(pattern=r"^v[0-9a-f]{32}$")]
 BaseId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+_BASE_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 TranscriptId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -47,6 +49,20 @@ def check_owner_name(value: str, *, field: str = "user_id") -> str:
         InvalidName: naming `field`, when it is neither.
     """
     return value if value == SHARED else check_name(value, field=field)
+
+
+def check_base_id(value: str) -> str:
+    """Return `value` unchanged.
+
+    Raises:
+        InvalidName: unless it is 1 to 256 characters without control characters.
+    """
+    if _BASE_ID.fullmatch(value) is None:
+        raise InvalidName(
+            f"the id of a base {value[:140]!a} must be 1 to 256 characters, none of them a control character",
+            field="base.id",
+        )
+    return value
 
 
 def _validate_owner_name(value: str) -> str:
@@ -82,6 +98,15 @@ class Owner(Frozen):
 
     tenant: Name
     user: OwnerName
+
+    @classmethod
+    def named(cls, *, tenant: str, user: str) -> Self:
+        """Return the owner of names that a person typed; `user` may be `SHARED`.
+
+        Raises:
+            InvalidName: naming the one that breaks the rule of names.
+        """
+        return cls(tenant=check_name(tenant, field="tenant"), user=check_owner_name(user))
 
     @property
     def shared(self) -> bool:
@@ -126,7 +151,9 @@ class BaseIdentity(Frozen):
 
         Raises:
             BaseModelUnreadable: naming the file that is missing.
+            InvalidName: for an id that is empty, too long, or has control characters.
         """
+        check_base_id(id)
         config = directory / "config.json"
         weights = sorted(directory.glob("*.safetensors"))
         tokenizer = [p for p in (directory / "tokenizer.json", directory / "tokenizer_config.json") if p.is_file()]
@@ -169,9 +196,9 @@ class BaseShape(BaseModel):
             return cls.model_validate_json(config)
         except ValidationError as exc:
             first = exc.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "config.json"
+            where, why = describe(first)
             raise BaseModelUnreadable(
-                f"the base model's config.json does not tell its sizes: {where}: {first['msg']}", field="config"
+                f"the base model's config.json does not tell its sizes: {where or 'config.json'}: {why}", field="config"
             ) from exc
 
     @classmethod

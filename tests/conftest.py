@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from hypothesis import settings
 from pydantic import SecretStr
 from safetensors.numpy import save_file
 
@@ -35,6 +36,10 @@ from tests.support.ports import free_port_block
 from training.base_models import DEFAULT_BASE, prepare_base
 
 _TEMPLATE = "lorry_template"
+
+# An example that takes long says nothing on a shared machine: speed is for benchmarks.
+settings.register_profile("lorry", deadline=None)
+settings.load_profile("lorry")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from lorry.commands.adapter_lifecycle import short
 from lorry.context import Context, base_directory, open_context
 from lorry.errors import NothingToDo, NotThere
-from lorry.output import Bar, out, print_json, print_table, progress, run
+from lorry.output import Bar, command, out, print_json, print_table, progress, run, say
+from registry.artifact.draft import MODEL_CARD, is_model_card
 from registry.client import Verifier, draft_from_directory
-from registry.errors import ArtifactError, SignatureInvalid
-from registry.manifest import DEFAULT_ADAPTER, LIVE, SHARED, AdapterRef, BaseIdentity, Manifest, Owner
+from registry.errors import AdapterInvalid, ArtifactError, BaseModelMismatch, SignatureInvalid
+from registry.manifest import DEFAULT_ADAPTER, LIVE, SHARED, AdapterRef, BaseIdentity, Draft, Manifest, Owner
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Reference = Annotated[str, typer.Argument(help="USER, users/USER[/ADAPTER][@ALIAS or @VERSION], or shared/ADAPTER[@…]")]
@@ -37,7 +39,7 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Publish a PEFT LoRA directory that was trained elsewhere, for a user or shared by the tenant."""
-    manifest, sent = run(
+    manifest, sent, serves = run(
         _push(directory, user=user, shared=shared, adapter=adapter, base=base, live=live), as_json=as_json
     )
     if as_json:
@@ -46,6 +48,9 @@ def push(
     name = f"{manifest.owner.path}/{manifest.adapter}"
     done = "published" if sent else "already there:"
     out.print(f"{done} {name} version {manifest.version} ({manifest.version_id})", highlight=False)
+    if not serves:
+        ref = AdapterRef(owner=manifest.owner, adapter=manifest.adapter)
+        say(f"to let it serve: {command()} adapters promote {short(ref)}@{manifest.version}")
 
 
 def pull(
@@ -80,25 +85,47 @@ def verify(reference: Reference, public_key: PublicKey = None, as_json: Json = F
 
 async def _push(
     directory: Path, *, user: str | None, shared: bool, adapter: str, base: str | None, live: bool
-) -> tuple[Manifest, bool]:
-    """Return the version, and whether anything had to be sent: the same content again is the version that it is."""
+) -> tuple[Manifest, bool, bool]:
+    """Return the version, whether anything had to be sent, and whether `live` names it.
+
+    The same content again is the version that it is.
+    """
     if (user is None) != shared:
         raise NothingToDo("say either --user USER or --shared", field="user")
     if not directory.is_dir():
         raise NotThere(f"there is no directory {directory}", field="directory")
     async with open_context() as context:
-        owner = Owner(tenant=context.settings.tenant, user=SHARED if user is None else user)
+        owner = Owner.named(tenant=context.settings.tenant, user=SHARED if user is None else user)
         identity, folder = await _base(context, base)
         draft = await asyncio.to_thread(
-            draft_from_directory, directory, owner=owner, adapter=adapter, base=identity, base_directory=folder
+            _draft, directory, owner=owner, adapter=adapter, base=identity, base_directory=folder
         )
+        if is_model_card(directory / MODEL_CARD):
+            say(f"{MODEL_CARD} is left out: it is no part of an adapter")
         with progress() as bars:
             bar = Bar(bars, "publishing")
             manifest = await context.registry.publish(directory, draft=draft, on_progress=bar)
             bar.finish()
         if live:
             await _make_live(context, manifest)
-        return manifest, bar.was_called
+        serves = await context.registry.get_alias(owner, adapter, LIVE) == manifest.version_id
+        return manifest, bar.was_called, serves
+
+
+def _draft(directory: Path, *, owner: Owner, adapter: str, base: BaseIdentity, base_directory: Path | None) -> Draft:
+    """Describe what is to be published.
+
+    Raises:
+        AdapterInvalid: for what is no servable adapter, and for one that was made for another base than this home's.
+    """
+    try:
+        return draft_from_directory(directory, owner=owner, adapter=adapter, base=base, base_directory=base_directory)
+    except BaseModelMismatch as exc:
+        raise AdapterInvalid(
+            f"the adapter does not fit {base.id}, this home's base model: {exc.message}; name the base it was made for"
+            f" with --base ID (`{command()} bases list` shows those that are registered)",
+            field=exc.field,
+        ) from exc
 
 
 async def _base(context: Context, base_id: str | None) -> tuple[BaseIdentity, Path | None]:

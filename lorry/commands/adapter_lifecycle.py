@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
 
+from kit.names import check_name
 from lorry.context import Context, open_context
-from lorry.errors import FileUnreadable, NotConfirmed
-from lorry.output import out, print_json, print_table, run
-from registry.errors import InvalidReference
+from lorry.errors import FileUnreadable
+from lorry.output import command, confirm, out, print_json, print_table, run, shown_time
+from registry.catalog.schemas import VersionDetail
+from registry.errors import AliasNotFound, InvalidReference
 from registry.lifecycle.schemas import CANDIDATE, AliasHistory, AliasMoved, AuditEntry, AuditPage, EvaluationReport
-from registry.manifest import LIVE, AdapterRef
+from registry.manifest import DEFAULT_ADAPTER, LIVE, AdapterRef
 
 _VERSION_ID = re.compile(r"v[0-9a-f]{32}")
 _LISTED = 1000
@@ -152,8 +154,12 @@ def suspended(as_json: Json = False) -> None:
         print_json(found)
         return
     columns = ["user", "adapter", "since", "actor", "why"]
-    rows = [[str(each[column] or "(all)") for column in columns] for each in found]
+    rows = [[each["user"], each["adapter"] or "(all)", _since(each), each["actor"], each["why"]] for each in found]
     print_table("Suspended", columns, rows)
+
+
+def _since(suspension: dict[str, Any]) -> str:
+    return shown_time(datetime.fromisoformat(suspension["since"]))
 
 
 @app.command()
@@ -198,16 +204,56 @@ async def _promote(reference: str, *, source: str, target: str, why: str) -> Ali
     async with open_context() as context:
         asked = Target.parse(reference, tenant=context.settings.tenant)
         ref = asked.require_adapter()
-        current = await context.registry.get_alias(ref.owner, ref.adapter, target)
         if ref.version is None:
-            return await context.registry.lifecycle.promote(
-                ref.owner, ref.adapter, source=ref.selector if asked.named else source, target=target, why=why
-            )
-        version_id = (await context.registry.show_version(ref)).version_id
+            source = ref.selector if asked.named else source
+            return await _promote_alias(context, ref, source=source, to=target, why=why)
+        current = await _named_by(context, ref, alias=target)
+        wanted = await context.registry.show_version(ref)
+        before = current.version_id if current else None
         await context.registry.move_alias(
-            ref.owner, ref.adapter, target, version_id=version_id, expected_version_id=current, why=why
+            ref.owner, ref.adapter, target, version_id=wanted.version_id, expected_version_id=before, why=why
         )
-        return AliasMoved(alias=target, version_id=version_id, before_version_id=current)
+        return AliasMoved(
+            alias=target,
+            version_id=wanted.version_id,
+            before_version_id=before,
+            version=wanted.version,
+            before_version=current.version if current else None,
+        )
+
+
+async def _promote_alias(context: Context, ref: AdapterRef, *, source: str, to: str, why: str) -> AliasMoved:
+    """Let one alias name what another one names.
+
+    Raises:
+        AliasNotFound: when there is no such alias, with what to type instead.
+    """
+    try:
+        return await context.registry.lifecycle.promote(ref.owner, ref.adapter, source=source, target=to, why=why)
+    except AliasNotFound as exc:
+        raise AliasNotFound(f"{short(ref)} has no alias {source}; {say_which(ref)}", field=exc.field) from exc
+
+
+async def _named_by(context: Context, ref: AdapterRef, *, alias: str) -> VersionDetail | None:
+    """Return the version that an alias of the reference's adapter names; None when there is no such alias."""
+    if check_name(alias, field="alias").isdecimal():
+        return None  # it would read as a version; the registry says so when it is to become an alias
+    try:
+        return await context.registry.show_version(ref.model_copy(update={"selector": alias}))
+    except AliasNotFound:
+        return None
+
+
+def say_which(ref: AdapterRef) -> str:
+    """Return what to type to let a version of this adapter serve."""
+    name = short(ref)
+    return f"say which version, as `{command()} adapters promote {name}@1` (`{command()} adapters versions {name}`)"
+
+
+def short(ref: AdapterRef) -> str:
+    """Return an adapter's name as it is typed: the user alone for the adapter that is meant without a name."""
+    plain = not ref.owner.shared and ref.adapter == DEFAULT_ADAPTER
+    return ref.owner.user if plain else f"{ref.owner.path}/{ref.adapter}"
 
 
 async def _rollback(reference: str, *, alias: str, why: str) -> AliasMoved:
@@ -279,13 +325,13 @@ async def _erase(reference: str, *, whole_user: bool, force: bool, yes: bool, wh
         target = Target.parse(reference, tenant=context.settings.tenant)
         if whole_user:
             owner = target.require_adapter().owner
-            _confirm(f"Erase every adapter of {owner.path} and destroy their key? Nothing brings it back.", yes=yes)
+            confirm(f"Erase every adapter of {owner.path} and destroy their key? Nothing brings it back.", yes=yes)
             erased = await context.registry.lifecycle.erase_owner(owner, why=why, force=force)
             return erased.model_dump(mode="json")
         if not target.named:
             raise InvalidReference("say which version, with @VERSION, or --whole-user", field="reference")
         version_id = await _version_id(context, target)
-        _confirm(f"Erase {reference} ({version_id})? Nothing brings it back.", yes=yes)
+        confirm(f"Erase {reference} ({version_id})? Nothing brings it back.", yes=yes)
         tombstone = await context.registry.lifecycle.erase_version(version_id, why=why, force=force)
         return tombstone.model_dump(mode="json")
 
@@ -314,7 +360,7 @@ def audit_row(entry: AuditEntry) -> list[str]:
     """Return the table's cells."""
     time = f"{entry.at:%Y-%m-%d %H:%M:%S}"
     changed = [entry.before or "", entry.after or "", entry.why or ""]
-    return [time, entry.actor, entry.action, entry.version_id or entry.tenant or "", *changed]
+    return [time, entry.actor, entry.action, entry.version_id or entry.subject or entry.tenant or "", *changed]
 
 
 def _read_report(path: Path) -> dict[str, Any]:
@@ -332,23 +378,9 @@ def _read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def _confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal; refuse where nobody can answer.
-
-    Raises:
-        NotConfirmed: unless the answer is yes.
-    """
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise NotConfirmed("nobody can be asked here: pass --yes")
-    if not typer.confirm(question, err=True):
-        raise NotConfirmed
-
-
 def _show_move(moved: AliasMoved, *, as_json: bool) -> None:
-    before = f"was {moved.before_version_id}" if moved.before_version_id else "is new"
-    _show(moved, f"{moved.alias} names {moved.version_id}; it {before}", as_json=as_json)
+    now, before = moved.version or moved.version_id, moved.before_version or moved.before_version_id
+    _show(moved, f"{moved.alias} names version {now} ({f'was {before}' if before else 'is new'})", as_json=as_json)
 
 
 def _show(found: BaseModel | dict[str, Any], sentence: str, *, as_json: bool) -> None:

@@ -13,11 +13,14 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from kit.names import check_name
+from lorry.commands.adapter_lifecycle import say_which, short
 from lorry.context import Context, open_context
 from lorry.errors import NothingToDo
-from lorry.output import JsonList, err, print_json, print_table, run
+from lorry.output import JsonList, err, print_json, print_table, run, shown_time
 from registry.catalog.schemas import AdapterSummary, Change, Difference, FoundVersion, VersionDetail, VersionSummary
-from registry.manifest import SHARED, AdapterRef, Manifest
+from registry.errors import AliasNotFound, InvalidReference
+from registry.manifest import LIVE, SHARED, AdapterRef, Manifest
 
 T = TypeVar("T")
 Pages = AsyncIterator[tuple[tuple[Any, ...], bool]]  # rows, and whether more follow
@@ -104,16 +107,19 @@ def versions(reference: Reference, limit: Limit = 100, everything: All = False, 
 
 
 def diff(
-    reference: Reference,
-    old: Annotated[str, typer.Argument(help="version number or alias")],
-    new: Annotated[str, typer.Argument(help="version number or alias")] = "live",
+    reference: Annotated[
+        str, typer.Argument(help="USER or users/USER/ADAPTER or shared/ADAPTER; with @VERSION, the older version")
+    ],
+    old: Annotated[str | None, typer.Argument(help="version number or alias; after USER@VERSION, the newer")] = None,
+    new: Annotated[str | None, typer.Argument(help="version number or alias; live when omitted")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two versions of an adapter: configuration, files, lineage, evaluation."""
+    """Compare two versions of an adapter: `diff USER 1 2`, or `diff USER@1 USER@2`; with one, it and `live`."""
 
     async def compare(context: Context) -> Difference:
         ref = _ref(context, reference)
-        return await context.registry.compare_versions(ref.owner, ref.adapter, old=old, new=new)
+        older, newer = _two_versions(context, ref, reference, [name for name in (old, new) if name is not None])
+        return await context.registry.compare_versions(ref.owner, ref.adapter, old=older, new=newer)
 
     found = run(_with_context(compare), as_json=as_json)
     if as_json:
@@ -125,6 +131,23 @@ def diff(
     for each in found.members:
         rows.append([each.field, _some(each.removed, sign="−"), _some(each.added, sign="+"), _count(each)])
     print_table(title, columns, rows, numeric=frozenset({"change"}))
+
+
+def _two_versions(context: Context, ref: AdapterRef, reference: str, named: list[str]) -> tuple[str, str]:
+    """Return the selectors of what is to be compared, however it was typed: the older one, the newer one.
+
+    Raises:
+        InvalidReference: unless one or two versions are named, and both are of one adapter.
+    """
+    selectors = [ref.selector] if "@" in reference else []
+    for name in named:
+        other = _ref(context, name) if "@" in name else ref.model_copy(update={"selector": check_name(name)})
+        if (other.owner, other.adapter) != (ref.owner, ref.adapter):
+            raise InvalidReference(f"{name} is not of {short(ref)}: versions of one adapter are compared", field="new")
+        selectors.append(other.selector)
+    if not 1 <= len(selectors) <= 2:
+        raise InvalidReference("name two versions: as `diff USER 1 2` or `diff USER@1 USER@2`", field="old")
+    return selectors[0], (selectors[1:] or [LIVE])[0]
 
 
 def lineage(
@@ -145,6 +168,8 @@ def lineage(
         return
 
     async def pages(context: Context) -> Pages:
+        if base is not None:
+            await context.registry.show_base(base)  # one that nobody registered must not look like one without versions
         cursor: str | None = None
         while True:
             page = await context.registry.find_versions(
@@ -163,11 +188,28 @@ def lineage(
 
     most = None if everything else limit
     numeric = frozenset({"version"})
-    run(_print_pages("Versions", _FOUND_COLUMNS, pages, _found_row, most, as_json, numeric), as_json=as_json)
+    nothing = f"no version was trained on transcript {transcript}" if transcript is not None else None
+    listing = _print_pages("Versions", _FOUND_COLUMNS, pages, _found_row, most, as_json, numeric, nothing=nothing)
+    run(listing, as_json=as_json)
 
 
 async def _show(reference: str) -> VersionDetail:
-    return await _with_context(lambda context: context.registry.show_version(_ref(context, reference)))
+    """Return what a reference names.
+
+    Raises:
+        AliasNotFound: when it does not exist; where no version was asked for, with what to type instead.
+    """
+
+    async def show(context: Context) -> VersionDetail:
+        ref = _ref(context, reference)
+        try:
+            return await context.registry.show_version(ref)
+        except AliasNotFound as exc:
+            if "@" in reference:
+                raise
+            raise AliasNotFound(f"{short(ref)} has no live version; {say_which(ref)}", field=exc.field) from exc
+
+    return await _with_context(show)
 
 
 async def _with_context(call: Callable[[Context], Awaitable[T]]) -> T:
@@ -183,8 +225,10 @@ async def _print_pages(
     most: int | None,
     as_json: bool,
     numeric: frozenset[str],
+    *,
+    nothing: str | None = None,
 ) -> None:
-    """Print rows as their pages come; say on standard error when some were left out."""
+    """Print rows as their pages come; say on standard error when some were left out, or when there are none."""
     printed, more = 0, False
     async with open_context() as context:
         with JsonList(silent=not as_json) as document:
@@ -199,7 +243,7 @@ async def _print_pages(
                 if most is not None and printed >= most:
                     break
     if not printed and not as_json:
-        err.print(f"no {title.lower()} found", highlight=False)
+        err.print(nothing or f"no {title.lower()} found", markup=False, highlight=False)
     if more:
         err.print(f"the first {printed}; --all or a larger --limit prints more", style="dim", highlight=False)
 
@@ -241,7 +285,7 @@ def _adapter_row(adapter: AdapterSummary) -> list[str]:
         str(live.version) if live else "—",
         str(adapter.versions),
         live.base_id if live else "—",
-        _time(live.ready_at) if live else "—",
+        shown_time(live.ready_at) if live else "—",
         f"{live.own_loss:.3f}" if live and live.own_loss is not None else "—",
         ", ".join(sorted(others)),
         note,
@@ -253,10 +297,10 @@ def _version_row(version: VersionSummary) -> list[str]:
         str(version.version),
         version.state,
         ", ".join(version.aliases),
-        f"{version.size_bytes:,}",
-        _time(version.created_at),
+        f"{version.size_bytes:,}" if version.erased_at is None else "—",
+        shown_time(version.created_at),
         version.version_id,
-        version.reason or "",
+        version.reason or (f"erased {shown_time(version.erased_at)}" if version.erased_at else ""),
     ]
 
 
@@ -268,7 +312,7 @@ def _found_row(version: FoundVersion) -> list[str]:
         version.state,
         ", ".join(version.aliases),
         version.base_id,
-        _time(version.created_at),
+        shown_time(version.created_at),
         version.version_id,
     ]
 
@@ -295,8 +339,8 @@ def describe(version: VersionDetail) -> list[list[str]]:
         ["version id", version.version_id],
         ["state", version.state + obstacle],
         ["aliases", ", ".join(version.aliases) or "—"],
-        ["created", _time(version.created_at)],
-        *[[name.removesuffix("_at"), _time(moment)] for name, moment in _moments(version)],
+        ["created", shown_time(version.created_at)],
+        *[[name.removesuffix("_at"), shown_time(moment)] for name, moment in _moments(version)],
         *([["reason", version.reason]] if version.reason else []),
         ["manifest digest", version.manifest_digest],
         ["signed", "yes" if version.signed else "no"],
@@ -329,7 +373,7 @@ def _origin(manifest: Manifest) -> list[list[str]]:
         ["transcripts", f"{len(lineage.transcript_ids)}"],
         ["question writer", lineage.question_writer or "—"],
         ["seed", str(lineage.seed if lineage.seed is not None else "—")],
-        ["trained", _time(lineage.trained_at) if lineage.trained_at else "—"],
+        ["trained", shown_time(lineage.trained_at) if lineage.trained_at else "—"],
         *[[f"package: {name}", found] for name, found in lineage.packages.items()],
     ]
 
@@ -363,7 +407,3 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _time(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else "—"

@@ -10,7 +10,7 @@ import typer
 
 from lorry.context import open_context
 from lorry.errors import NothingToDo
-from lorry.output import EXIT_CODES, out, print_json, print_table, run
+from lorry.output import EXIT_CODES, err, out, print_json, print_table, run
 from registry.manifest import BaseIdentity, RegisteredBase
 
 app = typer.Typer(no_args_is_help=True, help="List, show and register base models.", epilog=EXIT_CODES)
@@ -50,12 +50,19 @@ def add(
     revision: Annotated[str | None, typer.Option(help="its revision, for people")] = None,
     as_json: Json = False,
 ) -> None:
-    """Register a base model; the same one again is no error, another one under its id is refused."""
+    """Register a base model; the same one again is no error, another one under its id is refused.
+
+    The same one is one of the same content: it keeps the revision that it was registered with.
+    """
     base = run(_add(directory, base_id=base_id, revision=revision), as_json=as_json)
     if as_json:
         print_json(base.model_dump(mode="json"))
-    else:
-        out.print(f"{base.id} is registered", markup=False, highlight=False)
+        return
+    out.print(f"{base.id} is registered", markup=False, highlight=False)
+    if revision not in (None, base.revision):
+        known = f"revision {base.revision}" if base.revision else "no revision"
+        note = f"note: it was registered before, with {known}, and keeps that; --revision {revision} changed nothing"
+        err.print(note, markup=False, highlight=False)
 
 
 async def _list() -> list[RegisteredBase]:

@@ -13,9 +13,9 @@ import typer
 from kit.master_keys import KeyFile, MasterKeys, open_master_keys
 from lorry.context import Context, make_plan, open_context
 from lorry.errors import NothingToDo
-from lorry.output import Bar, err, out, print_json, print_table, progress, run
+from lorry.output import Bar, confirm, err, out, print_json, print_table, progress, run
 from registry.sealing.repository import SealingRepository
-from registry.sealing.rotation import Rotation, forget_master_key, rewrap_data_keys
+from registry.sealing.rotation import Rotation, add_master_key, check_forgettable, forget_master_key, rewrap_data_keys
 
 app = typer.Typer(no_args_is_help=True, help="Master keys: look, make, add, rotate, forget.")
 _ACTOR = "lorry"
@@ -105,10 +105,11 @@ def rotate(
 @app.command()
 def forget(
     key_id: Annotated[str, typer.Argument(help="id of a master key that wraps nothing any more")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove a key from the key file for good: with it, old backups of the database open nothing any more."""
-    run(_forget(key_id), as_json=as_json)
+    run(_forget(key_id, yes=yes), as_json=as_json)
     if as_json:
         print_json({"forgotten": key_id})
     else:
@@ -144,11 +145,10 @@ async def _list() -> list[MasterKeyStatus]:
 
 
 async def _add() -> str:
-    plan = await asyncio.to_thread(make_plan)
-    keys = await asyncio.to_thread(open_master_keys, plan.master_keys)
-    if not isinstance(keys, KeyFile):
-        raise NothingToDo("the master key is in KMS, where every host finds it; make the next one there")
-    return await asyncio.to_thread(keys.add_next)
+    async with _opened() as (context, keys):
+        if not isinstance(keys, KeyFile):
+            raise NothingToDo("the master key is in KMS, where every host finds it; make the next one there")
+        return await add_master_key(context.database, keys, actor=_ACTOR)
 
 
 async def _rotate(*, finish: bool) -> Rotation:
@@ -160,12 +160,15 @@ async def _rotate(*, finish: bool) -> Rotation:
             return await rewrap_data_keys(context.database, keys, actor=_ACTOR, on_progress=bar)
 
 
-async def _forget(key_id: str) -> None:
+async def _forget(key_id: str, *, yes: bool) -> None:
     async with _opened() as (context, _):
         path = context.plan.master_keys.master_key_file
         if path is None:
             raise NothingToDo("the master key is in KMS; schedule its deletion there", field="key_id")
-        await forget_master_key(context.database, KeyFile(path), key_id, actor=_ACTOR)
+        ring = KeyFile(path)
+        await check_forgettable(context.database, ring, key_id)
+        confirm(f"Forget {key_id}? Backups of the database that it wraps keys in open nothing any more.", yes=yes)
+        await forget_master_key(context.database, ring, key_id, actor=_ACTOR)
 
 
 @asynccontextmanager

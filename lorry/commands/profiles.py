@@ -50,7 +50,7 @@ async def _latest(user: str) -> Profile:
 async def _advice(context: Context, user: str) -> str:
     """Say what would make a profile: an extraction, where an adapter is live, or else everything."""
     try:
-        await context.registry.resolve(AdapterRef(owner=Owner(tenant=context.settings.tenant, user=user)))
+        await context.registry.resolve(AdapterRef(owner=Owner.named(tenant=context.settings.tenant, user=user)))
     except (AdapterNotFound, AliasNotFound):
         return f"nor a live adapter; `lorry run {user} FILE` goes from transcripts to a profile"
     return f"extract one with `lorry extract {user}`"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
+from kit.reasons import describe
 from lorry.commands.adapter_lifecycle import AUDIT_COLUMNS, audit_row
 from lorry.context import Context, open_context
 from lorry.output import err, out, print_json, print_table, run
@@ -16,6 +17,7 @@ from registry.errors import InvalidReference
 from registry.lifecycle.policy import TenantPolicy
 from registry.lifecycle.schemas import AuditPage
 from registry.lifecycle.upkeep.schemas import Finding, PassPage, Reconcile, Retain
+from registry.manifest import Owner
 
 _R = TypeVar("_R", bound=Retain)
 _SOMETHING_LEFT = 4
@@ -57,10 +59,14 @@ def retain(dry_run: DryRun = False, as_json: Json = False) -> None:
 
 @app.command()
 def audit(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="how many, the newest first")] = 50, as_json: Json = False
+    user: Annotated[
+        str | None, typer.Option(help="only what was done to this user or an adapter of theirs, also once erased")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="how many, the newest first")] = 50,
+    as_json: Json = False,
 ) -> None:
     """List everything that happened, also to base models, engines, keys and policies: who, when, from, to, why."""
-    found = run(_audit(limit), as_json=as_json)
+    found = run(_audit(limit, user=user), as_json=as_json)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
@@ -125,8 +131,11 @@ def _show(findings: list[Finding], title: str, *, dry_run: bool, as_json: bool) 
     print_table(f"{title}{suffix}", ["what", "version or key", "action", "done", "detail"], rows)
 
 
-async def _audit(limit: int) -> AuditPage:
+async def _audit(limit: int, *, user: str | None) -> AuditPage:
     async with open_context() as context:
+        if user is not None:
+            owner = Owner.named(tenant=context.settings.tenant, user=user)
+            return await context.registry.lifecycle.audit_of(owner, limit=limit)
         return await context.registry.lifecycle.audit_of_all(limit=limit)
 
 
@@ -145,8 +154,8 @@ async def _set_policy(tenant: str | None, rules: list[str], why: str) -> TenantP
             wanted = TenantPolicy.model_validate(changed)
         except ValidationError as exc:
             first = exc.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise InvalidReference(f"{field}: {first['msg']}", field=field) from exc
+            field, why = describe(first)
+            raise InvalidReference(f"{field}: {why}", field=field) from exc
         return await context.registry.lifecycle.put_policy(named, wanted, why=why)
 
 

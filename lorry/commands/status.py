@@ -101,7 +101,7 @@ async def _status(context: Context, user: str) -> UserStatus:
 
 
 async def _live(context: Context, user: str) -> Manifest | None:
-    ref = AdapterRef(owner=Owner(tenant=context.settings.tenant, user=user))
+    ref = AdapterRef(owner=Owner.named(tenant=context.settings.tenant, user=user))
     try:
         return (await context.registry.resolve(ref)).manifest
     except (AdapterNotFound, AliasNotFound):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 
 from lorry.context import announce, base_directory, make_plan
@@ -74,5 +75,14 @@ def addresses_text(plan: Plan, key: str) -> str:
         f"In another shell, with the API key of tenant {plan.settings.tenant}:\n"
         f"  export LORRY_URL={plan.gateway_url} LORRY_KEY={key}\n"
         '  curl -H "Authorization: Bearer $LORRY_KEY" "$LORRY_URL/v1/users/USER/profile"\n'
+        "For operators, the registry (docs/registry-api.md):\n"
+        f'  curl -H "Authorization: Bearer {_operator_token(plan)}" {plan.registry_url}/v1/bases\n'
         "Ctrl-C stops everything.\n"
     )
+
+
+def _operator_token(plan: Plan) -> str:
+    """Return what a shell makes the registry's token of, so that the token itself is not printed."""
+    if plan.settings.registry_token is not None:
+        return "$LORRY_REGISTRY_TOKEN"
+    return f"$(cat {shlex.quote(str(plan.home.path / 'secrets' / 'registry-token'))})"

@@ -30,7 +30,7 @@ async def extract_user_profile(
         AdapterNotFound, AliasNotFound: the user has nothing live.
         EngineCallError: the engine refuses or fails; nothing is kept then.
     """
-    owner = Owner(tenant=context.settings.tenant, user=user)
+    owner = Owner.named(tenant=context.settings.tenant, user=user)
     manifest = (await context.registry.resolve(AdapterRef(owner=owner))).manifest
     async with EngineClient(url=context.plan.engine_url, token=context.plan.engine_token) as engine:
         extractor = Extractor(context.database, engine, bank=standard_bank(), settings=ExtractionSettings())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.canonical import sha256_bytes
+from kit.names import check_name
 from registry.artifact.base_shape import check_fits
 from registry.artifact.findings import ValidationReport
 from registry.artifact.peft_config import canonical_config, parse_config
@@ -35,6 +36,8 @@ from registry.manifest import (
 # The registry's own limits may be lower; these are the most that any engine can hold.
 _LIMITS = Limits(max_adapter_bytes=5 << 30, max_rank=512)
 _CHUNK_BYTES = 1 << 20
+MODEL_CARD = "README.md"
+"""What PEFT's `save_pretrained` puts beside an adapter: it is neither read nor published."""
 
 
 def draft_from_directory(
@@ -55,10 +58,12 @@ def draft_from_directory(
     `base_directory` holds the base model; with it, the tensors' sizes are compared with the base's.
 
     Raises:
+        InvalidName: when `adapter` is no name.
         AdapterInvalid: naming the file that is missing or extra, or the field or tensor that is refused; its details
             hold every finding.
         BaseModelMismatch: naming the first tensor that does not fit the base model.
     """
+    check_name(adapter, field="adapter")
     config = read_config(directory)
     shape = parse_config(config, max_rank=_LIMITS.max_rank).shape
     weights, inspector = _inspect(directory / WEIGHTS_FILE, shape)
@@ -100,18 +105,25 @@ def check_fits_base(directory: Path, base_directory: Path) -> None:
 def read_config(directory: Path) -> bytes:
     """Return the canonical configuration of a directory that holds exactly an adapter's files, and no links.
 
+    PEFT's model card, a file `MODEL_CARD`, is passed over; it never leaves the directory.
+
     Raises:
         AdapterInvalid: when it holds something else.
     """
     if not directory.is_dir():
         raise AdapterInvalid(f"{directory} is not a directory", field=str(directory))
-    check_file_names(path.name for path in directory.iterdir())
+    check_file_names(path.name for path in directory.iterdir() if not is_model_card(path))
     for path in (directory / CONFIG_FILE, directory / WEIGHTS_FILE):
         if path.is_symlink():  # it may lead anywhere, and tomorrow elsewhere
             raise AdapterInvalid(f"{path.name} is a symbolic link; publish the file itself", field=path.name)
         if not path.is_file():
             raise AdapterInvalid(f"{path.name} is not a file", field=path.name)
     return canonical_config((directory / CONFIG_FILE).read_bytes())
+
+
+def is_model_card(path: Path) -> bool:
+    """Say whether a path of an adapter directory is the model card, which is left out of what is published."""
+    return path.name == MODEL_CARD and path.is_file() and not path.is_symlink()
 
 
 def _inspect(path: Path, shape: LoraShape) -> tuple[ManifestFile, WeightsInspector]:

@@ -127,15 +127,22 @@ def _unservable(config: dict[str, Any]) -> Iterator[AdapterInvalid]:
             yield _invalid(name, "must be true or false")
     for name, value in config.items():
         if value and name not in _HARMLESS and name not in _WHEREABOUTS:
-            yield _invalid(name, _REASONS.get(name, "is not a feature that Lorry knows how to serve"))
+            known = _REASONS.get(name)
+            yield _invalid(name, known or "is not a feature that Lorry knows how to serve", states=known is not None)
 
 
 def _rank(value: Any, *, max_rank: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _invalid("r", f"must be a positive whole number, not {value!a}"[:200])
     if value > max_rank:
-        raise _invalid("r", f"rank {value} is above the limit of {max_rank}"[:200])
+        raise _invalid("r", above_limit(value, max_rank=max_rank), states=True)
     return value
+
+
+def above_limit(rank: int, *, max_rank: int) -> str:
+    """Return why a rank is refused, and which setting decides."""
+    setting = "LORRY_REGISTRY_MAX_RANK; LORRY_MAX_LORA_RANK for `lorry up`"
+    return f"rank {str(rank)[:40]} is above the limit of {max_rank} ({setting})"
 
 
 def _alpha(value: Any) -> float:
@@ -167,6 +174,7 @@ def _read(data: bytes) -> dict[str, Any]:
     return config
 
 
-def _invalid(name: str, reason: str) -> AdapterInvalid:
+def _invalid(name: str, reason: str, *, states: bool = False) -> AdapterInvalid:
+    """Return the refusal of a field; a reason that `states` is a sentence of its own, others go on from its name."""
     shown = printable(name)
-    return AdapterInvalid(f"{CONFIG_FILE}: {shown} {reason}", field=f"{CONFIG_FILE}:{shown}")
+    return AdapterInvalid(f"{CONFIG_FILE}: {shown}{':' if states else ''} {reason}", field=f"{CONFIG_FILE}:{shown}")

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from kit.canonical import canonical_json
 from registry.artifact.base_shape import misfits
 from registry.artifact.findings import Finding, ValidationReport
-from registry.artifact.peft_config import LINEAR_LAYERS, MAX_CONFIG_BYTES, canonical_config, inspect_config
+from registry.artifact.peft_config import (
+    LINEAR_LAYERS,
+    MAX_CONFIG_BYTES,
+    above_limit,
+    canonical_config,
+    inspect_config,
+)
 from registry.artifact.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from registry.artifact.tensors import LoraPair, inspect_tensors
 from registry.artifact.untrusted import printable
@@ -22,6 +28,11 @@ from registry.errors import AdapterInvalid
 from registry.manifest import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, BaseShape, Declaration, Draft, LoraShape
 
 CHECKS = ("configuration", "header", "tensors", "values")
+PICKLED = "adapter_model.bin"
+_UNPICKLE = (
+    f"{WEIGHTS_FILE} is missing, and {PICKLED} is a pickle, which can run code and is never read:"
+    " save the adapter again with save_pretrained(directory, safe_serialization=True)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +71,7 @@ def check_declaration(declared: Declaration, *, limits: Limits) -> None:
     if config_bytes > MAX_CONFIG_BYTES:
         raise AdapterInvalid(f"{CONFIG_FILE} is larger than {MAX_CONFIG_BYTES} bytes", field=CONFIG_FILE)
     if declared.lora.rank > limits.max_rank:
-        raise AdapterInvalid(f"rank {declared.lora.rank} is above the limit of {limits.max_rank}", field="lora.rank")
+        raise AdapterInvalid(above_limit(declared.lora.rank, max_rank=limits.max_rank), field="lora.rank")
     if not declared.lora.target_modules or not set(declared.lora.target_modules) <= LINEAR_LAYERS:
         raise AdapterInvalid("only the seven linear layers can be targets", field="lora.target_modules")
 
@@ -73,7 +84,8 @@ def check_file_names(names: Iterable[str]) -> None:
     """
     found = sorted(names)
     if missing := sorted(ADAPTER_FILES - set(found)):
-        raise AdapterInvalid(f"{missing[0]} is missing", field=missing[0])
+        pickled = PICKLED in found and WEIGHTS_FILE in missing
+        raise AdapterInvalid(_UNPICKLE if pickled else f"{missing[0]} is missing", field=missing[0])
     if extra := sorted(set(found) - ADAPTER_FILES):
         raise AdapterInvalid(f"{printable(extra[0])} does not belong to an adapter", field=printable(extra[0]))
     if len(found) != len(ADAPTER_FILES):

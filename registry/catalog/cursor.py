@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from kit.json_guard import is_storable
-from registry.errors import InvalidReference
+from registry.errors import InvalidCursor
 
 MAX_CURSOR: Final = 512
 
@@ -28,7 +28,7 @@ def read_cursor(cursor: str | None, kind: str, *types: type) -> tuple[Any, ...] 
     """Return the key in a cursor of the order `kind`; None for the first page.
 
     Raises:
-        InvalidReference: for what no earlier page of this listing gave.
+        InvalidCursor: for what no earlier page of this listing gave.
     """
     if cursor is None:
         return None
@@ -56,5 +56,5 @@ def _read(value: Any, as_type: type) -> Any:
     return value
 
 
-def _unknown() -> InvalidReference:
-    return InvalidReference("that cursor was not given by an earlier page of this listing", field="cursor")
+def _unknown() -> InvalidCursor:
+    return InvalidCursor("that cursor was not given by an earlier page of this listing", field="cursor")

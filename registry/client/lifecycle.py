@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kit.names import check_name
+from kit.reasons import describe
 from registry.client.transport import Transport
 from registry.errors import InvalidReference
 from registry.lifecycle.policy import TenantPolicy
@@ -199,7 +200,7 @@ class LifecycleClient:
     async def audit_of(
         self, owner: Owner, adapter: str | None = None, *, cursor: str | None = None, limit: int = 100
     ) -> AuditPage:
-        """Return one page of what happened to a user as a whole, or also to one adapter, the newest first."""
+        """Return one page of what was done to a user and their adapters, or all that happened to one adapter."""
         params = _given(cursor=cursor, limit=limit)
         return await self._transport.call(AuditPage, "GET", f"{_subject(owner, adapter)}/audit", params=params)
 
@@ -241,7 +242,8 @@ def _body(model: type[_B], **values: Any) -> _B:
         return model(**values)
     except ValidationError as exc:
         first = exc.errors()[0]
-        raise InvalidReference(first["msg"], field=".".join(str(part) for part in first["loc"])) from exc
+        field, why = describe(first)
+        raise InvalidReference(f"{field}: {why}", field=field) from exc
 
 
 def _given(**params: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import httpx
 from pydantic import ValidationError
 
 from kit.names import check_name
+from kit.reasons import describe
 from registry.catalog.schemas import (
     AdapterDetail,
     AdapterPage,
@@ -207,7 +208,8 @@ class RegistryClient:
             move = AliasMove(version_id=version_id, expected_version_id=expected_version_id, why=why)
         except ValidationError as exc:
             first = exc.errors()[0]
-            raise InvalidReference(first["msg"], field=str(first["loc"][0])) from exc
+            field, why = describe(first)
+            raise InvalidReference(f"{field}: {why}", field=field) from exc
         await self._transport.call(Alias, "PUT", _alias_path(owner, adapter, alias), body=move)
 
     async def get_alias(self, owner: Owner, adapter: str, alias: str) -> str | None:

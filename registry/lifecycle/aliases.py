@@ -80,7 +80,7 @@ class Aliases:
             await steering.require_servable(version_id)
             expected = (promotion.expected_version_id,) if promotion.expected_version_id else None
             before = await steering.swap(promotion.target, version_id, expected=expected, action="promote")
-        return AliasMoved(alias=promotion.target, version_id=version_id, before_version_id=before)
+            return await steering.moved(promotion.target, version_id, before=before)
 
     async def rollback(self, owner: Owner, adapter: str, rollback: Rollback, *, actor: str) -> AliasMoved:
         """Let an alias name what it named before, in one call, passing over what may not be served any more.
@@ -180,7 +180,7 @@ class _Steering:
             raise AliasNotFound(f"this adapter has no alias {alias}", field="alias")
         if current is not None and expected not in (None, current):
             if (moves[-1].action, moves[-1].before_version_id) == ("rollback", expected):
-                return AliasMoved(alias=alias, version_id=current, before_version_id=expected)  # the answer was lost
+                return await self.moved(alias, current, before=expected)  # the answer was lost
             raise _conflict(alias, current, expected, field="expected_version_id")
         earlier = _earlier(moves, current)
         held = await self._repository.get_alias(self._adapter_id, PREVIOUS) if alias == LIVE else None
@@ -196,7 +196,21 @@ class _Steering:
             await self._point_previous(
                 await self._first_servable(below, besides=target, signed=signed), action="rollback"
             )
-        return AliasMoved(alias=alias, version_id=target, before_version_id=current)
+        return await self.moved(alias, target, before=current)
+
+    async def moved(self, alias: str, version_id: str, *, before: str | None) -> AliasMoved:
+        """Return a move with the numbers of its versions."""
+        return AliasMoved(
+            alias=alias,
+            version_id=version_id,
+            before_version_id=before,
+            version=await self._number(version_id),
+            before_version=await self._number(before) if before else None,
+        )
+
+    async def _number(self, version_id: str) -> int | None:
+        row = await self._repository.get_version(version_id)
+        return row.number if row else None
 
     async def _wants_signed(self, alias: str) -> bool:
         policy = TenantPolicy.of(await self._repository.get_policy(self._owner.tenant))

@@ -62,7 +62,7 @@ class AuditTrail:
         return _page(rows, limit)
 
     async def of_owner(self, owner: Owner, *, cursor: str | None, limit: int) -> AuditPage:
-        """Return one page of what was done to an owner as a whole: suspended, resumed, erased.
+        """Return one page of what was done to an owner, or to an adapter of theirs: suspended, resumed, erased.
 
         Raises:
             InvalidReference: for a cursor that no earlier page gave.
@@ -86,6 +86,7 @@ def _page(rows: Sequence[AuditRow], limit: int) -> AuditPage:
             actor=row.actor,
             action=row.action,
             tenant=row.tenant,
+            subject=row.subject,
             version_id=row.version_id,
             before=row.before,
             after=row.after,

@@ -301,16 +301,17 @@ class LifecycleRepository(RegistryRepository):
         return await self._audit(_newest(AuditRow.version_id == version_id, before=before, limit=limit))
 
     async def audit_of_owner(self, owner: Owner, *, before: int | None, limit: int) -> list[AuditRow]:
-        """Return what was done to an owner as a whole, the newest first."""
+        """Return what was done to an owner, or to an adapter of theirs, the newest first."""
         return await self._audit(_newest(AuditRow.subject == subject_of(owner), before=before, limit=limit))
 
     async def audit_of_adapter(
         self, adapter_id: int, owner: Owner, *, before: int | None, limit: int
     ) -> list[AuditRow]:
         """Return an adapter's entries and those of its whole owner, the newest first; one index scan for each."""
+        whole_owner = (AuditRow.subject == subject_of(owner)) & AuditRow.adapter_id.is_(None)
         either = union(
             _newest(AuditRow.adapter_id == adapter_id, before=before, limit=limit),
-            _newest(AuditRow.subject == subject_of(owner), before=before, limit=limit),
+            _newest(whole_owner, before=before, limit=limit),
         ).subquery()
         return await self._audit(select(either.c.id).order_by(either.c.id.desc()).limit(limit))
 

@@ -52,11 +52,13 @@ class Rollback(Frozen):
 
 
 class AliasMoved(Frozen):
-    """What an alias names now, and what it named before."""
+    """What an alias names now, and what it named before: by id, and by number for people."""
 
     alias: Name
     version_id: VersionId
     before_version_id: VersionId | None
+    version: int | None = None
+    before_version: int | None = None
 
 
 class AliasHistoryEntry(Frozen):
@@ -153,13 +155,18 @@ class EvaluationReport(Frozen):
 
 
 class AuditEntry(Frozen):
-    """One thing that happened: who, when, from, to, why."""
+    """One thing that happened: who, when, from, to, why.
+
+    `subject` is whom or what it happened to where that is no version: an owner, by the opaque id that outlives an
+    erasure, or a master key.
+    """
 
     id: int
     at: datetime
     actor: str
     action: str
     tenant: str | None
+    subject: str | None = None
     version_id: str | None
     before: str | None
     after: str | None

@@ -162,7 +162,7 @@ def _record(
         f"{verb}-{'owner' if whole else 'adapter'}",
         adapter_id=adapter_id,
         tenant=owner.tenant,
-        subject=subject_of(owner) if whole else None,
+        subject=subject_of(owner),
         before="serving" if verb == "suspend" else "suspended",
         after="suspended" if verb == "suspend" else "serving",
         why=why,

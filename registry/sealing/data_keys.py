@@ -21,6 +21,7 @@ from kit.master_keys import MasterKeys
 from kit.sealing import derive_key, new_key
 from registry.errors import DataKeyDestroyed
 from registry.manifest import Owner
+from registry.repository import subject_of
 from registry.sealing.repository import SealingRepository, WrappedKey
 
 _CACHED_KEYS = 4096
@@ -130,7 +131,9 @@ async def destroy_data_key(session: AsyncSession, owner: Owner, *, actor: str, w
     repository = SealingRepository(session)
     destroyed = await repository.destroy(owner)
     if destroyed is not None:
-        repository.record(actor, "data-key-destroyed", tenant=owner.tenant, subject=destroyed, why=why)
+        repository.record(
+            actor, "data-key-destroyed", tenant=owner.tenant, subject=subject_of(owner), before=destroyed, why=why
+        )
     return destroyed
 
 

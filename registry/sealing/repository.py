@@ -136,9 +136,18 @@ class SealingRepository:
         """Return the master keys that wrap any data key; it costs one look into the index for each of them."""
         return (await self._session.scalars(_MASTER_KEYS_IN_USE)).all()
 
-    def record(self, actor: str, action: str, *, tenant: str | None = None, subject: str, why: str | None) -> None:
-        """Add one line to the audit trail; `subject` is a key's id, never a secret."""
-        self._session.add(AuditRow(actor=actor, action=action, tenant=tenant, subject=subject, why=why))
+    def record(
+        self,
+        actor: str,
+        action: str,
+        *,
+        tenant: str | None = None,
+        subject: str,
+        before: str | None = None,
+        why: str | None,
+    ) -> None:
+        """Add one line to the audit trail; `subject` is a master key's id or an owner's, `before` a data key's."""
+        self._session.add(AuditRow(actor=actor, action=action, tenant=tenant, subject=subject, before=before, why=why))
 
 
 def _wrapped(row: DataKeyRow | None) -> WrappedKey | None:

@@ -58,6 +58,25 @@ async def rewrap_data_keys(
     return Rotation(master_key_id=target, rewrapped=rewrapped, unreadable=tuple(unreadable))
 
 
+async def add_master_key(database: Database, keys: KeyFile, *, actor: str) -> str:
+    """Add a key for the next rotation and write it into the audit trail, unless one waits already; return its id."""
+    async with database.transaction() as session:
+        repository = SealingRepository(session)
+        await repository.hold_master_keys()
+        waiting = (await asyncio.to_thread(keys.ring)).next
+        added = await asyncio.to_thread(keys.add_next)
+        if waiting is None:
+            repository.record(actor, "master-key-added", subject=added, why=None)
+    return added
+
+
+async def check_forgettable(database: Database, keys: KeyFile, key_id: str) -> None:
+    """Raise what `forget_master_key` would raise now; nothing is changed."""
+    await _require_old(keys, key_id)
+    async with database.reading() as session:
+        await _require_unused(SealingRepository(session), key_id)
+
+
 async def forget_master_key(database: Database, keys: KeyFile, key_id: str, *, actor: str) -> None:
     """Remove a key from the key file for good, which also shuts every old copy of what it had wrapped.
 
@@ -65,19 +84,27 @@ async def forget_master_key(database: Database, keys: KeyFile, key_id: str, *, a
         MasterKeyNotFound: when the file has no such key.
         MasterKeyInUse: when it is the primary one, or a data key is wrapped under it.
     """
+    await _require_old(keys, key_id)
+    async with database.transaction() as session:
+        repository = SealingRepository(session)
+        await repository.hold_master_keys()
+        await _require_unused(repository, key_id)
+        repository.record(actor, "master-key-forgotten", subject=key_id, why=None)
+        await session.flush()
+        await asyncio.to_thread(keys.forget, key_id)
+
+
+async def _require_old(keys: KeyFile, key_id: str) -> None:
     ring = await asyncio.to_thread(keys.ring)
     if key_id not in ring.keys:
         raise MasterKeyNotFound(f"the key file has no master key {key_id}", field="key_id")
     if key_id == ring.primary:
         raise MasterKeyInUse(f"{key_id} is the primary master key; rotate first", field="key_id")
-    async with database.transaction() as session:
-        repository = SealingRepository(session)
-        await repository.hold_master_keys()
-        if used := (await repository.count_by_master_key()).get(key_id):
-            raise MasterKeyInUse(f"{used} data keys are wrapped under {key_id}; rotate first", field="key_id")
-        repository.record(actor, "master-key-forgotten", subject=key_id, why=None)
-        await session.flush()
-        await asyncio.to_thread(keys.forget, key_id)
+
+
+async def _require_unused(repository: SealingRepository, key_id: str) -> None:
+    if used := (await repository.count_by_master_key()).get(key_id):
+        raise MasterKeyInUse(f"{used} data keys are wrapped under {key_id}; rotate first", field="key_id")
 
 
 async def _next_batch(database: Database, target: str, *, after: str) -> Sequence[WrappedKey]:

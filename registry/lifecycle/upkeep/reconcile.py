@@ -70,7 +70,7 @@ class Reconciler:
         """Run one page.
 
         Raises:
-            InvalidReference: for a cursor that no earlier page gave.
+            InvalidCursor: for a cursor that no earlier page gave.
             TooMuchMissing: when most objects of a page are missing, which looks like a wrong bucket.
             StorageUnavailable: the page can be run again.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kit.database import Database
-from registry.errors import InvalidReference
+from registry.errors import InvalidCursor
 from registry.lifecycle.policy import TenantPolicy
 from registry.lifecycle.remains import Remains
 from registry.lifecycle.upkeep.repository import UpkeepRepository
@@ -28,7 +28,7 @@ class Retention:
         """Run one page.
 
         Raises:
-            InvalidReference: for a cursor that no earlier page gave.
+            InvalidCursor: for a cursor that no earlier page gave.
             StorageUnavailable: the page can be run again.
         """
         steps = {"retire": self._retire, "remove": self._remove, "requests": self._forget}
@@ -37,7 +37,7 @@ class Retention:
     async def _retire(self, at: At[Retain]) -> StepPage:
         """Retire what lies beyond the tenant's number of newest versions."""
         if not (at.after or "0").isdecimal():
-            raise InvalidReference("that cursor was not given by an earlier page of this pass", field="cursor")
+            raise InvalidCursor("that cursor was not given by an earlier page of this pass", field="cursor")
         async with self._database.transaction() as session:
             repository = UpkeepRepository(session)
             adapters = await repository.list_adapters_from(after=int(at.after or "0"), limit=at.request.limit)

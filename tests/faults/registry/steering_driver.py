@@ -21,9 +21,14 @@ from kit.database import Database
 from kit.multipart import MultipartUploads
 from kit.storage import ObjectStorage
 from registry.app import create_app
+from registry.lifecycle.aliases import Aliases
+from registry.lifecycle.erasure import Eraser
 from registry.lifecycle.schemas import Erasure, Promotion, Rollback
+from registry.lifecycle.upkeep.reconcile import Reconciler
+from registry.lifecycle.upkeep.retention import Retention
 from registry.lifecycle.upkeep.schemas import Reconcile, Retain
 from registry.manifest import Owner
+from registry.services import kept
 from registry.settings import RegistrySettings
 
 ADAPTER = "profile"
@@ -74,21 +79,21 @@ def counted(method: Callable[..., Any], steps: Steps) -> Callable[..., Any]:
 
 
 async def operate(app: FastAPI, operation: str, given: dict[str, Any]) -> None:
-    state, actor = app.state, "driver"
+    actor = "driver"
     owner = Owner(tenant="default", user=given.get("user", "ann"))
     erasure = Erasure(why="asked for")
     if operation == "promote":
-        await state.aliases.promote(owner, ADAPTER, Promotion(why="better"), actor=actor)
+        await kept(app, Aliases).promote(owner, ADAPTER, Promotion(why="better"), actor=actor)
     elif operation == "rollback":
-        await state.aliases.rollback(owner, ADAPTER, Rollback(expected_version_id=given["leave"]), actor=actor)
+        await kept(app, Aliases).rollback(owner, ADAPTER, Rollback(expected_version_id=given["leave"]), actor=actor)
     elif operation == "erase-version":
-        await state.eraser.erase_version(given["version_id"], erasure, actor=actor)
+        await kept(app, Eraser).erase_version(given["version_id"], erasure, actor=actor)
     elif operation == "erase-owner":
-        await state.eraser.erase_owner(owner, erasure, actor=actor)
+        await kept(app, Eraser).erase_owner(owner, erasure, actor=actor)
     elif operation == "retain":
-        await whole_pass(state.retention.run, Retain(), actor=actor)
+        await whole_pass(kept(app, Retention).run, Retain(), actor=actor)
     elif operation == "reconcile":
-        await whole_pass(state.reconciler.run, Reconcile(), actor=actor)
+        await whole_pass(kept(app, Reconciler).run, Reconcile(), actor=actor)
 
 
 async def whole_pass(run: Callable[..., Any], request: Any, *, actor: str) -> None:

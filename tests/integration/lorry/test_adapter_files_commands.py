@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from kit.storage import ObjectStorage
 from lorry.commands import adapter_files, adapters
 from registry.client import RegistryClient
-from registry.manifest import WEIGHTS_FILE
+from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity
 from registry.settings import RegistrySettings
 from tests.support import registry_server
 from tests.support.adapters import BASE, BASE_CONFIG, poisoned, write_adapter
@@ -90,11 +90,68 @@ async def test_an_adapter_is_pushed_for_a_whole_tenant(lorry: Command, tmp_path:
     assert (await lorry("pull", "shared/house@1", str(tmp_path / "b"))).exit_code == 0
 
 
+async def test_a_push_says_what_to_type_next_until_the_version_is_live(lorry: Command, tmp_path: Path) -> None:
+    directory = str(write_adapter(tmp_path / "a"))
+    for _ in range(2):  # also of what is there already
+        pushed = await lorry("push", directory, "--user", "ann", "--base", BASE.id)
+        assert "adapters promote ann@1" in pushed.stderr, pushed.output
+    made_live = await lorry("push", directory, "--user", "ann", "--base", BASE.id, "--live")
+    assert made_live.exit_code == 0
+    again = await lorry("push", directory, "--user", "ann", "--base", BASE.id)
+    assert "promote" not in made_live.stderr + again.stderr
+    shared = await lorry("push", directory, "--shared", "--adapter", "house", "--base", BASE.id)
+    assert "adapters promote shared/house@1" in shared.stderr
+
+
+async def test_what_peft_saves_beside_an_adapter_is_left_out_and_said_so(lorry: Command, tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "a")
+    (directory / "README.md").write_text("library_name: peft")
+    pushed = await lorry("push", str(directory), "--user", "ann", "--base", BASE.id, "--live")
+    assert (pushed.exit_code, "README.md is left out" in pushed.stderr) == (0, True), pushed.output
+    assert (await lorry("pull", "ann", str(tmp_path / "b"))).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+
+
+async def test_an_adapter_of_another_base_is_bad_input_and_says_how_to_name_its_own(
+    lorry: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "base"
+    home.mkdir()
+    (home / "config.json").write_bytes(BASE_CONFIG)
+    directory = write_adapter(tmp_path / "a", layers=3)
+
+    async def this_homes(context: Any, base_id: str | None) -> tuple[BaseIdentity, Path | None]:
+        return BASE, home
+
+    monkeypatch.setattr(adapter_files, "_base", this_homes)
+    refused = await lorry("push", str(directory), "--user", "ann", "--json")
+    problem = json.loads(refused.stderr)
+    assert (refused.exit_code, problem["error"]) == (2, "adapter-invalid")
+    assert f"does not fit {BASE.id}, this home's base model" in problem["detail"]
+    assert "--base ID" in problem["detail"]
+
+
 @pytest.mark.parametrize("whose", [[], ["--user", "ann", "--shared"]])
 async def test_an_owner_is_said_once(lorry: Command, tmp_path: Path, whose: list[str]) -> None:
     found = await lorry("push", str(write_adapter(tmp_path / "a")), "--base", BASE.id, *whose)
     assert found.exit_code == 2
     assert "--shared" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (["--user", "a/b c"], "user_id 'a/b c' must be"),
+        (["--user", "ann", "--adapter", "a b"], "adapter 'a b' must be"),
+    ],
+)
+async def test_a_name_that_is_none_is_refused_in_one_line(
+    lorry: Command, tmp_path: Path, bad: list[str], named: str
+) -> None:
+    found = await lorry("push", str(write_adapter(tmp_path / "a")), "--base", BASE.id, *bad)
+    assert found.exit_code == 2
+    assert found.stderr.startswith(f"error: {named}")
+    assert found.stderr.count("\n") == 1
 
 
 async def test_a_poisonous_adapter_is_named_and_not_sent(

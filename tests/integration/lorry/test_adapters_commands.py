@@ -131,6 +131,12 @@ async def test_filters_reach_the_registry(lorry: Command, database: Database) ->
         (["diff", "ann", "1", "9"], 3),
         (["lineage"], 2),
         (["lineage", "ann", "--base", "x"], 2),
+        (["lineage", "--base", "nope"], 3),
+        (["lineage", "--base", "nope", "--json"], 3),
+        (["diff", "ann"], 2),
+        (["diff", "ann@1", "1", "1"], 2),
+        (["diff", "ann@1", "bob@1"], 2),
+        (["diff", "ann", "a b"], 2),
     ],
 )
 async def test_exit_codes_say_what_was_wrong(
@@ -162,6 +168,21 @@ async def test_versions_of_every_state_are_shown(lorry: Command, database: Datab
     assert manifest.version_id in table
     assert json.loads((await lorry("show", "ann@1", "--json")).stdout)["manifest"]["version_id"] == manifest.version_id
     assert "2" in (await lorry("lineage", "ann@1")).stdout
+
+
+async def test_two_versions_can_be_named_either_way(lorry: Command, database: Database) -> None:
+    await add_version(database, user="ann", rank=8)
+    await add_version(database, user="ann", number=2, rank=16, live=True)
+    wanted = json.loads((await lorry("diff", "ann", "1", "2", "--json")).stdout)
+    assert (wanted["old"]["version"], wanted["new"]["version"]) == (1, 2)
+    for typed in (["ann@1", "ann@2"], ["ann@1", "2"], ["ann", "1", "ann@2"], ["ann@1"], ["ann", "1"]):
+        assert json.loads((await lorry("diff", *typed, "--json")).stdout) == wanted, typed
+    assert (await lorry("diff", "ann@2", "users/ann/profile@1")).exit_code == 0
+
+
+async def test_a_transcript_that_nothing_was_trained_on_is_named(lorry: Command) -> None:
+    found = await lorry("lineage", "--transcript", "nope")
+    assert (found.exit_code, found.stderr) == (0, "no version was trained on transcript nope\n")
 
 
 async def test_a_diff_shows_what_changed_and_by_how_much(lorry: Command, database: Database) -> None:

@@ -65,10 +65,26 @@ async def test_a_base_is_added_listed_and_shown(lorry: Command, tmp_path: Path) 
     assert json.loads((await lorry("show", "org/small", "--json")).stdout) == listed[0]
 
 
+async def test_another_revision_of_the_same_content_is_said_to_change_nothing(lorry: Command, tmp_path: Path) -> None:
+    folder = str(write_base(tmp_path / "small"))
+    assert (await lorry("add", folder, "--revision", "r1")).stderr == ""
+    again = await lorry("add", folder, "--revision", "r2")
+    assert (again.exit_code, again.stdout) == (0, "small is registered\n")
+    assert "registered before, with revision r1, and keeps that; --revision r2 changed nothing" in again.stderr
+    assert (await lorry("add", folder, "--revision", "r1")).stderr == ""
+    assert [base["revision"] for base in json.loads((await lorry("list", "--json")).stdout)] == ["r1"]
+
+
 async def test_another_base_under_a_known_id_is_refused(lorry: Command, tmp_path: Path) -> None:
     await lorry("add", str(write_base(tmp_path / "a")), "--id", "base")
     other = await lorry("add", str(write_base(tmp_path / "b", hidden_size=16)), "--id", "base")
     assert (other.exit_code, other.stdout) == (4, "")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 257])
+async def test_an_id_that_is_none_is_refused_in_words(lorry: Command, tmp_path: Path, name: str) -> None:
+    refused = await lorry("add", str(write_base(tmp_path / "a")), "--id", name)
+    assert (refused.exit_code, "1 to 256 characters" in refused.stderr) == (2, True)
 
 
 async def test_what_is_no_base_is_bad_input(lorry: Command, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from kit.database import Database
@@ -78,7 +79,10 @@ async def test_a_rotation_from_end_to_end(command: Command, path: Path, database
     assert listed[old["id"]] == {**old, "primary": False, "data_keys": 0}
     assert "can be forgotten" in (await command("list")).stdout
 
-    assert await as_json(command, "forget", old["id"]) == {"forgotten": old["id"]}
+    unasked = await command("forget", old["id"])
+    assert (unasked.exit_code, "--yes" in unasked.stderr) == (2, True)
+    assert old["id"] in KeyFile(path).ring().keys
+    assert await as_json(command, "forget", old["id"], "--yes") == {"forgotten": old["id"]}
     assert [each["id"] for each in await as_json(command, "list")] == [rotated["master_key_id"]]
     fresh = DataKeys(database, KeyFile(path))
     assert [await fresh.open(key.id) for key in keys] == [key.secret for key in keys]
@@ -92,6 +96,9 @@ async def test_a_key_that_was_added_wraps_from_the_rotation_on(
     keys = [await DataKeys(database, KeyFile(path)).ensure(owner) for owner in OWNERS]
     added = (await as_json(command, "add"))["next"]
     assert (await as_json(command, "add"))["next"] == added
+    async with database.transaction() as session:
+        trail = await session.execute(text("select actor, action, subject from audit"))
+        assert [tuple(row) for row in trail] == [("lorry", "master-key-added", added)]  # once
     assert [(each["id"], each["next"]) for each in await as_json(command, "list")] == [(old, False), (added, True)]
     elsewhere = tmp_path / "another-host.json"
     shutil.copy2(path, elsewhere)

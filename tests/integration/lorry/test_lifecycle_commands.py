@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from kit.database import Database
 from kit.settings import DatabaseSettings
 from kit.storage import ObjectStorage
 from registry.client import RegistryClient
+from registry.manifest import Owner
+from registry.repository import subject_of
 from tests.support.command import Lorry
 from tests.support.registry_server import client, registry_settings, registry_url
 from tests.support.steering import aliases, make_live, publish, publish_many, states
@@ -27,13 +30,18 @@ async def test_a_version_is_promoted_rolled_back_and_its_history_shown(
     lorry: Lorry, client: RegistryClient, database: Database, tmp_path: Path
 ) -> None:
     a, b = await publish_many(client, tmp_path, 2)
-    assert (await lorry("adapters", "promote", "ann"))[0] == 3  # there is no candidate
+    code, _, complained = await lorry("adapters", "promote", "ann")  # there is no candidate
+    assert (code, "ann has no alias candidate; say which version, as" in complained) == (3, True)
+    assert "adapters promote ann@1" in complained.replace("\n", " ")
+    code, _, complained = await lorry("adapters", "show", "ann")  # nor anything live
+    assert (code, "adapters promote ann@1" in complained.replace("\n", " ")) == (3, True)
     code, told, _ = await lorry("adapters", "promote", "ann@1", "--why", "first")
-    assert (code, told.split(";")[0]) == (0, f"live names {a}")
+    assert (code, told) == (0, "live names version 1 (is new)\n")
     await lorry("adapters", "promote", "ann@2", "--to", "candidate")
     moved = await lorry.json("adapters", "promote", "users/ann/profile", "--why", "better")
-    assert moved == {"alias": "live", "version_id": b, "before_version_id": a}
-    assert (await lorry.json("adapters", "rollback", "ann", "--why", "worse"))["version_id"] == a
+    numbers = {"version": 2, "before_version": 1}
+    assert moved == {"alias": "live", "version_id": b, "before_version_id": a, **numbers}
+    assert (await lorry("adapters", "rollback", "ann", "--why", "worse"))[1] == "live names version 1 (was 2)\n"
     assert await aliases(database) == {"live": a, "candidate": b}
     code, told, complained = await lorry("adapters", "rollback", "ann", "--json")
     assert (code, told, json.loads(complained)["error"]) == (4, "", "nothing-to-roll-back-to")
@@ -49,6 +57,9 @@ async def test_a_version_is_promoted_rolled_back_and_its_history_shown(
     ]
     assert (await lorry("adapters", "promote", "ann@7"))[0] == 3
     assert (await lorry("adapters", "promote", "a/b/c"))[0] == 2
+    for name in ("a b", "x/y", "2", "9"):
+        code, _, complained = await lorry("adapters", "promote", "ann@1", "--to", name)
+        assert (code, complained.startswith("error: ")) == (2, True), name
 
 
 async def test_a_gate_is_set_refuses_and_is_opened_by_a_report(
@@ -95,6 +106,8 @@ async def test_suspending_retiring_and_resuming_name_a_version_an_adapter_or_a_u
         ("ann", None),
         ("ann", "profile"),
     ]
+    code, table, _ = await lorry("adapters", "suspended")
+    assert (code, len(re.findall(r"│ \d{4}-\d\d-\d\d \d\d:\d\d +│", table))) == (0, 2)
     assert (await lorry("adapters", "resume", "ann", "--why", "fine"))[0] == 0
     assert (await lorry("adapters", "resume", "ann", "--whole-user", "--why", "fine"))[0] == 0
     assert await lorry.json("adapters", "suspended") == []
@@ -120,7 +133,30 @@ async def test_erasing_asks_first_and_names_what_goes(
     code, told, _ = await lorry("adapters", "erase", "ann", "--whole-user", "--yes", "--why", "asked for")
     assert (code, told) == (0, "erased 1 versions (1 were already); their data key is destroyed\n")
     assert await states(database) == {a: "erased", b: "erased"}
+    code, table, _ = await lorry("adapters", "versions", "ann")
+    assert (code, len(re.findall(r"│ +— │ .*│ erased \d{4}-\d\d-\d\d \d\d:\d\d +│", table))) == (0, 2)
     assert await storage.list("") == []
+
+
+async def test_the_audit_trail_says_whom_also_after_an_erasure_and_never_by_name(
+    lorry: Lorry, client: RegistryClient, tmp_path: Path
+) -> None:
+    for user in ("ann", "bob"):
+        await publish(client, tmp_path, owner=Owner(tenant="default", user=user))
+        await lorry("adapters", "suspend", user, "--why", "odd")
+        await lorry("adapters", "resume", user, "--whole-user", "--why", "fine")
+        await lorry("adapters", "suspend", user, "--whole-user", "--why", "odd")
+        await lorry("adapters", "resume", user, "--whole-user", "--why", "fine")
+    await lorry("adapters", "erase", "ann", "--whole-user", "--yes", "--why", "asked for")
+    entries = (await lorry.json("registry", "audit", "--user", "ann"))["entries"]
+    assert [entry["action"] for entry in entries] == [
+        "erase-owner", "data-key-destroyed", "resume-owner", "suspend-owner", "suspend-adapter",
+    ]  # fmt: skip
+    assert {entry["subject"] for entry in entries} == {subject_of(Owner(tenant="default", user="ann"))}
+    assert "ann" not in json.dumps(entries)
+    code, table, _ = await lorry("registry", "audit", "--limit", "2")
+    assert (code, table.count(entries[0]["subject"])) == (0, 2)
+    assert (await lorry("registry", "audit", "--user", "a b"))[0] == 2
 
 
 async def test_upkeep_shows_what_it_finds_and_says_by_its_exit_code_whether_anything_is_left(

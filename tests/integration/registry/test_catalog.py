@@ -19,7 +19,7 @@ from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
     BaseModelNotFound,
-    InvalidReference,
+    InvalidCursor,
     NotServable,
     VersionNotFound,
 )
@@ -159,12 +159,17 @@ async def test_a_cursor_that_no_page_gave_is_refused(http: httpx.AsyncClient, cu
     assert answer.status_code == 422, answer.text
 
 
-async def test_a_cursor_of_another_listing_is_refused(client: RegistryClient, database: Database) -> None:
+async def test_a_cursor_of_another_listing_is_refused(
+    client: RegistryClient, http: httpx.AsyncClient, database: Database
+) -> None:
     for user in ("ann", "bob"):
         await add_version(database, user=user)
     page = await client.list_adapters("default", limit=1)
-    with pytest.raises(InvalidReference):
+    with pytest.raises(InvalidCursor):
         await client.list_adapters("default", search="a", cursor=page.next_cursor)
+    answer = await http.get("/v1/tenants/default/adapters", params={"search": "a", "cursor": page.next_cursor})
+    assert answer.json()["type"] == "urn:lorry:problem:invalid-cursor"
+    assert answer.json()["title"] == "That cursor was not given by an earlier page of this listing."
 
 
 async def test_versions_are_paged_the_newest_first(client: RegistryClient, database: Database) -> None:

@@ -135,6 +135,21 @@ async def test_a_rollback_whose_answer_was_lost_goes_back_once(registry_url: str
         assert await client.get_alias(owner, "profile", "live") == ids[1]
 
 
+async def test_an_answer_that_an_erasure_would_have_to_find_is_not_kept(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    """What the page of routes says of all that it does not mark."""
+    await add_bases(database)
+    await add_version(database, user="ann")
+    for why in ("x", "y"):
+        path, headers = "/v1/tenants/default/users/ann/suspend", {"idempotency-key": "k1"}
+        answer = await http.post(path, json={"why": why}, headers=headers)
+        assert (answer.status_code, answer.json()["why"]) == (200, "x")
+        assert "idempotency-replayed" not in answer.headers
+    async with database.transaction() as session:
+        assert (await session.execute(text("select count(*) from idempotent_request"))).scalar_one() == 0
+
+
 async def claimed_digest(http: httpx.AsyncClient, database: Database) -> str:
     """Leave key k1 as a request for `BODY` leaves it while it runs."""
     await register(http, BODY, "k1")

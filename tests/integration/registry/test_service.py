@@ -71,7 +71,7 @@ async def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(registry
     ("body", "field"),
     [
         (b"", "body"),
-        (b"{", "body.1"),
+        (b"{", "body"),
         (b"[]", "body"),
         (b'{"owner": {"tenant": "t", "user": ".."}}', "body.owner.user"),
         (b'{"owner": {"tenant": "t", "user": "a b"}}', "body.owner.user"),
@@ -91,6 +91,41 @@ async def test_a_bad_draft_is_refused_by_field(registry_url: str, body: bytes, f
         answer = await http.post("/v1/versions", content=body)
     assert answer.status_code == 422
     assert field in [error["field"] for error in answer.json()["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "told"),
+    [
+        ("GET", "/v1/tenants/default/adapters?state=foo", None, "state: must be one of 'pending', "),
+        ("GET", "/v1/tenants/default/adapters?limit=0", None, "limit: must be greater than or equal to 1"),
+        ("GET", "/v1/tenants/a%20b/adapters", None, "tenant: name 'a b' must be 1 to 128"),
+        ("POST", "/v1/bases", b'{"id": }', "body: is not JSON at character 7: Expecting value"),
+        ("POST", "/v1/bases", b'{"moons": 1, "id": "x"}', "moons: is not a field that is known here"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_words(
+    registry_url: str, method: str, path: str, body: bytes | None, told: str
+) -> None:
+    headers = HEADERS | {"content-type": "application/json"}
+    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+        answer = await http.request(method, path, content=body)
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+    for word in ("Value error", "Input should", "JSON decode error"):
+        assert word not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("PATCH", "/v1/bases", "GET, POST"), ("GET", "/v1/versions/v1/suspend", "POST"), ("POST", "/v1/audit", "GET")],
+)
+async def test_a_method_that_no_route_takes_is_answered_with_all_that_are_taken(
+    registry_url: str, method: str, path: str, allowed: str
+) -> None:
+    async with httpx.AsyncClient(base_url=registry_url, headers=HEADERS) as http:
+        answer = await http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("user", ["%2e%2e", "a%20b", "%00", "a%0Ab", "x" * 129])

@@ -20,6 +20,7 @@ from registry.errors import (
 )
 from registry.lifecycle.policy import TenantPolicy
 from registry.manifest import AdapterRef, Owner
+from registry.repository import subject_of
 from tests.support.registry_server import OWNER
 from tests.support.steering import ADAPTER, aliases, audit, make_live, publish, publish_many, rows, states
 
@@ -94,6 +95,22 @@ async def test_a_suspended_owner_or_adapter_serves_nothing_not_even_what_is_publ
         (f"resume-{subject}", "suspended", "serving", "sealed again"),
         (f"suspend-{subject}", "serving", "suspended", "leaked"),
     ]
+
+
+async def test_an_adapters_trail_tells_of_its_whole_owner_and_of_no_other_adapter(
+    client: RegistryClient, tmp_path: Path
+) -> None:
+    for name in (ADAPTER, "style"):
+        await publish(client, tmp_path, adapter=name)
+        await client.lifecycle.suspend(OWNER, name, why=name)
+    await client.lifecycle.suspend(OWNER, why="all")
+    whole = (await client.lifecycle.audit_of(OWNER)).entries
+    assert [(entry.action, entry.why) for entry in whole] == [
+        ("suspend-owner", "all"), ("suspend-adapter", "style"), ("suspend-adapter", ADAPTER),
+    ]  # fmt: skip
+    assert {entry.subject for entry in whole} == {subject_of(OWNER)}
+    one = (await client.lifecycle.audit_of(OWNER, "style")).entries
+    assert [entry.why for entry in one if entry.action.startswith("suspend")] == ["all", "style"]
 
 
 async def test_a_misspelt_name_does_not_look_like_a_suspension(client: RegistryClient, tmp_path: Path) -> None:

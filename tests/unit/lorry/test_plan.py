@@ -1,3 +1,4 @@
+import re
 import stat
 from pathlib import Path
 
@@ -104,3 +105,14 @@ def test_what_to_type_after_lorry_up_stands_whole_in_its_line(tmp_path: Path) ->
     text = addresses_text(plan(tmp_path, gateway_port=18080), "lorry_" + "k" * 43)
     assert f"  export LORRY_URL=http://127.0.0.1:18080 LORRY_KEY=lorry_{'k' * 43}\n" in text
     assert text.count("k" * 43) == 1
+
+
+def test_what_lorry_up_says_of_the_registry_reaches_it_without_printing_the_token(tmp_path: Path) -> None:
+    made = plan(tmp_path, port_base=18500)
+    text = addresses_text(made, "lorry_key")
+    (found,) = re.findall(r'^  curl -H "Authorization: Bearer \$\(cat (\S+)\)" (\S+)/v1/bases$', text, re.MULTILINE)
+    assert (Path(found[0]).parts[-2:], found[1]) == (("secrets", "registry-token"), "http://127.0.0.1:18500")
+    assert made.registry_token not in text
+    assert Path(found[0]).read_text() == made.registry_token
+    given = plan(tmp_path, registry_token="x" * 20)
+    assert "Bearer $LORRY_REGISTRY_TOKEN" in addresses_text(given, "lorry_key")

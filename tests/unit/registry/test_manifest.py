@@ -197,3 +197,11 @@ def test_the_digest_of_a_manifest_is_of_sorted_json_without_spaces() -> None:
     )
     data = manifest_of(draft).to_bytes()
     assert data == json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(("tenant", "user", "field"), [("t", "a/b c", "user_id"), ("", "ann", "tenant")])
+def test_an_owner_of_typed_names_says_which_is_none(tenant: str, user: str, field: str) -> None:
+    with pytest.raises(InvalidName) as refused:
+        Owner.named(tenant=tenant, user=user)
+    assert refused.value.field == field
+    assert Owner.named(tenant="t", user=SHARED).shared

@@ -103,7 +103,7 @@ def test_a_signature_that_was_changed_anywhere_is_refused(
 ) -> None:
     manifest = manifest_of(write_adapter(tmp_path_factory.mktemp("a")))
     text = json.dumps({**keys[0].sign(manifest), "verificationMaterial": {}})  # the hint there is only a hint
-    at = data.draw(st.integers(0, len(text) - 1))
+    at = data.draw(st.integers(0, 10_000)) % len(text)  # signatures of one key differ in length
     changed = text[:at] + data.draw(st.sampled_from('Aa0{}"/+:')) + text[at + 1 :]
     try:
         signature = json.loads(changed)

@@ -19,7 +19,7 @@ from registry.artifact.findings import MAX_FINDINGS, ValidationReport
 from registry.artifact.peft_config import canonical_config, parse_config
 from registry.artifact.safetensors_header import MAX_HEADER_BYTES, parse_header
 from registry.artifact.tensors import check_tensors, inspect_tensors
-from registry.artifact.validation import Limits, WeightsInspector, check_declaration, check_draft
+from registry.artifact.validation import Limits, WeightsInspector, check_declaration, check_draft, check_file_names
 from registry.artifact.values import MAX_WEIGHT
 from registry.client import draft_from_directory
 from registry.errors import AdapterInvalid
@@ -84,7 +84,55 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     assert caught.value.field == name
 
 
-@pytest.mark.parametrize("name", ["README.md", "pickle.bin", "adapter_model.bin", "model.py"])
+def test_the_model_card_that_peft_writes_is_passed_over(tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "a")
+    plain = draft(directory)
+    (directory / "README.md").write_text("---\nlibrary_name: peft\n---\n")
+    assert draft(directory) == plain
+
+
+def test_only_a_file_can_be_a_model_card(tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "a")
+    (directory / "README.md").mkdir()
+    with pytest.raises(AdapterInvalid, match=r"README\.md does not belong"):
+        draft(directory)
+    (directory / "README.md").rmdir()
+    (directory / "README.md").symlink_to(directory / CONFIG_FILE)
+    with pytest.raises(AdapterInvalid, match=r"README\.md does not belong"):
+        draft(directory)
+
+
+def test_a_publisher_that_declares_a_model_card_is_refused() -> None:
+    with pytest.raises(AdapterInvalid, match=r"README\.md does not belong"):
+        check_file_names([CONFIG_FILE, WEIGHTS_FILE, "README.md"])
+
+
+def test_a_pickle_is_answered_with_how_to_save_without_one(tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "a")
+    (directory / WEIGHTS_FILE).rename(directory / "adapter_model.bin")
+    with pytest.raises(AdapterInvalid, match="safe_serialization=True") as caught:
+        draft(directory)
+    assert caught.value.field == WEIGHTS_FILE
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"use_dora": True}, "adapter_config.json: use_dora: DoRA adapters cannot share a batch with others"),
+        ({"r": 9}, "adapter_config.json: r: rank 9 is above the limit of 8 (LORRY_REGISTRY_MAX_RANK; "),
+        ({"r": 10**300}, "is above the limit of 8 (LORRY_REGISTRY_MAX_RANK; "),
+        ({"bias": "all"}, "adapter_config.json: bias must be none, not 'all'"),
+        ({"moons": 1}, "adapter_config.json: moons is not a feature"),
+    ],
+)
+def test_a_refused_field_reads_as_a_sentence(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(AdapterInvalid) as caught:
+        parse_config(json.dumps(peft_config(**changes)).encode(), max_rank=8)
+    assert told in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("name", ["readme.md", "README.txt", "pickle.bin", "adapter_model.bin", "model.py"])
 def test_an_extra_file_is_named(tmp_path: Path, name: str) -> None:
     directory = write_adapter(tmp_path / "a")
     (directory / name).write_text("x")

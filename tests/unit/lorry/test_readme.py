@@ -1,0 +1,42 @@
+"""What the README tells operators to type is what the commands take."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from lorry.cli import app
+
+README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+LINES = [
+    line.partition("  #")[0].strip()
+    for block in re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("lorry ")
+]
+
+
+def parse(line: str) -> None:
+    """Parse a line as the command would, and run nothing."""
+    command: Any = typer.main.get_command(app)
+    _, *arguments = shlex.split(line)
+    while arguments and (known := getattr(command, "commands", {}).get(arguments[0])) is not None:
+        command = known
+        arguments = arguments[1:]
+    command.make_context(line, arguments)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_line_of_the_readme_can_be_typed(line: str) -> None:
+    parse(line)
+
+
+def test_a_line_without_what_its_command_requires_is_found() -> None:
+    assert len(LINES) > 15
+    with pytest.raises(typer.BadParameter):
+        parse("lorry adapters erase ada --whole-user")
