@@ -100,6 +100,10 @@ class Installer:
         """Return what is on disk or on its way there, the least recently used first, as far as this process knows."""
         return self._tier.entries()
 
+    def has(self, version_id: str) -> bool:
+        """Say whether a version's file is here, as far as this process knows, and not just on its way."""
+        return version_id in self._tier and version_id not in self._arriving
+
     def on_removed(self, forget: Callable[[str], None]) -> None:
         """Tell `forget` of every version that is deleted for good, so that its key goes as well."""
         self._forgetful.append(forget)

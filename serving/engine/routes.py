@@ -265,6 +265,10 @@ class LorryRoutes:
             )
 
 
+_ARRIVALS = 8
+"""Adapters on their way from the registry at once: two for each thread that downloads."""
+
+
 def _pool(
     store: EngineStore, settings: EngineSettings, *, observer: Observer, on_used: Callable[[str], None]
 ) -> AdapterPool:
@@ -282,6 +286,7 @@ def _pool(
         host=host,
         host_entries=entries,
         host_live_entries=limits.live_slots,
+        arrivals=max(1, min(_ARRIVALS, entries - limits.slots)),
         observer=observer,
         on_used=on_used,
     )

@@ -38,6 +38,14 @@ class SingleFlight(Generic[Key, Value]):
             flight.add_done_callback(lambda done: self._land(key, done))
         return await asyncio.shield(flight)
 
+    def after(self, key: Key, act: Callable[[], None]) -> None:
+        """Call `act` when no work for `key` is under way: now, or as soon as it has ended."""
+        flight = self._flights.get(key)
+        if flight is None:
+            act()
+        else:
+            flight.add_done_callback(lambda _: act())
+
     def _land(self, key: Key, flight: asyncio.Task[Value]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():

@@ -151,6 +151,12 @@ class AdapterSource:
         self._downloads, self._openings = _Lane("lorry-fetch"), _Lane("lorry-open")
         installer.on_removed(self.forget)
 
+    def at_hand(self, version_id: str) -> bool:
+        """Say whether neither registry nor object store is needed: for the version, or for what refuses it."""
+        if self._remembered(version_id) is not None:
+            return True
+        return version_id in self._offers and self._installer.has(version_id)
+
     async def find(self, version_id: str) -> Offer:
         """Return what it takes to have a version, asking the registry when its key is not known.
 
@@ -162,7 +168,8 @@ class AdapterSource:
                 this engine.
             RegistryUnavailable, RegistryRefusedEngine, EngineOutOfTouch: it cannot be had now.
         """
-        self._raise_remembered(version_id)
+        if (refusal := self._remembered(version_id)) is not None:
+            raise refusal.with_traceback(None)  # or every raise would lengthen it
         if (known := self._offers.get(version_id)) is not None:
             self._offers.move_to_end(version_id)
             return known
@@ -297,10 +304,10 @@ class AdapterSource:
 
             return _open(keep, offer)
 
-    def _raise_remembered(self, version_id: str) -> None:
+    def _remembered(self, version_id: str) -> LorryError | None:
+        """Return the refusal that still holds."""
         deadline, error = self._refusals.get(version_id, (0.0, None))
-        if error is not None and monotonic() < deadline:
-            raise error.with_traceback(None)  # or every raise would lengthen it
+        return error if monotonic() < deadline else None
 
 
 class _Lane:

@@ -57,6 +57,14 @@ class EngineStore:
         self._numbers: dict[str, int] = {}
         self._paths = CachePaths()
 
+    def at_hand(self, version_id: str) -> bool:
+        """Say whether the version is refused without a question, or lies on the disk with its key known."""
+        try:
+            self._gate(version_id)
+        except LorryError:
+            return True
+        return self._source.at_hand(version_id)
+
     async def install(self, version_id: str, *, urgent: bool = True) -> int:
         """See that the version can be had, and begin to fetch and open it; returns the size of its weights.
 

@@ -2,10 +2,12 @@
 
 A request leases its version from here before vLLM sees it, and gives the lease back when the engine is done with it:
 
-    lease the version → a place in host memory → install and stage, once for everybody → a slot and seats
+    lease the version → (a place among the arrivals) → a place in host memory → install and stage, once for everybody
+    → a slot and seats
 
-What is leased is neither evicted nor erased. What takes long (the registry, the disk, the workers) is behind
-`Store`; everything here is bookkeeping on one event loop.
+What is leased is neither evicted nor erased. Only so many adapters are on their way from elsewhere at once that those
+in memory and on this disk find room: a registry or an object store that hangs keeps nobody else waiting. What takes
+long (the registry, the disk, the workers) is behind `Store`; everything here is bookkeeping on one event loop.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from serving.engine.pool.erasure import Erasure
 from serving.engine.pool.lease import LeaseBook
 from serving.engine.pool.limits import CLASSES, Limits, RequestClass
 from serving.engine.pool.observer import Found, Observer, Reason
+from serving.engine.pool.places import Places
 from serving.engine.pool.pool_lease import PoolLease
 from serving.engine.pool.slot_map import SlotMap
 from serving.engine.pool.store import Store
 from serving.engine.pool.tier import Tier
 from serving.engine.single_flight import SingleFlight
-from serving.errors import AdapterClosed, AdapterInUse
+from serving.errors import AdapterClosed, AdapterInUse, AdmissionTimeout, TierFull
 
 _ENOUGH_SEATS = 1 << 30
 
@@ -56,6 +59,7 @@ class AdapterPool:
         host: Tier,
         host_entries: int,
         host_live_entries: int,
+        arrivals: int,
         observer: Observer | None = None,
         on_used: Callable[[str], None] = lambda version_id: None,
     ) -> None:
@@ -68,6 +72,8 @@ class AdapterPool:
             host_entries: distinct adapters that requests may hold in host memory at once: at most the tier's entries
                 less those that may be pinned, so that whoever is admitted finds room.
             host_live_entries: of these, how many batch requests never hold.
+            arrivals: distinct adapters that may be on their way from the registry at once; with `host_entries` less
+                the slots or fewer, whoever needs no registry never waits for those who do.
             observer: hears of everything that is counted.
             on_used: hears of the version of every request that may run.
         """
@@ -76,8 +82,9 @@ class AdapterPool:
         self._observer = observer or Observer()
         self._host = host
         self._slots = Admission(limits)
-        waiting = replace(limits, slots=host_entries, live_slots=host_live_entries, seats=_ENOUGH_SEATS, live_seats=0)
-        self._rooms = Admission(waiting)
+        unseated = replace(limits, seats=_ENOUGH_SEATS, live_seats=0)
+        self._rooms = Admission(replace(unseated, slots=host_entries, live_slots=host_live_entries))
+        self._arrivals = Admission(replace(unseated, slots=arrivals, live_slots=min(limits.live_slots, arrivals - 1)))
         self._book = LeaseBook()
         self._ready: set[str] = set()
         self._urgent: set[str] = set()
@@ -112,8 +119,8 @@ class AdapterPool:
         return self._book.count(version_id)
 
     def queued(self, kind: RequestClass) -> int:
-        """Return how many requests of `kind` wait for room, a slot or seats."""
-        return self._rooms.queued(kind) + self._slots.queued(kind)
+        """Return how many requests of `kind` wait for others' arrivals, for room, a slot or seats."""
+        return sum(admission.queued(kind) for admission in self._admissions)
 
     @asynccontextmanager
     async def leased(self, ticket: Ticket, *, deadline_seconds: float | None = None) -> AsyncIterator[PoolLease]:
@@ -146,37 +153,25 @@ class AdapterPool:
             LorryError: the reason given to `stop`; or why the version cannot be had: only those who ask for it hear
                 that.
         """
-        began = monotonic()
         self.require_admitting()
         lease = self._book.lease(ticket.version_id, abort=abort)
         self._host.hold(ticket.version_id)
-        places: list[tuple[Admission, Place]] = []
+        places = Places(deadline_seconds)
 
         def let_go() -> None:
-            for admission, place in reversed(places):
-                admission.release(place)
+            self._flights.after(ticket.version_id, places.release)  # who goes away pays for what still arrives
             self._host.let_go(ticket.version_id)
 
-        async def take(admission: Admission, wanted: Ticket) -> Place:
-            left = None if deadline_seconds is None else max(0.0, deadline_seconds - (monotonic() - began))
-            place = await admission.admit(wanted, deadline_seconds=left)
-            places.append((admission, place))
-            return place
-
         try:
-            room = await take(self._rooms, replace(ticket, seats=1))
-            if self._host_has(ticket.version_id):
-                found: Found = "slot" if ticket.version_id in self._in_slots else "host"
-            else:
-                found = await self._bring(ticket.version_id, urgent=ticket.kind == "live")
+            found = await self._have(ticket, places)
             self._book.require_open(ticket.version_id)
             self.require_admitting()
-            place = await take(self._slots, ticket)
+            await places.take(self._slots, ticket)
         except BaseException:
             let_go()
             lease.release()
             raise
-        waited = room.wait_seconds + place.wait_seconds
+        waited = places.wait_seconds
         self._leases[ticket.kind] += 1
         self._observer.admitted(ticket.kind, found=found, wait_seconds=waited)
         self._on_used(ticket.version_id)
@@ -199,7 +194,7 @@ class AdapterPool:
     def stop(self, reason: LorryError) -> int:
         """Admit nobody any more, and refuse whoever waits; what runs goes on. Returns how many were refused."""
         self._stopped = reason
-        return self._rooms.refuse_all(reason) + self._slots.refuse_all(reason)
+        return sum(admission.refuse_all(reason) for admission in self._admissions)
 
     def start(self) -> None:
         """Admit again."""
@@ -220,7 +215,16 @@ class AdapterPool:
         self.require_admitting()
         if self._host_has(version_id):
             return True
-        await self._bring(version_id, urgent=urgent)
+        if version_id in self._flights:
+            await self._bring(version_id, urgent=urgent)
+            return False
+        places = Places(None)
+        try:
+            await self._have(
+                Ticket(version_id=version_id, kind="live" if urgent else "batch"), places, room_seconds=0.0
+            )
+        finally:
+            self._flights.after(version_id, places.release)
         return False
 
     async def pin(self, version_id: str) -> None:
@@ -312,7 +316,7 @@ class AdapterPool:
         self, version_id: str, reason: LorryError, leases: int, *, wait_seconds: float | None, because: Reason
     ) -> Erasure:
         began = monotonic()
-        refused = self._rooms.refuse(version_id, reason) + self._slots.refuse(version_id, reason)
+        refused = sum(admission.refuse(version_id, reason) for admission in self._admissions)
         try:
             await self._until_free(version_id, wait_seconds=wait_seconds)
             waited_seconds = monotonic() - began
@@ -372,6 +376,36 @@ class AdapterPool:
             for entry in self._host.entries()
             if entry.version_id in self._ready
         ]
+
+    async def _have(self, ticket: Ticket, places: Places, *, room_seconds: float | None = None) -> Found:
+        """Take a place in host memory and bring the version there; returns where it was found.
+
+        Args:
+            ticket: what is wanted.
+            places: where the place is noted.
+            room_seconds: how long to wait for room besides; then it is TierFull.
+        """
+        version_id, one = ticket.version_id, replace(ticket, seats=1)
+        arrival: Place | None = None
+        if version_id not in self._ready and not self._store.at_hand(version_id):
+            arrival = await places.take(self._arrivals, one)
+        try:
+            await places.take(self._rooms, one, within_seconds=room_seconds)
+        except AdmissionTimeout as exc:
+            if room_seconds is None:
+                raise
+            raise TierFull("The engine's host memory has no room for the adapter: what it holds is in use.") from exc
+        if self._host_has(version_id):
+            found: Found = "slot" if version_id in self._in_slots else "host"
+        else:
+            found = await self._bring(version_id, urgent=ticket.kind == "live")
+        if arrival is not None:
+            self._arrivals.release(arrival)
+        return found
+
+    @property
+    def _admissions(self) -> tuple[Admission, ...]:
+        return self._arrivals, self._rooms, self._slots
 
     def _host_has(self, version_id: str) -> bool:
         """Say whether a version can be named now, and if so count it as just used."""

@@ -10,6 +10,9 @@ from serving.engine.pool.erasure import Removal
 class Store(Protocol):
     """Where adapters come from and go to."""
 
+    def at_hand(self, version_id: str) -> bool:
+        """Say whether `install` needs nobody but this machine: to bring the version, or to say why it cannot be had."""
+
     async def install(self, version_id: str, *, urgent: bool) -> int:
         """See that the version can be had, and begin to fetch it; returns the host memory that it will take, in bytes.
 

@@ -136,7 +136,8 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
     assert set(happened.refusals) <= {"erased", "not_servable"}
     assert happened.evictions("disk") == {"erased": 1}
     (receipt,) = [each for each in await receipts(rig) if each["version_id"] == version_id]
-    assert (receipt["because"], receipt["memory"]["removal"]["slots_zeroed"]) == ("erased", 1)
+    assert receipt["because"] == "erased"
+    assert receipt["memory"]["removal"]["slots_zeroed"] <= 1  # none when another user's adapter took its slot meanwhile
     assert receipt["memory"]["removal"]["host_bytes"] > 0
     assert receipt["disk_bytes"] > 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,10 +134,9 @@ async def test_downloads_that_hang_hold_up_nobody_whose_adapter_is_on_the_disk(
     for version_id in hanging:
         rig.s3.hang(f"^GET .*{version_id}", at_bytes=1_000_000)
     async with rig.others(), meanwhile(*(rig.ask(version_id) for version_id in hanging)) as asking:
-        await until(lambda: all(rig.downloads(version_id) for version_id in hanging[:4]))
-        began = time.monotonic()
+        await until(lambda: sum(rig.downloads(version_id) > 0 for version_id in hanging) >= 3)
         assert await rig.text(there) == text
-        assert time.monotonic() - began < 2.0
+        assert not any(task.done() for task in asking)  # it waited for none of them
         answers = await asyncio.gather(*asking)
     rig.s3.heal()
 

@@ -46,6 +46,9 @@ class Below:
         self.may_stage = asyncio.Event()
         self.may_stage.set()
 
+    def at_hand(self, version_id: str) -> bool:
+        return False
+
     async def install(self, version_id: str, *, urgent: bool) -> int:
         with self.metrics.stage("resolve"):
             await asyncio.sleep(0)
@@ -109,7 +112,7 @@ class Bench:
         host = Tier("host memory", max_bytes=4 * SIZE, max_entries=4, max_pinned=1)
         limits = Limits(slots=2, live_slots=0, seats=8, live_seats=0)
         self.pool = AdapterPool(
-            self.below, limits=limits, host=host, host_entries=3, host_live_entries=0, observer=self.metrics
+            self.below, limits=limits, host=host, host_entries=3, host_live_entries=0, arrivals=2, observer=self.metrics
         )
         eraser = Eraser(self.below, ledger=self.metrics.ledger)
         eraser.connect(Memory(self.pool))

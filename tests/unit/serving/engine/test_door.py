@@ -26,6 +26,9 @@ ENDLESS = "v" + "e" * 32
 class Shelf:
     """A store that has every adapter but the broken one."""
 
+    def at_hand(self, version_id: str) -> bool:
+        return False
+
     async def install(self, version_id: str, *, urgent: bool) -> int:
         if version_id == BROKEN:
             raise AdapterDamaged("half of it is missing")
@@ -88,7 +91,7 @@ class Bench:
                 waits.append((kind, wait_seconds))
 
         self.pool = AdapterPool(
-            Shelf(), limits=bounds, host=host, host_entries=4, host_live_entries=0, observer=Noting()
+            Shelf(), limits=bounds, host=host, host_entries=4, host_live_entries=0, arrivals=2, observer=Noting()
         )
         self.admittance = Admittance(
             pool=self.pool,

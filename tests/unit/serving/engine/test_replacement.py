@@ -32,6 +32,9 @@ class Store:
         self.paths = CachePaths()
         self.loads: list[tuple[str, str]] = []
 
+    def at_hand(self, version_id: str) -> bool:
+        return False
+
     async def install(self, version_id: str, *, urgent: bool) -> int:
         return 1
 
@@ -91,7 +94,7 @@ async def test_a_lost_adapter_ends_its_requests_only_and_is_loaded_anew_under_an
     models = SimpleNamespace(lora_requests={})
     store, engine, counts = Store(models), Engine(), Counts()
     host = Tier("host memory", max_bytes=10, max_entries=4)
-    pool = AdapterPool(store, limits=Limits(slots=2), host=host, host_entries=4, host_live_entries=0)
+    pool = AdapterPool(store, limits=Limits(slots=2), host=host, host_entries=4, host_live_entries=0, arrivals=2)
     residents = Residents(models, engine=engine, gate=lambda version_id: None, counted=counts)  # type: ignore[arg-type]
     residents.take_over(pool)
 

@@ -191,6 +191,9 @@ async def test_a_disk_that_takes_nothing_costs_no_request(tmp_path: Path) -> Non
 class Nothing:
     """A store that has every version but those that are refused, at once."""
 
+    def at_hand(self, version_id: str) -> bool:
+        return False
+
     async def install(self, version_id: str, *, urgent: bool) -> int:
         if version_id == version(404):
             raise VersionNotFound
@@ -209,7 +212,13 @@ class Nothing:
 async def test_requests_that_may_run_are_uses_and_neither_refusals_nor_prefetches_are(tmp_path: Path) -> None:
     usage, host = Usage(tmp_path), Tier("host memory", max_bytes=100, max_entries=4)
     pool = AdapterPool(
-        Nothing(), limits=Limits(slots=2), host=host, host_entries=4, host_live_entries=0, on_used=usage.note
+        Nothing(),
+        limits=Limits(slots=2),
+        host=host,
+        host_entries=4,
+        host_live_entries=0,
+        arrivals=2,
+        on_used=usage.note,
     )
     for number in (1, 2, 2):
         (await pool.lease(Ticket(version_id=version(number)))).release()

@@ -23,7 +23,7 @@ from serving.errors import (
     TierFull,
 )
 
-SLOTS, ENTRIES = 3, 6
+SLOTS, ENTRIES, ARRIVALS = 3, 6, 2
 
 
 class Shelf:
@@ -35,11 +35,25 @@ class Shelf:
         self.may_return: set[str] = set()
         self.installs: list[str] = []
         self.running: dict[str, int] = {}
+        self.on_disk: set[str] = set()
+        self.hanging: dict[str, asyncio.Event] = {}
+        self.arriving = 0
         self.pause_seconds = 0.0
+
+    def at_hand(self, version_id: str) -> bool:
+        return version_id in self.on_disk
 
     async def install(self, version_id: str, *, urgent: bool) -> int:
         self.installs.append(version_id)
-        await asyncio.sleep(self.pause_seconds)
+        far = version_id not in self.on_disk
+        self.arriving += far
+        assert self.arriving <= ARRIVALS
+        try:
+            await asyncio.sleep(self.pause_seconds)
+            if version_id in self.hanging:
+                await self.hanging[version_id].wait()
+        finally:
+            self.arriving -= far
         if version_id.startswith("broken"):
             raise AdapterDamaged("half of it is missing")
         return 1
@@ -78,7 +92,9 @@ class Shelf:
 def pool_on(shelf: Shelf, **changes: int) -> AdapterPool:
     host = Tier("host memory", max_bytes=100, max_entries=ENTRIES, max_pinned=1)
     limits = Limits(**{"slots": SLOTS, "live_slots": 1, "seats": 8, "live_seats": 2, **changes})
-    return AdapterPool(shelf, limits=limits, host=host, host_entries=ENTRIES - 1, host_live_entries=1)
+    return AdapterPool(
+        shelf, limits=limits, host=host, host_entries=ENTRIES - 1, host_live_entries=1, arrivals=ARRIVALS
+    )
 
 
 async def test_a_hundred_requests_for_one_cold_adapter_install_it_once() -> None:
@@ -122,6 +138,37 @@ async def test_the_least_recently_used_leaves_host_memory_but_nothing_leased_or_
     with pytest.raises(TierFull):
         await pool.pin("another")
     leased.release()
+
+
+@pytest.mark.parametrize("goes_away", [False, True])
+async def test_adapters_that_do_not_arrive_keep_nobody_waiting_whose_adapter_is_here(goes_away: bool) -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    shelf.on_disk.add("near")
+    (await pool.lease(Ticket(version_id="here"))).release()
+    shelf.hanging = {f"far{number}": asyncio.Event() for number in range(20)}
+
+    async def ask(version_id: str) -> None:
+        (await pool.lease(Ticket(version_id=version_id))).release()
+
+    asking = [asyncio.create_task(ask(version_id)) for version_id in shelf.hanging]
+    asking += [asyncio.create_task(pool.prefetch(version_id)) for version_id in shelf.hanging]
+    for _ in range(3):
+        await asyncio.sleep(0.005)
+        if goes_away:
+            for task in asking[:ARRIVALS]:
+                task.cancel()
+    leases = [
+        await asyncio.wait_for(pool.lease(Ticket(version_id=version_id)), 1) for version_id in ("here", "near", "here")
+    ]
+    assert len(shelf.host) == 2
+    for lease in leases:
+        lease.release()
+    for event in shelf.hanging.values():
+        event.set()
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {type(None), bool, asyncio.CancelledError}
+    assert sum(pool.queued(kind) for kind in CLASSES) == 0
 
 
 async def test_prefetching_takes_no_slot() -> None:
