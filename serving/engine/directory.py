@@ -18,7 +18,7 @@ from typing import Protocol
 from kit.errors import LorryError
 from registry.client import RegistryClient
 from registry.client.engines import Farewell, Heartbeat, Holdings, Orders, Presence, Registration, Tier, Withheld
-from registry.errors import EngineNotFound, EngineSuperseded, NotServable, VersionNotFound
+from registry.errors import EngineNotFound, EngineSuperseded, NotServable, RegistryUnavailable, VersionNotFound
 from registry.manifest import BaseIdentity
 from serving.engine.eraser import Eraser
 from serving.engine.installer import Installer
@@ -33,6 +33,7 @@ from serving.errors import EngineOutOfTouch, EngineReplaced
 _log = logging.getLogger(__name__)
 _CALL_SECONDS = 3.0
 _REPORT_SECONDS = 30.0  # a call with all that a full disk holds: the registry stores and judges every version of it
+_EXCHANGE_SECONDS = 2 * _REPORT_SECONDS  # in all, whatever trickles in meanwhile
 _LEAVE_SECONDS = 2.0
 _REASONS = {
     "suspended": "is suspended",
@@ -142,6 +143,11 @@ class Directory:
 
     async def run(self) -> None:
         """Keep in touch until cancelled; nothing that goes wrong here ends it."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._keep_in_touch())
+            both.create_task(self._end_with_the_lease())
+
+    async def _keep_in_touch(self) -> None:
         while True:
             began = self._clock()
             try:
@@ -150,6 +156,21 @@ class Directory:
                 # Whatever it is, a heartbeat must follow it: the engine fails closed by the clock, not by this loop.
                 _log.exception("a heartbeat failed unexpectedly")
             await asyncio.sleep(max(0.0, began + self._settings.heartbeat_seconds - self._clock()))
+
+    async def _end_with_the_lease(self) -> None:
+        """End what runs at the moment the lease is over, however long a heartbeat waits for its answer then."""
+        while True:
+            try:
+                await self._end_if_closed()
+            except Exception:  # as above
+                _log.exception("could not end what runs")
+            left_seconds = 0.0 if self._deadline is None else self._deadline - self._clock()
+            pause_seconds = self._settings.heartbeat_seconds
+            await asyncio.sleep(min(left_seconds, pause_seconds) if left_seconds > 0 else pause_seconds)
+
+    async def _end_if_closed(self) -> None:
+        if (closed := self.closed_because()) is not None and self._residents is not None:
+            await self._residents.end_all(closed)
 
     async def beat(self) -> None:
         """Say once what is held, and obey the answer; without an answer, see whether the lease is over."""
@@ -163,8 +184,7 @@ class Directory:
         else:
             self._metrics.heartbeat("answered", time.perf_counter() - began)
             self._note(None)
-        if (closed := self.closed_because()) is not None and self._residents is not None:
-            await self._residents.end_all(closed)
+        await self._end_if_closed()
 
     async def leave(self) -> None:
         """Say that this engine stops; a registry that does not answer will see it lapse."""
@@ -185,16 +205,23 @@ class Directory:
         held = await self._held()
         asked_at = self._clock()
         try:
-            orders = await self._ask(held)
-        except EngineNotFound:  # forgotten, or the registry was restored from a backup: enter anew, now
-            self._is_registered = False
-            orders = await self._ask(held)
+            async with asyncio.timeout(_EXCHANGE_SECONDS):
+                orders = await self._ask_or_enter(held)
+        except TimeoutError as exc:
+            raise RegistryUnavailable("The registry's answer to a heartbeat did not end.") from exc
         await self._obey(orders, held)
         if orders.report:  # it does not know what we hold, or could not name all that must go
             self._reported = None
             return
         lease_seconds = min(orders.lease_seconds, self._settings.engine_lease_seconds)
         self._deadline, self._is_replaced = asked_at + lease_seconds, False
+
+    async def _ask_or_enter(self, held: dict[str, Tier]) -> Orders:
+        try:
+            return await self._ask(held)
+        except EngineNotFound:  # forgotten, or the registry was restored from a backup: enter anew, now
+            self._is_registered = False
+            return await self._ask(held)
 
     async def _held(self) -> dict[str, Tier]:
         on_disk = dict.fromkeys(await asyncio.to_thread(self._installer.installed), Tier.DISK)

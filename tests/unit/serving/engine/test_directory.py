@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from registry.client import RegistryClient
 from registry.engines.schemas import Orders, Tier, Withheld
 from registry.errors import NotServable, VersionNotFound
 from registry.manifest import BaseIdentity
+from serving.engine import directory
 from serving.engine.directory import Directory, waking_time
 from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.metrics import EngineMetrics, reason_of
@@ -43,6 +44,12 @@ class Answers:
         self.refusals: list[tuple[int, str]] = []
         self.is_down = False
         self.before_answer: list[Any] = []
+        self.answering = asyncio.Event()
+        self.answering.set()
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        await self.answering.wait()
+        return self(request)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((request.method, json.loads(request.content)))
@@ -122,7 +129,7 @@ class Bench:
         self.installer = Installer(cache, metrics=metrics, lock_seconds=1)
         self.installer.open()
         self.client = RegistryClient(
-            url="http://registry", token="registry-token", transport=httpx.MockTransport(self.registry)
+            url="http://registry", token="registry-token", transport=httpx.MockTransport(self.registry.answer)
         )
         settings = EngineSettings(
             base_directory=Path("/models/base"),
@@ -159,6 +166,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     yield bench
     await bench.directory.leave()
     await bench.client.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Look until the condition holds, which nothing tells."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
 
 
 def erased(version_id: str) -> Withheld:
@@ -298,6 +312,34 @@ async def test_an_engine_without_the_registry_serves_until_its_lease_is_over_and
     await bench.directory.beat()
     bench.directory.require(ADA)
     assert bench.measure("lorry_engine_in_touch") == 1
+
+
+async def test_what_runs_ends_with_the_lease_although_a_heartbeat_waits_for_its_answer(bench: Bench) -> None:
+    running = asyncio.create_task(bench.directory.run())
+    await until(lambda: bench.directory.closed_because() is None)
+    assert set(map(type, bench.memory.ended)) <= {EngineOutOfTouch}  # before the first answer, nothing ran
+    bench.memory.ended.clear()
+    bench.registry.answering.clear()
+    bench.clock.now += 59.9
+    await asyncio.sleep(0.05)
+    assert bench.memory.ended == []
+    bench.clock.now += 0.2
+    await until(lambda: bool(bench.memory.ended))
+    bench.registry.answering.set()
+    await until(lambda: bench.directory.closed_because() is None)
+    running.cancel()
+
+
+async def test_an_answer_that_never_ends_is_a_heartbeat_that_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "_EXCHANGE_SECONDS", 0.02)
+    bench.registry.answering.clear()
+    await asyncio.wait_for(bench.directory.beat(), 5)
+    assert bench.measure("lorry_engine_heartbeat_seconds_count", outcome="failed") == 1
+    bench.registry.answering.set()
+    await bench.directory.beat()
+    bench.directory.require(ADA)
 
 
 async def test_the_lease_counts_from_the_question_not_from_the_answer(bench: Bench) -> None:
