@@ -34,6 +34,8 @@ _REFUSED_ARGUMENTS = {
     "--kv-transfer-config": "cached blocks that leave the engine outlive an erasure",
     "--kv-offloading-size": "cached blocks that leave the engine outlive an erasure",
     "--kv-offloading-backend": "cached blocks that leave the engine outlive an erasure",
+    "--ec-transfer-config": "what is cached outside the engine outlives an erasure",
+    "--distributed-executor-backend": "workers read verified adapters from this machine's memory",
     "--kv-events-config": "events hold requests, which are people's words",
     "--grpc": "the internal token guards HTTP only",
     "--uds": "the engine listens on TCP",
@@ -133,8 +135,12 @@ def _further_arguments(settings: EngineSettings, *, own: set[str]) -> list[str]:
 
 
 def _check_argument(argument: str, *, own: set[str]) -> None:
-    """Refuse what we set or cannot serve; vLLM's parser takes ``_`` for ``-``, abbreviations and ``--no-…``."""
-    flag = argument.split("=", 1)[0].replace("_", "-")
+    """Refuse what we set or cannot serve.
+
+    vLLM's parser (vllm/utils/argparse_utils.py) takes ``_`` for ``-``, abbreviations, ``--no-…``, and one key of a JSON
+    argument as ``--argument.key`` or, to append to a list, ``--argument.key+``.
+    """
+    flag = argument.split("=", 1)[0].split(".", 1)[0].replace("_", "-").rstrip("+")
     if not flag.startswith("-") or flag.lstrip("-").isdecimal():
         return
     long = flag.replace("--no-", "--", 1)
