@@ -174,7 +174,7 @@ def _read(path: Path) -> dict[str, float]:
             return {}
         document = json.loads(path.read_bytes())
         return dict(_valid(document["uses"])) if document["format"] == _FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -154,6 +154,7 @@ async def test_an_erased_version_leaves_no_trace(tmp_path: Path) -> None:
         b"",
         b"{",
         b"[]",
+        b"[" * 200_000,
         b'{"format": "lorry.usage/2", "uses": {}}',
         b'{"format": "lorry.usage/1", "uses": []}',
         b'{"format": "lorry.usage/1", "uses": {"../../etc": 5, "v0": 1}}',
