@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, closing
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -169,7 +170,7 @@ class AdapterSource:
             RegistryUnavailable, RegistryRefusedEngine, EngineOutOfTouch: it cannot be had now.
         """
         if (refusal := self._remembered(version_id)) is not None:
-            raise refusal.with_traceback(None)  # or every raise would lengthen it
+            raise copy(refusal)
         if (known := self._offers.get(version_id)) is not None:
             self._offers.move_to_end(version_id)
             return known
@@ -204,12 +205,19 @@ class AdapterSource:
             raise
 
     def reject(self, version_id: str, error: LorryError) -> None:
-        """Count a load that failed, answer it the same way for a while, and ask the registry anew after that."""
+        """Count a load that failed, answer it the same way for a while, and ask the registry anew after that.
+
+        A copy is kept: the error that was raised holds on to the frames that it passed, and they to people's requests.
+        """
         self._metrics.failed(error)
         self.forget(version_id)
-        self._refusals[version_id] = (monotonic() + self._refusal_ttl_seconds, error)
+        now = monotonic()
+        self._refusals[version_id] = (now + self._refusal_ttl_seconds, copy(error))
         self._refusals.move_to_end(version_id)
-        while len(self._refusals) > _REMEMBERED_REFUSALS:
+        while self._refusals:
+            deadline, _ = next(iter(self._refusals.values()))
+            if now < deadline and len(self._refusals) <= _REMEMBERED_REFUSALS:
+                break
             self._refusals.popitem(last=False)
 
     def forget(self, version_id: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import http.server
 import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -391,6 +393,36 @@ async def test_a_refusal_is_forgotten_and_does_not_touch_other_versions(place: P
     with pytest.raises(VersionNotFound):
         await place.source.find(ID)
     assert answers.calls == 3
+
+
+async def test_a_remembered_refusal_holds_on_to_nothing_of_those_who_heard_it(place: Place, answers: Answers) -> None:
+    class Request:
+        """What a person wrote."""
+
+    async def ask() -> weakref.ref[Request]:
+        request = Request()
+        try:
+            await place.source.find(ID)
+        except VersionNotFound:
+            return weakref.ref(request)
+        raise AssertionError("it was not refused")
+
+    answers.refuse(404, "version-not-found")
+    heard = [await ask() for _ in range(2)]
+    gc.collect()
+    assert [request() for request in heard] == [None, None]
+    assert answers.calls == 1
+
+
+async def test_refusals_that_are_over_are_forgotten(place: Place, answers: Answers) -> None:
+    answers.refuse(404, "version-not-found")
+    for number in range(9):
+        with pytest.raises(VersionNotFound):
+            await place.source.find(f"v{number:032}")
+    await asyncio.sleep(0.25)
+    with pytest.raises(VersionNotFound):
+        await place.source.find(ID)
+    assert len(place.source._refusals) == 1
 
 
 async def test_neither_key_nor_url_shows_in_what_might_be_logged(place: Place, answers: Answers) -> None:
