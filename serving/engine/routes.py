@@ -34,6 +34,7 @@ from serving.engine.guard import Guard
 from serving.engine.installer import Installer
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.loader import AdapterLoader
+from serving.engine.lora_gauge import remove_lora_gauge
 from serving.engine.metrics import EngineMetrics
 from serving.engine.pool.observer import Observer
 from serving.engine.pool.pool import AdapterPool
@@ -99,6 +100,7 @@ class LorryRoutes:
         configure_logging(self._settings.log_level)
         self._refuse_unguarded()
         refuse_several(engine_client)
+        remove_lora_gauge(engine_client, REGISTRY)
         self._engine, self._models = engine_client, state.openai_serving_models
         resolver = _registered_resolver(state.openai_serving_models)
         metrics = EngineMetrics(REGISTRY)

@@ -31,6 +31,7 @@ from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerManager
 
 from serving.engine.launch import plan_launch
 from serving.engine.priority import BATCH, PRIORITY_HEADER
@@ -52,6 +53,9 @@ PRIVATE: dict[str, tuple[Any, str]] = {
     "AsyncLLM.shutdown": (AsyncLLM.shutdown, "bdbf42b739a6731d"),
     "OutputProcessor.propagate_error": (OutputProcessor.propagate_error, "7acce6170d1783dd"),
     "serve_http": (serve_http, "f471b91743318731"),
+    # lora_gauge.py takes a metric out of the loggers that the first makes, and counts on the second to look for it
+    "StatLoggerManager.__init__": (StatLoggerManager.__init__, "6e75cf036af8369b"),
+    "PrometheusStatLogger.record": (PrometheusStatLogger.record, "a506cbde79285412"),
     # guard.py and routes.py rely on the order in which the app is put together
     "build_app": (build_app, "6438b7e524cb0b4f"),
     "init_entrypoints_middleware": (init_entrypoints_middleware, "583c2958f2eb48d0"),
