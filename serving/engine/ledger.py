@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 _SLOWEST = 32
 _FAILING = 64
+_SLOW_FOR = timedelta(hours=1)
 
 
 @dataclass(kw_only=True)
@@ -27,6 +28,11 @@ class LoadRecord:
     def source(self) -> Literal["disk", "registry"]:
         """Where its bytes came from: the registry's store when anything was downloaded, else this host's disk."""
         return "registry" if "download" in self.seconds else "disk"
+
+    @property
+    def has_source(self) -> bool:
+        """Whether it came so far that its bytes were read from somewhere."""
+        return not self.seconds.keys().isdisjoint({"download", "open"})
 
     @property
     def total_seconds(self) -> float:
@@ -47,7 +53,7 @@ class _Failing:
 
 
 class LoadLedger:
-    """The slowest loads of each version, and the versions whose loads fail until one succeeds."""
+    """The slowest load of each version in the last hour, and the versions whose loads fail until one succeeds."""
 
     def __init__(
         self,
@@ -59,19 +65,20 @@ class LoadLedger:
         self._max_slowest = slowest
         self._max_failing = failing
         self._now = now
-        self._slowest: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._slowest: dict[str, tuple[float, datetime, dict[str, Any]]] = {}
         self._failing: OrderedDict[str, _Failing] = OrderedDict()
 
     def loaded(self, record: LoadRecord) -> None:
         """Note a load that succeeded: it does not fail any more."""
         self._failing.pop(record.version_id, None)
+        self._age()
         total = record.total_seconds
         known = self._slowest.get(record.version_id)
         if known is not None and known[0] >= total:
             return
         stages = {stage: round(seconds, 6) for stage, seconds in record.seconds.items()}
-        entry = {"source": record.source, "seconds": round(total, 6), "stages": stages, "at": self._now().isoformat()}
-        self._slowest[record.version_id] = (total, entry)
+        entry = {"source": record.source, "seconds": round(total, 6), "stages": stages}
+        self._slowest[record.version_id] = (total, self._now(), entry)
         if len(self._slowest) > self._max_slowest:
             del self._slowest[min(self._slowest, key=lambda version_id: self._slowest[version_id][0])]
 
@@ -90,9 +97,10 @@ class LoadLedger:
         self._failing.pop(version_id, None)
 
     def slowest(self) -> list[dict[str, Any]]:
-        """Return the slowest load of each version, slowest first."""
+        """Return the slowest load of each version in the last hour, slowest first."""
+        self._age()
         ranked = sorted(self._slowest.items(), key=lambda item: -item[1][0])
-        return [{"version_id": version_id, **entry} for version_id, (_, entry) in ranked]
+        return [{"version_id": version_id, **entry, "at": at.isoformat()} for version_id, (_, at, entry) in ranked]
 
     def failing(self) -> list[dict[str, Any]]:
         """Return the versions whose last load failed, the latest first; `failures` counts since the last success."""
@@ -105,3 +113,7 @@ class LoadLedger:
             }
             for version_id, failing in reversed(self._failing.items())
         ]
+
+    def _age(self) -> None:
+        oldest = self._now() - _SLOW_FOR
+        self._slowest = {version_id: each for version_id, each in self._slowest.items() if each[1] >= oldest}

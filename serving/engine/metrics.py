@@ -47,7 +47,7 @@ Stage = Literal["resolve", "download", "open", "engine_load", "queue", "read", "
 memory, and from ``queue`` on a part of it, as the slowest worker measured it."""
 
 _BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_SOURCES = ("registry", "disk")
+_SOURCES = ("registry", "disk", "none")  # none: the load ended before any byte was read
 _REASONS: dict[type[LorryError], str] = {
     VersionNotFound: "unknown_version",
     NotServable: "not_servable",
@@ -224,8 +224,9 @@ class EngineMetrics(Observer):
             record.add(stage, seconds)
 
     def _end(self, record: LoadRecord, error: BaseException | None) -> None:
+        source = record.source if record.has_source else "none"
         for stage, seconds in record.seconds.items():
-            self._seconds.labels(stage, record.source).observe(seconds)
+            self._seconds.labels(stage, source).observe(seconds)
         if error is None:
             self._loads.labels("loaded").inc()
             self.ledger.loaded(record)

@@ -51,10 +51,12 @@ class EngineSettings(Settings):
     max_cpu_loras: int = Field(32, ge=1, description="adapters kept in host memory; at least max_loras")
     host_adapter_gib: float = Field(8.0, gt=0, description="host memory for adapters, in GiB, of all workers together")
     live_slots: int | None = Field(
-        None, ge=0, description="adapter slots that batch requests never hold; unset = 1, or 0 of a single slot"
+        None,
+        ge=0,
+        description="adapter slots that batch never holds, less than max_loras; unset = 1, or 0 of a single slot",
     )
     live_seats: int | None = Field(
-        None, ge=0, description="of max_num_seqs, those that batch requests never take; unset = an eighth"
+        None, ge=0, description="of max_num_seqs, those that batch requests never take, not all; unset = an eighth"
     )
     engine_queue: int = Field(1024, ge=1, description="requests of each class that may wait; more are told to retry")
     live_deadline_seconds: float = Field(60.0, gt=0, description="how long a live request waits for its turn")
@@ -118,6 +120,15 @@ class EngineSettings(Settings):
     def _room_for_slots(self) -> Self:
         if self.max_cpu_loras < self.max_loras:
             raise ValueError(f"max_cpu_loras ({self.max_cpu_loras}) must be at least max_loras ({self.max_loras})")
+        return self
+
+    @model_validator(mode="after")
+    def _something_for_batch(self) -> Self:
+        bounds = (("live_slots", self.live_slots, "max_loras", self.max_loras),
+                  ("live_seats", self.live_seats, "max_num_seqs", self.max_num_seqs))  # fmt: skip
+        for name, kept, of, total in bounds:
+            if kept is not None and kept >= total:
+                raise ValueError(f"{name} ({kept}) must be less than {of} ({total}), or batch requests never run")
         return self
 
     @model_validator(mode="after")

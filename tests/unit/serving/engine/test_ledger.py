@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from serving.engine.ledger import LoadLedger, LoadRecord
 
 
@@ -27,3 +29,16 @@ def test_failing_versions_are_forgotten_when_they_load_or_when_there_are_too_man
     assert [each["version_id"] for each in ledger.failing()] == ["c"]
     ledger.forget("c")
     assert ledger.failing() == []
+
+
+def test_what_was_slow_long_ago_is_no_news() -> None:
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    ledger = LoadLedger(now=lambda: now)
+    ledger.loaded(record("old", download=9.0))
+    now += timedelta(minutes=59)
+    ledger.loaded(record("young", download=1.0))
+    assert [each["version_id"] for each in ledger.slowest()] == ["old", "young"]
+    now += timedelta(minutes=2)
+    assert [each["version_id"] for each in ledger.slowest()] == ["young"]
+    ledger.loaded(record("old", download=0.5))
+    assert [(each["version_id"], each["seconds"]) for each in ledger.slowest()] == [("young", 1.0), ("old", 0.5)]

@@ -88,3 +88,15 @@ def test_what_the_directory_shows_holds_no_secret() -> None:
 def test_a_step_must_have_a_token_for_every_seat() -> None:
     with pytest.raises(ValidationError, match=r"step_tokens \(8\) must be at least max_num_seqs \(16\)"):
         make(step_tokens=8, max_num_seqs=16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_loras": 2, "live_slots": 2}, r"live_slots \(2\) must be less than max_loras \(2\)"),
+        ({"max_num_seqs": 4, "live_seats": 4}, r"live_seats \(4\) must be less than max_num_seqs \(4\)"),
+    ],
+)
+def test_batch_must_be_left_something(changes: dict[str, int], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        make(**changes)
