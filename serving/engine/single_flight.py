@@ -23,16 +23,18 @@ class SingleFlight(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._flights)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._flights
+    def __contains__(self, key: Key) -> bool:
+        flight = self._flights.get(key)
+        return flight is not None and not flight.done()
 
     async def run(self, key: Key, work: Callable[[], Awaitable[Value]]) -> Value:
         """Return what `work` returns, starting it only when no call for `key` is under way.
 
-        The work runs in a task of its own: a caller that is cancelled leaves it running.
+        The work runs in a task of its own: a caller that is cancelled leaves it running. What has ended is not joined,
+        even in the turn of the loop in which it ended: whoever asks then has seen what it left behind.
         """
         flight = self._flights.get(key)
-        if flight is None:
+        if flight is None or flight.done():
             flight = asyncio.create_task(_call(work))
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._land(key, done))
@@ -47,7 +49,8 @@ class SingleFlight(Generic[Key, Value]):
             flight.add_done_callback(lambda _: act())
 
     def _land(self, key: Key, flight: asyncio.Task[Value]) -> None:
-        self._flights.pop(key, None)
+        if self._flights.get(key) is flight:
+            del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # marks it as seen: everyone who asked may have gone away
 

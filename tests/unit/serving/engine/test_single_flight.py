@@ -67,6 +67,32 @@ async def test_an_error_reaches_everyone_who_waited_and_nobody_after() -> None:
     assert await flights.run("v", work) == 1
 
 
+async def test_what_ended_in_the_same_turn_of_the_loop_is_not_joined() -> None:
+    flights: SingleFlight[str, int] = SingleFlight()
+    woken, calls = asyncio.get_running_loop().create_future(), 0
+
+    async def work() -> int:
+        nonlocal calls
+        calls += 1
+        await woken
+        return calls
+
+    async def second() -> int:
+        await woken  # woken behind the first work, by the same event
+        assert "v" not in flights
+        return await flights.run("v", work)
+
+    first = asyncio.create_task(flights.run("v", work))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    other = asyncio.create_task(second())
+    await asyncio.sleep(0)
+    woken.set_result(None)
+
+    assert (await first, await other) == (1, 2)
+    assert len(flights) == 0
+
+
 async def test_nothing_is_left_behind() -> None:
     flights: SingleFlight[int, int] = SingleFlight()
     work = Work()
