@@ -34,7 +34,7 @@ from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerManager
 
 from serving.engine.launch import plan_launch
-from serving.engine.priority import BATCH, PRIORITY_HEADER
+from serving.engine.priority import PRIORITY_HEADER
 from serving.engine.routes import LorryRoutes
 from serving.engine.settings import EngineSettings
 
@@ -145,11 +145,11 @@ def test_vllm_knows_every_argument_that_we_pass(device: str) -> None:
 
 
 async def test_vllm_takes_a_requests_priority_from_the_header_that_we_set() -> None:
-    headers = [(PRIORITY_HEADER, BATCH)]
+    headers = [(PRIORITY_HEADER, b"8640000005000")]
     raw = Request({"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers})
     asked = CompletionRequest(prompt="Hello", priority=-7)
 
-    assert GenerateBaseServing._get_priority(asked, raw) == 1
+    assert GenerateBaseServing._get_priority(asked, raw) == 8_640_000_005_000
 
 
 def settings(**changes: Any) -> EngineSettings:
