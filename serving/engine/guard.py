@@ -1,7 +1,8 @@
 """Who may come in, and through which doors: the first thing that sees a request.
 
 vLLM's own API key guards some prefixes only, and every route that names a model resolves adapters. So all
-routes are closed except those listed here, and all of those but health and metrics need the engine's token.
+routes are closed except those listed here, and all of those but health and metrics need the engine's token. Where GET
+is public, so is HEAD, with which some probes ask.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import hmac
 import json
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.engine.settings import process_settings
 
@@ -38,6 +39,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         door = (scope.get("method", scope["type"]), scope["path"])
+        if door[0] == "HEAD" and ("GET", door[1]) in _PUBLIC:
+            await self._app({**scope, "method": "GET"}, receive, _without_content(send))
+            return
         if door not in _PUBLIC and not self._has_token(scope):
             await _refuse(scope, send, 401, "A valid bearer token is required.", "Unauthorized")
         elif scope["type"] != "http" or not (door in _OPEN or door[1].startswith(_OWN_PREFIX)):
@@ -50,6 +54,13 @@ class Guard:
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = (sent[0] if len(sent) == 1 else b"").partition(b" ")
         return hmac.compare_digest(_digest(token.strip()), self._expected) and scheme.lower() == b"bearer"
+
+
+def _without_content(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head
 
 
 async def _refuse(scope: Scope, send: Send, status: int, message: str, kind: str) -> None:

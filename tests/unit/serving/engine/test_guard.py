@@ -28,6 +28,21 @@ async def test_health_and_metrics_need_no_token(client: httpx.AsyncClient, path:
     assert (await client.get(path)).text == "inside"
 
 
+@pytest.mark.parametrize("path", ["/health", "/metrics"])
+async def test_a_probe_may_ask_for_the_head_alone(path: str) -> None:
+    seen: list[str] = []
+
+    async def only_get(scope: Scope, receive: Receive, send: Send) -> None:  # as vLLM's health is routed
+        seen.append(scope["method"])
+        await behind(scope, receive, send)
+
+    transport = httpx.ASGITransport(Guard(only_get, token=TOKEN))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        response = await client.head(path)
+        assert (response.status_code, response.content, seen) == (200, b"", ["GET"])
+        assert (await client.head("/lorry/ready")).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
