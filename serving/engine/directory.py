@@ -32,8 +32,9 @@ from serving.errors import EngineOutOfTouch, EngineReplaced
 
 _log = logging.getLogger(__name__)
 _CALL_SECONDS = 3.0
-_REPORT_SECONDS = 30.0  # a call with all that a full disk holds: the registry stores and judges every version of it
-_EXCHANGE_SECONDS = 2 * _REPORT_SECONDS  # in all, whatever trickles in meanwhile
+_MOST_REPORT_SECONDS = 30.0  # a call with all that a full disk holds: the registry stores and judges every version
+_REPORTED_PER_SECOND = 500
+_SLOTS_SECONDS = 10.0  # slots change hands all the time; each change would report everything that is held
 _LEAVE_SECONDS = 2.0
 _REASONS = {
     "suspended": "is suspended",
@@ -106,6 +107,10 @@ class Directory:
         self._was_answered = True
         self._reported: str | None = None
         self._described: tuple[dict[str, Tier], Holdings, str] = ({}, Holdings(), Holdings().digest)
+        self._look_into_slots: Callable[[], Collection[str]] = tuple
+        self._on_retired: Callable[[str], None] = lambda version_id: None
+        self._in_slots: frozenset[str] = frozenset()
+        self._slots_read_at: float | None = None
         self._withdrawals: SingleFlight[str, None] = SingleFlight()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,9 +119,18 @@ class Directory:
         """Which start of which engine this is; the incarnation in it is a secret."""
         return Presence(engine_id=self._settings.directory_id, incarnation=self._incarnation)
 
-    def connect(self, residents: Residents) -> None:
-        """Say what is in memory, and whom to tell what must leave it."""
-        self._residents = residents
+    def connect(
+        self,
+        residents: Residents,
+        *,
+        in_slots: Callable[[], Collection[str]] = tuple,
+        on_retired: Callable[[str], None] = lambda version_id: None,
+    ) -> None:
+        """Say what is in memory, which of it is in device slots, and who hears of versions that a newer one replaced.
+
+        `residents` are also told what must leave.
+        """
+        self._residents, self._look_into_slots, self._on_retired = residents, in_slots, on_retired
         self.eraser.connect(residents)
 
     def require(self, version_id: str) -> None:
@@ -205,7 +219,7 @@ class Directory:
         held = await self._held()
         asked_at = self._clock()
         try:
-            async with asyncio.timeout(_EXCHANGE_SECONDS):
+            async with asyncio.timeout(2 * _report_seconds(held)):  # in all, whatever trickles in meanwhile
                 orders = await self._ask_or_enter(held)
         except TimeoutError as exc:
             raise RegistryUnavailable("The registry's answer to a heartbeat did not end.") from exc
@@ -225,8 +239,12 @@ class Directory:
 
     async def _held(self) -> dict[str, Tier]:
         on_disk = dict.fromkeys(await asyncio.to_thread(self._installer.installed), Tier.DISK)
-        named = () if self._residents is None else self._residents.named()
-        return on_disk | dict.fromkeys(named, Tier.HOST)
+        if self._residents is None:
+            return on_disk
+        named, now = frozenset(self._residents.named()), self._clock()
+        if self._slots_read_at is None or now >= self._slots_read_at + _SLOTS_SECONDS:
+            self._in_slots, self._slots_read_at = frozenset(self._look_into_slots()), now
+        return on_disk | dict.fromkeys(named, Tier.HOST) | dict.fromkeys(named & self._in_slots, Tier.DEVICE)
 
     async def _describe(self, held: dict[str, Tier]) -> tuple[Holdings, str]:
         """Return what is held as the registry wants it, with its digest; made in a thread, and once."""
@@ -246,7 +264,7 @@ class Directory:
                 holdings=holdings,
             )
             orders = await self._engines.register(
-                self._settings.directory_id, registration, timeout_seconds=_REPORT_SECONDS
+                self._settings.directory_id, registration, timeout_seconds=_report_seconds(held)
             )
             self._is_registered = True
         else:
@@ -259,7 +277,7 @@ class Directory:
             orders = await self._engines.heartbeat(
                 self._settings.directory_id,
                 heartbeat,
-                timeout_seconds=_CALL_SECONDS if heartbeat.holdings is None else _REPORT_SECONDS,
+                timeout_seconds=_CALL_SECONDS if heartbeat.holdings is None else _report_seconds(held),
             )
         self._reported = digest
         return orders
@@ -310,6 +328,7 @@ class Directory:
     async def _retire(self, version_id: str) -> None:
         try:
             if self._residents is not None and await self._residents.retire(version_id):
+                self._on_retired(version_id)
                 _log.info("retired %s: a newer version took its place", version_id)
         except Exception:  # as above; the next heartbeat names it again
             _log.exception("could not retire %s", version_id)
@@ -327,6 +346,11 @@ class Directory:
             else:
                 _log.error("adapters are refused: %s", failure.message if failure else "the lease is over")
         self._was_open = is_open
+
+
+def _report_seconds(held: dict[str, Tier]) -> float:
+    """Return how long the registry may take over a report: few versions are no reason to notice late that it hangs."""
+    return min(_MOST_REPORT_SECONDS, 2 * _CALL_SECONDS + len(held) / _REPORTED_PER_SECOND)
 
 
 def _describe(held: dict[str, Tier]) -> tuple[Holdings, str]:

@@ -152,7 +152,7 @@ class LorryRoutes:
         self._pool = _pool(store, self._settings, observer=metrics, on_used=usage.note)
         watch_sequences(engine)
         residents.take_over(self._pool)
-        directory.connect(residents)
+        directory.connect(residents, in_slots=self._pool.in_slots.slots, on_retired=usage.forget)
         AdapterLoader(models, pool=self._pool, on_refused=metrics.refused).take_over()
         admittance = Admittance(
             pool=self._pool,

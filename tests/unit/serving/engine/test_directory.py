@@ -28,7 +28,7 @@ from serving.engine.proof import engine_proof
 from serving.engine.settings import EngineSettings
 from serving.errors import EngineOutOfTouch, EngineReplaced
 
-ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
+ADA, BOB, CLEO = "v" + "a" * 32, "v" + "b" * 32, "v" + "c" * 32
 DIGEST = "0" * 64
 BASE = BaseIdentity(
     id="base", config_sha256=DIGEST, weights_sha256=DIGEST, tokenizer_sha256=DIGEST, chat_template_sha256=DIGEST
@@ -40,6 +40,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.patience: list[float] = []
         self.orders = Orders(lease_seconds=60)
         self.refusals: list[tuple[int, str]] = []
         self.is_down = False
@@ -53,6 +54,7 @@ class Answers:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((request.method, json.loads(request.content)))
+        self.patience.append(request.extensions["timeout"]["read"])
         if self.is_down:
             raise httpx.ConnectError("nobody listens")
         for act in self.before_answer:
@@ -78,6 +80,7 @@ class Memory:
         self.withdrawn: list[tuple[str, LorryError]] = []
         self.ended: list[LorryError] = []
         self.retired: list[str] = []
+        self.slots: set[str] = set()
         self.stuck = asyncio.Event()
         self.stuck.set()
 
@@ -143,7 +146,8 @@ class Bench:
         self.directory = Directory(
             self.client, settings=settings, base=BASE, installer=self.installer, metrics=metrics, clock=self.clock
         )
-        self.directory.connect(self.memory)
+        self.forgotten: list[str] = []
+        self.directory.connect(self.memory, in_slots=lambda: self.memory.slots, on_retired=self.forgotten.append)
 
     def on_disk(self, version_id: str) -> Path:
         directory = self.cache / version_id
@@ -274,6 +278,7 @@ async def test_what_a_newer_version_replaced_may_leave_memory_and_stays_servable
     await bench.directory.beat()
     await bench.settle()
     assert (bench.memory.retired, bench.memory.withdrawn) == ([ADA], [])
+    assert bench.forgotten == [ADA]  # no warm start brings it back
     bench.directory.require(ADA)
 
 
@@ -333,7 +338,7 @@ async def test_what_runs_ends_with_the_lease_although_a_heartbeat_waits_for_its_
 async def test_an_answer_that_never_ends_is_a_heartbeat_that_failed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory, "_EXCHANGE_SECONDS", 0.02)
+    monkeypatch.setattr(directory, "_CALL_SECONDS", 0.02)
     bench.registry.answering.clear()
     await asyncio.wait_for(bench.directory.beat(), 5)
     assert bench.measure("lorry_engine_heartbeat_seconds_count", outcome="failed") == 1
@@ -383,6 +388,37 @@ async def test_the_whole_list_is_sent_only_when_it_changed(bench: Bench) -> None
     await bench.directory.beat()
     sent = [body.get("holdings") for _, body in bench.registry.asked]
     assert [None if each is None else each["host"] for each in sent] == [[], None, [ADA], None]
+
+
+async def test_what_is_in_a_slot_is_reported_so_but_slots_that_change_hands_cause_few_reports(bench: Bench) -> None:
+    bench.on_disk(CLEO)
+    bench.memory.versions, bench.memory.slots = {ADA, BOB}, {ADA}
+    await bench.directory.beat()
+    bench.memory.slots = {BOB}
+    await bench.directory.beat()
+    bench.clock.now += 10
+    await bench.directory.beat()
+    bench.memory.versions = {ADA}  # what has left memory is in no slot, whenever those were read
+    await bench.directory.beat()
+    assert [body.get("holdings") for _, body in bench.registry.asked] == [
+        {"disk": [CLEO], "host": [BOB], "device": [ADA]},
+        None,
+        {"disk": [CLEO], "host": [ADA], "device": [BOB]},
+        {"disk": [CLEO], "host": [ADA], "device": []},
+    ]
+
+
+async def test_the_registry_may_take_as_long_over_a_report_as_there_is_in_it(bench: Bench) -> None:
+    await bench.directory.beat()
+    await bench.directory.beat()
+    bench.memory.versions = {ADA}
+    await bench.directory.beat()
+    bench.memory.versions = {f"v{number:032x}" for number in range(5_000)}
+    await bench.directory.beat()
+    bench.memory.versions = {f"v{number:032x}" for number in range(50_000)}
+    await bench.directory.beat()
+    assert [seconds < 10 for seconds in bench.registry.patience] == [True, True, True, False, False]
+    assert max(bench.registry.patience) == 30
 
 
 async def test_a_change_whose_report_was_lost_is_reported_again(bench: Bench) -> None:
