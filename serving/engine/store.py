@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
@@ -15,6 +15,7 @@ from serving.engine.cache_paths import CachePaths
 from serving.engine.metrics import EngineMetrics
 from serving.engine.opened import OpenedAdapter
 from serving.engine.pool.erasure import Removal
+from serving.engine.removals import Removals
 from serving.engine.source import AdapterSource, Offer
 from serving.engine.worker.link import WorkerLink
 
@@ -44,7 +45,7 @@ class EngineStore:
             link: stages them in the workers.
             models: vLLM's table of the adapters that requests can name, and its numbers for them.
             gate: judges a version before it is fetched, and again before it can be named.
-            arriving: counts a version as held while it is on its way.
+            arriving: counts a version as held while it is on its way, in or out.
             metrics: seconds by stage, and how loads end.
         """
         self._source = source
@@ -54,7 +55,7 @@ class EngineStore:
         self._arriving = arriving
         self._metrics = metrics
         self._opening: dict[str, asyncio.Task[OpenedAdapter]] = {}
-        self._numbers: dict[str, int] = {}
+        self._removals = Removals(held=arriving)
         self._paths = CachePaths()
 
     def at_hand(self, version_id: str) -> bool:
@@ -87,16 +88,18 @@ class EngineStore:
             LorryError: the gate's refusal, or why it cannot be had or loaded.
         """
         with self._arriving(version_id), await self._opening.pop(version_id) as opened:
+            await self._removals.ended(version_id)
             self._gate(version_id)
             number = self._models.lora_id_counter.inc(1)
             try:
                 with self._metrics.stage("engine_load"):
                     staged = await self._link.stage(version_id, number=number, files=opened.files, urgent=urgent)
-            except LorryError as exc:
-                self._source.reject(version_id, exc)
+                self._metrics.worker_stages(staged.seconds)
+            except BaseException as exc:
+                self.drop(version_id)  # some workers may hold it, or go on reading
+                if isinstance(exc, LorryError):
+                    self._source.reject(version_id, exc)
                 raise
-            self._metrics.worker_stages(staged.seconds)
-            self._numbers[version_id] = number
             try:
                 self._gate(version_id)
             except LorryError:
@@ -114,16 +117,10 @@ class EngineStore:
             opening.cancel()
             opening.add_done_callback(_close)
 
-    async def drop(self, version_id: str) -> None:
-        """Take a version out of vLLM's table and the workers; what goes wrong is logged."""
+    def drop(self, version_id: str) -> Awaitable[bool]:
+        """Take a version out of vLLM's table now, and of the workers; False = they keep it, which is logged."""
         self._models.lora_requests.pop(version_id, None)
-        number = self._numbers.pop(version_id, None)
-        if number is None:
-            return
-        try:
-            await self._link.drop(version_id, number=number)
-        except Exception:  # the engine core sends every failure as a bare Exception; it dies of those that matter
-            _log.exception("could not take %s out of the workers", version_id)
+        return self._removals.begin(version_id, lambda: self._drop(version_id))
 
     async def erase(self, version_id: str) -> Removal:
         """Take a version out of vLLM's table and the workers, overwriting it there; its files are the caller's.
@@ -131,12 +128,11 @@ class EngineStore:
         Whoever loads it again names it by another path, so that the prefix cache's blocks of it stay unreachable.
 
         Raises:
-            AdapterNotLoaded: when a request still uses it, or a slot still holds weights.
+            AdapterNotLoaded: when a request still uses it, or a slot still holds weights; ask again.
         """
         named = self._models.lora_requests.pop(version_id, None) is not None
         self.lost(version_id)
-        number = self._numbers.pop(version_id, 0)
-        removed = await self._link.erase(version_id, number=number)
+        removed = await self._removals.begin(version_id, lambda: self._link.erase(version_id))
         _log.info("erased %s from memory and %d slots", version_id, removed.slots_zeroed)
         return Removal(
             named=named, host_bytes=removed.freed_bytes, slots_zeroed=removed.slots_zeroed, workers=removed.workers
@@ -145,6 +141,14 @@ class EngineStore:
     def lost(self, version_id: str) -> None:
         """See to it that the version's blocks in the prefix cache are never used again."""
         self._paths.renew(version_id)
+
+    async def _drop(self, version_id: str) -> bool:
+        try:
+            await self._link.drop(version_id)
+        except Exception:  # the engine core sends every failure as a bare Exception; it dies of those that matter
+            _log.exception("could not take %s out of the workers", version_id)
+            return False
+        return True
 
     async def _open(self, offer: Offer, *, urgent: bool) -> OpenedAdapter:
         with self._arriving(offer.version_id):

@@ -199,12 +199,17 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         manager: PooledModelManager = self._adapter_manager
         return manager
 
-    def remove(self, version_id: str, number: int, *, erase: bool) -> dict[str, Any]:
-        """Take an adapter out of vLLM's tables and host memory, and with `erase` overwrite and check its weights."""
-        registered = self.remove_adapter(number)
+    def remove(self, version_id: str, *, erase: bool) -> dict[str, Any]:
+        """Take an adapter out of vLLM's tables and host memory, and with `erase` overwrite and check its weights.
+
+        It is found by its name: one that was staged twice may be registered under two numbers.
+        """
+        numbers = [number for number, adapter in self.models.prepared.items() if adapter.version_id == version_id]
+        for number in numbers:
+            self.remove_adapter(number)
         zeroed = self.models.zero_slots_of(version_id) if erase else 0
         freed_bytes = self.stager.drop(version_id, wipe=erase)
-        return {"removed": True, "registered": registered, "freed_bytes": freed_bytes, "slots_zeroed": zeroed}
+        return {"removed": True, "registered": bool(numbers), "freed_bytes": freed_bytes, "slots_zeroed": zeroed}
 
     def prepare(self, order: StageOrder, files: AdapterFiles) -> PreparedAdapter:
         """Build what a slot is filled from; called on the stager's thread, and reads only what never changes.
@@ -302,11 +307,11 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         raise AdapterNotLoaded("Adapters are staged, not loaded.")
 
 
-def scheduled_numbers(runner: Any) -> set[int]:
-    """Return vLLM's numbers of the adapters that requests in `runner`'s batch use; of both of vLLM's runners."""
+def scheduled(runner: Any) -> list[LoRARequest]:
+    """Return the adapters that requests in `runner`'s batch use; of both of vLLM's runners."""
     if (batch := getattr(runner, "input_batch", None)) is not None:
-        return set(batch.lora_id_to_lora_request)
-    return {request.lora_int_id for request in runner.lora_state.lora_requests.values()}
+        return list(batch.lora_id_to_lora_request.values())
+    return list(runner.lora_state.lora_requests.values())
 
 
 def manager_of(runner: Any) -> PooledWorkerManager:
@@ -329,7 +334,7 @@ def install() -> None:
 
 def _remove_unless_scheduled(runner: LoRAModelRunnerMixin, lora_id: int) -> bool:
     runner._ensure_lora_enabled()
-    if lora_id in scheduled_numbers(runner):
+    if any(request.lora_int_id == lora_id for request in scheduled(runner)):
         return False
     return bool(runner.lora_manager.remove_adapter(lora_id))
 

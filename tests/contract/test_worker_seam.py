@@ -11,6 +11,7 @@ import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights, PackedLoRALayerWeights
 from vllm.lora.model_manager import AdapterLRUCache, LoRAModelManager, LRUCacheLoRAModelManager
 from vllm.lora.peft_helper import PEFTHelper
+from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager, WorkerLoRAManager
 from vllm.utils.cache import LRUCache
 from vllm.v1.engine.output_processor import OutputProcessor
@@ -39,6 +41,7 @@ from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 from serving.engine import worker_seam
 from serving.engine.worker import doze
 from serving.engine.worker.extension import LorryWorker
+from serving.errors import AdapterNotLoaded
 
 ORIGINAL_REMOVE = LoRAModelRunnerMixin.remove_lora
 PRIVATE: dict[str, tuple[Any, str]] = {
@@ -169,3 +172,31 @@ def test_a_reader_that_sleeps_hears_the_writer(ends: tuple[SpinCondition, SpinCo
         doze.wait(reader, 10_000)
         assert time.monotonic() - began < 5
         assert not reader.local_notify_socket.poll(0), "what was heard is not heard again"
+
+
+class _Runner:
+    """As much of a model runner as the worker's refusal looks at; `batch` is how one of vLLM's two kinds tells."""
+
+    def __init__(self, batch: str, *requests: LoRARequest) -> None:
+        if batch == "input_batch":
+            self.input_batch = SimpleNamespace(lora_id_to_lora_request={each.lora_int_id: each for each in requests})
+        else:
+            self.lora_state = LoraState(max_num_reqs=4)
+            for number, request in enumerate(requests):
+                self.lora_state.add_request(f"r{number}", number, request)
+
+
+@pytest.mark.parametrize("batch", ["input_batch", "lora_state"])
+def test_a_worker_refuses_to_take_out_what_is_in_its_batch_under_whatever_number(batch: str) -> None:
+    worker = LorryWorker()
+    worker.model_runner = _Runner(batch, LoRARequest("v1", 7, "/p"), LoRARequest("v2", 8, "/p"))
+    for remove in (worker.lorry_drop, worker.lorry_erase):
+        assert remove("v1") == {"removed": False, "reason": "scheduled"}
+        with pytest.raises(AdapterNotLoaded, match="plugin"):  # it got past the refusal
+            remove("v3")
+    assert not _remove_lora(worker.model_runner, 8)
+
+
+def _remove_lora(runner: Any, number: int) -> bool:
+    runner._ensure_lora_enabled = lambda: None
+    return worker_seam._remove_unless_scheduled(runner, number)

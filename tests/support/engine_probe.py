@@ -118,13 +118,17 @@ class Probe:
         running = asyncio.create_task(self.text(3, tokens=100))
         await asyncio.sleep(0.5)
         seen["removed_while_running"] = await self.engine.remove_lora(4)
-        reply = (await self.engine.collective_rpc("lorry_erase", args=(self.names[3], 4)))[0]
+        reply = (await self.engine.collective_rpc("lorry_erase", args=(self.names[3],)))[0]
         seen["erased_while_running"] = reply["removed"]
         await running
+        await self.engine.remove_lora(1)
+        again = LoRARequest(lora_name=self.names[3], lora_int_id=40, lora_path=str(self.directories[3]))
+        seen["registered_under_two_numbers"] = await self.engine.add_lora(again)
         seen["slots_before_erasing"] = await self.slots()
-        removal = await self.link.erase(self.names[3], number=4)
+        removal = await self.link.erase(self.names[3])
         seen["erased"] = {"freed_bytes": removal.freed_bytes, "slots_zeroed": removal.slots_zeroed}
         seen["slots_after_erasing"] = await self.slots()
+        seen["numbers_after_erasing"] = sorted(await self.engine.list_loras())
         seen["lost_text_is_the_bases"] = await self.text(3) == await self.text(None)
         seen["lost"] = self.lost
         for key, arguments in {"damaged": {"mark": "00" * 16}, "sound": {}}.items():

@@ -29,7 +29,7 @@ from serving.engine.pool.places import Places
 from serving.engine.pool.pool_lease import PoolLease
 from serving.engine.pool.slot_map import SlotMap
 from serving.engine.pool.store import Store
-from serving.engine.pool.tier import Tier
+from serving.engine.pool.tier import Entry, Tier
 from serving.engine.single_flight import SingleFlight
 from serving.errors import AdapterClosed, AdapterInUse, AdmissionTimeout, TierFull
 
@@ -252,8 +252,8 @@ class AdapterPool:
         if version_id not in self._ready or self._book.count(version_id):
             return False
         self._leaves(version_id, reason)
-        self._host.remove(version_id)
-        await self._store.drop(version_id)
+        entry = self._host.remove(version_id)
+        await self._drop([entry] if entry else [])
         return True
 
     async def retire(self, version_id: str) -> bool:
@@ -320,11 +320,11 @@ class AdapterPool:
         try:
             await self._until_free(version_id, wait_seconds=wait_seconds)
             waited_seconds = monotonic() - began
-            if version_id in self._ready:
-                self._leaves(version_id, because)
-            self._host.abandon(version_id)
+            self._leaves(version_id, because)
             self._host.unpin(version_id)
             removal = await self._store.erase(version_id)
+            self._host.abandon(version_id)  # not before: what the workers refuse to erase goes on taking room
+            self._in_slots.zeroed(version_id)
         finally:
             if version_id not in self._banned:
                 self._book.reopen(version_id)
@@ -353,12 +353,18 @@ class AdapterPool:
 
     def activated(self, version_id: str, slot: int) -> None:
         """Note that a step copied a version into a device slot, in place of what was there."""
-        if version_id in self._ready and self._in_slots.put(version_id, slot) is not None:
+        if self._in_slots.put(version_id, slot) is not None:
             self._observer.evicted("slot", "room")
+        if version_id not in self._ready:  # it left while this was being told
+            self._in_slots.remove(version_id)
 
     def abort(self, version_id: str, reason: LorryError) -> int:
         """Ask everybody who runs on a version to stop; returns how many."""
         return self._book.abort(version_id, reason)
+
+    def held(self) -> frozenset[str]:
+        """Return every version of which host memory or a slot's tensors hold weights, whether or not it can be used."""
+        return self._in_slots.filled | {entry.version_id for entry in self._host.entries()}
 
     def holdings(self) -> list[Holding]:
         """Return what host memory holds, the least recently used first."""
@@ -412,8 +418,10 @@ class AdapterPool:
         return version_id in self._ready and self._host.touch(version_id)
 
     def _leaves(self, version_id: str, reason: Reason) -> None:
-        """Note that a version leaves host memory, and with it its slot."""
-        self._ready.discard(version_id)
+        """Note that a version leaves host memory, and with it its slot, unless it did so before."""
+        if version_id not in self._ready:
+            return
+        self._ready.remove(version_id)
         self._observer.evicted("host", reason)
         if self._in_slots.remove(version_id):
             self._observer.evicted("slot", reason)
@@ -455,5 +463,11 @@ class AdapterPool:
         leaving = self._host.make_room(version_id, size_bytes)
         for entry in leaving:
             self._leaves(entry.version_id, "room")
-        for entry in leaving:
-            await self._store.drop(entry.version_id)
+        await self._drop(leaving)
+
+    async def _drop(self, entries: list[Entry]) -> None:
+        """Drop what left the books, all of it before anything else happens; what the workers keep is put back."""
+        dropping = [(entry, self._store.drop(entry.version_id)) for entry in entries]
+        for entry, dropped in dropping:
+            if not await dropped and entry.version_id not in self._host:
+                self._host.adopt(entry)

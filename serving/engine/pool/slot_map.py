@@ -4,10 +4,14 @@ from __future__ import annotations
 
 
 class SlotMap:
-    """Slot number → version; a version has one slot at most."""
+    """Slot number → version; a version has one slot at most.
+
+    What left its slot is still in the slot's tensors until something else is copied there, or they are zeroed.
+    """
 
     def __init__(self) -> None:
         self._held: dict[int, str] = {}
+        self._remains: dict[int, str] = {}
 
     def __contains__(self, version_id: object) -> bool:
         return version_id in self._held.values()
@@ -22,14 +26,25 @@ class SlotMap:
     def put(self, version_id: str, slot: int) -> str | None:
         """Note that a slot was filled with a version; returns the other version that had it until then."""
         self.remove(version_id)
+        self._remains.pop(slot, None)
         before = self._held.get(slot)
         self._held[slot] = version_id
         return before
 
     def remove(self, version_id: str) -> bool:
-        """Note that a version left its slot; False when it had none."""
+        """Note that a version left its slot, whose tensors still hold it; False when it had none."""
         slot = self.slots().get(version_id)
         if slot is None:
             return False
-        del self._held[slot]
+        self._remains[slot] = self._held.pop(slot)
         return True
+
+    def zeroed(self, version_id: str) -> None:
+        """Note that no slot's tensors hold a version any more."""
+        self.remove(version_id)
+        self._remains = {slot: other for slot, other in self._remains.items() if other != version_id}
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """The versions that some slot's tensors hold, whether or not they can be used."""
+        return frozenset(self._held.values()) | frozenset(self._remains.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from serving.engine.pool.erasure import Removal
@@ -32,10 +33,11 @@ class Store(Protocol):
     def abandon(self, version_id: str) -> None:
         """Let go of what `install` began, if it began anything."""
 
-    async def drop(self, version_id: str) -> None:
-        """Take a version out of the workers' memory and slots; no request can name it, from the first moment on.
+    def drop(self, version_id: str) -> Awaitable[bool]:
+        """Take a version out of the workers' memory and slots; from this call on no request can name it.
 
-        Never raises: what cannot be dropped is logged, and dropped again with the next.
+        What is returned ends when that is done, and goes on when nobody waits for it; it never raises. False = the
+        workers keep the version, and it must be dropped again. A `stage` of the version waits for it.
         """
 
     async def erase(self, version_id: str) -> Removal:

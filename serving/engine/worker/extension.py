@@ -11,7 +11,7 @@ from typing import Any
 
 from serving.engine.opened import OpenedFiles
 from serving.engine.worker.stager import StageOrder
-from serving.engine.worker_seam import manager_of, scheduled_numbers
+from serving.engine.worker_seam import manager_of, scheduled
 
 
 class LorryWorker:
@@ -31,20 +31,20 @@ class LorryWorker:
         order = StageOrder(version_id=version_id, number=number, files=OpenedFiles.of(files), urgent=urgent, call=call)
         return manager_of(self.model_runner).stager.stage(order)
 
-    def lorry_drop(self, version_id: str, number: int) -> dict[str, Any]:
+    def lorry_drop(self, version_id: str) -> dict[str, Any]:
         """Take an adapter out of host memory and its slot out of use, unless a request in the batch uses it."""
-        return self._lorry_remove(version_id, number, erase=False)
+        return self._lorry_remove(version_id, erase=False)
 
-    def lorry_erase(self, version_id: str, number: int) -> dict[str, Any]:
+    def lorry_erase(self, version_id: str) -> dict[str, Any]:
         """Like `lorry_drop`; then overwrite the weights in host memory and in every slot, and check the slots."""
-        return self._lorry_remove(version_id, number, erase=True)
+        return self._lorry_remove(version_id, erase=True)
 
     def lorry_residents(self) -> dict[str, Any]:
         """Return what is in host memory (version_id → bytes), and the version in each slot in use (or None)."""
         manager = manager_of(self.model_runner)
         return {"host": manager.stager.residents(), "slots": manager.models.in_use()}
 
-    def _lorry_remove(self, version_id: str, number: int, *, erase: bool) -> dict[str, Any]:
-        if number in scheduled_numbers(self.model_runner):
+    def _lorry_remove(self, version_id: str, *, erase: bool) -> dict[str, Any]:
+        if any(request.lora_name == version_id for request in scheduled(self.model_runner)):  # under any number
             return {"removed": False, "reason": "scheduled"}
-        return manager_of(self.model_runner).remove(version_id, number, erase=erase)
+        return manager_of(self.model_runner).remove(version_id, erase=erase)

@@ -124,7 +124,8 @@ class WorkerLink:
             urgent: whether it goes before those that are not.
 
         Raises:
-            AdapterDamaged, AdapterUnfit, AdapterNotLoaded: the first worker's reason.
+            AdapterDamaged, AdapterUnfit, AdapterNotLoaded: the first worker's reason; others may hold it, or still come
+                to hold it, until it is dropped.
         """
         call = next(self._calls)
         pending = _Pending(asyncio.get_running_loop().create_future(), set(self._ranks))
@@ -143,30 +144,30 @@ class WorkerLink:
             del self._pending[call]
         return Staged(size_bytes=pending.size_bytes, seconds=pending.seconds)
 
-    async def drop(self, version_id: str, *, number: int) -> Removed:
-        """Take an adapter out of every worker.
+    async def drop(self, version_id: str) -> Removed:
+        """Take an adapter out of every worker, whatever numbers it had there.
 
         Raises:
             AdapterNotLoaded: when a running request uses it: its leases have not ended.
         """
-        return await self._remove("lorry_drop", version_id, number)
+        return await self._remove("lorry_drop", version_id)
 
-    async def erase(self, version_id: str, *, number: int) -> Removed:
+    async def erase(self, version_id: str) -> Removed:
         """Take an adapter out of every worker, overwrite its weights in memory and slots, and check the slots.
 
         Raises:
             AdapterNotLoaded: when a running request uses it, or a slot still holds weights.
         """
-        return await self._remove("lorry_erase", version_id, number)
+        return await self._remove("lorry_erase", version_id)
 
     async def residents(self) -> list[dict[str, Any]]:
         """Return each worker's ``host`` (version_id → bytes) and ``slots`` (version_id or None)."""
         return await self._call("lorry_residents", args=())
 
-    async def _remove(self, method: str, version_id: str, number: int) -> Removed:
+    async def _remove(self, method: str, version_id: str) -> Removed:
         """Ask every worker; the engine may need one more step to let go of a request that ended just now."""
         for pause_seconds in (*_REMOVAL_PAUSES_SECONDS, None):
-            replies = await self._call(method, args=(version_id, number))
+            replies = await self._call(method, args=(version_id,))
             if all(reply["removed"] for reply in replies):
                 return Removed(
                     freed_bytes=sum(reply["freed_bytes"] for reply in replies),

@@ -109,6 +109,8 @@ def test_erasing_zeroes_the_slot_and_frees_the_memory(ours: dict[str, Any]) -> N
     assert any(name is not None and name.endswith("3") for name in ours["slots_before_erasing"])
     assert ours["erased"] == {"freed_bytes": SIZE_BYTES, "slots_zeroed": 1}
     assert not any(name is not None and name.endswith("3") for name in ours["slots_after_erasing"])
+    assert ours["registered_under_two_numbers"] is True
+    assert ours["numbers_after_erasing"] == [2, 3]
 
 
 def test_what_a_step_no_longer_finds_is_told_and_gets_nobodys_weights(ours: dict[str, Any]) -> None:

@@ -68,8 +68,9 @@ class Below:
 
     def abandon(self, version_id: str) -> None: ...
 
-    async def drop(self, version_id: str) -> None:
+    async def drop(self, version_id: str) -> bool:
         self.host.discard(version_id)
+        return True
 
     async def erase(self, version_id: str) -> Removal:
         named = version_id in self.host

@@ -40,7 +40,8 @@ class Shelf:
 
     def abandon(self, version_id: str) -> None: ...
 
-    async def drop(self, version_id: str) -> None: ...
+    async def drop(self, version_id: str) -> bool:
+        return True
 
     async def erase(self, version_id: str) -> Removal:
         return Removal(named=True, host_bytes=1, slots_zeroed=0, workers=1)

@@ -47,8 +47,8 @@ class Store:
 
     def abandon(self, version_id: str) -> None: ...
 
-    async def drop(self, version_id: str) -> None:
-        self.models.lora_requests.pop(version_id, None)
+    async def drop(self, version_id: str) -> bool:
+        return self.models.lora_requests.pop(version_id, None) is not None
 
     async def erase(self, version_id: str) -> Removal:
         raise AssertionError("nothing is erased here")

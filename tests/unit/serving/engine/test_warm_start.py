@@ -204,7 +204,8 @@ class Nothing:
 
     def abandon(self, version_id: str) -> None: ...
 
-    async def drop(self, version_id: str) -> None: ...
+    async def drop(self, version_id: str) -> bool:
+        return True
 
     async def erase(self, version_id: str) -> Removal:
         raise NotImplementedError

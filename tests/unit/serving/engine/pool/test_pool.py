@@ -17,6 +17,7 @@ from serving.errors import (
     AdapterClosed,
     AdapterDamaged,
     AdapterInUse,
+    AdapterNotLoaded,
     AdmissionTimeout,
     EngineBusy,
     EngineDraining,
@@ -39,6 +40,7 @@ class Shelf:
         self.hanging: dict[str, asyncio.Event] = {}
         self.arriving = 0
         self.pause_seconds = 0.0
+        self.stuck: set[str] = set()
 
     def at_hand(self, version_id: str) -> bool:
         return version_id in self.on_disk
@@ -68,13 +70,16 @@ class Shelf:
 
     def abandon(self, version_id: str) -> None: ...
 
-    async def drop(self, version_id: str) -> None:
+    def drop(self, version_id: str) -> asyncio.Future[bool]:
         assert not self.running.get(version_id), "an adapter was evicted under a lease"
-        self.host.remove(version_id)
-        await asyncio.sleep(self.pause_seconds)
+        if version_id not in self.stuck:
+            self.host.remove(version_id)
+        return asyncio.ensure_future(asyncio.sleep(self.pause_seconds, version_id not in self.stuck))
 
     async def erase(self, version_id: str) -> Removal:
         assert not self.running.get(version_id), "an adapter was erased under a lease"
+        if version_id in self.stuck:
+            raise AdapterNotLoaded("The adapter is used by a running request, so it stays.")
         named = version_id in self.host
         self.host.discard(version_id)
         self.erased.append(version_id)
@@ -229,6 +234,29 @@ async def test_a_joined_erasure_erases_once() -> None:
     await pool.prefetch("a")
     first, second = await asyncio.gather(*(pool.withdraw("a", AdapterClosed()) for _ in range(2)))
     assert (first, shelf.erased) == (second, ["a"])
+
+
+async def test_an_erasure_ordered_as_another_ends_does_not_close_the_version_for_good() -> None:
+    class Slow(Shelf):
+        async def erase(self, version_id: str) -> Removal:
+            await done
+            return await super().erase(version_id)
+
+    done, shelf = asyncio.get_running_loop().create_future(), Slow()
+    shelf.may_return = {"a"}
+    pool = pool_on(shelf)
+
+    async def order_again() -> None:
+        await done  # woken behind the erasure, by the same event of the loop
+        await pool.withdraw("a", AdapterClosed())
+
+    first = asyncio.create_task(pool.withdraw("a", AdapterClosed()))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(order_again())
+    await asyncio.sleep(0.01)
+    done.set_result(None)
+    await asyncio.gather(first, second)
+    (await pool.lease(Ticket(version_id="a"))).release()
 
 
 async def test_an_adapter_erased_while_it_is_loaded_is_never_leased() -> None:

@@ -28,3 +28,26 @@ def test_a_slot_holds_one_version_and_a_version_has_one_slot() -> None:
     assert slots.put("b", 1) == "a"
     assert ("a" in slots, slots.slots(), len(slots)) == (False, {"b": 1}, 1)
     assert (slots.remove("b"), slots.remove("b")) == (True, False)
+
+
+def test_what_left_a_slot_is_there_until_the_slot_is_filled_again_or_zeroed() -> None:
+    slots = SlotMap()
+    for slot, version_id in enumerate("abc"):
+        slots.put(version_id, slot)
+    for version_id in "abc":
+        slots.remove(version_id)
+    assert (slots.slots(), slots.filled) == ({}, {"a", "b", "c"})
+    slots.put("d", 0)
+    slots.zeroed("b")
+    assert (slots.slots(), slots.filled) == ({"d": 0}, {"c", "d"})
+
+
+def test_a_version_that_got_another_slot_is_still_in_the_first() -> None:
+    slots = SlotMap()
+    slots.put("a", 0)
+    slots.put("a", 1)
+    slots.put("b", 1)
+    assert slots.filled == {"a", "b"}
+    slots.put("a", 0)
+    slots.zeroed("a")
+    assert (slots.slots(), slots.filled) == ({"b": 1}, {"b"})

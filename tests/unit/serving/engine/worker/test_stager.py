@@ -66,7 +66,7 @@ class Worker:
         order = StageOrder(version_id=version_id, number=number, files=OpenedFiles.of(files), urgent=urgent, call=call)
         return self.stager.stage(order)
 
-    def lorry_drop(self, version_id: str, number: int) -> dict[str, Any]:
+    def lorry_drop(self, version_id: str) -> dict[str, Any]:
         if self.scheduled and self.scheduled.pop():
             return {"removed": False, "reason": "scheduled"}
         return {"removed": True, "freed_bytes": self.stager.drop(version_id), "slots_zeroed": 0}
@@ -205,7 +205,7 @@ async def test_what_is_dropped_while_it_is_prepared_never_arrives(
         worker.may_prepare.clear()
     task = asyncio.create_task(link.stage("v1", **adapter))
     await until(lambda: all(worker.prepared for worker in workers))
-    assert (await link.drop("v1", number=1)).freed_bytes == 0
+    assert (await link.drop("v1")).freed_bytes == 0
     for worker in workers:
         worker.may_prepare.set()
     with pytest.raises(AdapterNotLoaded, match="removed while"):
@@ -221,15 +221,15 @@ async def test_dropping_frees_and_wiping_overwrites(
     assert kept is not None
     assert workers[0].stager.drop("v1", wipe=True) == kept.size_bytes
     assert not any(bool(tensor.any()) for tensor in kept.tensors)
-    assert (await link.drop("v1", number=1)).freed_bytes == kept.size_bytes  # the other worker's
+    assert (await link.drop("v1")).freed_bytes == kept.size_bytes  # the other worker's
 
 
 async def test_a_removal_waits_for_the_step_that_lets_go(link: WorkerLink, workers: list[Worker]) -> None:
     workers[1].scheduled = [False, True, True]
-    await link.drop("v1", number=1)
+    await link.drop("v1")
     workers[1].scheduled = [True] * 100
     with pytest.raises(AdapterNotLoaded, match="running request"):
-        await link.drop("v1", number=1)
+        await link.drop("v1")
 
 
 async def test_staging_that_never_ends_is_given_up(
