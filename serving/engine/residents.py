@@ -41,6 +41,9 @@ class Memory(Protocol):
     async def retire(self, version_id: str) -> bool:
         """Take a version out of host memory unless it is in use."""
 
+    def held(self) -> frozenset[str]:
+        """Return every version of which host memory or a slot's tensors hold weights."""
+
 
 class Counted(Protocol):
     """What is told of requests that do not get what they asked for."""
@@ -108,7 +111,7 @@ class Residents:
 
     @contextmanager
     def arriving(self, version_id: str) -> Iterator[None]:
-        """Count a version as held while it is being loaded, so that it is judged before it can be named."""
+        """Count a version as held while it is being loaded or dropped, so that it is judged before it can be named."""
         self._arriving[version_id] += 1
         try:
             yield
@@ -117,8 +120,9 @@ class Residents:
             self._arriving += Counter()  # drops what fell to zero
 
     def named(self) -> frozenset[str]:
-        """Return the versions that requests can name, or are waiting for."""
-        return frozenset(self._models.lora_requests) | frozenset(self._arriving)
+        """Return the versions that requests can name or wait for, and those whose weights are in memory for no one."""
+        left = frozenset() if self._memory is None else self._memory.held()
+        return left | frozenset(self._models.lora_requests) | frozenset(self._arriving)
 
     def leases(self) -> dict[str, int]:
         """Return how many requests run on each version that has any."""

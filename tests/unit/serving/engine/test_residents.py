@@ -58,6 +58,7 @@ class Memory:
         self.withdrawn: list[str] = []
         self.may_go = asyncio.Event()
         self.may_go.set()
+        self.left: frozenset[str] = frozenset()
 
     async def withdraw(
         self, version_id: str, reason: LorryError, *, wait_seconds: float | None = None, because: Reason = "withheld"
@@ -69,6 +70,9 @@ class Memory:
 
     async def retire(self, version_id: str) -> bool:
         return True
+
+    def held(self) -> frozenset[str]:
+        return self.left
 
 
 class Counts:
@@ -236,3 +240,9 @@ def test_a_version_that_is_being_loaded_counts_as_held(bench: Bench) -> None:
     with bench.residents.arriving(new):
         assert bench.residents.named() == {ADA, BOB, new}
     assert bench.residents.named() == {ADA, BOB}
+
+
+def test_what_an_evicted_version_left_in_a_slot_counts_as_held(bench: Bench) -> None:
+    gone = "v" + "d" * 32
+    bench.memory.left = frozenset({ADA, gone})
+    assert bench.residents.named() == {ADA, BOB, gone}
