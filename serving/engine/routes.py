@@ -174,9 +174,7 @@ class LorryRoutes:
         self._api.steward, self._api.ledger = self._steward, metrics.ledger
         show_pool(metrics, self._pool, self._steward)
         if self._settings.warm_start:
-            self._warm_start = _warm_start(
-                usage, pool=self._pool, installer=installer, directory=directory, settings=self._settings
-            )
+            self._warm_start = _warm_start(usage, pool=self._pool, directory=directory, settings=self._settings)
 
     def _note_activation(self, activation: Activation, metrics: EngineMetrics) -> None:
         if activation.rank == 0:  # every rank does the same at the same time
@@ -300,18 +298,12 @@ def _host_places(settings: EngineSettings) -> tuple[int, int]:
     return pinned, settings.max_cpu_loras - pinned
 
 
-def _warm_start(
-    usage: Usage, *, pool: AdapterPool, installer: Installer, directory: Directory, settings: EngineSettings
-) -> WarmStart:
-    def size_of(version_id: str) -> int:
-        return next((entry.size_bytes for entry in installer.usage() if entry.version_id == version_id), 0)
-
+def _warm_start(usage: Usage, *, pool: AdapterPool, directory: Directory, settings: EngineSettings) -> WarmStart:
     return WarmStart(
         usage,
         pool=pool,
         is_open=lambda: directory.closed_because() is None,
         max_entries=_host_places(settings)[1],
-        size_of=size_of,
     )
 
 

@@ -87,8 +87,12 @@ class Pool(Protocol):
     def host(self) -> Tier:
         """The books of host memory."""
 
-    async def prefetch(self, version_id: str) -> bool:
-        """Bring a version into host memory; True when it was there already."""
+    async def prefetch(self, version_id: str, *, displace: bool) -> bool:
+        """Bring a version into host memory; True when it was there already.
+
+        Raises:
+            TierFull: when there is no room; without `displace`, when something would have to make room.
+        """
 
 
 class WarmStart:
@@ -101,7 +105,6 @@ class WarmStart:
         pool: Pool,
         is_open: Callable[[], bool],
         max_entries: int,
-        size_of: Callable[[str], int],
     ) -> None:
         """Prepare; `running` does it.
 
@@ -110,13 +113,11 @@ class WarmStart:
             pool: where adapters are brought.
             is_open: whether the directory lets adapters be served.
             max_entries: how many adapters may be in host memory without pushing out others.
-            size_of: the bytes of a version, as far as known; else 0.
         """
         self._usage = usage
         self._pool = pool
         self._is_open = is_open
         self._max_entries = max_entries
-        self._size_of = size_of
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -137,10 +138,10 @@ class WarmStart:
         for version_id in self._usage.most_used():
             if version_id in self._pool.host:
                 continue
-            if not self._has_room(self._size_of(version_id)):
+            if len(self._pool.host) >= self._max_entries:
                 break
             try:
-                brought += not await self._pool.prefetch(version_id)
+                brought += not await self._pool.prefetch(version_id, displace=False)
             except (VersionNotFound, NotServable):
                 self._usage.forget(version_id)
             except (TierFull, EngineDraining):
@@ -148,10 +149,6 @@ class WarmStart:
             except LorryError as exc:  # counted as a failed load
                 _log.info("could not bring back %s: %s", version_id, exc.message)
         return brought
-
-    def _has_room(self, size_bytes: int) -> bool:
-        host = self._pool.host
-        return len(host) < self._max_entries and host.size_bytes + size_bytes <= host.max_bytes
 
     async def _bring_back_when_open(self) -> None:
         try:

@@ -88,6 +88,7 @@ class AdapterPool:
         self._book = LeaseBook()
         self._ready: set[str] = set()
         self._urgent: set[str] = set()
+        self._modest: set[str] = set()
         self._flights: SingleFlight[str, Found] = SingleFlight()
         self._erasures: SingleFlight[str, Erasure] = SingleFlight()
         self._in_slots = SlotMap()
@@ -200,15 +201,16 @@ class AdapterPool:
         """Admit again."""
         self._stopped = None
 
-    async def prefetch(self, version_id: str, *, urgent: bool = False) -> bool:
+    async def prefetch(self, version_id: str, *, urgent: bool = False, displace: bool = True) -> bool:
         """Bring a version into host memory before anybody asks, without a slot; True when it was there already.
 
         Args:
             version_id: what to bring.
             urgent: whether a live request for it is expected any moment: then it is staged before what batch wants.
+            displace: whether it may push out what nobody uses now; a request that wants it meanwhile may in any case.
 
         Raises:
-            TierFull: when it would push out what is in use.
+            TierFull: when it would push out what is in use, or without `displace` anything at all.
             LorryError: the reason given to `stop`, or why the version cannot be had.
         """
         self._book.require_open(version_id)
@@ -216,12 +218,15 @@ class AdapterPool:
         if self._host_has(version_id):
             return True
         if version_id in self._flights:
-            await self._bring(version_id, urgent=urgent)
+            await self._bring(version_id, urgent=urgent, displace=displace)
             return False
         places = Places(None)
         try:
             await self._have(
-                Ticket(version_id=version_id, kind="live" if urgent else "batch"), places, room_seconds=0.0
+                Ticket(version_id=version_id, kind="live" if urgent else "batch"),
+                places,
+                room_seconds=0.0,
+                displace=displace,
             )
         finally:
             self._flights.after(version_id, places.release)
@@ -383,13 +388,16 @@ class AdapterPool:
             if entry.version_id in self._ready
         ]
 
-    async def _have(self, ticket: Ticket, places: Places, *, room_seconds: float | None = None) -> Found:
+    async def _have(
+        self, ticket: Ticket, places: Places, *, room_seconds: float | None = None, displace: bool = True
+    ) -> Found:
         """Take a place in host memory and bring the version there; returns where it was found.
 
         Args:
             ticket: what is wanted.
             places: where the place is noted.
             room_seconds: how long to wait for room besides; then it is TierFull.
+            displace: whether it may push out others.
         """
         version_id, one = ticket.version_id, replace(ticket, seats=1)
         arrival: Place | None = None
@@ -404,7 +412,7 @@ class AdapterPool:
         if self._host_has(version_id):
             found: Found = "slot" if version_id in self._in_slots else "host"
         else:
-            found = await self._bring(version_id, urgent=ticket.kind == "live")
+            found = await self._bring(version_id, urgent=ticket.kind == "live", displace=displace)
         if arrival is not None:
             self._arrivals.release(arrival)
         return found
@@ -426,10 +434,17 @@ class AdapterPool:
         if self._in_slots.remove(version_id):
             self._observer.evicted("slot", reason)
 
-    async def _bring(self, version_id: str, *, urgent: bool) -> Found:
-        """Install and stage a version, once for everybody who asks meanwhile; urgent as soon as one of them is."""
+    async def _bring(self, version_id: str, *, urgent: bool, displace: bool) -> Found:
+        """Install and stage a version, once for everybody who asks meanwhile; urgent as soon as one of them is.
+
+        It pushes out nothing only while all who ask want that.
+        """
         if urgent:
             self._urgent.add(version_id)
+        if displace:
+            self._modest.discard(version_id)
+        elif version_id not in self._flights:
+            self._modest.add(version_id)
         try:
             return await self._flights.run(version_id, lambda: self._install_and_stage(version_id))
         finally:
@@ -455,11 +470,14 @@ class AdapterPool:
             raise
         finally:
             self._urgent.discard(version_id)
+            self._modest.discard(version_id)
             self._host.let_go(version_id)
             lease.release()
         return load.source
 
     async def _make_room(self, version_id: str, size_bytes: int) -> None:
+        if version_id in self._modest and self._host.leaving(version_id, size_bytes):
+            raise TierFull("The engine's host memory has no room for the adapter that is free.")
         leaving = self._host.make_room(version_id, size_bytes)
         for entry in leaving:
             self._leaves(entry.version_id, "room")

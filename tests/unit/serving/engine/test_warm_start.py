@@ -16,7 +16,7 @@ from serving.engine.pool.limits import Limits
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.warm_start import Usage, WarmStart
-from serving.errors import EngineDraining
+from serving.errors import EngineDraining, TierFull
 
 SIZE = 100
 
@@ -33,11 +33,14 @@ class Memory:
         self.asked: list[str] = []
         self.errors: dict[str, LorryError] = {}
 
-    async def prefetch(self, version_id: str) -> bool:
+    async def prefetch(self, version_id: str, *, displace: bool) -> bool:
+        assert not displace, "it may push something out"
         self.asked.append(version_id)
         if (error := self.errors.get(version_id)) is not None:
             raise error
-        assert self.host.make_room(version_id, SIZE) == [], "it pushed something out"
+        if self.host.leaving(version_id, SIZE):
+            raise TierFull
+        self.host.make_room(version_id, SIZE)
         return False
 
 
@@ -50,7 +53,7 @@ def used(directory: Path, counts: dict[int, int]) -> Usage:
 
 
 def start(usage: Usage, memory: Memory, *, max_entries: int = 10) -> WarmStart:
-    return WarmStart(usage, pool=memory, is_open=lambda: True, max_entries=max_entries, size_of=lambda _: SIZE)
+    return WarmStart(usage, pool=memory, is_open=lambda: True, max_entries=max_entries)
 
 
 async def test_what_was_used_survives_a_restart_and_the_most_used_comes_first(tmp_path: Path) -> None:
@@ -81,7 +84,8 @@ async def test_it_stops_where_the_bytes_would_not_fit(tmp_path: Path) -> None:
     memory = Memory(max_bytes=250)
     await start(used(tmp_path, {1: 3, 2: 2, 3: 1}), memory).bring_back()
 
-    assert memory.asked == [version(1), version(2)]
+    assert memory.asked == [version(1), version(2), version(3)]
+    assert [entry.version_id for entry in memory.host.entries()] == [version(1), version(2)]
 
 
 async def test_what_requests_brought_meanwhile_is_left_alone_and_counts(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ async def test_a_drain_ends_it(tmp_path: Path) -> None:
 async def test_nothing_is_brought_before_the_directory_is_open_and_the_last_uses_are_kept(tmp_path: Path) -> None:
     is_open, memory = asyncio.Event(), Memory()
     usage = used(tmp_path, {1: 4})
-    warm = WarmStart(usage, pool=memory, is_open=is_open.is_set, max_entries=9, size_of=lambda _: SIZE)
+    warm = WarmStart(usage, pool=memory, is_open=is_open.is_set, max_entries=9)
     async with warm.running():
         await asyncio.sleep(0.15)
         assert memory.asked == []

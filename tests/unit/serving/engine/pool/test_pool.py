@@ -370,3 +370,21 @@ async def test_anything_at_once_keeps_every_promise(seed: int) -> None:
     assert shelf.host == {holding.version_id for holding in pool.holdings()}
     assert all(holding.leases == 0 and not holding.in_flight for holding in pool.holdings())
     assert [pool.slots.queued(kind) + pool.slots.seats_taken(kind) for kind in CLASSES] == [0, 0]
+
+
+async def test_what_may_displace_nothing_takes_only_what_is_free_unless_a_request_wants_it_too() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    for name in "abcdef":
+        assert not await pool.prefetch(name, displace=False)
+    with pytest.raises(TierFull):
+        await pool.prefetch("g", displace=False)
+    assert shelf.host == set("abcdef")
+
+    shelf.pause_seconds = 0.01
+    modest = asyncio.create_task(pool.prefetch("g", displace=False))
+    await asyncio.sleep(0.005)
+    (await pool.lease(Ticket(version_id="g"))).release()
+    assert (await modest, shelf.host) == (False, set("bcdefg"))
+    assert not await pool.prefetch("a")
+    assert shelf.host == set("cdefga")
