@@ -8,6 +8,7 @@ ServingError                     500
 │   ├── AdapterNotLoaded         500
 │   ├── CacheFull                503
 │   ├── CacheBusy                503
+│   ├── ObjectStoreUnavailable   503
 │   ├── RegistryRefusedEngine    503
 │   ├── EngineOutOfTouch         503
 │   ├── EngineReplaced           503
@@ -19,7 +20,8 @@ ServingError                     500
 │   ├── EngineDraining           503
 │   ├── AdapterInUse             409
 │   ├── AdapterNotHeld           404
-│   └── OrderInvalid             422
+│   ├── OrderInvalid             422
+│   └── TooManySequences         422
 ├── EngineCallError              502
 │   ├── EngineUnavailable        503
 │   ├── EngineTimeout            504
@@ -80,6 +82,12 @@ class CacheFull(EngineError):
 
 class CacheBusy(EngineError):
     """Another process has been installing this adapter for too long."""
+
+    status_code = 503
+
+
+class ObjectStoreUnavailable(EngineError):
+    """The object store did not send the adapter's files; try again."""
 
     status_code = 503
 
@@ -152,6 +160,12 @@ class AdapterNotHeld(EngineError):
 
 class OrderInvalid(EngineError):
     """What the engine was told to do cannot be understood."""
+
+    status_code = 422
+
+
+class TooManySequences(EngineError):
+    """The request asks for more sequences at once than this engine computes for its class."""
 
     status_code = 422
 

@@ -328,10 +328,13 @@ class RegistryClient:
         path = f"/v1/versions/{check_name(version_id, field='version_id')}/validation"
         return await self._transport.call(Validation, "GET", path)
 
-    async def grant(self, version_id: str, *, engine: Presence | None = None) -> Grant:
+    async def grant(
+        self, version_id: str, *, engine: Presence | None = None, within_seconds: float = float("inf")
+    ) -> Grant:
         """Return what it takes to read a version: a short-lived URL, and the key of its content.
 
-        With an engine's token, `engine` says which one asks.
+        With an engine's token, `engine` says which one asks. A registry that does not answer is not asked again after
+        `within_seconds`.
 
         Raises:
             VersionNotFound, NotServable: for what cannot be served.
@@ -343,7 +346,7 @@ class RegistryClient:
         shown = (
             {} if engine is None else {"x-lorry-engine": engine.engine_id, "x-lorry-incarnation": engine.incarnation}
         )
-        return await self._transport.call(Grant, "GET", path, headers=shown)
+        return await self._transport.call(Grant, "GET", path, headers=shown, within_seconds=within_seconds)
 
     async def download(self, version: Grant | Resolution, directory: Path) -> None:
         """Put a version's files into `directory`, which appears whole and verified or not at all.

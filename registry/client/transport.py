@@ -9,7 +9,13 @@ from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from kit.errors import InvalidName, LorryError, problem_code
 from kit.names import check_name
@@ -17,6 +23,7 @@ from registry.errors import InvalidReference, RegistryError, RegistryUnavailable
 
 _T = TypeVar("_T")
 _ATTEMPTS = 4
+_NEVER = float("inf")
 _PROBLEM = "urn:lorry:problem:"
 
 
@@ -74,12 +81,13 @@ class Transport:
         params: dict[str, Any] | None = None,
         timeout_seconds: float | None = None,
         attempts: int = _ATTEMPTS,
+        within_seconds: float = _NEVER,
         once: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> _T:
         """Send one call, patiently, and read its answer as `answer`.
 
-        `once` is for a POST that would do something else the second time: its attempts share an idempotency key, so
+        No attempt begins after `within_seconds`. `once` is for a POST that would do something else the second time: its attempts share an idempotency key, so
         that one whose answer was lost is not done again.
 
         Raises:
@@ -98,7 +106,7 @@ class Transport:
             params=params,
             timeout=timeout,
         )
-        content = await patiently(lambda: self._send(request), attempts=attempts)
+        content = await patiently(lambda: self._send(request), attempts=attempts, within_seconds=within_seconds)
         try:
             return TypeAdapter(answer).validate_json(content)
         except ValidationError as exc:
@@ -145,11 +153,16 @@ _ERRORS: dict[str, type[LorryError]] = {
 }
 
 
-async def patiently(call: Callable[[], Awaitable[_T]], *, attempts: int = _ATTEMPTS) -> _T:
-    """Repeat a call, a few times and ever more slowly, while nobody answers."""
+async def patiently(
+    call: Callable[[], Awaitable[_T]], *, attempts: int = _ATTEMPTS, within_seconds: float = _NEVER
+) -> _T:
+    """Repeat a call, a few times and ever more slowly, while nobody answers; no attempt begins after `within_seconds`.
+
+    So a service that refuses connections while it restarts is asked again, and one that hangs is waited for once.
+    """
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RegistryUnavailable),
-        stop=stop_after_attempt(attempts),
+        stop=stop_after_attempt(attempts) | stop_after_delay(within_seconds),
         wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
         reraise=True,
     )

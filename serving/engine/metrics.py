@@ -38,6 +38,7 @@ from serving.errors import (
     EngineDraining,
     EngineOutOfTouch,
     EngineReplaced,
+    ObjectStoreUnavailable,
     RegistryRefusedEngine,
     TierFull,
 )
@@ -55,6 +56,7 @@ _REASONS: dict[type[LorryError], str] = {
     SignatureInvalid: "signature",
     AdapterUnfit: "unfit",
     RegistryUnavailable: "registry_unavailable",
+    ObjectStoreUnavailable: "store_unavailable",
     RegistryRefusedEngine: "registry_refused",
     AdapterDamaged: "damaged",
     ArtifactError: "damaged",

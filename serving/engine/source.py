@@ -48,7 +48,13 @@ from serving.engine.installer import Installer, Shelf, open_for_writing
 from serving.engine.metrics import EngineMetrics
 from serving.engine.opened import OpenedAdapter
 from serving.engine.turns import Turns
-from serving.errors import AdapterDamaged, AdapterUnfit, EngineOutOfTouch, RegistryRefusedEngine
+from serving.errors import (
+    AdapterDamaged,
+    AdapterUnfit,
+    EngineOutOfTouch,
+    ObjectStoreUnavailable,
+    RegistryRefusedEngine,
+)
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_REFUSALS = 4096
@@ -190,8 +196,7 @@ class AdapterSource:
             urgent: whether it goes before those that are not.
 
         Raises:
-            AdapterDamaged, RegistryUnavailable, RegistryRefusedEngine, EngineOutOfTouch, CacheFull, CacheBusy: it
-                cannot be had now; or the registry's refusal when it had to be asked again.
+            AdapterDamaged, ObjectStoreUnavailable, CacheFull, CacheBusy: it cannot be had now; or the registry's refusal when it had to be asked again.
         """
         try:
             async with self._installer.shelf(offer.version_id) as shelf:
@@ -250,7 +255,7 @@ class AdapterSource:
 
     async def _grant(self, version_id: str) -> Grant:
         try:
-            return await self._registry.grant(version_id, engine=self._presence)
+            return await self._registry.grant(version_id, engine=self._presence, within_seconds=self._silence_seconds)
         except EngineNotFound as exc:  # the registry counts this engine as gone, until its next heartbeat
             raise EngineOutOfTouch("The registry does not count this engine among the living yet.") from exc
         except (Unauthorized, Forbidden) as exc:
@@ -288,7 +293,7 @@ class AdapterSource:
                 message = f"what the object store sent cannot be used: {exc.message}"
                 raise AdapterDamaged(message, field=exc.field) from exc
             except RegistryUnavailable as exc:
-                raise RegistryUnavailable("The adapter's files could not be downloaded.") from exc
+                raise ObjectStoreUnavailable from exc
 
     async def _ask_again(self, offer: Offer) -> Offer:
         again = await self._ask(offer.version_id)

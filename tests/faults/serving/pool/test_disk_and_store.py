@@ -114,7 +114,7 @@ async def test_a_download_that_breaks_off_fails_alone_and_leaves_nothing(
         answers = await asyncio.gather(*(rig.ask(manifest.version_id) for _ in range(5)))
     rig.s3.heal()
 
-    status, reason = (502, "damaged") if fault == "flipped on the way" else (503, "registry_unavailable")
+    status, reason = (502, "damaged") if fault == "flipped on the way" else (503, "store_unavailable")
     assert {answer.status_code for answer in answers} == {status}, answers[0].text
     assert (happened.failures, happened.loads) == ({reason: 1}, {"failed": 1})
     assert happened.refusals == {reason: 5}
@@ -164,7 +164,7 @@ async def test_when_the_whole_store_is_down_what_is_in_memory_is_served(
     rig.s3.heal()
 
     assert {answer.status_code for answer in answers} == {503}, answers[0].text
-    assert (happened.failures, happened.loads) == ({"registry_unavailable": 2}, {"failed": 2})
-    assert happened.refusals == {"registry_unavailable": 6}
+    assert (happened.failures, happened.loads) == ({"store_unavailable": 2}, {"failed": 2})
+    assert happened.refusals == {"store_unavailable": 6}
     for manifest in cold:
         await mended(rig, manifest)

@@ -27,10 +27,17 @@ from registry.client import RegistryClient
 from registry.errors import BaseModelMismatch, NotServable, RegistryError, RegistryUnavailable, VersionNotFound
 from registry.manifest import BaseIdentity
 from serving.engine.installer import SEALED_FILE, Installer
-from serving.engine.metrics import EngineMetrics
+from serving.engine.metrics import EngineMetrics, reason_of
 from serving.engine.opened import OpenedAdapter
 from serving.engine.source import AdapterSource, Fit
-from serving.errors import AdapterDamaged, AdapterUnfit, CacheFull, EngineOutOfTouch, RegistryRefusedEngine
+from serving.errors import (
+    AdapterDamaged,
+    AdapterUnfit,
+    CacheFull,
+    EngineOutOfTouch,
+    ObjectStoreUnavailable,
+    RegistryRefusedEngine,
+)
 
 ID = "v" + "1" * 32
 DIGEST = "0" * 64
@@ -214,7 +221,7 @@ async def test_a_store_that_sends_next_to_nothing_counts_as_one_that_hangs(
     monkeypatch.setattr("serving.engine.source._SLOWEST_BYTES_PER_SECOND", 1 << 30)
     store.pause_seconds = 0.05  # the whole would take hours
     began = time.monotonic()
-    with pytest.raises(RegistryUnavailable):
+    with pytest.raises(ObjectStoreUnavailable):
         await place.content()
     assert (time.monotonic() - began < 10, store.calls) == (True, 4)
     assert [path for path in place.directory.rglob("*") if path.is_file()] == []
@@ -303,8 +310,9 @@ async def test_an_object_store_that_breaks_off_is_asked_again(place: Place, stor
     assert await place.content() == b"".join(FILES.values())
     store.cut_at = 1000
     await place.installer.remove(ID)
-    with pytest.raises(RegistryUnavailable, match="could not be downloaded"):
+    with pytest.raises(ObjectStoreUnavailable) as caught:
         await place.content()
+    assert reason_of(caught.value) == "store_unavailable"  # not the registry, which answered
     assert [path for path in place.directory.rglob("*") if path.is_file()] == []
 
 
@@ -347,6 +355,27 @@ async def test_the_registrys_refusals_keep_their_meaning(
         await place.source.find(ID)
 
     assert place.measures.get_sample_value("lorry_adapter_load_failures_total", {"reason": reason}) == 1
+
+
+async def test_a_registry_that_hangs_is_waited_for_once_and_one_that_restarts_is_asked_again(
+    place: Place, answers: Answers
+) -> None:
+    def hang(request: httpx.Request) -> httpx.Response:
+        time.sleep(0.5)  # as long as the engine lets it be silent
+        raise httpx.ReadTimeout("nothing came")
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        if answers.calls > 2:
+            return httpx.Response(200, json=answers.grant())
+        raise httpx.ConnectError("nobody listens yet")
+
+    answers.by_request = hang
+    with pytest.raises(RegistryUnavailable):
+        await place.content()
+    assert answers.calls == 1
+    await asyncio.sleep(0.25)  # the refusal is forgotten
+    answers.by_request, answers.calls = refuse, 0
+    assert (await place.content(), answers.calls) == (b"".join(FILES.values()), 3)
 
 
 def test_a_wrong_engine_token_is_not_the_callers_fault() -> None:
