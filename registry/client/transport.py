@@ -87,8 +87,8 @@ class Transport:
     ) -> _T:
         """Send one call, patiently, and read its answer as `answer`.
 
-        No attempt begins after `within_seconds`. `once` is for a POST that would do something else the second time: its attempts share an idempotency key, so
-        that one whose answer was lost is not done again.
+        No attempt begins after `within_seconds`. `once` is for a POST that would do something else the second time: its
+        attempts share an idempotency key, so that one whose answer was lost is not done again.
 
         Raises:
             RegistryError: the exception that the registry raised, or RegistryUnavailable when it does not answer.

@@ -238,7 +238,7 @@ class Directory:
             return await self._ask(held)
 
     async def _held(self) -> dict[str, Tier]:
-        on_disk = dict.fromkeys(await asyncio.to_thread(self._installer.installed), Tier.DISK)
+        on_disk = dict.fromkeys(await asyncio.to_thread(self._installer.held), Tier.DISK)
         if self._residents is None:
             return on_disk
         named, now = frozenset(self._residents.named()), self._clock()
@@ -321,6 +321,7 @@ class Directory:
             order.version_id,
             _refusal(order.version_id, order.reason),
             because="erased" if order.delete else "withheld",
+            ordered_by="registry",
             files=order.delete,
             memory=in_memory,
         )

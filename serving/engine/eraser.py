@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from kit.errors import LorryError
 from serving.engine.ledger import LoadLedger
@@ -19,6 +19,9 @@ from serving.engine.pool.observer import Reason
 
 _log = logging.getLogger(__name__)
 _RECEIPTS = 256
+
+OrderedBy = Literal["registry", "operator"]
+"""Whose order it was: the registry's, which every engine gets, or one that this engine alone was given."""
 
 
 class Memory(Protocol):
@@ -49,7 +52,8 @@ class Receipt:
 
     Attributes:
         version_id: what it was about.
-        because: ``erased``, ``withheld`` (its files stay) or ``asked``.
+        because: ``erased``, or ``withheld`` (its files stay).
+        ordered_by: whose order it was.
         at: when it was done, UTC.
         memory: what the pool did; None when nothing could be in memory yet.
         disk_bytes: bytes of files deleted; 0 = there were none; None = the files stay.
@@ -57,6 +61,7 @@ class Receipt:
 
     version_id: str
     because: Reason
+    ordered_by: OrderedBy
     at: datetime
     memory: Erasure | None
     disk_bytes: int | None
@@ -93,6 +98,7 @@ class Eraser:
         reason: LorryError,
         *,
         because: Reason,
+        ordered_by: OrderedBy,
         files: bool,
         memory: bool = True,
         abort: bool = True,
@@ -104,6 +110,7 @@ class Eraser:
             version_id: what has to go.
             reason: what those hear who run on it or ask for it meanwhile.
             because: what it is counted under.
+            ordered_by: whose order it is.
             files: whether its files are deleted.
             memory: False when nothing can be in memory yet.
             abort: end the requests that run on it; else they finish first.
@@ -124,8 +131,14 @@ class Eraser:
             self._ledger.forget(version_id)
             disk_bytes = await self._disk.remove(version_id, reason=because)
         receipt = Receipt(
-            version_id=version_id, because=because, at=datetime.now(UTC), memory=erasure, disk_bytes=disk_bytes
+            version_id=version_id,
+            because=because,
+            ordered_by=ordered_by,
+            at=datetime.now(UTC),
+            memory=erasure,
+            disk_bytes=disk_bytes,
         )
         self._receipts.append(receipt)
-        _log.info("took out %s (%s)%s", version_id, because, " and deleted its files" if files else "")
+        done = " and deleted its files" if files else ""
+        _log.info("took out %s (%s, ordered by the %s)%s", version_id, because, ordered_by, done)
         return receipt

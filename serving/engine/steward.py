@@ -7,8 +7,9 @@ from typing import Any, Literal, Protocol
 
 from serving.engine.eraser import Eraser, Receipt
 from serving.engine.pool.crowd import Crowd
+from serving.engine.pool.holding import Holding
 from serving.engine.pool.observer import TIERS, Reason, TierName
-from serving.engine.pool.pool import AdapterPool, Holding
+from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Entry
 from serving.engine.prefetcher import Prefetcher
 from serving.errors import AdapterClosed, AdapterInUse, AdapterNotHeld, EngineDraining
@@ -174,6 +175,7 @@ class Steward:
             version_id,
             AdapterClosed("The adapter is being erased from this engine."),
             because="erased",
+            ordered_by="operator",
             files=True,
             abort=abort,
             wait_seconds=wait_seconds,

@@ -232,6 +232,7 @@ async def test_erasing_waits_for_leases_and_gives_up_with_nothing_changed(bench:
     status, receipt = await bench.post(f"adapters/{ADA}/erase")
     assert status == 200
     assert (receipt["version_id"], receipt["because"], receipt["disk_bytes"]) == (ADA, "erased", SIZE)
+    assert receipt["ordered_by"] == "operator"
     assert receipt["memory"]["removal"] == {
         "named": True, "host_bytes": SIZE, "slots_zeroed": 1, "workers": 1, "cached_blocks": "unreachable",
     }  # fmt: skip

@@ -267,6 +267,7 @@ async def test_files_are_deleted_only_after_memory_let_go_of_them(bench: Bench) 
     assert not files.exists()
     (receipt,) = bench.directory.eraser.receipts()
     assert (receipt.version_id, receipt.because, receipt.disk_bytes) == (ADA, "erased", len(b"secret"))
+    assert receipt.ordered_by == "registry"
     assert receipt.to_json()["memory"]["removal"]["slots_zeroed"] == 1
     assert bench.measure("lorry_adapter_evictions_total", tier="disk", reason="erased") == 1
 
