@@ -1,17 +1,21 @@
-"""`lorry engines`: which engines serve, which have fallen silent, and what they hold."""
+"""`lorry engines`: which engines serve, which have fallen silent, what they hold, and what they erased."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lorry.context import open_context
-from lorry.output import out, print_json, print_table, run
+from lorry.output import err, out, print_json, print_table, run
+from lorry.receipts import EngineReceipts, read_receipts
 from registry.engines.schemas import EngineSummary, Holder, Tier
 
 app = typer.Typer(help="Engines of the directory: who serves, who is silent, who holds what.")
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+_RECEIPT_COLUMNS = [
+    "engine", "at", "version", "because", "ordered by", "leases", "host bytes", "slots zeroed", "disk bytes",
+]  # fmt: skip
 _COLUMNS = ["engine", "state", "last seen", "base", "address", *(str(tier) for tier in Tier), "requests"]
 
 
@@ -43,6 +47,26 @@ def holders(version_id: Annotated[str, typer.Argument(help="opaque id of a versi
 
 
 @app.command()
+def receipts(
+    version_id: Annotated[str | None, typer.Argument(help="opaque id of a version; all when left out")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what erasures and suspensions did on every living engine, since it started: its last 256."""
+    found = run(_receipts(version_id), as_json=as_json)
+    if as_json:
+        print_json(
+            [{"engine_id": each.engine_id, "receipts": each.receipts, "failure": each.failure} for each in found]
+        )
+        return
+    rows = [receipt_row(each.engine_id, receipt) for each in found for receipt in each.receipts]
+    numeric = frozenset({"leases", "host bytes", "slots zeroed", "disk bytes"})
+    print_table("Receipts", _RECEIPT_COLUMNS, rows, numeric=numeric)
+    for each in found:
+        if each.failure is not None:
+            err.print(f"{each.engine_id}: {each.failure}", highlight=False)
+
+
+@app.command()
 def forget(engine_id: Annotated[str, typer.Argument(help="an engine that lapsed or left")]) -> None:
     """Take an engine that will not come back out of the directory, and so out of the alerts."""
     run(_forget(engine_id))
@@ -66,6 +90,12 @@ async def _holders(version_id: str) -> tuple[Holder, ...]:
         return await context.registry.engines.holders(version_id)
 
 
+async def _receipts(version_id: str | None) -> list[EngineReceipts]:
+    engines = await _list()
+    async with open_context() as context:
+        return await read_receipts(engines, token=context.plan.engine_token, version_id=version_id)
+
+
 async def _forget(engine_id: str) -> None:
     async with open_context() as context:
         await context.registry.engines.forget(engine_id)
@@ -81,6 +111,21 @@ def row_of(engine: EngineSummary) -> list[str]:
         engine.address or "—",
         *(str(engine.held.get(tier, 0)) for tier in Tier),
         str(engine.leases),
+    ]
+
+
+def receipt_row(engine_id: str, receipt: dict[str, Any]) -> list[str]:
+    """Return the table's cells; a dash stands for what was not touched."""
+    memory = receipt["memory"] or {}
+    removal = memory.get("removal", {})
+    counts = (memory.get("leases"), removal.get("host_bytes"), removal.get("slots_zeroed"), receipt["disk_bytes"])
+    return [
+        engine_id,
+        receipt["at"],
+        receipt["version_id"],
+        receipt["because"],
+        receipt["ordered_by"],
+        *("—" if count is None else str(count) for count in counts),
     ]
 
 

@@ -6,8 +6,13 @@ import asyncio
 import json
 import os
 import sys
+import threading
 import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +20,14 @@ from kit.database import Database
 from kit.settings import DatabaseSettings
 from registry.client import RegistryClient
 from registry.engines.schemas import Holdings, Registration, Tier
+from serving.engine.eraser import Receipt
+from serving.engine.pool.erasure import Erasure, Removal
 from tests.support.adapters import BASE
 from tests.support.registry_server import TOKEN, client, registry_settings, registry_url
 from tests.support.versions import add_version, execute
 
+ENGINE_TOKEN = "engine-token"
+ERASED = "v" + "e" * 32
 __all__ = ["client", "registry_settings", "registry_url"]
 
 
@@ -48,6 +57,7 @@ def command(registry_url: str, database_settings: DatabaseSettings, tmp_path: Pa
             "LORRY_S3_ENDPOINT_URL": "http://127.0.0.1:1",
             "LORRY_REGISTRY_URL": registry_url,
             "LORRY_REGISTRY_TOKEN": TOKEN,
+            "LORRY_ENGINE_TOKEN": ENGINE_TOKEN,
             "COLUMNS": "200",
         }
     )
@@ -83,3 +93,52 @@ async def test_engines_are_shown_and_forgotten(
     assert "LAPSED" in (await command())[1]
     assert (await command("forget", "gpu-7"))[0] == 0
     assert (await command("forget", "gpu-7"))[0] == 3
+
+
+@pytest.fixture
+def engine_url() -> Iterator[str]:
+    """An engine that has erased one version, as far as its receipts go."""
+    removal = Removal(named=True, host_bytes=4096, slots_zeroed=2, workers=1)
+    memory = Erasure(version_id=ERASED, leases=1, refused=0, waited_seconds=0.1, removal=removal)
+    receipt = Receipt(
+        version_id=ERASED,
+        because="erased",
+        ordered_by="registry",
+        at=datetime.now(UTC),
+        memory=memory,
+        disk_bytes=2048,
+    )
+    body = json.dumps({"erasures": [receipt.to_json()]}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = (self.path, self.headers["authorization"]) == ("/lorry/erasures", f"Bearer {ENGINE_TOKEN}")
+            self.send_response(200 if known else 401)
+            self.end_headers()
+            self.wfile.write(body if known else b"{}")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+async def test_receipts_of_every_engine_are_shown_and_who_does_not_answer_is_named(
+    command: Command, client: RegistryClient, engine_url: str
+) -> None:
+    for engine_id, address in (("gpu-8", engine_url), ("gpu-9", "http://127.0.0.1:1")):
+        await client.engines.register(
+            engine_id, Registration(incarnation=uuid.uuid4().hex, base=BASE, address=address, holdings=Holdings())
+        )
+    code, table, complaint = await command("receipts")
+    assert code == 0
+    for cell in ("gpu-8", ERASED, "erased", "registry", "4096", "2048"):
+        assert cell in table
+    assert "gpu-9: it did not answer" in complaint
+    shown = {each["engine_id"]: each for each in json.loads((await command("receipts", "v0", "--json"))[1])}
+    assert (shown["gpu-8"]["receipts"], shown["gpu-8"]["failure"]) == ([], None)
+    assert shown["gpu-9"]["failure"] is not None

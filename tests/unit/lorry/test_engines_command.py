@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lorry.commands.engines import ago, row_of
+from lorry.commands.engines import ago, receipt_row, row_of
 from registry.engines.schemas import EngineSummary, Tier
 
 
@@ -38,6 +38,14 @@ def test_a_lapsed_engine_and_an_unknown_base_stand_out() -> None:
         "not registered",
         "—",
     ]
+
+
+def test_a_receipt_is_shown_with_dashes_for_what_was_not_touched() -> None:
+    receipt = {"version_id": "v1", "because": "withheld", "ordered_by": "registry", "at": "2026-11-21T11:30:00+00:00"}
+    removal = {"named": True, "host_bytes": 70, "slots_zeroed": 1, "workers": 1}
+    full = receipt | {"memory": {"leases": 2, "refused": 0, "removal": removal}, "disk_bytes": None}
+    assert receipt_row("gpu-7", full)[3:] == ["withheld", "registry", "2", "70", "1", "—"]
+    assert receipt_row("gpu-7", receipt | {"memory": None, "disk_bytes": 9})[5:] == ["—", "—", "—", "9"]
 
 
 @pytest.mark.parametrize(
