@@ -8,6 +8,7 @@ ServingError                     500
 │   ├── AdapterNotLoaded         500
 │   ├── CacheFull                503
 │   ├── CacheBusy                503
+│   ├── MachineRefused           503
 │   ├── ObjectStoreUnavailable   503
 │   ├── RegistryRefusedEngine    503
 │   ├── EngineOutOfTouch         503
@@ -82,6 +83,12 @@ class CacheFull(EngineError):
 
 class CacheBusy(EngineError):
     """Another process has been installing this adapter for too long."""
+
+    status_code = 503
+
+
+class MachineRefused(EngineError):
+    """The engine's machine has no memory, descriptors or working disk left for the adapter; try again."""
 
     status_code = 503
 

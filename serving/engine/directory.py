@@ -238,7 +238,8 @@ class Directory:
             return await self._ask(held)
 
     async def _held(self) -> dict[str, Tier]:
-        on_disk = dict.fromkeys(await asyncio.to_thread(self._installer.held), Tier.DISK)
+        on_disk = dict.fromkeys(await asyncio.to_thread(self._installer.installed), Tier.DISK)
+        on_disk |= dict.fromkeys((entry.version_id for entry in self._installer.usage()), Tier.DISK)  # keys are known
         if self._residents is None:
             return on_disk
         named, now = frozenset(self._residents.named()), self._clock()

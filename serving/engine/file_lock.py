@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic
 
+from serving.engine.machine import refusals_of_the_machine
 from serving.errors import CacheBusy
 
 _POLL_SECONDS = 0.02
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
 @asynccontextmanager
@@ -25,6 +27,7 @@ async def locked(path: Path, *, timeout_seconds: float) -> AsyncIterator[None]:
 
     Raises:
         CacheBusy: when somebody else holds it for longer than `timeout_seconds`.
+        CacheFull, MachineRefused: when the lock's file cannot be made.
     """
     deadline = monotonic() + timeout_seconds
     while (descriptor := _try_lock(path)) is None:
@@ -49,7 +52,8 @@ def lock_if_free(path: Path) -> Iterator[bool]:
 
 
 def _try_lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with refusals_of_the_machine():
+        descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_current(path, descriptor):
@@ -61,6 +65,14 @@ def _try_lock(path: Path) -> int | None:
         raise
     os.close(descriptor)
     return None
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, _FLAGS, 0o600)
+    except FileNotFoundError:  # somebody cleaned up more than was theirs
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, _FLAGS, 0o600)
 
 
 def _is_current(path: Path, descriptor: int) -> bool:

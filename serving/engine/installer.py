@@ -17,17 +17,17 @@ directories, so that erasing one erases all of it.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from io import FileIO
 from pathlib import Path
 
 from registry.manifest import ADAPTER_FILES
 from serving.engine.file_lock import lock_if_free, locked
+from serving.engine.machine import refusals_of_the_machine
 from serving.engine.metrics import EngineMetrics
 from serving.engine.pool.observer import Reason
 from serving.engine.pool.tier import Entry, Tier
@@ -35,7 +35,6 @@ from serving.errors import CacheFull, TierFull
 
 SEALED_FILE = "sealed"
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _SPARE_BYTES = 16 << 20
 _UNBOUNDED = 1 << 62
 _ROOM_LOCK = ".room.lock"
@@ -64,6 +63,7 @@ class Installer:
         self._room = asyncio.Lock()
         self._arriving: set[str] = set()
         self._forgetful: list[Callable[[str], None]] = []
+        self._watching: list[Callable[[str], None]] = []
 
     @property
     def directory(self) -> Path:
@@ -105,20 +105,26 @@ class Installer:
         return version_id in self._tier and version_id not in self._arriving
 
     def on_removed(self, forget: Callable[[str], None]) -> None:
-        """Tell `forget` of every version that is deleted for good, so that its key goes as well."""
+        """Tell `forget` of every version that `remove` deleted."""
         self._forgetful.append(forget)
+
+    def on_gone(self, forget: Callable[[str], None]) -> None:
+        """Tell `forget` of every version that is not here any more, whyever, so that its key goes as well."""
+        self._watching.append(forget)
 
     async def remove(self, version_id: str, *, reason: Reason = "erased") -> int:
         """Delete a version's file; returns its bytes, 0 when there is none.
 
         Raises:
             CacheBusy: when it is being installed, or another process holds it, for too long.
+            CacheFull, MachineRefused: when the disk does not let it go.
         """
-        for forget in self._forgetful:
-            forget(version_id)
         async with locked(self._lock_path(version_id), timeout_seconds=self._lock_seconds):
-            size_bytes, existed = await asyncio.to_thread(self._delete, version_id)
-            self._tier.abandon(version_id)
+            with refusals_of_the_machine():
+                size_bytes, existed = await asyncio.to_thread(self._delete, version_id)
+            self._gone(version_id)
+            for forget in self._forgetful:
+                forget(version_id)
         if existed:
             self._metrics.evicted("disk", reason)
         return size_bytes
@@ -136,6 +142,12 @@ class Installer:
                 yield Shelf(self, version_id)
             finally:
                 self._tier.let_go(version_id)
+
+    def _gone(self, version_id: str) -> None:
+        """Note that a version's file is not here any more."""
+        self._tier.abandon(version_id)
+        for forget in self._watching:
+            forget(version_id)
 
     def _find(self, version_id: str, size_bytes: int) -> Path | None:
         """Return the sealed file when it is there with this size, and mark it as used; delete what is no such file."""
@@ -165,7 +177,7 @@ class Installer:
                 ):
                     for entry in leaving:
                         if await asyncio.to_thread(self._delete_if_free, entry.version_id):
-                            self._tier.abandon(entry.version_id)
+                            self._gone(entry.version_id)
                             self._metrics.evicted("disk", "room")
                         else:
                             busy.add(entry.version_id)
@@ -181,7 +193,7 @@ class Installer:
         names = set(await asyncio.to_thread(self.installed))
         known = {entry.version_id for entry in self._tier.entries()}
         for version_id in known - names - self._arriving:
-            self._tier.abandon(version_id)
+            self._gone(version_id)
         if strange := names - known:
             for entry in await asyncio.to_thread(self._found_on_disk, strange):
                 self._tier.adopt(entry)
@@ -232,7 +244,7 @@ class Installer:
         """Take the place in the staging area, where other processes count it."""
         self._require_free(size_bytes)
         workspace = self._staging / version_id
-        with no_room_is_cache_full():
+        with refusals_of_the_machine():
             shutil.rmtree(workspace, ignore_errors=True)
             workspace.mkdir(mode=0o700)
             with FileIO(workspace / SEALED_FILE, "x", opener=_private) as file:
@@ -287,7 +299,7 @@ class Shelf:
         path = await asyncio.to_thread(installer._find, self._version_id, size_bytes)
         if path is None:
             if self._version_id in installer._tier:
-                installer._tier.abandon(self._version_id)
+                installer._gone(self._version_id)
                 installer._metrics.evicted("disk", "lost")
         elif not installer._tier.touch(self._version_id):
             installer._tier.adopt(Entry(version_id=self._version_id, size_bytes=size_bytes))
@@ -296,7 +308,7 @@ class Shelf:
     async def discard(self) -> None:
         """Delete the file: it is damaged."""
         _, existed = await asyncio.to_thread(self._installer._delete, self._version_id)
-        self._installer._tier.abandon(self._version_id)
+        self._installer._gone(self._version_id)
         if existed:
             self._installer._metrics.evicted("disk", "damaged")
 
@@ -305,17 +317,17 @@ class Shelf:
         """Make room and yield the file to write to; it is kept when the block ends, and gone when that raises.
 
         Raises:
-            CacheFull: when there is no room.
+            CacheFull, MachineRefused: when there is no room, or the disk does not take it.
             CacheBusy: when another process makes room for too long.
         """
         installer, version_id = self._installer, self._version_id
         await installer._make_room(version_id, size_bytes)
         try:
-            with no_room_is_cache_full():
+            with refusals_of_the_machine():
                 yield installer._staging / version_id / SEALED_FILE
-            await asyncio.to_thread(installer._publish, version_id)
+                await asyncio.to_thread(installer._publish, version_id)
         except BaseException:
-            installer._tier.abandon(version_id)
+            installer._gone(version_id)
             shutil.rmtree(installer._staging / version_id, ignore_errors=True)
             raise
         finally:
@@ -325,17 +337,6 @@ class Shelf:
 def open_for_writing(path: Path) -> FileIO:
     """Open a file that `Shelf.arrival` yielded; what was reserved is overwritten."""
     return FileIO(path, "r+", opener=_private)
-
-
-@contextmanager
-def no_room_is_cache_full() -> Iterator[None]:
-    """Turn the system's ways to say that a disk is full into CacheFull."""
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in _NO_ROOM:
-            raise CacheFull from exc
-        raise
 
 
 def _private(path: str, flags: int) -> int:

@@ -78,8 +78,14 @@ class OpenedAdapter:
     """The memory's owner: `write` all files, then `freeze`; workers read it until `close`."""
 
     def __init__(self) -> None:
-        self._descriptor: int | None = os.memfd_create("lorry-adapter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        """Take memory.
+
+        Raises:
+            OSError: when the machine has none, or no descriptor.
+        """
+        self._descriptor: int | None = None
         self._files: OpenedFiles | None = None
+        self._descriptor = os.memfd_create("lorry-adapter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
     def __enter__(self) -> Self:
         return self

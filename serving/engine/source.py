@@ -7,9 +7,9 @@ bytes, put them into memory that the workers read. The object store sends the ne
 digest was right is the memory frozen and handed on, and the file on the disk shown under its name; so nothing is read,
 opened or digested twice, and nothing that was not verified is ever parsed.
 
-Plain bytes and content keys are in memory only. A key is remembered, so that a version that lies on this disk costs no
-call; whether it may be served is the directory's to say, for it as for those in memory. After a restart, the key is
-asked for anew: what the registry no longer serves cannot be opened.
+Plain bytes and content keys are in memory only. A key is remembered while its version lies on this disk, and no longer,
+so that it costs no call; whether it may be served is the directory's to say, for it as for those in memory. After a
+restart, the key is asked for anew: what the registry no longer serves cannot be opened.
 
 Downloads have threads of their own: an object store that hangs keeps those busy, and what lies on the disk is opened
 all the same. A store that sends, but next to nothing, counts as one that hangs.
@@ -45,23 +45,27 @@ from registry.errors import (
 )
 from registry.manifest import WEIGHTS_FILE, BaseIdentity, Manifest
 from serving.engine.installer import Installer, Shelf, open_for_writing
+from serving.engine.machine import is_damage, refusals_of_the_machine
 from serving.engine.metrics import EngineMetrics
 from serving.engine.opened import OpenedAdapter
 from serving.engine.turns import Turns
 from serving.errors import (
     AdapterDamaged,
     AdapterUnfit,
+    CacheBusy,
+    CacheFull,
     EngineOutOfTouch,
+    MachineRefused,
     ObjectStoreUnavailable,
     RegistryRefusedEngine,
 )
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_REFUSALS = 4096
-_REMEMBERED_KEYS = 65_536
 _THREADS = 4
 _URL_SECONDS = 30.0  # far less than any registry lets a URL live
 _SLOWEST_BYTES_PER_SECOND = 256 << 10
+_OURS = (CacheBusy, CacheFull, MachineRefused)
 _Result = TypeVar("_Result")
 
 
@@ -152,11 +156,11 @@ class AdapterSource:
         self._verifier = verifier
         self._presence = presence
         self._refusals: OrderedDict[str, tuple[float, LorryError]] = OrderedDict()
-        self._offers: OrderedDict[str, Offer] = OrderedDict()
+        self._offers: dict[str, Offer] = {}  # of what lies on the disk, and of nothing else
         self._silence_seconds = silence_seconds
         self._objects = ObjectReader(timeout_seconds=silence_seconds)
         self._downloads, self._openings = _Lane("lorry-fetch"), _Lane("lorry-open")
-        installer.on_removed(self.forget)
+        installer.on_gone(self.forget)
 
     def at_hand(self, version_id: str) -> bool:
         """Say whether neither registry nor object store is needed: for the version, or for what refuses it."""
@@ -178,7 +182,6 @@ class AdapterSource:
         if (refusal := self._remembered(version_id)) is not None:
             raise copy(refusal)
         if (known := self._offers.get(version_id)) is not None:
-            self._offers.move_to_end(version_id)
             return known
         try:
             return await self._ask(version_id)
@@ -196,26 +199,30 @@ class AdapterSource:
             urgent: whether it goes before those that are not.
 
         Raises:
-            AdapterDamaged, ObjectStoreUnavailable, CacheFull, CacheBusy: it cannot be had now; or the registry's refusal when it had to be asked again.
+            AdapterDamaged, ObjectStoreUnavailable, CacheFull, CacheBusy, MachineRefused: it cannot be had now; or the
+                registry's refusal when it had to be asked again.
         """
         try:
-            async with self._installer.shelf(offer.version_id) as shelf:
-                opened = await self._open_from_disk(offer, shelf, urgent=urgent)
-                return opened or await self._download(offer, shelf, urgent=urgent)
+            with refusals_of_the_machine():
+                async with self._installer.shelf(offer.version_id) as shelf:
+                    opened = await self._open_from_disk(offer, shelf, urgent=urgent)
+                    opened = opened or await self._download(offer, shelf, urgent=urgent)
+                    self._offers[offer.version_id] = offer
+                    return opened
         except LorryError as exc:
             self.reject(offer.version_id, exc)
-            raise
-        except OSError as exc:  # a disk that fails in a way nobody foresaw: counted, and not hidden
-            self._metrics.failed(exc)
             raise
 
     def reject(self, version_id: str, error: LorryError) -> None:
         """Count a load that failed, answer it the same way for a while, and ask the registry anew after that.
 
+        When it was this machine's fault, the key is kept: the registry would only say the same again.
+
         A copy is kept: the error that was raised holds on to the frames that it passed, and they to people's requests.
         """
         self._metrics.failed(error)
-        self.forget(version_id)
+        if not isinstance(error, _OURS):
+            self.forget(version_id)
         now = monotonic()
         self._refusals[version_id] = (now + self._refusal_ttl_seconds, copy(error))
         self._refusals.move_to_end(version_id)
@@ -248,9 +255,6 @@ class AdapterSource:
             url=grant.url,
             granted_at=monotonic(),
         )
-        self._offers[version_id] = offer
-        while len(self._offers) > _REMEMBERED_KEYS:
-            self._offers.popitem(last=False)
         return offer
 
     async def _grant(self, version_id: str) -> Grant:
@@ -270,6 +274,8 @@ class AdapterSource:
                 async with self._openings.turn(urgent=urgent):
                     return await self._openings.run(lambda: _open_file(path, offer))
         except (ArtifactError, OSError) as exc:
+            if isinstance(exc, OSError) and not is_damage(exc):
+                raise
             reason = exc.message if isinstance(exc, LorryError) else str(exc.strerror)
             _log.warning("%s was damaged on the disk and is downloaded again: %s", offer.version_id, reason)
             await shelf.discard()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving.engine.file_lock import lock_if_free, locked
-from serving.errors import CacheBusy
+from serving.errors import CacheBusy, CacheFull, MachineRefused
 
 HOLD = """
 import asyncio, sys
@@ -38,6 +40,26 @@ async def test_the_lock_excludes_everyone_else_and_leaves_no_file(tmp_path: Path
 
     await asyncio.gather(*(enter() for _ in range(30)))
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_lock_whose_directory_was_removed_makes_it_anew_for_this_account_only(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / ".staging" / "v.lock"
+    with lock_if_free(path) as free:
+        assert (free, path.exists(), path.parent.stat().st_mode & 0o777) == (True, True, 0o700)
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, CacheFull), (errno.EMFILE, MachineRefused)])
+async def test_a_lock_that_cannot_be_made_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(error):
+            async with locked(tmp_path / "v.lock", timeout_seconds=1):
+                pytest.fail("nobody holds it")
 
 
 async def test_waiting_for_the_lock_ends_at_the_deadline(tmp_path: Path) -> None:

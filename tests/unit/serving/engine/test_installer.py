@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from serving.engine.file_lock import locked
 from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.metrics import EngineMetrics
-from serving.errors import CacheBusy, CacheFull
+from serving.errors import CacheBusy, CacheFull, MachineRefused
 
 ROOM = 3000
 DATA = b"sealed..." * 100
@@ -120,13 +121,20 @@ async def test_what_is_held_stays(cache: Cache) -> None:
         assert cache.held() == [1, 3, 4]
 
 
+def taken_bytes(cache: Cache) -> int:
+    total = 0
+    for found in cache.directory.rglob(SEALED_FILE):
+        with suppress(FileNotFoundError):  # it has just been moved or deleted
+            total += found.stat().st_size
+    return total
+
+
 async def test_concurrent_arrivals_keep_the_bound_at_every_moment(cache: Cache) -> None:
     async def arrive(number: int) -> None:
         async with cache.installer.shelf(version(number)) as shelf, shelf.arrival(len(DATA)) as path:
             await asyncio.sleep(0.01)
             path.write_bytes(DATA)
-            taken = [found.stat().st_size for found in cache.directory.rglob(SEALED_FILE)]
-            assert sum(taken) <= ROOM
+            assert taken_bytes(cache) <= ROOM
 
     for begin in range(0, 12, 3):
         await asyncio.gather(*(arrive(number) for number in range(begin, begin + 3)))
@@ -203,14 +211,37 @@ async def test_what_is_damaged_is_counted_and_goes(cache: Cache) -> None:
 
 async def test_removing_returns_the_bytes_and_forgets_the_key(cache: Cache) -> None:
     forgotten: list[str] = []
+    gone: list[str] = []
     cache.installer.on_removed(forgotten.append)
+    cache.installer.on_gone(gone.append)
     await cache.put(1)
 
     assert await cache.installer.remove(version(1)) == len(DATA)
+    assert gone == forgotten == [version(1)]
     assert await cache.installer.remove(version(1), reason="asked") == 0
     assert forgotten == [version(1)] * 2
     assert (cache.held(), cache.staged()) == ([], [])
     assert (cache.evicted("erased"), cache.evicted("asked")) == (1, 0)
+
+
+async def test_what_leaves_for_room_is_gone_and_was_not_removed_for_good(cache: Cache) -> None:
+    gone: list[str] = []
+    cache.installer.on_removed(lambda _: pytest.fail("nobody removed anything"))
+    cache.installer.on_gone(gone.append)
+    for number in range(1, 6):
+        await cache.put(number)
+
+    assert (gone, cache.held()) == ([version(1), version(2)], [3, 4, 5])
+
+
+async def test_a_disk_that_does_not_let_go_of_a_file_says_so(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    await cache.put(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
+        with pytest.raises(MachineRefused, match="Read-only file system"):
+            await cache.installer.remove(version(1))
+
+    assert cache.held() == [1]
 
 
 async def test_what_a_dead_process_left_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:

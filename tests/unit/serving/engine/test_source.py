@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gc
 import hashlib
 import http.server
 import json
 import os
+import shutil
 import threading
 import time
 import weakref
@@ -35,6 +37,7 @@ from serving.errors import (
     AdapterUnfit,
     CacheFull,
     EngineOutOfTouch,
+    MachineRefused,
     ObjectStoreUnavailable,
     RegistryRefusedEngine,
 )
@@ -171,6 +174,11 @@ class Place:
         with await self.have() as opened:
             return Path(opened.files.path).read_bytes()[:-16]
 
+    def failures(self) -> dict[str, float]:
+        name = "lorry_adapter_load_failures_total"
+        samples = (sample for metric in self.measures.collect() for sample in metric.samples if sample.name == name)
+        return {sample.labels["reason"]: sample.value for sample in samples if sample.value}
+
     @property
     def on_disk(self) -> Path:
         return self.directory / ID / SEALED_FILE
@@ -265,6 +273,100 @@ async def test_who_removes_a_version_forgets_its_key(place: Place, answers: Answ
     answers.refuse(404, "version-not-found")
     with pytest.raises(VersionNotFound):
         await place.content()
+
+
+@pytest.mark.parametrize("end", ["room", "damaged", "lost", "abandoned", "refused"])
+async def test_a_key_is_known_only_while_the_file_is_on_the_disk(
+    tmp_path: Path, registry: RegistryClient, answers: Answers, store: ObjectStore, end: str
+) -> None:
+    place = Place(tmp_path, registry, answers, max_bytes=len(SEALED))
+    if end == "abandoned":
+        await place.source.find(ID)
+    elif end == "refused":
+        store.status = 503
+        with pytest.raises(LorryError):
+            await place.content()
+    else:
+        await place.content()
+        assert place.source.at_hand(ID)
+        async with place.installer.shelf(ID) as shelf:
+            if end == "damaged":
+                await shelf.discard()
+            elif end == "lost":
+                place.on_disk.unlink()
+                assert await shelf.find(len(SEALED)) is None
+        if end == "room":
+            async with place.installer.shelf("v" + "2" * 32) as shelf, shelf.arrival(1):
+                pass
+    assert (place.source._offers, place.on_disk.exists()) == ({}, False)
+
+
+@pytest.mark.parametrize("end", ["descriptors", "memory"])
+async def test_what_is_on_the_disk_stays_there_when_it_is_the_machine_that_refuses(
+    place: Place, answers: Answers, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    await place.content()
+    code = {"descriptors": errno.EMFILE, "memory": errno.ENOMEM}[end]
+
+    def refuse(*_: Any) -> int:
+        raise OSError(code, os.strerror(code))
+
+    answers.refuse(503, "registry-unavailable")
+    store.status = 503
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", refuse)
+        for _ in range(2):  # the second hears what the first heard
+            with pytest.raises(MachineRefused, match=os.strerror(code)):
+                await place.content()
+    assert place.failures() == {"machine": 1}
+    await asyncio.sleep(0.25)
+    assert await place.content() == b"".join(FILES.values()), "its key is known, too"
+
+
+async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_anew(
+    place: Place, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.content()
+    real = Path.open
+
+    def rotten(path: Path, *args: Any, **more: Any) -> Any:
+        if path == place.on_disk:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", rotten)
+    assert await place.content() == b"".join(FILES.values())
+    assert store.calls == 2
+
+
+async def test_a_staging_area_that_somebody_removed_is_made_anew(place: Place, store: ObjectStore) -> None:
+    await place.content()
+    shutil.rmtree(place.directory / ".staging")
+    assert await place.content() == b"".join(FILES.values())
+    await place.installer.remove(ID)
+    shutil.rmtree(place.directory)
+    assert await place.content() == b"".join(FILES.values())
+    assert store.calls == 2
+
+
+@pytest.mark.parametrize(("code", "reason"), [(errno.ENOSPC, "disk_full"), (errno.EROFS, "machine")])
+async def test_a_disk_that_takes_no_lock_refuses_with_the_reason_and_loses_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
+) -> None:
+    await place.content()
+    real = os.open
+
+    def refuse(path: Any, *args: Any, **more: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(code, os.strerror(code))
+        return real(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises((CacheFull, MachineRefused)) as refused:
+            await place.content()
+    assert (refused.value.status_code, place.failures()) == (503, {reason: 1})
+    assert place.on_disk.read_bytes() == SEALED
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncated", "another version"])
