@@ -138,6 +138,9 @@ class EngineMetrics(Observer):
             "Seconds of one heartbeat to the registry, until its answer was obeyed or it failed.",
             {"outcome": ("answered", "failed")},
         )
+        self._under_way = Gauge(
+            "lorry_adapter_loads_under_way", "Adapters that are on their way into host memory.", registry=registry
+        )
         self._in_touch = Gauge(
             "lorry_engine_in_touch",
             "1 = the registry was heard within the lease, so adapters are served; 0 = every adapter is refused.",
@@ -150,7 +153,8 @@ class EngineMetrics(Observer):
         record = LoadRecord(version_id=version_id)
         token = _load.set(record)
         try:
-            yield record
+            with self._under_way.track_inprogress():
+                yield record
         except BaseException as exc:
             self._end(record, record.error or exc)
             raise
@@ -220,6 +224,10 @@ class EngineMetrics(Observer):
         gauge = Gauge(name, text, [label], registry=self._registry)
         for value, function in read.items():
             gauge.labels(value).set_function(function)
+
+    def show_one(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a gauge without labels that is read whenever somebody looks."""
+        Gauge(name, text, registry=self._registry).set_function(read)
 
     def _observe(self, stage: Stage, seconds: float) -> None:
         if (record := _load.get()) is None:

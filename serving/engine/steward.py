@@ -65,15 +65,22 @@ class Steward:
         holdings = [each for each in self._pool.holdings() if tier == "host" or each.slot is not None]
         return len(holdings), sum(each.size_bytes for each in holdings)
 
-    def residency(self) -> dict[str, Any]:
-        """Return what every tier holds and may hold, and how many requests lean on that."""
+    def bounds(self) -> dict[TierName, dict[str, int | None]]:
+        """Return what every tier may hold: ``max_bytes``, ``max_adapters``, or both."""
         host = self._pool.host
-        bounds: dict[TierName, dict[str, int | None]] = {
+        return {
             "disk": {"max_bytes": self._disk.max_bytes},
             "host": {"max_bytes": host.max_bytes, "max_adapters": host.max_entries},
             "slot": {"max_adapters": self._slots},
         }
-        tiers = {}
+
+    def inside(self) -> int:
+        """Return how many requests have come in and were not answered to the end."""
+        return len(self._crowd)
+
+    def residency(self) -> dict[str, Any]:
+        """Return what every tier holds and may hold, and how many requests lean on that."""
+        tiers, bounds = {}, self.bounds()
         for tier in TIERS:
             count, size_bytes = self.totals(tier)
             tiers[tier] = {"adapters": count, "size_bytes": size_bytes, **bounds[tier]}

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 
 from registry.metrics import RegistryMetrics
-from serving.engine.metrics import EngineMetrics
+from tests.support.engine_metrics import engine_metrics
 
+PARTS = r"_(total|sum|count|bucket)$"
 RULES = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 
 
@@ -23,9 +24,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def exposed() -> str:
-    engine = CollectorRegistry()
-    EngineMetrics(engine)
-    return generate_latest(engine).decode() + generate_latest(RegistryMetrics().collectors).decode()
+    return generate_latest(engine_metrics()).decode() + generate_latest(RegistryMetrics().collectors).decode()
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
@@ -33,7 +32,20 @@ def test_an_alert_asks_for_measures_that_exist_and_says_what_to_do(rule: dict[st
     names = re.findall(r"\blorry_\w+", rule["expr"])
     assert names
     for name in names:
-        assert re.search(rf"^# TYPE {name.removesuffix('_total')}(_total)? ", exposed(), re.MULTILINE), name
+        assert re.search(rf"^# TYPE {re.sub(PARTS, '', name)}(_total)? ", exposed(), re.MULTILINE), name
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"]["summary"]
     assert rule["annotations"]["description"]
+
+
+def test_the_pools_alerts_ask_for_values_that_labels_have() -> None:
+    """All of the engine's series are there from the start, so a value that has none is a slip of the pen."""
+    text = exposed()
+    asked = 0
+    for rule in yaml.safe_load((RULES / "engine.rules.yml").read_text())["groups"][0]["rules"]:
+        for name, matchers in re.findall(r"\b(lorry_\w+)\{([^}]*)\}", rule["expr"]):
+            for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
+                for value in values.split("|"):
+                    assert re.search(rf'^{name}\{{[^}}]*{label}="{value}"', text, re.MULTILINE), (name, label, value)
+                    asked += 1
+    assert asked > 10
