@@ -13,7 +13,7 @@ OTHERS = {
     "tests/": "unit, contract, integration, e2e, faults, gpu",
     "bench/": "side-by-side measurements: ours and a peer's, in one run",
     "docs/": "API, adapter format, profile schema, settings, decisions, glossary, benchmarks",
-    "deploy/": "images, dashboards, rules: to come",
+    "deploy/": "alert rules; images and dashboards: to come",
     "helm/": "the chart: to come",
     "scripts/": "how .venv is made, how this map is drawn",
     ".ci/": "what must pass",

@@ -77,6 +77,8 @@ def addresses_text(plan: Plan, key: str) -> str:
         '  curl -H "Authorization: Bearer $LORRY_KEY" "$LORRY_URL/v1/users/USER/profile"\n'
         "For operators, the registry (docs/registry-api.md):\n"
         f'  curl -H "Authorization: Bearer {_operator_token(plan)}" {plan.registry_url}/v1/bases\n'
+        "and the engine (docs/engine.md):\n"
+        f'  curl -H "Authorization: Bearer {_engine_token(plan)}" {plan.engine_url}/lorry/residency\n'
         "Ctrl-C stops everything.\n"
     )
 
@@ -85,4 +87,13 @@ def _operator_token(plan: Plan) -> str:
     """Return what a shell makes the registry's token of, so that the token itself is not printed."""
     if plan.settings.registry_token is not None:
         return "$LORRY_REGISTRY_TOKEN"
-    return f"$(cat {shlex.quote(str(plan.home.path / 'secrets' / 'registry-token'))})"
+    return _reading(plan, "registry-token")
+
+
+def _engine_token(plan: Plan) -> str:
+    """Return what a shell makes the engine's token of."""
+    return "$LORRY_ENGINE_TOKEN" if plan.settings.engine_token is not None else _reading(plan, "engine-token")
+
+
+def _reading(plan: Plan, secret: str) -> str:
+    return f"$(cat {shlex.quote(str(plan.home.path / 'secrets' / secret))})"

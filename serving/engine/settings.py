@@ -79,7 +79,10 @@ class EngineSettings(Settings):
     registry_url: str = Field(pattern=r"^https?://", description="base URL of the registry")
     registry_engine_token: SecretStr = Field(description="the registry's bearer token for engines")
     registry_timeout_seconds: float = Field(
-        5.0, gt=0, description="how long the registry or the object store may be silent"
+        5.0,
+        gt=0,
+        description="how long the registry may be silent, in all, before an adapter is refused; and the object store,"
+        " each of four times",
     )
     engine_id: Name | None = Field(
         None, description="name in the engine directory, of this engine alone; unset = <host name>:<port>"

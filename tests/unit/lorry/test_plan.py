@@ -116,3 +116,15 @@ def test_what_lorry_up_says_of_the_registry_reaches_it_without_printing_the_toke
     assert Path(found[0]).read_text() == made.registry_token
     given = plan(tmp_path, registry_token="x" * 20)
     assert "Bearer $LORRY_REGISTRY_TOKEN" in addresses_text(given, "lorry_key")
+
+
+def test_what_lorry_up_says_of_the_engine_reaches_it_without_printing_the_token(tmp_path: Path) -> None:
+    made = plan(tmp_path, port_base=18500)
+    text = addresses_text(made, "lorry_key")
+    pattern = r'^  curl -H "Authorization: Bearer \$\(cat (\S+)\)" (\S+)/lorry/residency$'
+    (found,) = re.findall(pattern, text, re.MULTILINE)
+    assert (Path(found[0]).parts[-2:], found[1]) == (("secrets", "engine-token"), "http://127.0.0.1:18501")
+    assert made.engine_token not in text
+    assert Path(found[0]).read_text() == made.engine_token
+    given = plan(tmp_path, engine_token="x" * 20)
+    assert "Bearer $LORRY_ENGINE_TOKEN" in addresses_text(given, "lorry_key")
