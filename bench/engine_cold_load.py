@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ import httpx
 import torch
 from safetensors.torch import load
 
-from bench.engines import Engines, open_engines
+from bench.engines import Engines, Side, open_engines
 from bench.exposition import Exposition
 from bench.load import Ask, Caller, require_answers
 from bench.report import Measure, compare, report
@@ -43,64 +44,79 @@ _FLOOR = ("GET", "open", "digest", "parse", "copy")
 async def run(*, quick: bool) -> Path:
     """Measure and write the report."""
     rounds, adapters = (2, 2) if quick else (6, 8)
-    async with open_engines(products=("grouped",), engine={"max_loras": 4, "max_cpu_loras": 32}) as engines:
+    async with open_engines(engine={"max_loras": 4, "max_cpu_loras": 32}) as engines:
         bench = _Bench(engines)
         for number in range(rounds + 1):
             await bench.round(adapters, seed=number * 10_000, counts=number > 0)  # the first round warms up
     return report("engine_cold_load", bench.measures(), peer="the floor; stock vLLM's add_lora", quick=quick)
 
 
+@dataclass
+class _Seen:
+    """What one of our engines showed, round by round, in milliseconds."""
+
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    stall: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in _STAGES})
+
+    def note(self, tokens: list[tuple[float, float]], stages: dict[str, float], stall: float) -> None:
+        """Add a round: cold and resident first tokens of its adapters, means by stage, and the mean stall."""
+        self.cold.append(statistics.median(cold - warm for cold, warm in tokens))
+        self.warm.append(statistics.median(warm for _, warm in tokens))
+        self.stall.append(stall)
+        for stage, mean in stages.items():
+            self.stages[stage].append(mean)
+
+
 class _Bench:
-    """What was seen, in milliseconds."""
+    """What was seen of every engine, in milliseconds."""
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
         self._floors: dict[str, list[float]] = {step: [] for step in _FLOOR}
-        self._stages: dict[str, list[float]] = {stage: [] for stage in _STAGES}
         self._floor: list[float] = []
-        self._cold: list[float] = []
-        self._warm: list[float] = []
-        self._stall: list[float] = []
+        self._seen = {side.name: _Seen() for side in engines.ours}
         self._stock_stall: list[float] = []
 
     async def round(self, adapters: int, *, seed: int, counts: bool) -> None:
         """Measure so many adapters of each kind."""
-        names = await self._engines.shelf.add(3 * adapters)
+        sides = self._engines.ours
+        names = await self._engines.shelf.add((2 + len(sides)) * adapters)
+        mine = {side.name: names[number * adapters :][:adapters] for number, side in enumerate(sides, start=2)}
         floors = [await self._measure_floor(name) for name in names[:adapters]]
-        ours, stages, stalls = await self._measure_ours(names[adapters : 2 * adapters], seed=seed)
-        stock = await self._measure_stock(names[2 * adapters :])
+        seen = {side.name: await self._measure_ours(side, mine[side.name], seed=seed) for side in sides}
+        stock = await self._measure_stock(names[adapters : 2 * adapters])
         if not counts:
             return
         for step in _FLOOR:
             self._floors[step].append(statistics.median(floor[step] for floor in floors))
         self._floor.append(statistics.median(sum(floor.values()) for floor in floors))
-        self._cold.append(statistics.median(cold - warm for cold, warm in ours))
-        self._warm.append(statistics.median(warm for _, warm in ours))
-        for stage, mean in stages.items():
-            self._stages[stage].append(mean)
-        self._stall.append(statistics.mean(stalls))
+        for name, (tokens, stages, stall) in seen.items():
+            self._seen[name].note(tokens, stages, stall)
         self._stock_stall.append(statistics.median(stock))
 
     def measures(self) -> list[Measure]:
         """Return the report's rows."""
-        cost = "cold first token, less a resident one's, beside GET + open + digest + parse + copy"
-        stall = "engine's thread kept by one load, beside stock's add_lora"
-        return [
-            compare(cost, unit="ms", ours=self._cold, peer=self._floor, target=_COST_TARGET),
-            compare(stall, unit="ms", ours=self._stall, peer=self._stock_stall, target=_STALL_TARGET),
-            compare("resident: first token", unit="ms", ours=self._warm),
-            *(compare(f"ours, stage: {stage}", unit="ms", ours=self._stages[stage]) for stage in _STAGES),
-            *(compare(f"floor, step: {step}", unit="ms", ours=self._floors[step]) for step in _FLOOR),
-        ]
+        measures: list[Measure] = []
+        for name, seen in self._seen.items():
+            cost = f"{name}: cold first token, less a resident one's, beside GET + open + digest + parse + copy"
+            stall = f"{name}: engine's thread kept by one load, beside stock's add_lora"
+            measures += [
+                compare(cost, unit="ms", ours=seen.cold, peer=self._floor, target=_COST_TARGET),
+                compare(stall, unit="ms", ours=seen.stall, peer=self._stock_stall, target=_STALL_TARGET),
+                compare(f"{name}: first token of a resident one", unit="ms", ours=seen.warm),
+                *(compare(f"{name}, stage: {stage}", unit="ms", ours=seen.stages[stage]) for stage in _STAGES),
+            ]
+        return [*measures, *(compare(f"floor, step: {step}", unit="ms", ours=self._floors[step]) for step in _FLOOR)]
 
     async def _measure_floor(self, version_id: str) -> dict[str, float]:
         grant = await self._engines.context.registry.grant(version_id)
         return _floor(grant)  # here every engine stands still
 
     async def _measure_ours(
-        self, names: list[str], *, seed: int
-    ) -> tuple[list[tuple[float, float]], dict[str, float], list[float]]:
-        (side,) = self._engines.ours
+        self, side: Side, names: list[str], *, seed: int
+    ) -> tuple[list[tuple[float, float]], dict[str, float], float]:
         seen: list[tuple[float, float]] = []
         async with self._engines.only(side), Caller(side) as caller:
             before = await side.read_metrics()
@@ -112,7 +128,7 @@ class _Bench:
                 seen.append((cold, statistics.median(warm)))
             after = await side.read_metrics()
         stages = {stage: _mean(before, after, "lorry_adapter_load_seconds", stage=stage) for stage in _STAGES}
-        return seen, stages, [_mean(before, after, "lorry_engine_stall_seconds")]
+        return seen, stages, _mean(before, after, "lorry_engine_stall_seconds")
 
     async def _measure_stock(self, names: list[str]) -> list[float]:
         side = self._engines.stock
