@@ -19,6 +19,7 @@ ServingError                     500
 │   ├── TierFull                 503
 │   │   └── PinsFull             409
 │   ├── EngineDraining           503
+│   ├── LeaseOver                500
 │   ├── AdapterInUse             409
 │   ├── AdapterNotHeld           404
 │   ├── OrderInvalid             422
@@ -151,6 +152,10 @@ class EngineDraining(EngineError):
     """The engine is being drained and takes no new requests; try again, or ask another one."""
 
     status_code = 503
+
+
+class LeaseOver(EngineError):
+    """The request asked the engine for more than it was admitted for."""
 
 
 class AdapterInUse(EngineError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -24,6 +25,7 @@ from serving.engine.pool.erasure import Erasure
 from serving.engine.pool.observer import Reason
 from serving.engine.resolver import refusal
 
+_log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.05
 
 Gate = Callable[[str], None]
@@ -201,6 +203,7 @@ class Residents:
             lease.ended_by = reason
         if news:
             self._counted.ended(reason, len(news))
+            _log.info("ended %d requests on %s: %s", len(news), version_id, reason.message)
         await self._engine.abort([lease.request_id for lease in leases])
 
     async def _keep_ending(self, version_id: str, reason: LorryError) -> None:

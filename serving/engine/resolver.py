@@ -64,6 +64,10 @@ class RegistryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed
         return refusal(error)
 
 
-def refusal(error: LorryError) -> GracefulHTTPError:
+class Refused(GracefulHTTPError):  # type: ignore[misc]  # vLLM is not typed
+    """A refusal of ours on its way through vLLM."""
+
+
+def refusal(error: LorryError) -> Refused:
     """Return what makes vLLM answer with the error's status and message in OpenAI's shape."""
-    return GracefulHTTPError(error.message, HTTPStatus(error.status_code))
+    return Refused(error.message, HTTPStatus(error.status_code))

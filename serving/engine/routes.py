@@ -40,6 +40,7 @@ from serving.engine.pool.observer import Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.pool_gauges import show_pool
+from serving.engine.quiet import leave_out_refusals
 from serving.engine.replacement import replace_lost
 from serving.engine.residents import Residents
 from serving.engine.resolver import RESOLVER_NAME, RegistryResolver
@@ -98,6 +99,7 @@ class LorryRoutes:
         if not isinstance(engine_client, AsyncLLM):
             raise EngineMisconfigured("Lorry's routes need vLLM's asynchronous engine in this process.")
         configure_logging(self._settings.log_level)
+        leave_out_refusals()
         self._refuse_unguarded()
         refuse_several(engine_client)
         remove_lora_gauge(engine_client, REGISTRY)
@@ -257,6 +259,7 @@ class LorryRoutes:
                 await self._steward.close()
             if self._link is not None:
                 self._link.close()
+            _log.info("stopped as asked; what vLLM and its libraries warn of from here on is how they end")
 
     def _refuse_unguarded(self) -> None:
         if self._app is None or not any(_is_guard(middleware.cls) for middleware in self._app.user_middleware):

@@ -2,8 +2,9 @@
 
 vLLM's output processor keeps a table of the sequences in the engine: one enters as it is handed over, and leaves as it
 is finished or aborted. `watch_sequences` puts a table that tells in its place. A `Hold` counts one HTTP request's
-sequences, found by the context that they are handed over in, and lets go when the last has left. The seam is private:
-the contract test ``tests/contract/test_worker_seam.py`` watches it.
+sequences, found by the context that they are handed over in, and lets go when the last has left; one that comes later
+is refused rather than run without what was held. The seam is private: the contract test
+``tests/contract/test_worker_seam.py`` watches it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from vllm.v1.engine.async_llm import AsyncLLM
+
+from serving.engine.resolver import refusal
+from serving.errors import LeaseOver
 
 _current: ContextVar[Hold | None] = ContextVar("lorry_hold", default=None)
 
@@ -46,7 +50,13 @@ class Hold:
             self._let_go_when_done()
 
     def enter(self, sequence: str) -> None:
-        """Count a sequence that is in the engine now."""
+        """Count a sequence that is about to be in the engine.
+
+        Raises:
+            GracefulHTTPError: when what is held was given back: nothing may run on it any more.
+        """
+        if self._is_released:
+            raise refusal(LeaseOver())
         self._inside.add(sequence)
 
     def leave(self, sequence: str) -> None:
@@ -70,11 +80,11 @@ class WatchedSequences(dict[str, Any]):
         self._holds: dict[str, Hold] = {}
 
     def __setitem__(self, sequence: str, state: Any) -> None:
-        super().__setitem__(sequence, state)
         hold = _current.get()
         if hold is not None and sequence not in self._holds:
-            self._holds[sequence] = hold
             hold.enter(sequence)
+            self._holds[sequence] = hold
+        super().__setitem__(sequence, state)
 
     def pop(self, sequence: str, *default: Any) -> Any:
         """Remove a sequence: the only way in which vLLM does."""

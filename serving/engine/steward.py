@@ -102,20 +102,21 @@ class Steward:
         return {"adapters": page, "next": page[-1]["version_id"] if len(entries) > limit else None}
 
     def adapter(self, version_id: str) -> dict[str, Any]:
-        """Return where one version is and who uses it.
+        """Return where one version is and who uses it; what it left in a slot counts.
 
         Raises:
             AdapterNotHeld: when it is nowhere here.
         """
         on_disk = next((each.size_bytes for each in self._disk.usage() if each.version_id == version_id), None)
         holding = next((each for each in self._pool.holdings() if each.version_id == version_id), None)
-        if on_disk is None and holding is None:
+        slot = self._pool.in_slots.find(version_id)
+        if on_disk is None and holding is None and slot is None:
             raise AdapterNotHeld(field="version_id")
         return {
             "version_id": version_id,
             "disk_bytes": on_disk,
             "host_bytes": holding.size_bytes if holding else None,
-            "slot": holding.slot if holding else None,
+            "slot": slot,
             "leases": self._pool.leases_of(version_id),
             "pinned": bool(holding and holding.pinned),
         }

@@ -128,7 +128,7 @@ class EngineStore:
         Whoever loads it again names it by another path, so that the prefix cache's blocks of it stay unreachable.
 
         Raises:
-            AdapterNotLoaded: when a request still uses it, or a slot still holds weights; ask again.
+            AdapterInUse, AdapterNotLoaded: when a request still uses it, or a slot still holds weights; ask again.
         """
         named = self._models.lora_requests.pop(version_id, None) is not None
         self.lost(version_id)
@@ -145,8 +145,8 @@ class EngineStore:
     async def _drop(self, version_id: str) -> bool:
         try:
             await self._link.drop(version_id)
-        except Exception:  # the engine core sends every failure as a bare Exception; it dies of those that matter
-            _log.exception("could not take %s out of the workers", version_id)
+        except LorryError as exc:
+            _log.error("%s stays in the workers for now: %s", version_id, exc.message)
             return False
         return True
 

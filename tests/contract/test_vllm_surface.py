@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
+import re
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
@@ -35,8 +38,11 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerManager
 
 from serving.engine.launch import plan_launch
 from serving.engine.priority import PRIORITY_HEADER
+from serving.engine.quiet import STREAMING, leave_out_refusals
+from serving.engine.resolver import refusal
 from serving.engine.routes import LorryRoutes
 from serving.engine.settings import EngineSettings
+from serving.errors import AdapterClosed
 
 PRIVATE: dict[str, tuple[Any, str]] = {
     # loader.py takes the place of the first, and of its caller's expectations
@@ -108,6 +114,29 @@ def test_every_open_route_generates_through_the_engine_client(handler: type) -> 
 def test_a_refusal_carries_its_status_to_the_client() -> None:
     assert issubclass(GracefulHTTPError, VLLMError)
     assert parameters(GracefulHTTPError) == ["message", "http_status"]
+
+
+@pytest.mark.parametrize(("name", "handler"), zip(STREAMING, (OpenAIServingChat, OpenAIServingCompletion), strict=True))
+def test_what_ends_a_stream_is_logged_where_we_leave_our_refusals_out(
+    name: str, handler: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = sys.modules[handler.__module__]
+    assert re.search(r'logger\.exception\("Error in .*stream generator\."\)', inspect.getsource(module))
+    assert module.logger is logging.getLogger(name)
+    leave_out_refusals()
+    leave_out_refusals()
+    assert len(module.logger.filters) == 1
+    module.logger.addHandler(caplog.handler)
+    try:
+        for error in (refusal(AdapterClosed()), GracefulHTTPError("its own", 400)):
+            try:
+                raise error
+            except GracefulHTTPError:
+                module.logger.exception("Error in a stream generator.")
+    finally:
+        module.logger.removeHandler(caplog.handler)
+        module.logger.filters.clear()
+    assert {str(record.exc_info[1]) for record in caplog.records if record.exc_info} == {"its own"}
 
 
 def test_our_routes_are_an_endpoint_plugin() -> None:

@@ -23,6 +23,11 @@ class SlotMap:
         """Return version → slot."""
         return {version_id: slot for slot, version_id in self._held.items()}
 
+    def find(self, version_id: str) -> int | None:
+        """Return a slot whose tensors hold a version, whether or not it can be used; None = there is none."""
+        slots = {**self._held, **self._remains}  # no slot is in both
+        return next((slot for slot, other in slots.items() if other == version_id), None)
+
     def put(self, version_id: str, slot: int) -> str | None:
         """Note that a slot was filled with a version; returns the other version that had it until then."""
         self.remove(version_id)

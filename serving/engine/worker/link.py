@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from kit.errors import LorryError
 from serving.engine.opened import OpenedFiles
 from serving.engine.worker.signals import Signal, SignalReceiver
-from serving.errors import AdapterDamaged, AdapterNotLoaded, AdapterUnfit, EngineMisconfigured
+from serving.errors import AdapterDamaged, AdapterInUse, AdapterNotLoaded, AdapterUnfit, EngineMisconfigured
 
 _log = logging.getLogger(__name__)
 _REFUSALS: dict[str, type[LorryError]] = {cls.__name__: cls for cls in (AdapterDamaged, AdapterUnfit, AdapterNotLoaded)}
@@ -148,7 +148,7 @@ class WorkerLink:
         """Take an adapter out of every worker, whatever numbers it had there.
 
         Raises:
-            AdapterNotLoaded: when a running request uses it: its leases have not ended.
+            AdapterInUse: when a running request uses it: its leases have not ended.
         """
         return await self._remove("lorry_drop", version_id)
 
@@ -156,7 +156,8 @@ class WorkerLink:
         """Take an adapter out of every worker, overwrite its weights in memory and slots, and check the slots.
 
         Raises:
-            AdapterNotLoaded: when a running request uses it, or a slot still holds weights.
+            AdapterInUse: when a running request uses it.
+            AdapterNotLoaded: when a slot still holds weights.
         """
         return await self._remove("lorry_erase", version_id)
 
@@ -167,7 +168,10 @@ class WorkerLink:
     async def _remove(self, method: str, version_id: str) -> Removed:
         """Ask every worker; the engine may need one more step to let go of a request that ended just now."""
         for pause_seconds in (*_REMOVAL_PAUSES_SECONDS, None):
-            replies = await self._call(method, args=(version_id,))
+            try:
+                replies = await self._call(method, args=(version_id,))
+            except Exception as exc:  # the engine core sends every failure as a bare Exception with a text
+                raise AdapterNotLoaded(f"The engine's workers could not take the adapter out: {exc}") from exc
             if all(reply["removed"] for reply in replies):
                 return Removed(
                     freed_bytes=sum(reply["freed_bytes"] for reply in replies),
@@ -176,7 +180,7 @@ class WorkerLink:
                 )
             if pause_seconds is not None:
                 await asyncio.sleep(pause_seconds)
-        raise AdapterNotLoaded("The adapter is used by a running request, so it stays.")
+        raise AdapterInUse("The engine has not let go of a request that used the adapter, so it stays; ask again.")
 
     def _hear(self, signal: Signal) -> None:
         match signal.get("event"):

@@ -254,6 +254,19 @@ async def test_erasing_what_is_nowhere_says_so_and_harms_nothing(bench: Bench) -
     assert (status, receipt["disk_bytes"], receipt["memory"]["removal"]["named"]) == (200, 0, False)
 
 
+async def test_what_a_version_left_in_a_slot_is_shown_until_it_is_erased(bench: Bench) -> None:
+    (await bench.pool.lease(Ticket(version_id=ADA))).release()
+    bench.pool.activated(ADA, 1)
+    for tier in ("host", "disk"):
+        assert (await bench.post(f"adapters/{ADA}/evict", {"tier": tier}))[0] == 200
+    assert bench.pool.held() == {ADA}
+    status, shown = await bench.get(f"adapters/{ADA}")
+    assert (status, shown["slot"], shown["host_bytes"], shown["disk_bytes"]) == (200, 1, None, None)
+
+    assert (await bench.post(f"adapters/{ADA}/erase"))[0] == 200
+    assert ((await bench.get(f"adapters/{ADA}"))[0], bench.pool.held()) == (404, frozenset())
+
+
 async def test_a_drain_refuses_who_waits_and_comes_and_waits_for_who_runs(bench: Bench) -> None:
     running = [await bench.pool.lease(Ticket(version_id=ADA, seats=8))]
     waiting = asyncio.create_task(bench.pool.lease(Ticket(version_id=ADA)))

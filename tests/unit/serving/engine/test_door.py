@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vllm.exceptions import GracefulHTTPError
 
 from serving.engine.door import Admittance, Door
 from serving.engine.pool.erasure import Removal
@@ -315,6 +316,17 @@ def test_a_hold_outlasts_its_answer_while_the_engine_still_runs() -> None:
     assert calls == []
     sequences.pop("a")
     assert calls == ["released"]
+
+
+def test_a_sequence_that_comes_after_the_hold_ended_is_refused_and_not_run() -> None:
+    calls: list[str] = []
+    sequences = WatchedSequences()
+    with Hold(released(calls), expected=1).during():
+        sequences["a"] = object()
+        sequences.pop("a")
+        with pytest.raises(GracefulHTTPError, match="more than it was admitted for"):
+            sequences["b"] = object()
+    assert (sequences, calls) == ({}, ["released"])
 
 
 def test_a_request_that_never_reached_the_engine_holds_nothing() -> None:

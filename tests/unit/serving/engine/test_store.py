@@ -24,7 +24,7 @@ from serving.engine.pool.tier import Tier
 from serving.engine.store import EngineStore
 from serving.engine.worker import link as link_module
 from serving.engine.worker.link import WorkerLink
-from serving.errors import AdapterNotLoaded
+from serving.errors import AdapterInUse, AdapterNotLoaded
 
 SIZES = {"a": 4, "b": 4, "c": 4, "keep": 4, "big": 12}
 STEP_SECONDS = 0.02
@@ -166,7 +166,7 @@ async def test_a_refused_erasure_erases_nothing_however_often_it_is_asked_for(ri
     await rig.bring("a")
     rig.worker.scheduled = {"a"}
     for _ in range(2):
-        with pytest.raises(AdapterNotLoaded):
+        with pytest.raises(AdapterInUse):
             await rig.pool.withdraw("a", AdapterNotLoaded())
         assert (rig.worker.host, rig.pool.held()) == ({"a"}, {"a"})
 
@@ -204,3 +204,18 @@ async def test_who_goes_away_stops_no_removal(rig: Rig) -> None:
     erasing.cancel()
     await asyncio.sleep(4 * STEP_SECONDS)
     assert (rig.worker.host, rig.held) == (set(), Counter())
+
+
+async def test_what_fails_in_a_worker_is_told_as_a_refusal_and_costs_no_bound(rig: Rig) -> None:
+    await rig.bring("a")
+
+    async def fail(method: str, *, args: tuple[Any, ...]) -> list[Any]:
+        raise Exception("Call to collective_rpc method failed: A slot still holds weights")  # noqa: TRY002  # as vLLM does
+
+    rig.link._call, call = fail, rig.link._call
+    with pytest.raises(AdapterNotLoaded, match="A slot still holds weights"):
+        await rig.pool.withdraw("a", AdapterNotLoaded())
+    rig.link._call = call
+    assert rig.pool.held() == {"a"}
+    await rig.pool.withdraw("a", AdapterNotLoaded())
+    assert (rig.pool.held(), rig.worker.host) == (set(), set())

@@ -17,7 +17,7 @@ from serving.engine.worker.link import Activation, Staged, WorkerLink
 from serving.engine.worker.signals import SignalReceiver, SignalSender
 from serving.engine.worker.stager import StageOrder, Stager
 from serving.engine.worker.weights_file import AdapterFiles
-from serving.errors import AdapterDamaged, AdapterNotLoaded, AdapterUnfit, EngineMisconfigured
+from serving.errors import AdapterDamaged, AdapterInUse, AdapterNotLoaded, AdapterUnfit, EngineMisconfigured
 from tests.support.adapters import write_adapter
 from tests.support.opened import opened_directory
 
@@ -228,7 +228,7 @@ async def test_a_removal_waits_for_the_step_that_lets_go(link: WorkerLink, worke
     workers[1].scheduled = [False, True, True]
     await link.drop("v1")
     workers[1].scheduled = [True] * 100
-    with pytest.raises(AdapterNotLoaded, match="running request"):
+    with pytest.raises(AdapterInUse, match="let go"):
         await link.drop("v1")
 
 
