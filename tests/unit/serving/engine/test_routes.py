@@ -1,15 +1,21 @@
-"""What the endpoint plugin refuses before the engine serves."""
+"""What the endpoint plugin refuses before the engine serves, and when the engine is ready."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from vllm.config import ParallelConfig
+from vllm.v1.engine.exceptions import EngineDeadError
 
-from serving.engine.routes import refuse_several
-from serving.errors import EngineMisconfigured
+from kit.errors import LorryError
+from serving.engine.resolver import RegistryResolver
+from serving.engine.routes import LorryRoutes, refuse_several
+from serving.engine.settings import EngineSettings
+from serving.errors import EngineMisconfigured, EngineOutOfTouch
 
 
 def engine(**parallel: Any) -> Any:
@@ -36,3 +42,62 @@ def test_one_api_server_with_one_engine_is_let_through() -> None:
 def test_several_of_anything_are_refused_however_vllm_was_told(parallel: dict[str, int], reason: str) -> None:
     with pytest.raises(EngineMisconfigured, match=reason):
         refuse_several(engine(**parallel))
+
+
+class Running:
+    """Everything that readiness looks at, in an engine that is ready."""
+
+    def __init__(self, cache: Path) -> None:
+        self.closed: LorryError | None = None
+        self.resolver = RegistryResolver()
+        self.resolver.connect(object())  # type: ignore[arg-type]
+        self.models = SimpleNamespace(lora_resolvers=[self.resolver])
+        self.steward = SimpleNamespace(draining=False)
+        self.is_dead = False
+        self.routes = LorryRoutes(
+            EngineSettings(
+                base_directory=Path("/models/base"),
+                engine_token="engine-token",
+                registry_url="http://registry",
+                registry_engine_token="registry-token",
+                adapter_cache_directory=cache,
+            )
+        )
+        self.routes._engine = self  # type: ignore[assignment]
+        self.routes._models = self.models  # type: ignore[assignment]
+        self.routes._directory = SimpleNamespace(closed_because=lambda: self.closed)  # type: ignore[assignment]
+        self.routes._steward = self.steward  # type: ignore[assignment]
+
+    async def check_health(self) -> None:
+        if self.is_dead:
+            raise EngineDeadError
+
+    async def answer(self) -> tuple[int, str]:
+        answer = await self.routes.ready()
+        return answer.status_code, json.loads(bytes(answer.body)).get("detail", "")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    return Running(tmp_path)
+
+
+async def test_an_engine_is_ready_when_adapters_are_served(running: Running) -> None:
+    assert await running.answer() == (200, "")
+
+
+@pytest.mark.parametrize("resolvers", ["none", "another", "one that knows no registry"])
+async def test_an_engine_without_our_resolver_is_not_ready(running: Running, resolvers: str) -> None:
+    running.models.lora_resolvers = {"none": [], "another": [object()]}.get(resolvers, [RegistryResolver()])
+    assert await running.answer() == (503, "The registry's resolver is not connected.")
+
+
+async def test_an_engine_that_serves_no_adapter_is_not_ready_and_says_why(running: Running) -> None:
+    running.closed = EngineOutOfTouch()
+    assert await running.answer() == (503, EngineOutOfTouch().message)
+    running.closed, running.steward.draining = None, True
+    assert await running.answer() == (503, "The engine is being drained.")
+    running.steward.draining, running.is_dead = False, True
+    assert await running.answer() == (503, "The engine core is dead.")
+    running.routes._directory = None
+    assert await running.answer() == (503, "The engine is still starting.")
