@@ -6,6 +6,7 @@ ServingError                     500
 │   ├── AdapterUnfit             409
 │   ├── AdapterDamaged           502
 │   ├── AdapterNotLoaded         500
+│   │   └── AdapterLost          503
 │   ├── CacheFull                503
 │   ├── CacheBusy                503
 │   ├── MachineRefused           503
@@ -74,6 +75,12 @@ class AdapterDamaged(EngineError):
 
 class AdapterNotLoaded(EngineError):
     """The engine could not load the adapter's weights."""
+
+
+class AdapterLost(AdapterNotLoaded):
+    """The engine lost the adapter; ask again."""
+
+    status_code = 503
 
 
 class CacheFull(EngineError):

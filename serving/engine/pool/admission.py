@@ -1,6 +1,7 @@
 """Who may come in next: live before batch, adapters within the slots, tenants in turn.
 
-A request that is admitted holds seats and, with everybody else who uses its adapter, one slot, until it is released.
+A request that is admitted holds seats and, with everybody else who uses its adapter, one slot, until it is released;
+one for the base model holds seats only.
 Its laws, kept at every moment and checked by property tests:
 
 - distinct adapters in flight never exceed the slots; those with a batch request never exceed the slots left to batch;
@@ -27,12 +28,11 @@ from time import monotonic
 from kit.errors import LorryError
 from serving.engine.pool.fair_queue import FairQueue
 from serving.engine.pool.limits import CLASSES, Limits, RequestClass
-from serving.errors import AdmissionTimeout, EngineBusy
+from serving.errors import AdmissionTimeout, EngineBusy, TooManySequences
 
 _FIRST_GUESS_SECONDS = 1.0
 _SMOOTHING = 0.1
 _MAX_RETRY_SECONDS = 60
-_MOST_QUANTA = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +40,14 @@ class Ticket:
     """What a request asks for.
 
     Attributes:
-        version_id: its adapter.
+        version_id: its adapter; None = the base model, which needs no slot.
         kind: live or batch.
         tenant: an opaque name; requests of equal names share one turn.
         tokens: roughly what it will cost, in tokens; decides only whose turn is next.
         seats: sequences it puts into the engine; more than there are counts as all of them.
     """
 
-    version_id: str
+    version_id: str | None
     kind: RequestClass = "live"
     tenant: str = ""
     tokens: int = 1
@@ -110,6 +110,18 @@ class Admission:
         """The adapters that have a request in flight."""
         return frozenset(self._in_flight)
 
+    def require_fit(self, ticket: Ticket) -> None:
+        """Refuse what could never have all of its seats at once.
+
+        Raises:
+            TooManySequences: naming the bound.
+        """
+        if ticket.seats > (most := self._limits.seats_of(ticket.kind)):
+            raise TooManySequences(
+                f"The request is {ticket.seats} sequences at once, and a {ticket.kind} request may be {most} here.",
+                field="n",
+            )
+
     def queued(self, kind: RequestClass) -> int:
         """Return how many requests of `kind` wait."""
         return len(self._queues[kind])
@@ -161,7 +173,7 @@ class Admission:
         """
         place = Place(
             ticket,
-            tokens=max(1, min(ticket.tokens, _MOST_QUANTA * self._limits.quantum)),
+            tokens=max(1, ticket.tokens),
             seats=max(1, min(ticket.seats, self._limits.seats_of(ticket.kind))),
             since=self._clock(),
             settle=settle,
@@ -226,11 +238,14 @@ class Admission:
         return None
 
     def _first(self, kind: RequestClass) -> Place | None:
-        joinable = [version for version in self._in_flight if self._may_join(version, kind)]  # the longest there first
+        in_flight = [version for version in self._in_flight if self._may_join(version, kind)]  # the longest there first
+        joinable: list[str | None] = [*in_flight]
         with_kind = sum(adapter.requests[kind] > 0 for adapter in self._in_flight.values())
         slot_free = len(self._in_flight) < self._limits.slots and (
             kind == "live" or with_kind < self._limits.slots_of(kind)
         )
+        if not slot_free:
+            joinable.append(None)  # else the base is found in its turn, like whoever has a slot to go to
         return self._queues[kind].peek(
             joinable=joinable, blocked=self._in_flight.keys() - set(joinable), slot_free=slot_free
         )
@@ -246,7 +261,8 @@ class Admission:
     def _slot_wanted(self, kind: RequestClass) -> bool:
         """Say whether somebody whom `kind` must not pass for ever waits for an adapter that is not in flight."""
         watched: tuple[RequestClass, ...] = ("live",) if kind == "live" and not self._batch_is_owed() else CLASSES
-        return any(version not in self._in_flight for name in watched for version in self._queues[name].versions)
+        waited_for = (version for name in watched for version in self._queues[name].versions)
+        return any(version is not None and version not in self._in_flight for version in waited_for)
 
     def _batch_is_owed(self) -> bool:
         return self._live_streak >= self._limits.live_streak and len(self._queues["batch"]) > 0
@@ -260,10 +276,11 @@ class Admission:
     def _enter(self, place: Place) -> None:
         kind = place.ticket.kind
         self._pop(place, charge=True)
-        adapter = self._in_flight.setdefault(place.version_id, _InFlight())
-        wanted = self._slot_wanted(kind)
-        adapter.joins[kind] = adapter.joins[kind] + 1 if wanted else 0
-        adapter.requests[kind] += 1
+        if place.version_id is not None:
+            adapter = self._in_flight.setdefault(place.version_id, _InFlight())
+            wanted = self._slot_wanted(kind)
+            adapter.joins[kind] = adapter.joins[kind] + 1 if wanted else 0
+            adapter.requests[kind] += 1
         self._seats[kind] += place.seats
         if kind == "batch":
             self._live_streak = 0
@@ -276,6 +293,8 @@ class Admission:
     def _leave(self, place: Place) -> None:
         kind = place.ticket.kind
         self._seats[kind] -= place.seats
+        if place.version_id is None:
+            return
         adapter = self._in_flight[place.version_id]
         adapter.requests[kind] -= 1
         if not adapter.requests.total():

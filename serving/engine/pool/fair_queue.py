@@ -8,6 +8,7 @@ caller lets an adapter in flight be joined only finitely often.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ class Waiting(Protocol):
     """What the queue needs to know of a request."""
 
     @property
-    def version_id(self) -> str:
-        """The adapter it waits for."""
+    def version_id(self) -> str | None:
+        """The adapter it waits for; None = none, and it takes turns with its tenant's adapters."""
 
     @property
     def tenant(self) -> str:
@@ -38,7 +39,7 @@ class _Line(Generic[Item]):
     """One tenant's requests, by adapter; the first adapter is next."""
 
     deficit: int = 0
-    groups: OrderedDict[str, OrderedDict[int, Item]] = field(default_factory=OrderedDict)
+    groups: OrderedDict[str | None, OrderedDict[int, Item]] = field(default_factory=OrderedDict)
     length: int = 0
 
 
@@ -56,7 +57,7 @@ class FairQueue(Generic[Item]):
         self._gather = gather
         self._lines: dict[str, _Line[Item]] = {}
         self._ring: deque[str] = deque()
-        self._versions: Counter[str] = Counter()
+        self._versions: Counter[str | None] = Counter()
         self._arrivals = 0
 
     def __len__(self) -> int:
@@ -66,7 +67,7 @@ class FairQueue(Generic[Item]):
         return (item for line in self._lines.values() for group in line.groups.values() for item in group.values())
 
     @property
-    def versions(self) -> Collection[str]:
+    def versions(self) -> Collection[str | None]:
         """The distinct adapters waited for."""
         return self._versions.keys()
 
@@ -82,7 +83,7 @@ class FairQueue(Generic[Item]):
         self._versions[item.version_id] += 1
         return self._arrivals
 
-    def peek(self, *, joinable: Sequence[str], blocked: Collection[str], slot_free: bool) -> Item | None:
+    def peek(self, *, joinable: Sequence[str | None], blocked: Collection[str | None], slot_free: bool) -> Item | None:
         """Return who is next, or None when nobody who waits may be taken.
 
         A tenant whose requests are all blocked is passed and keeps what it saved. Calling again without a change
@@ -95,14 +96,19 @@ class FairQueue(Generic[Item]):
         """
         if not self._has(joinable, blocked, slot_free):
             return None
-        while True:
-            line = self._lines[self._ring[0]]
-            item = self._first(line, joinable, blocked, slot_free)
-            if item is not None and line.deficit >= item.tokens:
-                return item
-            if item is not None:
+        lines = [self._lines[tenant] for tenant in self._ring]
+        firsts = [self._first(line, joinable, blocked, slot_free) for line in lines]
+        payable = [(line, item) for line, item in zip(lines, firsts, strict=True) if item is not None]
+        turns = min(max(0, math.ceil((item.tokens - line.deficit) / self._quantum)) for line, item in payable)
+        for line, _ in payable:
+            line.deficit += turns * self._quantum  # whole rounds in which nobody can pay yet
+        for line, first in zip(lines, firsts, strict=True):
+            if first is not None and line.deficit >= first.tokens:
+                return first
+            if first is not None:
                 line.deficit += self._quantum
             self._ring.rotate(-1)
+        raise AssertionError("one of them can pay after so many rounds")
 
     def take(self, item: Item, number: int) -> None:
         """Remove `item`, charge its tenant, and let the tenant's other adapters go before its own."""
@@ -139,13 +145,13 @@ class FairQueue(Generic[Item]):
         number = max(newest)
         return newest[number][number]
 
-    def _has(self, joinable: Sequence[str], blocked: Collection[str], slot_free: bool) -> bool:
+    def _has(self, joinable: Sequence[str | None], blocked: Collection[str | None], slot_free: bool) -> bool:
         if slot_free:
             return len(self._versions) > sum(version in self._versions for version in blocked)
         return any(version in self._versions for version in joinable)
 
     def _first(
-        self, line: _Line[Item], joinable: Sequence[str], blocked: Collection[str], slot_free: bool
+        self, line: _Line[Item], joinable: Sequence[str | None], blocked: Collection[str | None], slot_free: bool
     ) -> Item | None:
         if self._gather:
             gathered = next((line.groups[version] for version in joinable if version in line.groups), None)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from serving.engine.pool.admission import Admission, Place, Ticket
 from serving.engine.pool.limits import CLASSES, Limits, RequestClass
-from serving.errors import AdapterClosed, AdmissionTimeout, EngineBusy, EngineMisconfigured
+from serving.errors import AdapterClosed, AdmissionTimeout, EngineBusy, EngineMisconfigured, TooManySequences
 
 VERSIONS = [f"v{number}" for number in range(6)]
 TENANTS = ["red", "green", "blue"]
@@ -36,7 +36,7 @@ def some_limits(draw: st.DrawFn) -> Limits:
 
 some_ticket = st.builds(
     Ticket,
-    version_id=st.sampled_from(VERSIONS),
+    version_id=st.sampled_from([*VERSIONS, None]),
     kind=st.sampled_from(CLASSES),
     tenant=st.sampled_from(TENANTS),
     tokens=st.integers(0, 200),
@@ -109,9 +109,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def distinct_adapters_fit_the_slots(self) -> None:
-        assert self.admission.in_flight == {place.version_id for place in self.held}
+        assert self.admission.in_flight == {place.version_id for place in self.held} - {None}
         assert len(self.admission.in_flight) <= self.limits.slots
-        batch = {place.version_id for place in self.held if place.ticket.kind == "batch"}
+        batch = {place.version_id for place in self.held if place.ticket.kind == "batch"} - {None}
         assert len(batch) <= self.limits.slots_of("batch")
 
     @invariant()
@@ -144,6 +144,9 @@ class AnyOrder(RuleBasedStateMachine):
         owed = any(place.ticket.kind == "batch" for place in self.waiting)
         if live and free_slots and not owed:
             assert max(place.seats for place in live) > free_seats
+        base = [place.seats for place in live if place.version_id is None]
+        if base and not owed:
+            assert max(place.seats for place in live) > free_seats, "the base needs no slot"
 
     @invariant()
     def everyone_who_left_the_queue_was_told(self) -> None:
@@ -171,7 +174,7 @@ def test_whoever_waits_is_admitted_however_others_press(limits: Limits, victim: 
 
     def anyone() -> Ticket:
         known = sorted(admission.in_flight) or VERSIONS
-        version_id = chance.choice(known if chance.random() < 0.8 else VERSIONS)
+        version_id = chance.choice([*known, None] if chance.random() < 0.8 else VERSIONS)
         return Ticket(
             version_id=version_id, kind=chance.choice(CLASSES), tenant=chance.choice(TENANTS),
             tokens=chance.randint(1, 50), seats=chance.randint(1, 2),
@@ -312,6 +315,41 @@ async def test_tenants_share_a_slot_by_tokens_not_by_requests() -> None:
         current = served[-1]
     tenants = [place.tenant for place in served]
     assert 9 <= tenants.count("dear") <= 11
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_the_base_takes_seats_and_no_slot_and_keeps_no_adapter_from_its_turn(kind: RequestClass) -> None:
+    admission = Admission(Limits(slots=1, seats=4))
+    ask = lambda name: admission.ask(Ticket(version_id=name, kind=kind), settle=lambda _: None)  # noqa: E731
+    held = [ask("a"), ask(None), ask(None), ask(None)]
+    assert all(place.held for place in held)
+    waiting = [ask(None), ask("b"), ask(None)]
+    assert not any(place.held for place in waiting)
+    assert (admission.in_flight, admission.seats_taken(kind)) == ({"a"}, 4)
+    for place in held[:2]:
+        admission.release(place)
+    assert [place.held for place in waiting] == [True, True, False]
+
+
+async def test_a_turn_costs_all_that_it_asks_for_however_much_that_is() -> None:
+    admission = Admission(Limits(slots=1, quantum=100))
+    current = admission.ask(Ticket(version_id="first"), settle=lambda _: None)
+    served: list[Place] = []
+    for number in range(40):
+        admission.ask(Ticket(version_id=f"d{number}", tenant="dear", tokens=100_000), settle=served.append)
+        admission.ask(Ticket(version_id=f"c{number}", tenant="cheap", tokens=10_000), settle=served.append)
+    for _ in range(33):
+        admission.release(current)
+        current = served[-1]
+    assert [place.tenant for place in served].count("dear") == 3
+
+
+@pytest.mark.parametrize(("kind", "most"), [("live", 8), ("batch", 6)])
+async def test_who_wants_more_seats_than_its_class_has_hears_how_many_there_are(kind: RequestClass, most: int) -> None:
+    admission = Admission(Limits(slots=1, seats=8, live_seats=2))
+    admission.require_fit(Ticket(version_id=None, kind=kind, seats=most))
+    with pytest.raises(TooManySequences, match=f"may be {most} here"):
+        admission.require_fit(Ticket(version_id="a", kind=kind, seats=most + 1))
 
 
 async def test_a_full_queue_turns_away_the_tenant_that_waits_with_most() -> None:
