@@ -49,6 +49,7 @@ from serving.engine.machine import is_damage, refusals_of_the_machine
 from serving.engine.metrics import EngineMetrics
 from serving.engine.opened import OpenedAdapter
 from serving.engine.turns import Turns
+from serving.engine.urgency import Urgency
 from serving.errors import (
     AdapterDamaged,
     AdapterUnfit,
@@ -189,7 +190,7 @@ class AdapterSource:
             self.reject(version_id, exc)
             raise
 
-    async def open(self, offer: Offer, *, urgent: bool) -> OpenedAdapter:
+    async def open(self, offer: Offer, *, urgent: Urgency) -> OpenedAdapter:
         """Return the version's verified files in memory, from this host's disk or else from the object store.
 
         What is damaged on the disk is deleted and downloaded once; what is downloaded damaged is refused.
@@ -265,7 +266,7 @@ class AdapterSource:
         except (Unauthorized, Forbidden) as exc:
             raise RegistryRefusedEngine from exc
 
-    async def _open_from_disk(self, offer: Offer, shelf: Shelf, *, urgent: bool) -> OpenedAdapter | None:
+    async def _open_from_disk(self, offer: Offer, shelf: Shelf, *, urgent: Urgency) -> OpenedAdapter | None:
         path = await shelf.find(offer.sealed_bytes)
         if path is None:
             return None
@@ -281,7 +282,7 @@ class AdapterSource:
             await shelf.discard()
             return None
 
-    async def _download(self, offer: Offer, shelf: Shelf, *, urgent: bool) -> OpenedAdapter:
+    async def _download(self, offer: Offer, shelf: Shelf, *, urgent: Urgency) -> OpenedAdapter:
         """Download in turn: who waits for one holds no room on the disk, and its URL is not old when it comes."""
         async with self._downloads.turn(urgent=urgent):
             url = offer.fresh_url or (await self._ask_again(offer)).url
@@ -336,7 +337,7 @@ class _Lane:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=name)
         self._turns = Turns(_THREADS)
 
-    def turn(self, *, urgent: bool) -> AbstractAsyncContextManager[None]:
+    def turn(self, *, urgent: Urgency) -> AbstractAsyncContextManager[None]:
         """Wait for a thread and keep it while the block runs."""
         return self._turns.turn(urgent=urgent)
 

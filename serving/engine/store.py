@@ -17,9 +17,13 @@ from serving.engine.opened import OpenedAdapter
 from serving.engine.pool.erasure import Removal
 from serving.engine.removals import Removals
 from serving.engine.source import AdapterSource, Offer
+from serving.engine.turns import Turns
+from serving.engine.urgency import Urgency
 from serving.engine.worker.link import WorkerLink
 
 _log = logging.getLogger(__name__)
+_STAGED_AT_ONCE = 4
+"""The workers prepare one adapter at a time, and keep the order in which these came; who waits here can still hurry."""
 
 Gate = Callable[[str], None]
 """Lets a version pass, or raises the LorryError that refuses it."""
@@ -57,6 +61,7 @@ class EngineStore:
         self._opening: dict[str, asyncio.Task[OpenedAdapter]] = {}
         self._removals = Removals(held=arriving)
         self._paths = CachePaths()
+        self._staging = Turns(_STAGED_AT_ONCE)
 
     def at_hand(self, version_id: str) -> bool:
         """Say whether the version is refused without a question, or lies on the disk with its key known."""
@@ -66,7 +71,7 @@ class EngineStore:
             return True
         return self._source.at_hand(version_id)
 
-    async def install(self, version_id: str, *, urgent: bool = True) -> int:
+    async def install(self, version_id: str, *, urgent: Urgency) -> int:
         """See that the version can be had, and begin to fetch and open it; returns the size of its weights.
 
         That goes on while the caller makes room for it; `stage` or `abandon` must follow.
@@ -81,7 +86,7 @@ class EngineStore:
         self._opening[version_id] = asyncio.create_task(self._open(offer, urgent=urgent))
         return offer.weights_bytes
 
-    async def stage(self, version_id: str, *, urgent: bool) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
         """Bring an installed version into every worker's host memory, and let requests name it.
 
         Raises:
@@ -93,7 +98,10 @@ class EngineStore:
             number = self._models.lora_id_counter.inc(1)
             try:
                 with self._metrics.stage("engine_load"):
-                    staged = await self._link.stage(version_id, number=number, files=opened.files, urgent=urgent)
+                    async with self._staging.turn(urgent=urgent):
+                        staged = await self._link.stage(
+                            version_id, number=number, files=opened.files, urgent=bool(urgent)
+                        )
                 self._metrics.worker_stages(staged.seconds)
             except BaseException as exc:
                 self.drop(version_id)  # some workers may hold it, or go on reading
@@ -150,7 +158,7 @@ class EngineStore:
             return False
         return True
 
-    async def _open(self, offer: Offer, *, urgent: bool) -> OpenedAdapter:
+    async def _open(self, offer: Offer, *, urgent: Urgency) -> OpenedAdapter:
         with self._arriving(offer.version_id):
             return await self._source.open(offer, urgent=urgent)
 

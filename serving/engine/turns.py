@@ -1,4 +1,7 @@
-"""A few may work at once; of those who wait, urgent ones go first, and each kind in the order of arrival."""
+"""A few may work at once; of those who wait, urgent ones go first, and each kind in the order of arrival.
+
+What becomes urgent while it waits goes to the end of the urgent ones.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from serving.engine.urgency import Urgency
 
 
 class Turns:
@@ -21,26 +26,33 @@ class Turns:
         self._patient: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
+    async def turn(self, *, urgent: Urgency) -> AsyncIterator[None]:
         """Wait for a place and hold it while the block runs."""
-        await self._take(self._urgent if urgent else self._patient)
+        await self._take(urgent)
         try:
             yield
         finally:
             self._free += 1
             self._call()
 
-    async def _take(self, queue: deque[asyncio.Future[None]]) -> None:
+    async def _take(self, urgent: Urgency) -> None:
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(called)
+        (self._urgent if urgent else self._patient).append(called)
         self._call()
         try:
-            await called
+            with urgent.telling(lambda: self._hurry(called)):
+                await called
         except asyncio.CancelledError:
             if called.done() and not called.cancelled():  # it was called, and goes away at the same moment
                 self._free += 1
                 self._call()
             raise
+
+    def _hurry(self, waiting: asyncio.Future[None]) -> None:
+        if waiting in self._patient:
+            self._patient.remove(waiting)
+            self._urgent.append(waiting)
+            self._call()
 
     def _call(self) -> None:
         for queue, kept in ((self._urgent, 0), (self._patient, self._kept)):

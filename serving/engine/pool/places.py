@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from time import monotonic
+from typing import Any
 
 from serving.engine.pool.admission import Admission, Place, Ticket
+from serving.errors import AdmissionTimeout
+
+_RETRY_SECONDS = 1
 
 
 class Places:
@@ -12,12 +18,20 @@ class Places:
 
     def __init__(self, deadline_seconds: float | None) -> None:
         self._deadline = None if deadline_seconds is None else monotonic() + deadline_seconds
-        self._taken: list[tuple[Admission, Place]] = []
+        self._taken: list[tuple[Place, Callable[[], None]]] = []
+        self._held: list[Callable[[], None]] = []
 
     @property
     def wait_seconds(self) -> float:
         """Seconds that it stood in queues."""
-        return sum(place.wait_seconds for _, place in self._taken)
+        return sum(place.wait_seconds for place, _ in self._taken)
+
+    def left_seconds(self, within_seconds: float | None = None) -> float | None:
+        """Return how long it may still wait, `within_seconds` at most; None = without end."""
+        left = [] if within_seconds is None else [within_seconds]
+        if self._deadline is not None:
+            left.append(max(0.0, self._deadline - monotonic()))
+        return min(left, default=None)
 
     async def take(self, admission: Admission, ticket: Ticket, *, within_seconds: float | None = None) -> Place:
         """Wait for a place, no longer than `within_seconds` nor than until the deadline.
@@ -26,14 +40,29 @@ class Places:
             EngineBusy, AdmissionTimeout: too many wait; the turn did not come in time.
             LorryError: the reason given to those who waited.
         """
-        left = [] if within_seconds is None else [within_seconds]
-        if self._deadline is not None:
-            left.append(max(0.0, self._deadline - monotonic()))
-        place = await admission.admit(ticket, deadline_seconds=min(left, default=None))
-        self._taken.append((admission, place))
+        place = await admission.admit(ticket, deadline_seconds=self.left_seconds(within_seconds))
+        self._taken.append((place, lambda: admission.release(place)))
         return place
+
+    async def in_time(self, waiting: Coroutine[Any, Any, None], *, within_seconds: float | None = None) -> None:
+        """Wait for something else, no longer than `within_seconds` nor than until the deadline.
+
+        Raises:
+            AdmissionTimeout: it did not come in time.
+        """
+        try:
+            async with asyncio.timeout(self.left_seconds(within_seconds)):
+                await waiting
+        except TimeoutError as exc:
+            raise AdmissionTimeout(retry_after_seconds=_RETRY_SECONDS) from exc
+
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """Note something else that it has, which `let_go` gives back."""
+        self._held.append(let_go)
 
     def release(self) -> None:
         """Give everything back, the last first; what was given back already is left alone."""
-        for admission, place in reversed(self._taken):
-            admission.release(place)
+        while self._held:
+            self._held.pop()()
+        for _, let_go in reversed(self._taken):
+            let_go()

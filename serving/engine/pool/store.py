@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from serving.engine.pool.erasure import Removal
+from serving.engine.urgency import Urgency
 
 
 class Store(Protocol):
@@ -14,7 +15,7 @@ class Store(Protocol):
     def at_hand(self, version_id: str) -> bool:
         """Say whether `install` needs nobody but this machine: to bring the version, or to say why it cannot be had."""
 
-    async def install(self, version_id: str, *, urgent: bool) -> int:
+    async def install(self, version_id: str, *, urgent: Urgency) -> int:
         """See that the version can be had, and begin to fetch it; returns the host memory that it will take, in bytes.
 
         `stage` or `abandon` follows.
@@ -23,7 +24,7 @@ class Store(Protocol):
             LorryError: why it cannot be had.
         """
 
-    async def stage(self, version_id: str, *, urgent: bool) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
         """Bring an installed version into the workers' host memory, and let requests name it.
 
         Raises:

@@ -116,6 +116,11 @@ class Tier:
             raise TierFull(f"The engine's {self._name} has no room for the adapter: what it holds is in use.")
         return leaving
 
+    def may_come_to_hold(self, version_id: str, size_bytes: int) -> bool:
+        """Say whether there will be room for `version_id` once nothing is held any more; what is pinned stays."""
+        pinned = [entry for name, entry in self._entries.items() if name in self._pinned and name != version_id]
+        return self._fits(sum(entry.size_bytes for entry in pinned) + size_bytes, len(pinned) + 1)
+
     def adopt(self, entry: Entry) -> None:
         """Note what is here as just used, whether or not that is within the bounds."""
         self._drop(entry.version_id)

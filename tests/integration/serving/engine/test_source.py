@@ -20,6 +20,7 @@ from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.launch import TARGET_MODULES
 from serving.engine.metrics import EngineMetrics
 from serving.engine.source import AdapterSource, Fit
+from serving.engine.urgency import Urgency
 from serving.errors import AdapterDamaged
 
 Publish = Callable[..., Awaitable[Manifest]]
@@ -39,7 +40,7 @@ class Place:
 
     async def content(self, version_id: str) -> bytes:
         """Return the version's plain files, one after another."""
-        with await self.source.open(await self.source.find(version_id), urgent=True) as opened:
+        with await self.source.open(await self.source.find(version_id), urgent=Urgency(urgent=True)) as opened:
             return Path(opened.files.path).read_bytes()[:-16]
 
     def downloads(self) -> float | None:

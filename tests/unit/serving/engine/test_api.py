@@ -26,6 +26,7 @@ from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Entry, Tier
 from serving.engine.pool_gauges import show_pool
 from serving.engine.steward import Steward
+from serving.engine.urgency import Urgency
 from serving.errors import EngineDraining
 
 ADA, BOB, CLEO, DAN, EVE = (f"v{number:032x}" for number in range(1, 6))
@@ -49,7 +50,7 @@ class Below:
     def at_hand(self, version_id: str) -> bool:
         return False
 
-    async def install(self, version_id: str, *, urgent: bool) -> int:
+    async def install(self, version_id: str, *, urgent: Urgency) -> int:
         with self.metrics.stage("resolve"):
             await asyncio.sleep(0)
             if version_id == BROKEN:
@@ -60,10 +61,10 @@ class Below:
             self.files[version_id] = SIZE
         return SIZE
 
-    async def stage(self, version_id: str, *, urgent: bool) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
         with self.metrics.stage("engine_load"):
             await self.may_stage.wait()
-        self.urgent.append((version_id, urgent))
+        self.urgent.append((version_id, bool(urgent)))
         self.host.add(version_id)
 
     def abandon(self, version_id: str) -> None: ...

@@ -32,6 +32,7 @@ from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.metrics import EngineMetrics, reason_of
 from serving.engine.opened import OpenedAdapter
 from serving.engine.source import AdapterSource, Fit
+from serving.engine.urgency import Urgency
 from serving.errors import (
     AdapterDamaged,
     AdapterUnfit,
@@ -168,7 +169,7 @@ class Place:
         )
 
     async def have(self) -> OpenedAdapter:
-        return await self.source.open(await self.source.find(ID), urgent=True)
+        return await self.source.open(await self.source.find(ID), urgent=Urgency(urgent=True))
 
     async def content(self) -> bytes:
         with await self.have() as opened:
@@ -579,7 +580,7 @@ async def test_downloads_that_wait_hold_no_room_on_the_disk(
     answers.by_request = granted
 
     async def have(version_id: str) -> None:
-        (await place.source.open(await place.source.find(version_id), urgent=False)).close()
+        (await place.source.open(await place.source.find(version_id), urgent=Urgency())).close()
 
     await asyncio.gather(*(have(version_id) for version_id in sealed))
     assert len(place.installer.installed()) == 4

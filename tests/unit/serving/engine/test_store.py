@@ -22,6 +22,7 @@ from serving.engine.pool.limits import Limits
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.store import EngineStore
+from serving.engine.urgency import Urgency
 from serving.engine.worker import link as link_module
 from serving.engine.worker.link import WorkerLink
 from serving.errors import AdapterInUse, AdapterNotLoaded
@@ -68,7 +69,7 @@ class Source:
     async def find(self, version_id: str) -> Any:
         return SimpleNamespace(version_id=version_id, weights_bytes=SIZES[version_id])
 
-    async def open(self, offer: Any, *, urgent: bool) -> OpenedAdapter:
+    async def open(self, offer: Any, *, urgent: Urgency) -> OpenedAdapter:
         opened = OpenedAdapter()
         opened.freeze(())
         return opened

@@ -7,6 +7,9 @@ import asyncio
 import pytest
 
 from serving.engine.turns import Turns
+from serving.engine.urgency import Urgency
+
+URGENT, PATIENT = Urgency(urgent=True), Urgency()
 
 
 class Crowd:
@@ -17,10 +20,12 @@ class Crowd:
         self.working: list[str] = []
         self.began: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
+        self.urgencies: dict[str, Urgency] = {}
 
     async def start(self, name: str, *, urgent: bool) -> asyncio.Task[None]:
         self._ends[name] = asyncio.Event()
-        task = asyncio.create_task(self._work(name, urgent=urgent))
+        self.urgencies[name] = Urgency(urgent=urgent)
+        task = asyncio.create_task(self._work(name))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return task
@@ -30,8 +35,8 @@ class Crowd:
         for _ in range(4):
             await asyncio.sleep(0)
 
-    async def _work(self, name: str, *, urgent: bool) -> None:
-        async with self.turns.turn(urgent=urgent):
+    async def _work(self, name: str) -> None:
+        async with self.turns.turn(urgent=self.urgencies[name]):
             self.working.append(name)
             self.began.append(name)
             try:
@@ -59,6 +64,23 @@ async def test_urgent_work_goes_before_what_waited_longer_and_each_kind_in_its_o
     assert crowd.began == ["first", "u1", "u2", "p1", "p2"]
 
 
+async def test_what_becomes_urgent_while_it_waits_goes_behind_the_urgent_ones_and_before_all_others() -> None:
+    crowd = Crowd(Turns(2))
+    await crowd.start("first", urgent=False)
+    for name in ("p1", "p2", "p3"):
+        await crowd.start(name, urgent=False)
+    crowd.urgencies["p3"].rise()  # the place that is kept is free
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await crowd.start("u", urgent=True)
+    crowd.urgencies["p2"].rise()
+    crowd.urgencies["p2"].rise()
+    crowd.urgencies["first"].rise()  # holds its place already
+    for name in ("p3", "u", "p2", "first"):
+        await crowd.end(name)
+    assert crowd.began == ["first", "p3", "u", "p2", "p1"]
+
+
 async def test_who_goes_away_while_waiting_or_while_being_called_takes_no_place() -> None:
     turns = Turns(1)
     crowd = Crowd(turns)
@@ -72,16 +94,16 @@ async def test_who_goes_away_while_waiting_or_while_being_called_takes_no_place(
         await asyncio.sleep(0)
     called.cancel()  # it may have been called already
     await asyncio.gather(waiting, called, return_exceptions=True)
-    async with asyncio.timeout(1), turns.turn(urgent=True):
+    async with asyncio.timeout(1), turns.turn(urgent=URGENT):
         pass
 
 
 async def test_an_error_gives_the_place_back() -> None:
     turns = Turns(1)
     with pytest.raises(RuntimeError):
-        async with turns.turn(urgent=False):
+        async with turns.turn(urgent=PATIENT):
             raise RuntimeError
-    async with asyncio.timeout(1), turns.turn(urgent=False):
+    async with asyncio.timeout(1), turns.turn(urgent=PATIENT):
         pass
 
 

@@ -15,6 +15,7 @@ from serving.engine.pool.erasure import Removal
 from serving.engine.pool.limits import Limits
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
+from serving.engine.urgency import Urgency
 from serving.engine.warm_start import Usage, WarmStart
 from serving.errors import EngineDraining, TierFull
 
@@ -199,12 +200,12 @@ class Nothing:
     def at_hand(self, version_id: str) -> bool:
         return False
 
-    async def install(self, version_id: str, *, urgent: bool) -> int:
+    async def install(self, version_id: str, *, urgent: Urgency) -> int:
         if version_id == version(404):
             raise VersionNotFound
         return 1
 
-    async def stage(self, version_id: str, *, urgent: bool) -> None: ...
+    async def stage(self, version_id: str, *, urgent: Urgency) -> None: ...
 
     def abandon(self, version_id: str) -> None: ...
 
