@@ -1,14 +1,16 @@
-"""Admission in front of vLLM: a request for an adapter passes once it has a lease, and holds it while the engine runs.
+"""Admission in front of vLLM: a request passes once it has seats and its adapter's lease, and holds them as it runs.
 
 Pure ASGI middleware inside the guard. It reads the body once, finds adapter and size of the request, waits for the
 pool, and passes the same body on. A client that goes away while it waits leaves the queue; one that reads slowly holds
-nothing once the engine is done. Requests for the base model pass, unless the engine is being drained.
+nothing once the engine is done. Requests for the base model need seats as well, in the same queues: what vLLM was given
+beyond its seats would run before whoever is admitted next. What vLLM will not understand passes, for vLLM to answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -20,17 +22,22 @@ from serving.engine.pool.admission import Ticket
 from serving.engine.pool.crowd import Crowd
 from serving.engine.pool.limits import CLASSES, RequestClass
 from serving.engine.pool.pool import AdapterPool
-from serving.engine.pool.pool_lease import PoolLease
 from serving.engine.resolver import is_version_id
 from serving.engine.sequences import Hold
 from serving.errors import OrderInvalid
 
 CLASS_HEADER = b"x-lorry-class"
 TENANT_HEADER = b"x-lorry-tenant"
-_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+_CHAT = "/v1/chat/completions"
+_PATHS = frozenset({_CHAT, "/v1/completions"})
 _MAX_BODY_BYTES = 8 << 20
 _BYTES_PER_TOKEN = 4
-_MOST_SEATS = 4096
+_COMPLETION_TOKENS = 16  # vLLM's own, for completions that do not say
+_RETRY_SECONDS = 1
+
+
+Release = Callable[[], None]
+"""Gives back what a request holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +45,16 @@ class Admittance:
     """What the door needs of the engine that it guards; put at `app.state.lorry_admittance`.
 
     Attributes:
-        pool: gives leases.
+        pool: gives leases and seats.
+        most_tokens: of prompt and answer together, of one sequence; what a chat without a limit may come to.
         deadline_seconds: how long a request waits for its turn, by class.
-        on_refused: told of every request for an adapter that gets no lease.
+        on_refused: told of every request that is not admitted.
         crowd: counts who is inside, whatever it asks for.
         stopping: done, with the reason, once the engine stops: whoever has no lease by then gets none.
     """
 
     pool: AdapterPool
+    most_tokens: int
     deadline_seconds: Mapping[RequestClass, float]
     on_refused: Callable[[LorryError], None] = lambda error: None
     crowd: Crowd = field(default_factory=Crowd)
@@ -69,35 +78,42 @@ class Door:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in _PATHS:
             await self._app(scope, receive, send)
             return
+        admittance = cast("Admittance", scope["app"].state.lorry_admittance)
         try:
             body = await _read(receive)
             if body is None:  # the client went away
                 return
-            ticket = _ticket(body, dict(scope["headers"]))
+            asked = _ask(body, scope, most_tokens=admittance.most_tokens)
         except LorryError as exc:
             await _refuse(send, exc)
             return
-        admittance = cast("Admittance", scope["app"].state.lorry_admittance)
         rest = _Replay(body, receive)
         with admittance.crowd.inside():
             try:
-                if ticket is None:
+                if asked is None:
                     admittance.pool.require_admitting()
                     await self._app(scope, rest, send)
                 else:
-                    await self._admit(ticket, admittance, scope, rest, send)
+                    await self._admit(asked, admittance, scope, rest, send)
             except LorryError as exc:  # vLLM's handlers answer their own
-                if ticket is not None:
-                    admittance.on_refused(exc)
+                admittance.on_refused(exc)
                 await _refuse(send, exc)
             finally:
                 rest.close()
 
-    async def _admit(self, ticket: Ticket, admittance: Admittance, scope: Scope, rest: _Replay, send: Send) -> None:
-        lease = await _unless_gone(admittance, ticket, rest)
-        if lease is not None:
-            with Hold(lease.release, expected=ticket.seats).during():
+    async def _admit(self, asked: _Asked, admittance: Admittance, scope: Scope, rest: _Replay, send: Send) -> None:
+        release = await _unless_gone(admittance, asked.ticket, rest)
+        if release is not None:
+            with Hold(release, expected=asked.sequences).during():
                 await self._app(scope, rest, send)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a request asks the pool for, and how many sequences vLLM will make of it one after another."""
+
+    ticket: Ticket
+    sequences: float
 
 
 class _Replay:
@@ -130,33 +146,38 @@ class _Replay:
         return self._next
 
 
-async def _unless_gone(admittance: Admittance, ticket: Ticket, rest: _Replay) -> PoolLease | None:
-    """Return a lease, or None when the client goes away before there is one.
+async def _unless_gone(admittance: Admittance, ticket: Ticket, rest: _Replay) -> Release | None:
+    """Return what gives the place back, or None when the client goes away before there is one.
 
     Raises:
         LorryError: why there is none.
     """
     deadline_seconds = admittance.deadline_seconds[ticket.kind]
-    leasing = asyncio.ensure_future(admittance.pool.lease(ticket, deadline_seconds=deadline_seconds))
+    entering = asyncio.ensure_future(admittance.pool.enter(ticket, deadline_seconds=deadline_seconds))
     try:
-        events: set[asyncio.Future[Any]] = {leasing, rest.next(), admittance.stopping}
+        events: set[asyncio.Future[Any]] = {entering, rest.next(), admittance.stopping}
         await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
     except BaseException:
-        await _give_up(leasing)
+        await _give_up(entering)
         raise
-    if leasing.done():
-        return leasing.result()
-    await _give_up(leasing)
+    if entering.done():
+        return entering.result()
+    await _give_up(entering)
     if admittance.stopping.done():
         raise admittance.stopping.result().with_traceback(None)
     return None
 
 
-async def _give_up(leasing: asyncio.Future[PoolLease]) -> None:
-    leasing.cancel()
-    (outcome,) = await asyncio.gather(leasing, return_exceptions=True)
-    if isinstance(outcome, PoolLease):
-        outcome.release()
+async def _give_up(entering: asyncio.Task[Release]) -> None:
+    """Leave, and give back what was granted at the same moment, even when nobody waits for that any more."""
+    entering.add_done_callback(_release_granted)
+    entering.cancel()
+    await asyncio.wait({entering})
+
+
+def _release_granted(entering: asyncio.Task[Release]) -> None:
+    if not entering.cancelled() and entering.exception() is None:
+        entering.result()()
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -178,25 +199,32 @@ async def _read(receive: Receive) -> bytes | None:
     return b"".join(pieces)
 
 
-def _ticket(body: bytes, headers: Mapping[bytes, bytes]) -> Ticket | None:
-    """Return what the request asks the pool for; None when it names no adapter: vLLM answers it as it is.
+def _ask(body: bytes, scope: Scope, *, most_tokens: int) -> _Asked | None:
+    """Return what the request asks the pool for; None when vLLM will not take it: then vLLM says why.
 
     Raises:
-        OrderInvalid: when the class is none.
+        OrderInvalid: when the class is none, or `n` is no whole number: vLLM would take some of those for one.
     """
+    headers = dict(scope["headers"])
+    kind = _class(headers.get(CLASS_HEADER, b"live").decode("latin-1"))
     try:
         request = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(request, dict) or not isinstance(name := request.get("model"), str) or not is_version_id(name):
+    if not isinstance(request, dict):
         return None
-    return Ticket(
-        version_id=name,
-        kind=_class(headers.get(CLASS_HEADER, b"live").decode("latin-1")),
+    name = request.get("model")
+    seats = _choices(request.get("n")) * _prompts(request.get("prompt"))
+    answer_tokens = _answer_tokens(request, path=scope["path"], most_tokens=most_tokens)
+    ticket = Ticket(
+        version_id=name if isinstance(name, str) and is_version_id(name) else None,
+        kind=kind,
         tenant=headers.get(TENANT_HEADER, b"").decode("latin-1")[:128],
-        tokens=len(body) // _BYTES_PER_TOKEN + _whole(request.get("max_tokens"), default=16),
-        seats=min(_MOST_SEATS, _whole(request.get("n"), default=1) * _prompts(request.get("prompt"))),
+        tokens=len(body) // _BYTES_PER_TOKEN + answer_tokens * seats,
+        seats=seats,
     )
+    # A beam search makes new sequences all the time: it is over when it is answered.
+    return _Asked(ticket=ticket, sequences=math.inf if request.get("use_beam_search") else seats)
 
 
 def _class(name: str) -> RequestClass:
@@ -213,8 +241,18 @@ def _prompts(prompt: Any) -> int:
     return len(prompt) if several else 1
 
 
-def _whole(value: Any, *, default: int) -> int:
-    return value if isinstance(value, int) and value > 0 else default
+def _choices(n: Any) -> int:
+    if n is not None and type(n) is not int:
+        raise OrderInvalid("n must be a whole number", field="n")
+    return max(1, n or 1)
+
+
+def _answer_tokens(request: dict[str, Any], *, path: str, most_tokens: int) -> int:
+    """Return what one answer may come to; what vLLM may read otherwise than we do counts as all that there is."""
+    given = [limit for name in ("max_completion_tokens", "max_tokens") if (limit := request.get(name)) is not None]
+    if not given:
+        return most_tokens if path == _CHAT else min(most_tokens, _COMPLETION_TOKENS)
+    return max(min(most_tokens, limit) if type(limit) is int and limit >= 0 else most_tokens for limit in given)
 
 
 async def _refuse(send: Send, error: LorryError) -> None:
@@ -224,7 +262,8 @@ async def _refuse(send: Send, error: LorryError) -> None:
         "error": {"message": error.message, "type": kind, "param": error.field or "model", "code": error.status_code}
     }
     headers = [(b"content-type", b"application/json")]
-    if (seconds := error.details.get("retry_after_seconds")) is not None:
+    seconds = error.details.get("retry_after_seconds", _RETRY_SECONDS if error.status_code == 503 else None)
+    if seconds is not None:
         headers.append((b"retry-after", str(seconds).encode()))
     await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(content).encode()})

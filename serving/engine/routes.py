@@ -154,10 +154,12 @@ class LorryRoutes:
         self._pool = _pool(store, self._settings, observer=metrics, on_used=usage.note)
         watch_sequences(engine)
         residents.take_over(self._pool)
-        directory.connect(residents, in_slots=self._pool.in_slots.slots, on_retired=usage.forget)
+        in_slots = self._pool.in_slots
+        directory.connect(residents, in_slots=lambda: in_slots.filled, on_retired=usage.forget)
         AdapterLoader(models, pool=self._pool, on_refused=metrics.refused).take_over()
         admittance = Admittance(
             pool=self._pool,
+            most_tokens=self._settings.max_model_len,
             deadline_seconds={
                 "live": self._settings.live_deadline_seconds,
                 "batch": self._settings.batch_deadline_seconds,
@@ -186,8 +188,7 @@ class LorryRoutes:
 
     def _replace(self, version_id: str, store: EngineStore, residents: Residents) -> None:
         """End the requests that a step answered without their weights, and load those anew."""
-        assert self._pool is not None
-        replacing = replace_lost(version_id, store=store, residents=residents, pool=self._pool)
+        replacing = replace_lost(version_id, store=store, residents=residents)
         task = asyncio.create_task(replacing)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -344,7 +345,8 @@ def _registered_resolver(models: OpenAIServingModels) -> RegistryResolver:
 
 
 def _not_ready(reason: str) -> JSONResponse:
-    return problem(503, code="engine-not-ready", title="The engine is not ready.", detail=reason)
+    headers = {"retry-after": "1"}
+    return problem(503, code="engine-not-ready", title="The engine is not ready.", detail=reason, headers=headers)
 
 
 def _is_guard(middleware: object) -> bool:

@@ -25,12 +25,13 @@ _current: ContextVar[Hold | None] = ContextVar("lorry_hold", default=None)
 class Hold:
     """What one HTTP request keeps until the engine is done with all of its sequences."""
 
-    def __init__(self, release: Callable[[], None], *, expected: int) -> None:
+    def __init__(self, release: Callable[[], None], *, expected: float) -> None:
         """Start with no sequence in the engine.
 
         Args:
             release: gives back what is held; called once.
-            expected: sequences that the request will put into the engine.
+            expected: sequences that the request will put into the engine; infinite when nobody can say: then
+                what is held is let go once the request is answered.
         """
         self._release = release
         self._expected = expected

@@ -12,13 +12,15 @@ import pytest
 from vllm.exceptions import GracefulHTTPError
 
 from serving.engine.door import Admittance, Door
+from serving.engine.pool.admission import Ticket
 from serving.engine.pool.erasure import Removal
 from serving.engine.pool.limits import Limits, RequestClass
 from serving.engine.pool.observer import Found, Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.sequences import Hold, WatchedSequences
-from serving.errors import AdapterDamaged, AdmissionTimeout, EngineDraining
+from serving.engine.urgency import Urgency
+from serving.errors import AdapterDamaged, AdmissionTimeout, EngineBusy, EngineDraining, EngineOutOfTouch
 
 ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
 ENDLESS = "v" + "e" * 32
@@ -30,14 +32,14 @@ class Shelf:
     def at_hand(self, version_id: str) -> bool:
         return False
 
-    async def install(self, version_id: str, *, urgent: bool) -> int:
+    async def install(self, version_id: str, *, urgent: Urgency) -> int:
         if version_id == BROKEN:
             raise AdapterDamaged("half of it is missing")
         if version_id == ENDLESS:
             await asyncio.Event().wait()
         return 1
 
-    async def stage(self, version_id: str, *, urgent: bool) -> None: ...
+    async def stage(self, version_id: str, *, urgent: Urgency) -> None: ...
 
     def abandon(self, version_id: str) -> None: ...
 
@@ -65,7 +67,7 @@ class Engine:
             whole, more = whole + message["body"], message["more_body"]
         self.bodies.append(whole)
         body = json.loads(whole)
-        prompts = body.get("prompt", "")
+        prompts = body.get("prompt", "") if isinstance(body, dict) else ""
         names = [f"{len(self.bodies)}-{n}" for n in range(len(prompts) if isinstance(prompts, list) else 1)]
         for name in names:
             self.sequences[name] = object()
@@ -97,6 +99,7 @@ class Bench:
         )
         self.admittance = Admittance(
             pool=self.pool,
+            most_tokens=2048,
             deadline_seconds={"live": 0.2, "batch": 5.0},
             on_refused=self.refused.append,
         )
@@ -288,6 +291,132 @@ async def test_other_routes_pass_untouched(bench: Bench) -> None:
     request = bench.ask({"model": ADA}, path="/lorry/anything")
     await request.answer()
     assert bench.waits == []
+
+
+async def test_the_base_waits_for_seats_in_the_same_bounded_queue_and_takes_no_slot() -> None:
+    bench = Bench(seats=1, queue=1)
+    running = bench.ask({"model": "base"})
+    await soon(lambda: bool(bench.engine.sequences))
+    waiting = bench.ask({"model": "base"}, x_lorry_class="batch")
+    await soon(lambda: bench.pool.queued("batch") == 1)
+    status, _, headers = await bench.ask({"model": "base"}, x_lorry_class="batch").answer()
+    assert (status, b"retry-after" in headers, bench.pool.slots.in_flight) == (429, True, frozenset())
+    status, _, headers = await bench.ask({"model": ADA}).answer()  # its deadline holds behind the base, too
+    assert (status, b"retry-after" in headers) == (503, True)
+    bench.engine.may_answer.set()
+    assert [(await request.answer())[0] for request in (running, waiting)] == [200, 200]
+    assert [type(error) for error in bench.refused] == [EngineBusy, AdmissionTimeout]
+    assert bench.pool.slots.seats_taken("live") == bench.pool.slots.seats_taken("batch") == 0
+
+
+@pytest.mark.parametrize("model", [ADA, "base"])
+@pytest.mark.parametrize(
+    ("body", "kind", "says"),
+    [
+        ({"n": "4"}, "live", "n must be a whole number"),
+        ({"n": 2.0}, "live", "n must be a whole number"),
+        ({"n": True}, "live", "n must be a whole number"),
+        ({"n": 5}, "live", "may be 4 here"),
+        ({"prompt": ["a", "b", "c"], "n": 2}, "live", "may be 4 here"),
+        ({"prompt": [[1], [2], [3], [4]]}, "batch", "may be 3 here"),
+    ],
+)
+async def test_more_sequences_than_the_class_has_seats_are_refused_and_so_is_what_cannot_be_counted(
+    model: str, body: dict[str, Any], kind: str, says: str
+) -> None:
+    bench = Bench(live_seats=1)
+    status, answer, _ = await bench.ask({"model": model, **body}, x_lorry_class=kind).answer()
+    error = json.loads(answer)["error"]
+    assert (status, error["param"], says in error["message"]) == (422, "n", True)
+    assert bench.engine.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("path", "limits", "tokens"),
+    [
+        ("/v1/completions", {}, 16),
+        ("/v1/completions", {"max_tokens": 100, "n": 3}, 300),
+        ("/v1/completions", {"max_tokens": "100"}, 2048),
+        ("/v1/completions", {"max_tokens": 10**9}, 2048),
+        ("/v1/completions", {"max_tokens": 100, "max_completion_tokens": 1}, 100),
+        ("/v1/chat/completions", {}, 2048),
+        ("/v1/chat/completions", {"max_tokens": None, "n": None}, 2048),
+        ("/v1/chat/completions", {"max_tokens": 100}, 100),
+        ("/v1/chat/completions", {"max_completion_tokens": 500}, 500),
+        ("/v1/chat/completions", {"max_completion_tokens": 500, "n": 4}, 2000),
+    ],
+)
+async def test_a_turn_is_charged_with_all_that_vllm_may_compute(path: str, limits: dict[str, Any], tokens: int) -> None:
+    bench, charged = Bench(), list[int]()
+    enter = bench.pool.enter
+
+    async def noting(ticket: Ticket, **more: Any) -> Callable[[], None]:
+        charged.append(ticket.tokens)
+        return await enter(ticket, **more)
+
+    bench.pool.enter = noting  # type: ignore[method-assign]
+    bench.engine.may_answer.set()
+    body = json.dumps({"model": ADA, "prompt": "x" * 400, **limits}).encode()
+    await bench.ask(body, path=path).answer()
+    assert charged == [len(body) // 4 + tokens]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"model": ', b"null"])
+async def test_what_is_no_request_is_vllms_to_answer(bench: Bench, body: bytes) -> None:
+    passed: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(await receive())
+
+    bench.door = Door(app)
+    await bench.ask(body).task
+    assert [message["body"] for message in passed] == [body]
+
+
+async def test_a_503_says_when_to_come_back_even_if_nobody_knows(bench: Bench) -> None:
+    async def closed(ticket: Ticket, **more: Any) -> Callable[[], None]:
+        raise EngineOutOfTouch
+
+    bench.pool.enter = closed  # type: ignore[method-assign]
+    status, _, headers = await bench.ask({"model": ADA}).answer()
+    assert (status, headers[b"retry-after"]) == (503, b"1")
+
+
+async def test_a_beam_search_holds_its_adapter_until_it_is_answered(bench: Bench) -> None:
+    async def waves(scope: Any, receive: Any, send: Any) -> None:
+        for wave in range(5):
+            for beam in range(2):
+                bench.engine.sequences[f"{wave}-{beam}"] = object()
+            await asyncio.sleep(0)
+            for beam in range(2):
+                bench.engine.sequences.pop(f"{wave}-{beam}")
+            assert bench.pool.leases("live") == 1, wave
+        await bench.engine(scope, receive, send)
+
+    bench.engine.may_answer.set()
+    bench.door = Door(waves)
+    assert (await bench.ask({"model": ADA, "n": 2, "use_beam_search": True}).answer())[0] == 200
+    assert bench.pool.slots.in_flight == frozenset()
+
+
+async def test_a_request_that_is_cancelled_twice_loses_nothing_that_it_was_granted_meanwhile(bench: Bench) -> None:
+    granted = asyncio.Event()
+
+    async def stubborn(ticket: Ticket, **more: Any) -> Callable[[], None]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)  # it is granted at the moment of the cancellation
+        return granted.set
+
+    bench.pool.enter = stubborn  # type: ignore[method-assign]
+    request = bench.ask({"model": ADA})
+    await asyncio.sleep(0.001)
+    request.task.cancel()
+    await asyncio.sleep(0)
+    request.task.cancel()
+    await asyncio.gather(request.task, return_exceptions=True)
+    await asyncio.wait_for(granted.wait(), 1)
 
 
 def released(calls: list[str]) -> Callable[[], None]:
