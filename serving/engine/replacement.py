@@ -10,7 +10,9 @@ import logging
 from typing import Protocol
 
 from kit.errors import LorryError
-from serving.errors import AdapterNotLoaded
+from serving.engine.pool.erasure import Erasure
+from serving.engine.pool.observer import Reason
+from serving.errors import AdapterLost
 
 _log = logging.getLogger(__name__)
 
@@ -23,22 +25,20 @@ class Store(Protocol):
 
 
 class Residents(Protocol):
-    """What ends requests."""
+    """What ends requests, and takes versions out of memory."""
 
-    async def end(self, version_id: str, reason: LorryError) -> None:
-        """End every request that runs on a version."""
-
-
-class Pool(Protocol):
-    """What loads versions."""
-
-    async def reload(self, version_id: str) -> None:
-        """Take a version out as soon as nobody uses it; the next request brings it anew."""
+    async def withdraw(self, version_id: str, reason: LorryError, *, because: Reason = "withheld") -> Erasure | None:
+        """Give no lease of a version, end what runs on it, and take it out; then it may be loaded anew."""
 
 
-async def replace_lost(version_id: str, *, store: Store, residents: Residents, pool: Pool) -> None:
-    """End the requests that ran without their weights, and have the version loaded anew under another path."""
+async def replace_lost(version_id: str, *, store: Store, residents: Residents) -> None:
+    """End the requests that ran without their weights, and have the version loaded anew under another path.
+
+    Nobody is given a lease until it has left: those would be computed with zeros as well.
+    """
     store.lost(version_id)
-    await residents.end(version_id, AdapterNotLoaded("The engine lost the adapter; ask again."))
-    await pool.reload(version_id)
-    _log.error("%s was lost in a step: its requests were ended, and it will be loaded anew", version_id)
+    _log.error("%s was lost in a step: its requests are ended, and it will be loaded anew", version_id)
+    try:
+        await residents.withdraw(version_id, AdapterLost(retry_after_seconds=1), because="lost")
+    except Exception:  # the engine core sends every failure as a bare Exception
+        _log.exception("%s was lost in a step, and could not be taken out", version_id)

@@ -173,7 +173,7 @@ class Residents:
             because: what it is counted under.
 
         Raises:
-            AdapterInUse: when requests run on it after `wait_seconds`; nothing has changed then.
+            AdapterInUse: when requests run on it after `wait_seconds`; it stays then, and can be asked for again.
             AdapterNotLoaded: when a slot still holds weights.
         """
         if self._memory is None:
@@ -207,8 +207,10 @@ class Residents:
         await self._engine.abort([lease.request_id for lease in leases])
 
     async def _keep_ending(self, version_id: str, reason: LorryError) -> None:
-        """End requests, those as well that had their lease and had not reached the engine yet."""
-        self._models.lora_requests.pop(version_id, None)
+        """End requests, those as well that had their lease and had not reached the engine yet.
+
+        The version's name is left where it is: it goes with the weights, or stays with them.
+        """
         while True:
             await self.end(version_id, reason)
             await asyncio.sleep(_POLL_SECONDS)

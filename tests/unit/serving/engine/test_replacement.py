@@ -20,6 +20,8 @@ from serving.engine.pool.pool_lease import PoolLease
 from serving.engine.pool.tier import Tier
 from serving.engine.replacement import replace_lost
 from serving.engine.residents import Residents
+from serving.engine.urgency import Urgency
+from serving.errors import AdapterLost
 
 ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
 
@@ -35,10 +37,10 @@ class Store:
     def at_hand(self, version_id: str) -> bool:
         return False
 
-    async def install(self, version_id: str, *, urgent: bool) -> int:
+    async def install(self, version_id: str, *, urgent: Urgency) -> int:
         return 1
 
-    async def stage(self, version_id: str, *, urgent: bool) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
         path = self.paths.of(version_id, f"/cache/{version_id}")
         self.loads.append((version_id, path))
         self.models.lora_requests[version_id] = LoRARequest(
@@ -51,7 +53,8 @@ class Store:
         return self.models.lora_requests.pop(version_id, None) is not None
 
     async def erase(self, version_id: str) -> Removal:
-        raise AssertionError("nothing is erased here")
+        named = self.models.lora_requests.pop(version_id, None) is not None
+        return Removal(named=named, host_bytes=1, slots_zeroed=1, workers=1)
 
     def lost(self, version_id: str) -> None:
         self.paths.renew(version_id)
@@ -111,9 +114,10 @@ async def test_a_lost_adapter_ends_its_requests_only_and_is_loaded_anew_under_an
     while len(engine.running) < 2:  # noqa: ASYNC110 - nobody tells when both run
         await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(replace_lost(ADA, store=store, residents=residents, pool=pool), 5)
-    with pytest.raises(GracefulHTTPError, match="lost the adapter; ask again"):
+    await asyncio.wait_for(replace_lost(ADA, store=store, residents=residents), 5)
+    with pytest.raises(GracefulHTTPError, match="lost the adapter; ask again") as caught:
         await ada
+    assert caught.value.http_status == 503
     assert (counts.ends, bob.done(), [each.version_id for each in pool.holdings()]) == (1, False, [BOB])
 
     again = asyncio.create_task(ask(ADA))
@@ -124,3 +128,31 @@ async def test_a_lost_adapter_ends_its_requests_only_and_is_loaded_anew_under_an
     assert (await again, await bob) == (["first", "last"], ["first", "last"])
     first, second = (path for version_id, path in store.loads if version_id == ADA)
     assert first != second
+
+
+async def test_nobody_is_given_a_lost_adapter_until_it_was_loaded_anew() -> None:
+    models = SimpleNamespace(lora_requests={})
+    store, engine = Store(models), Engine()
+    host = Tier("host memory", max_bytes=10, max_entries=4)
+    pool = AdapterPool(store, limits=Limits(slots=2), host=host, host_entries=4, host_live_entries=0, arrivals=2)
+    residents = Residents(models, engine=engine, gate=lambda version_id: None, counted=Counts())  # type: ignore[arg-type]
+    residents.take_over(pool)
+    held = await pool.lease(Ticket(version_id=ADA))  # not in the engine yet, so nothing can end it
+    replacing = asyncio.create_task(replace_lost(ADA, store=store, residents=residents))
+    await asyncio.sleep(0.01)
+    for _ in range(3):
+        with pytest.raises(AdapterLost):
+            await pool.lease(Ticket(version_id=ADA))
+    held.release()
+    await asyncio.wait_for(replacing, 5)
+    (await pool.lease(Ticket(version_id=ADA))).release()
+    assert len(store.loads) == 2
+
+
+async def test_what_cannot_be_taken_out_is_said_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck:
+        async def withdraw(self, version_id: str, reason: Exception, *, because: str = "withheld") -> None:
+            raise RuntimeError("the engine does not let go")
+
+    await replace_lost(ADA, store=Store(SimpleNamespace(lora_requests={})), residents=Stuck())
+    assert "could not be taken out" in caplog.text

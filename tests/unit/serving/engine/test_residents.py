@@ -16,6 +16,7 @@ from registry.errors import NotServable
 from serving.engine.pool.erasure import Erasure, Removal
 from serving.engine.pool.observer import Reason
 from serving.engine.residents import Residents
+from serving.errors import AdapterInUse
 
 ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
 
@@ -173,7 +174,7 @@ async def test_withdrawing_ends_what_runs_and_leaves_others_alone(bench: Bench) 
     withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, NotServable("Version is suspended.")))
     with pytest.raises(GracefulHTTPError, match="suspended"):
         await ada
-    assert sorted(bench.models.lora_requests) == [BOB]
+    assert sorted(bench.models.lora_requests) == [ADA, BOB], "a name goes with the weights"
     bench.memory.may_go.set()
     assert (await withdrawing) is not None
     assert (bench.memory.withdrawn, bench.counts.ends) == ([ADA], [1])
@@ -205,6 +206,21 @@ async def test_withdrawing_without_aborting_lets_what_runs_finish(bench: Bench) 
     bench.memory.may_go.set()
     await withdrawing
     assert bench.counts.ends == []
+
+
+async def test_a_withdrawal_that_takes_too_long_leaves_what_it_found(bench: Bench) -> None:
+    async def never(version_id: str, reason: LorryError, **more: Any) -> Erasure:
+        await asyncio.sleep(0.01)
+        raise AdapterInUse
+
+    bench.memory.withdraw = never  # type: ignore[method-assign]
+    with pytest.raises(AdapterInUse):
+        await bench.residents.withdraw(ADA, NotServable(), abort=True, wait_seconds=0.0)
+    assert bench.models.lora_requests == bench.adapters
+    late = bench.ask(ADA)
+    await asyncio.sleep(0.1)
+    bench.engine.step("a", is_last=True)
+    assert await late == ["a"], "nothing goes on ending requests"
 
 
 async def test_who_begins_while_a_version_is_withdrawn_is_ended_too(bench: Bench) -> None:
