@@ -74,6 +74,7 @@ class Running:
 
     async def answer(self) -> tuple[int, str]:
         answer = await self.routes.ready()
+        assert ("retry-after" in answer.headers) == (answer.status_code == 503)
         return answer.status_code, json.loads(bytes(answer.body)).get("detail", "")
 
 
