@@ -22,6 +22,7 @@ from serving.engine.urgency import Urgency
 from serving.engine.worker.link import WorkerLink
 
 _log = logging.getLogger(__name__)
+_REMEMBERED_SIZES = 4096
 _STAGED_AT_ONCE = 4
 """The workers prepare one adapter at a time, and keep the order in which these came; who waits here can still hurry."""
 
@@ -61,6 +62,7 @@ class EngineStore:
         self._opening: dict[str, asyncio.Task[OpenedAdapter]] = {}
         self._removals = Removals(held=arriving)
         self._paths = CachePaths()
+        self._sizes: dict[str, int] = {}
         self._staging = Turns(_STAGED_AT_ONCE)
 
     def at_hand(self, version_id: str) -> bool:
@@ -72,9 +74,10 @@ class EngineStore:
         return self._source.at_hand(version_id)
 
     async def install(self, version_id: str, *, urgent: Urgency) -> int:
-        """See that the version can be had, and begin to fetch and open it; returns the size of its weights.
+        """See that the version can be had, and begin to fetch and open it.
 
-        That goes on while the caller makes room for it; `stage` or `abandon` must follow.
+        Returns what it took in memory last time, or else the size of its weights' file. The opening goes on while the
+        caller makes room for it; `stage` or `abandon` must follow.
 
         Raises:
             LorryError: the gate's refusal, or why it cannot be had.
@@ -84,10 +87,12 @@ class EngineStore:
         with self._arriving(version_id):
             offer = await self._source.find(version_id)
         self._opening[version_id] = asyncio.create_task(self._open(offer, urgent=urgent))
-        return offer.weights_bytes
+        return self._sizes.get(version_id, offer.weights_bytes)
 
-    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> int:
         """Bring an installed version into every worker's host memory, and let requests name it.
+
+        Returns the bytes that it takes there: weights may be kept in more or fewer than they have in the file.
 
         Raises:
             LorryError: the gate's refusal, or why it cannot be had or loaded.
@@ -118,6 +123,10 @@ class EngineStore:
             )
         self._metrics.loaded()
         _log.info("loaded %s", version_id)
+        self._sizes[version_id] = staged.size_bytes
+        while len(self._sizes) > _REMEMBERED_SIZES:
+            del self._sizes[next(iter(self._sizes))]
+        return staged.size_bytes
 
     def abandon(self, version_id: str) -> None:
         """Let go of what `install` began, when no `stage` will follow."""
@@ -140,6 +149,7 @@ class EngineStore:
         """
         named = self._models.lora_requests.pop(version_id, None) is not None
         self.lost(version_id)
+        self._sizes.pop(version_id, None)
         removed = await self._removals.begin(version_id, lambda: self._link.erase(version_id))
         _log.info("erased %s from memory and %d slots", version_id, removed.slots_zeroed)
         return Removal(

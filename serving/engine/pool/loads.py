@@ -71,13 +71,18 @@ class Loads:
             return "host"
         lease = self._book.lease(version_id)
         self._memory.hold(version_id)
+        is_staged = False
         try:
             with self._observer.loading(version_id) as load, self._stoppable(version_id):
                 await self._install(version_id, urgency)
-                await self._store.stage(version_id, urgent=urgency)
+                size_bytes = await self._store.stage(version_id, urgent=urgency)
+                is_staged = True
+                await self._settle(version_id, size_bytes)
             self._memory.arrived(version_id)
         except BaseException:
             self._store.abandon(version_id)
+            if is_staged:
+                await self._store.drop(version_id)
             self._memory.abandon(version_id)
             raise
         finally:
@@ -86,12 +91,24 @@ class Loads:
             lease.release()
         return load.source
 
+    async def _settle(self, version_id: str, size_bytes: int) -> None:
+        """Count a version with what it takes, now that this is measured; others leave for what exceeds the guess.
+
+        Raises:
+            TierFull: when what others hold leaves no room for that.
+        """
+        self._require_modest(version_id, size_bytes)
+        await self._memory.displace(self._memory.tier.make_room(version_id, size_bytes))
+
+    def _require_modest(self, version_id: str, size_bytes: int) -> None:
+        if version_id not in self._displacing and self._memory.tier.leaving(version_id, size_bytes):
+            raise TierFull("The engine's host memory has no room for the adapter but what others have.")
+
     async def _install(self, version_id: str, urgency: Urgency) -> None:
         """Begin to fetch a version, and make room for it meanwhile; what has to wait for room is not fetched yet."""
         size_bytes = await self._store.install(version_id, urgent=urgency)
         self._book.require_open(version_id)
-        if version_id not in self._displacing and self._memory.tier.leaving(version_id, size_bytes):
-            raise TierFull("The engine's host memory has no room for the adapter but what others have.")
+        self._require_modest(version_id, size_bytes)
         leaving = self._memory.room.take(version_id, size_bytes)
         if leaving is None:
             self._store.abandon(version_id)

@@ -16,7 +16,7 @@ class Store(Protocol):
         """Say whether `install` needs nobody but this machine: to bring the version, or to say why it cannot be had."""
 
     async def install(self, version_id: str, *, urgent: Urgency) -> int:
-        """See that the version can be had, and begin to fetch it; returns the host memory that it will take, in bytes.
+        """See that the version can be had, and begin to fetch it; returns a guess of its bytes in host memory.
 
         `stage` or `abandon` follows.
 
@@ -24,8 +24,8 @@ class Store(Protocol):
             LorryError: why it cannot be had.
         """
 
-    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
-        """Bring an installed version into the workers' host memory, and let requests name it.
+    async def stage(self, version_id: str, *, urgent: Urgency) -> int:
+        """Bring an installed version into the workers' host memory, and let requests name it; returns its bytes there.
 
         Raises:
             LorryError: why it cannot be loaded.

@@ -133,9 +133,12 @@ class WorkerLink:
         try:
             arguments = (version_id, number, files.values(), urgent, call)
             states = await self._call("lorry_stage", args=arguments)
-            for rank, state in zip(self._ranks, states, strict=True):
-                if state == "staged":
-                    self._arrive(pending, rank)
+            if "staged" in states:  # it was there before
+                hosts = await self.residents()
+                for rank, state, host in zip(self._ranks, states, hosts, strict=True):
+                    if state == "staged":
+                        pending.size_bytes += host["host"].get(version_id, 0)
+                        self._arrive(pending, rank)
             async with asyncio.timeout(self._stage_seconds):
                 await pending.ready
         except TimeoutError as exc:

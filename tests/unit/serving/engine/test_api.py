@@ -61,11 +61,12 @@ class Below:
             self.files[version_id] = SIZE
         return SIZE
 
-    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> int:
         with self.metrics.stage("engine_load"):
             await self.may_stage.wait()
         self.urgent.append((version_id, bool(urgent)))
         self.host.add(version_id)
+        return SIZE
 
     def abandon(self, version_id: str) -> None: ...
 

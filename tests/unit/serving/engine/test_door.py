@@ -39,7 +39,8 @@ class Shelf:
             await asyncio.Event().wait()
         return 1
 
-    async def stage(self, version_id: str, *, urgent: Urgency) -> None: ...
+    async def stage(self, version_id: str, *, urgent: Urgency) -> int:
+        return 1
 
     def abandon(self, version_id: str) -> None: ...
 

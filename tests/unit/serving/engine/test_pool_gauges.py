@@ -37,7 +37,8 @@ class Below:
         await self.may_arrive.wait()
         return 10
 
-    async def stage(self, version_id: str, **_: object) -> None: ...
+    async def stage(self, version_id: str, **_: object) -> int:
+        return 10
 
     def abandon(self, version_id: str) -> None: ...
 

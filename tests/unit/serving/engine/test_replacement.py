@@ -40,12 +40,13 @@ class Store:
     async def install(self, version_id: str, *, urgent: Urgency) -> int:
         return 1
 
-    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> int:
         path = self.paths.of(version_id, f"/cache/{version_id}")
         self.loads.append((version_id, path))
         self.models.lora_requests[version_id] = LoRARequest(
             lora_name=version_id, lora_int_id=len(self.loads), lora_path=path
         )
+        return 1
 
     def abandon(self, version_id: str) -> None: ...
 

@@ -45,6 +45,8 @@ class Worker:
         async with self._turn:
             if method == "lorry_connect":
                 return [{"rank": 0}]
+            if method == "lorry_residents":
+                return [{"host": {version_id: SIZES[version_id] for version_id in self.host}}]
             version_id = args[0]
             self.calls.append(f"{method.removeprefix('lorry_')} {version_id}")
             await asyncio.sleep(STEP_SECONDS)

@@ -205,7 +205,8 @@ class Nothing:
             raise VersionNotFound
         return 1
 
-    async def stage(self, version_id: str, *, urgent: Urgency) -> None: ...
+    async def stage(self, version_id: str, *, urgent: Urgency) -> int:
+        return 1
 
     def abandon(self, version_id: str) -> None: ...
 

@@ -43,6 +43,7 @@ class Shelf:
         self.arriving = 0
         self.pause_seconds = 0.0
         self.sizes: dict[str, int] = {}
+        self.staged_sizes: dict[str, int] = {}
         self.urgent: dict[str, bool] = {}
         self.stuck: set[str] = set()
 
@@ -64,7 +65,7 @@ class Shelf:
             raise AdapterDamaged("half of it is missing")
         return self.sizes.get(version_id, 1)
 
-    async def stage(self, version_id: str, *, urgent: Urgency) -> None:
+    async def stage(self, version_id: str, *, urgent: Urgency) -> int:
         await asyncio.sleep(self.pause_seconds)
         self.urgent[version_id] = bool(urgent)
         if version_id.startswith("odd"):
@@ -72,6 +73,7 @@ class Shelf:
         assert version_id not in self.erased or version_id in self.may_return, "an erased adapter came back"
         self.host.add(version_id)
         assert len(self.host) <= ENTRIES
+        return self.staged_sizes.get(version_id, self.sizes.get(version_id, 1))
 
     def abandon(self, version_id: str) -> None: ...
 
@@ -553,3 +555,26 @@ async def test_what_may_displace_nothing_takes_only_what_is_free_unless_a_reques
     assert (await modest, shelf.host) == (False, set("bcdefg"))
     assert not await pool.prefetch("a")
     assert shelf.host == set("cdefga")
+
+
+async def test_an_adapter_counts_with_what_it_takes_in_memory_once_that_is_known() -> None:
+    shelf = Shelf()
+    shelf.sizes = {"wide": 40}
+    shelf.staged_sizes = {"wide": 80, "a": 1}
+    pool = pool_on(shelf)
+    shelf.sizes["b"] = 50
+    for name in ("a", "b"):
+        await pool.prefetch(name)
+    await pool.prefetch("wide")  # 40 were expected, for which there was room
+    assert [(holding.version_id, holding.size_bytes) for holding in pool.holdings()] == [("wide", 80)]
+    assert (shelf.host, pool.host.size_bytes) == ({"wide"}, 80)
+
+
+async def test_an_adapter_that_takes_more_than_there_is_room_for_is_taken_out_again() -> None:
+    shelf = Shelf()
+    shelf.sizes, shelf.staged_sizes = {"b": 50, "wide": 40}, {"wide": 80}
+    pool = pool_on(shelf)
+    async with pool.leased(Ticket(version_id="b")):
+        with pytest.raises(TierFull):
+            await pool.lease(Ticket(version_id="wide"))
+        assert (shelf.host, pool.host.size_bytes) == ({"b"}, 50)
