@@ -195,7 +195,7 @@ async def test_memory_that_is_gone_or_another_adapters_is_refused(
         with pytest.raises(AdapterDamaged, match="not what was opened"):
             await link.stage("v1", number=1, files=swapped)
     opened.close()
-    with pytest.raises(AdapterDamaged, match="cannot be read"):
+    with pytest.raises(AdapterDamaged, match=r"cannot be read|not what was opened"):  # its number may be reused
         await link.stage("v1", **adapter)
     assert workers[0].stager.residents() == {}
     assert workers[0].prepared == []
