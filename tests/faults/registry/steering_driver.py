@@ -1,7 +1,9 @@
-"""One steering operation in a process that dies by its own SIGKILL at its n-th step.
+"""Steering operations, each in a process of its own that dies by SIGKILL at the operation's n-th step.
 
-Run by the tests as `steering_driver.py OPERATION N JSON`. A step is the moment before or after a commit, or before or
-after a call that changes the object store. It prints "survived" when the operation had fewer steps.
+Reads lines `[OPERATION, N, {"settings": …, …}]`, forks for each of them, and writes how that process ended as a line
+`[EXIT STATUS, "what it wrote"]`: -9 when it died, 0 and "survived" when the operation has fewer steps. A step is the
+moment before or after a commit, or before or after a call that changes the object store. The parent has imported
+everything and runs no thread and no event loop, so that a trial costs what it does and not what Python costs.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import json
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -104,15 +108,35 @@ async def whole_pass(run: Callable[..., Any], request: Any, *, actor: str) -> No
         request = request.model_copy(update={"cursor": page.next_cursor})
 
 
-async def main() -> None:
-    operation, fatal, arguments = sys.argv[1:]
-    given = json.loads(arguments)
+async def main(operation: str, fatal: int, given: dict[str, Any]) -> None:
     app = create_app(RegistrySettings.model_validate(given["settings"]))
     async with app.router.lifespan_context(app):
-        count_everything(Steps(int(fatal)))
+        count_everything(Steps(fatal))
         await operate(app, operation, given)
-    sys.stdout.write("survived")
+
+
+def in_a_process(operation: str, fatal: int, given: dict[str, Any]) -> tuple[int, str]:
+    """Fork, run the operation there, and return the exit status and what was written."""
+    with tempfile.TemporaryFile("w+") as written:
+        pid = os.fork()
+        if not pid:
+            os.dup2(written.fileno(), 1)
+            os.dup2(written.fileno(), 2)
+            status = 1
+            try:
+                asyncio.run(main(operation, fatal, given))
+                os.write(1, b"survived")
+                status = 0
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        written.seek(0)
+        return status, written.read()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(in_a_process(*json.loads(line))) + "\n")
+        sys.stdout.flush()

@@ -41,24 +41,39 @@ DRIVER = Path(__file__).with_name("steering_driver.py")
 MOST_STEPS = 120
 
 
-async def run_until(settings: RegistrySettings, operation: str, fatal: int, **given: Any) -> bool:
-    """Run an operation that dies at step `fatal`; say whether it survived."""
-    values = {
-        name: value.get_secret_value()
-        if isinstance(value, SecretStr)
-        else str(value)
-        if isinstance(value, Path)
-        else value
-        for name, value in settings.model_dump().items()
-    }
+class Driver:
+    """Runs operations that die; see steering_driver.py."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def survives(self, settings: RegistrySettings, operation: str, fatal: int, **given: Any) -> bool:
+        """Run an operation that dies at step `fatal`; say whether it survived."""
+        values = {
+            name: value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str(value)
+            if isinstance(value, Path)
+            else value
+            for name, value in settings.model_dump().items()
+        }
+        orders, answers = self._process.stdin, self._process.stdout
+        assert orders is not None
+        assert answers is not None
+        orders.write(json.dumps([operation, fatal, {"settings": values, **given}]).encode() + b"\n")
+        status, written = json.loads(await asyncio.wait_for(answers.readline(), 120))
+        assert (status, written) in {(0, "survived"), (-signal.SIGKILL, "")}, written
+        return bool(status == 0)
+
+
+@pytest.fixture(scope="module")
+async def driver() -> AsyncIterator[Driver]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(DRIVER), operation, str(fatal), json.dumps({"settings": values, **given})),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        *(sys.executable, str(DRIVER)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    told, complained = await asyncio.wait_for(process.communicate(), 120)
-    assert (process.returncode, told) in {(0, b"survived"), (-9, b"")}, complained.decode()
-    return process.returncode == 0
+    yield Driver(process)
+    await process.communicate(b"")  # without input, it would be left open
+    assert process.returncode == 0
 
 
 async def at_every_step(trial: Callable[[int], Awaitable[bool]]) -> int:
@@ -92,14 +107,14 @@ async def trail(database: Database, owner: Owner, name: str) -> tuple[int, int]:
 
 
 async def test_a_promotion_killed_anywhere_has_happened_wholly_or_not_at_all(
-    registry_settings: RegistrySettings, client: RegistryClient, database: Database, tmp_path: Path
+    driver: Driver, registry_settings: RegistrySettings, client: RegistryClient, database: Database, tmp_path: Path
 ) -> None:
     async def trial(fatal: int) -> bool:
         owner = user(fatal)
         a, b = await publish_many(client, tmp_path, 2, owner=owner)
         await make_live(client, a, owner=owner)
         await client.move_alias(owner, ADAPTER, "candidate", version_id=b, expected_version_id=None)
-        survived = await run_until(registry_settings, "promote", fatal, user=owner.user)
+        survived = await driver.survives(registry_settings, "promote", fatal, user=owner.user)
         before, after = {"live": a, "candidate": b}, {"live": b, "candidate": b, "previous": a}
         found = await aliases_of(client, owner)
         assert found in (before, after)
@@ -113,13 +128,13 @@ async def test_a_promotion_killed_anywhere_has_happened_wholly_or_not_at_all(
 
 
 async def test_a_rollback_killed_anywhere_and_asked_for_again_goes_back_once(
-    registry_settings: RegistrySettings, client: RegistryClient, database: Database, tmp_path: Path
+    driver: Driver, registry_settings: RegistrySettings, client: RegistryClient, database: Database, tmp_path: Path
 ) -> None:
     async def trial(fatal: int) -> bool:
         owner = user(fatal)
         a, b, c = await publish_many(client, tmp_path, 3, owner=owner)
         await make_live(client, a, b, c, owner=owner)
-        survived = await run_until(registry_settings, "rollback", fatal, user=owner.user, leave=c)
+        survived = await driver.survives(registry_settings, "rollback", fatal, user=owner.user, leave=c)
         assert await aliases_of(client, owner) in ({"live": c, "previous": b}, {"live": b, "previous": a})
         await client.lifecycle.rollback(owner, ADAPTER, expected_version_id=c)
         assert await aliases_of(client, owner) == {"live": b, "previous": a}
@@ -146,6 +161,7 @@ async def bytes_of(storage: ObjectStorage, version_ids: list[str]) -> list[str]:
 @pytest.mark.parametrize("recovery", ["again", "reconcile"])
 @pytest.mark.parametrize("operation", ["erase-version", "erase-owner"])
 async def test_an_erasure_killed_anywhere_is_never_half_visible_and_is_finished_by_either_way(
+    driver: Driver,
     registry_settings: RegistrySettings,
     client: RegistryClient,
     database: Database,
@@ -159,7 +175,7 @@ async def test_an_erasure_killed_anywhere_is_never_half_visible_and_is_finished_
         versions = await publish_many(client, tmp_path, 2, owner=owner)
         await make_live(client, *versions, owner=owner)
         doomed = versions if operation == "erase-owner" else versions[1:]
-        survived = await run_until(registry_settings, operation, fatal, user=owner.user, version_id=versions[1])
+        survived = await driver.survives(registry_settings, operation, fatal, user=owner.user, version_id=versions[1])
         gone = [not await whole(client, v, tmp_path / f"{operation}-{fatal}-{v}") for v in doomed]
         assert gone in ([True] * len(doomed), [False] * len(doomed))
         if gone[0]:
@@ -189,6 +205,7 @@ async def test_an_erasure_killed_anywhere_is_never_half_visible_and_is_finished_
 
 
 async def test_retention_killed_anywhere_loses_nothing_that_is_kept_and_is_finished_by_the_next_pass(
+    driver: Driver,
     registry_settings: RegistrySettings,
     client: RegistryClient,
     database: Database,
@@ -202,7 +219,7 @@ async def test_retention_killed_anywhere_loses_nothing_that_is_kept_and_is_finis
         live, old, leased, newest = await publish_many(client, tmp_path, 4, owner=owner)
         await make_live(client, live, owner=owner)
         await lease(database, leased)
-        survived = await run_until(registry_settings, "retain", fatal)
+        survived = await driver.survives(registry_settings, "retain", fatal)
         kept = (live, leased, newest)
         for version_id in kept:
             assert await whole(client, version_id, tmp_path / f"{fatal}-{version_id}")
@@ -220,6 +237,7 @@ async def test_retention_killed_anywhere_loses_nothing_that_is_kept_and_is_finis
 
 
 async def test_reconcile_killed_anywhere_is_finished_by_the_next_pass(
+    driver: Driver,
     registry_settings: RegistrySettings,
     client: RegistryClient,
     database: Database,
@@ -245,7 +263,7 @@ async def test_reconcile_killed_anywhere_is_finished_by_the_next_pass(
         await storage.erase(f"tenants/default/users/{owner.user}/versions/{broken}")
         await storage.put(f"incoming/{ready}/adapter_model.safetensors", b"left over")
         await storage.multipart.begin(f"incoming/{ready}/adapter_model.safetensors")
-        survived = await run_until(hasty, "reconcile", fatal)
+        survived = await driver.survives(hasty, "reconcile", fatal)
         async with serving(create_app(hasty)) as url, RegistryClient(url=url, token=TOKEN) as again:
             await reconcile(again, limit=50)
             left = await reconcile(again, limit=50)
