@@ -35,6 +35,8 @@ HOMES = {
     "bitsandbytes": {"training/"},
     "torch": {"training/", "serving/engine/"},
     "anthropic": {"training/"},
+    "detect_secrets": {"transcripts/redaction/plugins.py"},
+    "phonenumbers": {"transcripts/redaction/"},
 }
 SQL_VERBS = {"select", "insert", "update", "delete", "text"}
 SQL_HOMES = re.compile(r"(^|/)repository\.py$|^lorry/migrations/|^lorry/schema\.py$|^kit/database\.py$")
