@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kit.canonical import sha256_json
 from transcripts.redaction.credentials import CredentialDetector
 from transcripts.redaction.finding import Detector, Finding, merge
 from transcripts.redaction.identifiers import PhoneDetector, find_cards, find_emails, find_ibans, find_ips
@@ -104,6 +105,11 @@ class Redactor:
     def record(self) -> dict[str, Any]:
         """Return what a dataset's lineage says of its redaction; no name and no pattern is in it."""
         return {"rules_version": RULES_VERSION, **self.settings.record()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the record: equal where equal texts are redacted alike."""
+        return sha256_json(self.record())
 
 
 class _Work:

@@ -180,6 +180,7 @@ def test_the_record_tells_settings_apart_and_names_nobody() -> None:
     one = Redactor(RedactionSettings(names=("Anna Müller",), patterns={"id": "P-[0-9]+"}))
     other = Redactor(RedactionSettings(names=("Anna Miller",), patterns={"id": "P-[0-9]+"}))
     assert one.record() != other.record()
+    assert one.digest != other.digest
     written = json.dumps(one.record(), ensure_ascii=False)
     assert "Müller" not in written
     assert "P-[" not in written
