@@ -19,6 +19,7 @@ from training.base_models import DEFAULT_BASE
 from training.errors import ConfigInvalid
 
 Origin = Literal["default", "environment", "file", "argument"]
+Action = Literal["drop", "warn", "ignore"]
 CONFIG_FILE = "config.resolved.yaml"
 _Model = TypeVar("_Model", bound=BaseModel)
 LINEAR_LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
@@ -40,6 +41,24 @@ class DatasetConfig(BaseModel):
     context_turns: int = Field(3, ge=1, description="turns before a reply that its prompt shows")
     max_prompt_characters: int = Field(300, ge=40, description="of a reply's prompt; older turns are cut first")
     max_completion_characters: int = Field(300, ge=20, description="longer replies are left out")
+    writer: Literal["extractive", "claude", "openai"] = Field(
+        "extractive", description="who writes the questions; all but the offline one send redacted transcripts away"
+    )
+    pairs: int = Field(750, ge=1, le=20_000, description="pairs that a remote writer is asked for, at most")
+    near_duplicate: float = Field(
+        0.8, gt=0, le=1, description="share of common word triples from which two texts count as the same"
+    )
+    on_duplicate: Action = Field("drop", description="pairs that nearly repeat another: drop, warn or ignore")
+    on_leak: Action = Field("drop", description="answers that nearly repeat or contain a held-out reply")
+    on_platitude: Action = Field("warn", description="answers that the base model gives by itself")
+    platitude_nats: float = Field(
+        0.5, ge=0, description="loss per token on the bare base, below which an answer is a platitude"
+    )
+    on_length: Action = Field("warn", description="answers of fewer words than `min_words`")
+    min_words: int = Field(2, ge=1, description="of an answer; yes and no apart")
+    on_imbalance: Literal["warn", "ignore"] = Field("warn", description="too much of one answer, kind or topic")
+    yes_share: float = Field(0.5, ge=0, le=1, description="of the yes/no questions, how many should be a yes")
+    yes_share_tolerance: float = Field(0.2, ge=0, le=1, description="distance from `yes_share` that is no finding")
 
 
 class TrainingConfig(BaseModel):
