@@ -15,10 +15,13 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kit.canonical import sha256_json
 from training.base_models import DEFAULT_BASE
 from training.errors import ConfigInvalid
+from training.presets import preset
 
-Origin = Literal["default", "environment", "file", "argument"]
+Origin = Literal["default", "base", "environment", "file", "argument"]
+Objective = Literal["sft", "distillation"]
 Action = Literal["drop", "warn", "ignore"]
 CONFIG_FILE = "config.resolved.yaml"
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -82,6 +85,27 @@ class TrainingConfig(BaseModel):
     steps: int | None = Field(None, ge=1, description="stop after so many steps; unset = after the epochs")
     max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
+    objective: Objective = Field(
+        "sft",
+        description="`sft`: the answers' own words; `distillation`: what the base says with the transcripts shown",
+    )
+    distillation_weight: float = Field(
+        1.0, gt=0, le=1, description="of the distillation's loss; the answers' own words have the rest"
+    )
+    distillation_context_tokens: int = Field(512, ge=32, description="of transcripts that the teacher is shown")
+    distillation_top_k: int = Field(
+        64, ge=0, description="tokens kept of the teacher's distribution, and one sum of the others; 0 = all"
+    )
+    replay_share: float = Field(
+        0.1, ge=0, le=4, description="general examples for each of the user's, against forgetting"
+    )
+    replay_weight: float = Field(1.0, ge=0, description="of the divergence from the base on general examples")
+    validation_share: float = Field(
+        0.1, ge=0, lt=1, description="of the conversations; their replies are not trained on but watched"
+    )
+    min_validation: int = Field(8, ge=1, description="watched replies; with fewer, all are trained on and none watched")
+    validations: int = Field(6, ge=1, description="looks at the watched replies in a training; the best weights stay")
+    patience: int = Field(3, ge=1, description="looks without a better loss, after which the training stops")
     threads: int | None = Field(None, ge=1, description="CPU threads; unset = `LORRY_THREADS`")
 
 
@@ -138,6 +162,14 @@ class ResolvedConfig(BaseModel):
     dataset: DatasetConfig
     origins: dict[str, Origin]
 
+    def for_user(self, tenant: str, user: str) -> ResolvedConfig:
+        """Return the configuration with that user's own training seed, which follows from this one's and their name.
+
+        Users who share first weights and an order of examples would share their accidents too.
+        """
+        seed = int(sha256_json([self.training.seed, tenant, user])[:8], 16)
+        return self.model_copy(update={"training": self.training.model_copy(update={"seed": seed})})
+
     def to_yaml(self) -> str:
         """Return every value with its origin, in a stable order."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=True, allow_unicode=True)
@@ -161,8 +193,9 @@ def resolve(
     arguments: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> ResolvedConfig:
-    """Return the complete configuration: defaults, over them the environment's, the file's, the arguments' values.
+    """Return the complete configuration.
 
+    Over the defaults come, in this order, what the base's size, the environment, the file and the arguments say.
     `arguments` names a training value as ``rank`` and a dataset value as ``dataset.max_examples``; those that are
     None count as not given. A seed given for the training alone is the dataset's seed too.
 
@@ -175,9 +208,12 @@ def resolve(
     filed = {**request.training, **{f"dataset.{key}": value for key, value in request.dataset.items()}}
     surrounding = dict(environment or {})
     flat: dict[str, Any] = {**surrounding, **filed, **given}
+    sized = preset(str(flat.get("base") or DEFAULT_BASE))
+    flat = {**sized, **flat}
     if "seed" in flat:
         flat.setdefault("dataset.seed", flat["seed"])
     origins: dict[str, Origin] = dict.fromkeys(sorted(_known_keys()), "default")
+    origins |= dict.fromkeys(sized, "base")
     origins |= dict.fromkeys(surrounding, "environment")
     origins |= dict.fromkeys((key for key in flat if key in filed or key == "dataset.seed"), "file")
     origins |= dict.fromkeys(given, "argument")

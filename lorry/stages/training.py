@@ -17,7 +17,7 @@ from training.base_models import identify_base
 from training.config import ResolvedConfig
 from training.dataset import Dataset
 from training.evaluation import Contestant, EvaluationReport, Evaluator
-from training.trainer import TrainedAdapter, Trainer
+from training.trainer import TrainedAdapter, Trainer, TrainingProgress
 
 OnStep = Callable[[str, int, int, float], None]  # user, step, of, loss
 OnScore = Callable[[int, int], None]
@@ -48,9 +48,9 @@ async def train_users(
                     continue
                 trainer = trainer or Trainer(base, device=context.settings.device)
 
-                def report(step: int, total: int, loss: float, user: str = user) -> None:
+                def report(progress: TrainingProgress, user: str = user) -> None:
                     checkpoint()
-                    on_step(user, step, total, loss)
+                    on_step(user, progress.step, progress.of, progress.loss)
 
                 trained[user] = trainer.train(dataset, config, directory, on_progress=report)
         return trained
