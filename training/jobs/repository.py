@@ -173,6 +173,11 @@ class JobRepository:
         )
         return list((await self._session.execute(statement)).scalars())
 
+    async def release(self, worker_id: str) -> None:
+        """Take its jobs from a worker that stops in order: that is no crash."""
+        statement = update(JobRow).where(JobRow.worker_id == worker_id, JobRow.state == State.RUNNING)
+        await self._session.execute(statement.values(worker_id=None))
+
     async def _change(self, *conditions: Any, values: Mapping[str, Any]) -> JobRow | None:
         statement = (
             update(JobRow)
@@ -232,6 +237,12 @@ class JobRepository:
         """Keep a writer's state or what it has written."""
         statement = insert(WritingRow).values(job_id=job_id, **values)
         await self._session.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
+
+    async def claimed_batches(self, *, except_job: str) -> set[str]:
+        """Return the ids of all batches that other jobs' writers know to be theirs."""
+        ids = func.jsonb_array_elements_text(WritingRow.state["batches"])
+        query = select(ids).where(WritingRow.job_id != except_job, WritingRow.state.is_not(None))
+        return set((await self._session.execute(query)).scalars())
 
     async def forget_writing(self, job_id: str) -> None:
         """Remove what the job's question writer has written."""

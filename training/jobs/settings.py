@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 
 from kit.names import Name
 from kit.settings import DatabaseSettings
+from training.base_models import DEFAULT_BASE
 
 
 def _host_name() -> str:
@@ -22,6 +23,9 @@ class WorkerSettings(DatabaseSettings):
         default_factory=_host_name,
         description="stable name of this worker, the same after every start, one for each worker; unset = host name",
     )
+    training_base: str = Field(
+        DEFAULT_BASE, description="base model that triggers train for: a known name or a directory"
+    )
     training_directory: Path = Field(
         Path("/var/lib/lorry/training"), description="where datasets, checkpoints and runs of jobs lie until they end"
     )
@@ -34,6 +38,9 @@ class WorkerSettings(DatabaseSettings):
         16, ge=0, le=1024, description="jobs whose questions one worker has written at once; most of that is waiting"
     )
     training_rivals: int = Field(3, ge=0, le=64, description="other users' live adapters that an evaluation is against")
+    training_checkpoint_seconds: float = Field(
+        60.0, ge=0, description="pause between two checkpoints of a training; 0 = one after each step"
+    )
     training_redact: bool = Field(True, description="replace secrets and personal identifiers before anything else")
     registry_url: str = Field(description="where the registry is")
     registry_token: SecretStr = Field(description="the registry's operator token")

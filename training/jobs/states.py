@@ -71,8 +71,8 @@ class Stage(StrEnum):
 
 
 STAGES: dict[Phase, tuple[Stage, ...]] = {
-    Phase.PREPARE: (Stage.SNAPSHOT, Stage.ESTIMATE, Stage.WRITE, Stage.DATASET),
-    Phase.TRAIN: (Stage.TRAIN, Stage.EVALUATE, Stage.PUBLISH),
+    Phase.PREPARE: (Stage.SNAPSHOT, Stage.ESTIMATE, Stage.WRITE),
+    Phase.TRAIN: (Stage.DATASET, Stage.TRAIN, Stage.EVALUATE, Stage.PUBLISH),
 }
 HELD = frozenset({State.STARTING, State.RUNNING})
 ACTIVE = frozenset({State.QUEUED, State.PAUSED}) | HELD
