@@ -29,6 +29,11 @@ class Prepared:
     originals: Mapping[str, str]
     redaction: Mapping[str, Any] | None
 
+    @property
+    def by_original(self) -> dict[str, Transcript]:
+        """The kept transcripts, as they may be shown, by the ids that they are stored under."""
+        return {self.originals[transcript.id]: transcript for transcript in self.kept}
+
     def restore(self, example: Example) -> Example:
         """Return the example under the stored name of its transcript."""
         return replace(example, transcript_id=self.originals.get(example.transcript_id, example.transcript_id))
