@@ -24,7 +24,7 @@ class WorkerSettings(DatabaseSettings):
         description="stable name of this worker, the same after every start, one for each worker; unset = host name",
     )
     training_base: str = Field(
-        DEFAULT_BASE, description="base model that triggers train for: a known name or a directory"
+        DEFAULT_BASE, description="base model that triggers train for: known name or directory"
     )
     training_directory: Path = Field(
         Path("/var/lib/lorry/training"), description="where datasets, checkpoints and runs of jobs lie until they end"

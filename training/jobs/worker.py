@@ -149,7 +149,7 @@ class Worker:
         """Park what runs, give it away, and stop."""
         self._desk.close()
         end = time.monotonic() + _PARKING_SECONDS
-        while self._desk.assignments and time.monotonic() < end:
+        while self._desk.assignments and time.monotonic() < end:  # noqa: ASYNC110 - they end in threads of DBOS
             await asyncio.sleep(0.05)
         for task in tasks:
             task.cancel()
