@@ -258,14 +258,19 @@ def _counted(outcome: Outcome) -> str:
     )
 
 
+def cut_connection() -> Response:
+    """A response that breaks off."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"{"
+        raise ConnectionError("cut")
+
+    return StreamingResponse(broken(), headers={"content-length": "1000"})
+
+
 def _failed(failure: Failure) -> Response:
     if failure.cut:
-
-        async def broken() -> AsyncIterator[bytes]:
-            yield b"{"
-            raise ConnectionError("cut")
-
-        return StreamingResponse(broken(), headers={"content-length": "1000"})
+        return cut_connection()
     return refusal(failure.status, failure.kind, "as the test wants it", headers=failure.headers)
 
 

@@ -12,7 +12,7 @@ def good_answer(shown: str, task: str) -> str:
     """Return the JSON that a model should give for the turns in `shown` and the `task`."""
     wanted = int(re.search(r"Write (\d+) pairs", task)[1])  # type: ignore[index]
     closed = "yes or no" in task
-    turns = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    turns = [json.loads(line) for line in shown.splitlines() if line.startswith('{"turn"')]
     theirs = [turn for turn in turns if turn["speaker"] == "person"]
     pairs = [_pair(turn, number, closed=closed) for number, turn in enumerate(islice(cycle(theirs), wanted))]
     return json.dumps({"pairs": pairs})
