@@ -168,7 +168,9 @@ class Harbour:
         end = time.monotonic() + seconds
         while not await condition():
             if time.monotonic() > end:
-                logs = "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.directory.glob("*.log"))
+                logs = "\n".join(
+                    f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.directory.glob("*.log")
+                )
                 raise AssertionError(f"waited {seconds} s for: {what}\n{logs}")
             await asyncio.sleep(every)
 

@@ -34,3 +34,74 @@ async def test_a_worker_killed_in_every_stage_of_a_job_goes_on_where_it_was(harb
         assert kinds.count(f"stage finished {stage}") == 1, kinds
     assert await versions(harbour, "ann") == 1
     assert harbour.leftovers(job.id) == []
+
+
+async def test_the_work_of_a_worker_that_never_comes_back_is_adopted_by_another(harbour: Harbour) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=400)
+    harbour.start("one")
+    await harbour.until_event(job.id, "stage began", stage="train")
+    harbour.start("two", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "elsewhere"))  # a machine without its disk
+    await harbour.until_true(lambda: _alive(harbour, "two"), what="worker two")
+    harbour.kill("one")
+    ended = await harbour.until(job.id, seconds=200)
+    assert ended.state in ENDED_WELL, ended.error
+    assert "worker died" in await harbour.kinds(job.id)
+    taken = [each.detail["worker_id"] for each in await harbour.jobs.events(job.id) if each.kind == "taken"]
+    assert taken[-1] == "two"
+    assert await versions(harbour, "ann") == 1
+    states = {each["worker_id"]: each["state"] for each in await harbour.jobs.workers()}
+    assert states == {"one": "lapsed", "two": "alive"}
+
+
+async def test_a_user_under_whom_workers_die_is_given_up_and_blocks_nobody(harbour: Harbour) -> None:
+    await harbour.add_user("poison")
+    await harbour.add_user("bob")
+    poison = await harbour.submit("poison", steps=5000, priority=10)
+    harbour.changes["LORRY_TRAINING_CRASHES"] = "2"
+    for _ in range(2):
+        harbour.start("one")
+        began = len(await harbour.jobs.events(poison.id))
+        await harbour.until_true(lambda began=began: _training_again(harbour, poison.id, began), what="train")
+        harbour.kill("one")
+    bob = await harbour.submit("bob")
+    harbour.start("one")
+    assert (await harbour.until(bob.id, seconds=200)).state in ENDED_WELL
+    given_up = await harbour.jobs.get(poison.id)
+    assert given_up.state is State.FAILED
+    assert given_up.error is not None
+    assert given_up.error["code"] == "workers-died"
+    assert given_up.error["stage"] == "train"
+
+
+async def test_a_worker_that_stops_in_order_gives_its_job_away_at_once_with_a_checkpoint(harbour: Harbour) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=600)
+    first = harbour.start("one", LORRY_TRAINING_LEASE_SECONDS="3600")
+    await harbour.until_event(job.id, "stage began", stage="train")
+    await harbour.until_true(lambda: _steps_done(harbour, job.id, 3), what="three steps")
+    first.terminate()
+    assert first.wait(60) == 0
+    del harbour.processes["one"]
+    harbour.start("two")
+    ended = await harbour.until(job.id, seconds=200)
+    assert ended.state in ENDED_WELL, ended.error
+    assert ended.crashes == 0
+    assert "worker died" not in await harbour.kinds(job.id)
+    assert [each for each in await harbour.jobs.events(job.id) if each.kind == "taken"][-1].detail["worker_id"] == "two"
+
+
+async def _alive(harbour: Harbour, worker_id: str) -> bool:
+    return any(each["worker_id"] == worker_id and each["state"] == "alive" for each in await harbour.jobs.workers())
+
+
+async def _training_again(harbour: Harbour, job_id: str, after: int) -> bool:
+    progress = (await harbour.jobs.get(job_id)).progress
+    events = (await harbour.jobs.events(job_id))[after:]
+    began = any(each.kind == "stage began" and each.detail["stage"] == "train" for each in events)
+    return began and progress is not None and progress["stage"] == "train"
+
+
+async def _steps_done(harbour: Harbour, job_id: str, steps: int) -> bool:
+    progress = (await harbour.jobs.get(job_id)).progress
+    return progress is not None and progress["stage"] == "train" and progress["done"] >= steps
