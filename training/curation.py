@@ -1,4 +1,4 @@
-"""What a person decided about single pairs: kept in a file of its own, applied whenever the dataset is built.
+"""What a person decided about single pairs: kept by themselves, applied whenever the dataset is built.
 
 A decision names a pair by its key, which depends on what the pair asks and answers: it holds as long as the pair is
 written again, whatever else changes. Laws: ``Curation.from_json(c.to_json()) == c``; decisions about pairs that are not
@@ -7,24 +7,16 @@ written any more do nothing and are kept; dropping and restoring leaves no trace
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, Self
-
-from filelock import FileLock
 
 from kit.canonical import sha256_json
 from training.errors import CurationInvalid
 from training.examples import Example, Message
 
 SCHEMA = "lorry.curation/1"
-_MIN_KEY = 4
 _MAX_CHARACTERS = 20_000
 
 Action = Literal["drop", "edit"]
@@ -137,55 +129,6 @@ class Curation:
         return Curation(decisions={**self.decisions, key: decision})
 
 
-class CurationFile:
-    """Where one user's decisions are kept."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self) -> Curation:
-        """Return the decisions; none when nobody has decided anything.
-
-        Raises:
-            CurationInvalid: the file is damaged: nothing is built that would ignore what a person decided.
-        """
-        try:
-            return Curation.from_json(json.loads(self._path.read_bytes()))
-        except FileNotFoundError:
-            return Curation()
-        except (OSError, ValueError) as exc:
-            raise CurationInvalid(f"{self._path} cannot be read: {exc}", field=str(self._path)) from exc
-
-    @contextmanager
-    def changing(self) -> Iterator[_Changing]:
-        """Hold the file alone, and write what the block leaves in ``.curation``; nothing when the block fails."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._path.with_suffix(".lock")):
-            change = _Changing(self.read())
-            before = change.curation
-            yield change
-            if change.curation != before:
-                self._write(change.curation)
-
-    def _write(self, curation: Curation) -> None:
-        text = json.dumps(curation.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".partial-", delete=False) as file:
-            partial = Path(file.name)
-            try:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-                partial.replace(self._path)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
-
-
-class _Changing:
-    def __init__(self, curation: Curation) -> None:
-        self.curation = curation
-
-
 def edit(example: Example, *, question: str | None, completion: str | None) -> Example:
     """Return the example with its last message, or its answer, replaced.
 
@@ -211,21 +154,6 @@ def edit(example: Example, *, question: str | None, completion: str | None) -> E
     if verdict is not None and not answer.lower().startswith(verdict):
         verdict = next((each for each in ("yes", "no") if answer.lower().startswith(each)), None)
     return replace(example, prompt=prompt, completion=answer, answer=verdict)
-
-
-def find(examples: Sequence[Example], name: str) -> Example:
-    """Return the example whose key begins with `name`.
-
-    Raises:
-        CurationInvalid: none does, or several do, or `name` is too short to tell.
-    """
-    if len(name) < _MIN_KEY:
-        raise CurationInvalid(f"{name!r} is too short: give at least {_MIN_KEY} characters of a pair's id", field=name)
-    found = {example.key: example for example in examples if example.key.startswith(name)}
-    if len(found) != 1:
-        how_many = "no pair" if not found else f"{len(found)} pairs"
-        raise CurationInvalid(f"{how_many} of the dataset has an id that begins with {name}", field=name)
-    return next(iter(found.values()))
 
 
 def _decision(key: str, value: Any) -> Decision:

@@ -3,7 +3,8 @@
 A dataset is a directory: ``examples/train.jsonl``, ``examples/held_out.jsonl`` and ``dataset.json``, which says how
 they were made and carries the digest over everything. The digest covers content only: equal transcripts,
 configurations and decisions of people give equal datasets, wherever and whenever they are built. Beside them lie
-``examples/set_aside.jsonl``, the pairs that people dropped or edited as they were written, and the quality report.
+``curation.json``, what people decided about single pairs, ``examples/set_aside.jsonl``, those pairs as they were
+written, and the quality report.
 A held-out transcript is never seen in training, nor is any training completion's text a held-out one.
 """
 
@@ -38,7 +39,7 @@ from transcripts.transcript import Transcript
 SCHEMA = "lorry.dataset/2"
 QUALITY = "quality.json"
 _DESCRIPTION, _TRAIN, _HELD_OUT = "dataset.json", "examples/train.jsonl", "examples/held_out.jsonl"
-_SET_ASIDE = "examples/set_aside.jsonl"
+_SET_ASIDE, _CURATION = "examples/set_aside.jsonl", "curation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +97,10 @@ class Dataset:
                 transcript_ids=tuple(description["transcript_ids"]),
                 held_out_transcript_ids=tuple(description["held_out_transcript_ids"]),
                 redaction=description["redaction"],
-                curation=Curation.from_json(description["curation"]),
+                curation=_read_curation(directory / _CURATION),
                 set_aside=_read_examples(directory / _SET_ASIDE),
             )
-        except (KeyError, TypeError, ValueError, CurationInvalid) as exc:
+        except (KeyError, TypeError, ValueError) as exc:
             raise DatasetDamaged(f"{directory / _DESCRIPTION} lacks or misspells {exc}", field=_DESCRIPTION) from exc
         if description.get("digest") != dataset.digest:
             raise DatasetDamaged(f"{directory} was changed after it was built: its digest differs", field=_DESCRIPTION)
@@ -123,6 +124,7 @@ class Dataset:
             _write_examples(staging / _TRAIN, self.train)
             _write_examples(staging / _HELD_OUT, self.held_out)
             _write_examples(staging / _SET_ASIDE, self.set_aside)
+            (staging / _CURATION).write_text(json.dumps(self.curation.to_json(), indent=2, ensure_ascii=False) + "\n")
             if report is not None:
                 _write_report(staging, report)
             description = {**self._description(), "counts": self.counts, "digest": self.digest}
@@ -156,7 +158,6 @@ class Dataset:
             "transcript_ids": list(self.transcript_ids),
             "held_out_transcript_ids": list(self.held_out_transcript_ids),
             "redaction": dict(self.redaction) if self.redaction is not None else None,
-            "curation": self.curation.to_json(),
         }
 
 
@@ -300,6 +301,13 @@ def _read_description(path: Path) -> dict[str, Any]:
         advice = ": an earlier version built it; build it again" if old else ""
         raise DatasetDamaged(f"{path} does not have the schema {SCHEMA}{advice}", field=_DESCRIPTION)
     return value
+
+
+def _read_curation(path: Path) -> Curation:
+    try:
+        return Curation.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, CurationInvalid) as exc:
+        raise DatasetDamaged(f"{path.name} is missing or damaged", field=path.name) from exc
 
 
 def _read_examples(path: Path) -> tuple[Example, ...]:

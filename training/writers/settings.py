@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+import yaml
+from pydantic import Field, SecretStr, ValidationError
 
 from kit.settings import Settings
+from training.errors import ConfigInvalid
+from transcripts.redaction import RedactionSettings, Redactor
 
 
 class WriterSettings(Settings):
@@ -42,6 +45,34 @@ class WriterSettings(Settings):
     writer_timeout_seconds: float = Field(120.0, gt=0, description="how long one HTTP call may take")
     writer_poll_seconds: float = Field(60.0, gt=0, description="pause between two looks at a running batch")
     writer_concurrency: int = Field(4, ge=1, le=64, description="requests at once to an OpenAI-compatible service")
+    training_redact: bool = Field(True, description="replace secrets and personal identifiers before anything else")
+    redaction_file: Path | None = Field(
+        None,
+        description="YAML file: what is replaced, and names and patterns of one's own; unset = all detectors",
+    )
     writer_min_share: float = Field(
         0.5, ge=0, le=1, description="of the requests, answered usefully at least; otherwise the writing has failed"
     )
+
+    def redactor(self) -> Redactor | None:
+        """Return what takes secrets and identifiers out of transcripts; None when that is switched off.
+
+        Raises:
+            ConfigInvalid: the file cannot be used, naming the key; what it holds is not repeated.
+        """
+        if not self.training_redact:
+            return None
+        return Redactor(RedactionSettings() if self.redaction_file is None else _read_redaction(self.redaction_file))
+
+
+def _read_redaction(path: Path) -> RedactionSettings:
+    try:
+        return RedactionSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except OSError as exc:
+        raise ConfigInvalid(f"{path} cannot be read: {exc.strerror}", field=str(path)) from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise ConfigInvalid(f"{path} is not YAML", field=str(path)) from exc
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigInvalid(f"{path}: {key}: {first['type'].replace('_', ' ')}", field=key) from None

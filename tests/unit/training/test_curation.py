@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.writers import conversations
 from training.config import DatasetConfig
-from training.curation import Curation, CurationFile, edit, find
+from training.curation import Curation, edit
 from training.dataset import Dataset, build_dataset
 from training.errors import CurationInvalid, DatasetDamaged, DatasetTooSmall
 from training.examples import Example, ask
 from training.preparation import prepare
+from training.review import find_pair, pairs_of
 from transcripts.redaction import Redactor
 
 TRANSCRIPTS = conversations(12)
@@ -101,7 +101,7 @@ def test_dropping_too_much_is_refused_as_too_small(tmp_path: Path) -> None:
 def test_a_dataset_whose_curation_was_changed_is_damaged(tmp_path: Path) -> None:
     key = build(tmp_path, "before").train[0].key
     build(tmp_path, "d", Curation().with_drop(key))
-    path = tmp_path / "d" / "dataset.json"
+    path = tmp_path / "d" / "curation.json"
     path.write_text(path.read_text().replace('"drop"', '"keep"'))
     with pytest.raises(DatasetDamaged):
         Dataset.load(tmp_path / "d")
@@ -140,61 +140,47 @@ def test_an_edit_that_cannot_be_is_refused(question: str | None, completion: str
         Curation().with_edit(pair(), question=question, completion=completion)
 
 
-def test_a_pair_is_found_by_the_beginning_of_its_key() -> None:
-    pairs = [pair(f"Yes. thing {number}") for number in range(50)]
-    assert find(pairs, pairs[7].key[:12]) == pairs[7]
+def test_a_review_shows_every_pair_under_the_name_it_was_written_with(tmp_path: Path) -> None:
+    before = build(tmp_path, "before")
+    dropped, edited, reply = before.train[1], before.train[4], before.held_out[0]
+    curation = Curation().with_drop(dropped.key, by="ann").with_edit(edited, question=None, completion="edited so")
+    dataset = build(tmp_path, "after", curation)
+    pairs = {pair.id: pair for pair in pairs_of(dataset)}
+    assert len(pairs) == len(before.train) + len(before.held_out)
+    assert pairs[dropped.key].status == "dropped"
+    assert pairs[dropped.key].to_json()["decided"]["by"] == "ann"
+    assert pairs[edited.key].to_json()["completion"] == "edited so"
+    assert pairs[edited.key].to_json()["written"]["completion"] == edited.completion
+    assert pairs[reply.key].status == "held_out"
+    assert json.loads(json.dumps(pairs[reply.key].to_json()))["completion"] == reply.completion
+
+
+def test_a_pair_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    pairs = pairs_of(build(tmp_path, "d"))
+    assert find_pair(pairs, pairs[7].id[:12]) == pairs[7]
     with pytest.raises(CurationInvalid, match="no pair"):
-        find(pairs, "ffffffffffffffff0")
+        find_pair(pairs, "ffffffffffffffff0")
     with pytest.raises(CurationInvalid, match="too short"):
-        find(pairs, pairs[0].key[:3])
+        find_pair(pairs, pairs[0].id[:3])
 
 
-def test_decisions_survive_their_file(tmp_path: Path) -> None:
-    file = CurationFile(tmp_path / "deep" / "curation.json")
-    assert file.read() == Curation()
-    with file.changing() as change:
-        change.curation = change.curation.with_drop("k" * 16, by="ann").with_edit(pair(), question=None, completion="n")
-    assert file.read() == change.curation
-    assert Curation.from_json(json.loads(json.dumps(change.curation.to_json()))) == change.curation
-
-
-def test_a_failed_change_changes_nothing(tmp_path: Path) -> None:
-    file = CurationFile(tmp_path / "curation.json")
-
-    def fail() -> None:
-        with file.changing() as change:
-            change.curation = change.curation.with_drop("k" * 16)
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert file.read() == Curation()
-
-
-def test_decisions_taken_at_once_are_all_kept(tmp_path: Path) -> None:
-    def decide(number: int) -> None:
-        with CurationFile(tmp_path / "curation.json").changing() as change:
-            change.curation = change.curation.with_drop(f"{number:016d}")
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(decide, range(40)))
-    assert len(CurationFile(tmp_path / "curation.json").read().decisions) == 40
+def test_decisions_survive_their_json_form() -> None:
+    curation = Curation().with_drop("k" * 16, by="ann").with_edit(pair(), question=None, completion="n")
+    assert Curation.from_json(json.loads(json.dumps(curation.to_json()))) == curation
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "{}", "nonsense", '{"schema": "lorry.curation/1"}', '{"schema": "lorry.curation/1", "decisions": []}',
+        "[]", "{}", "1", '{"schema": "lorry.curation/1"}', '{"schema": "lorry.curation/1", "decisions": []}',
         '{"schema": "lorry.curation/1", "decisions": {"k": 1}}',
         '{"schema": "lorry.curation/1", "decisions": {"k": {"action": "keep", "question": null, "completion": null}}}',
         '{"schema": "lorry.curation/1", "decisions": {"k": {"action": "edit", "question": 1, "completion": null}}}',
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_refused_rather_than_ignored(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "curation.json"
-    path.write_text(text)
+def test_what_is_no_curation_is_refused(text: str) -> None:
     with pytest.raises(CurationInvalid):
-        CurationFile(path).read()
+        Curation.from_json(json.loads(text))
 
 
 SECRET = " write to ada.lovelace@example.org now"

@@ -4,6 +4,7 @@ import json
 import random
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -127,12 +128,13 @@ def test_what_the_base_says_by_itself_is_a_platitude() -> None:
     scores = {pairs[0]: 0.2, pairs[1]: 3.0, pairs[2]: None}
     for action, left in (("drop", 2), ("warn", 3)):
         config = CONFIG.model_copy(update={"on_platitude": action})
-        checked = check_examples(
-            pairs, [], held_out_transcripts=frozenset(), config=config, scorer=lambda these: [scores[one] for one in these]
-        )  # fmt: skip
-        assert [(finding.problem, finding.index, finding.value) for finding in checked.findings] == [
-            ("platitude", 0, 0.2)
-        ]
+
+        def score(these: Sequence[Example]) -> list[float | None]:
+            return [scores[one] for one in these]
+
+        checked = check_examples(pairs, [], held_out_transcripts=frozenset(), config=config, scorer=score)
+        (finding,) = checked.findings
+        assert (finding.problem, finding.index, finding.value) == ("platitude", 0, 0.2)
         assert len(checked.examples) == left
         report = checked.report(checked.examples)
         assert report.unscored == 1
