@@ -58,11 +58,15 @@ async def run_everything(
         return {**describe_profile(context, profile), **run}
 
 
-async def run_import(user: str, *, path: str, format: str | None, user_speaker: str | None) -> Imported:
+async def run_import(
+    user: str, *, path: str, format: str | None, user_speaker: str | None, keep_pasted: bool = False
+) -> Imported:
     """`lorry import`."""
     check_name(user, field="user_id")
     async with open_context() as context:
-        return await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
+        return await import_with_bar(
+            context, user=user, path=path, format=format, user_speaker=user_speaker, keep_pasted=keep_pasted
+        )
 
 
 async def run_build_dataset(
@@ -98,7 +102,13 @@ async def run_extract(user: str, *, force: bool) -> dict[str, Any]:
 
 
 async def import_with_bar(
-    context: Context, *, user: str, path: str, format: str | None, user_speaker: str | None
+    context: Context,
+    *,
+    user: str,
+    path: str,
+    format: str | None,
+    user_speaker: str | None,
+    keep_pasted: bool = False,
 ) -> Imported:
     """Import what `path` names: a file, a directory, or the word for the packaged data set."""
     source: Path | str = path if path == CHITCHAT else Path(path)
@@ -110,6 +120,7 @@ async def import_with_bar(
             path=source,
             format=format,
             user_speaker=user_speaker,
+            keep_pasted=keep_pasted,
             on_progress=lambda number: bar(number, 0),
         )
         bar.finish(f"{imported.added.new} new, {imported.added.known} known")

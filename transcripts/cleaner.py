@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import blake2b
 
 from transcripts.conversation import Conversation, Message
 from transcripts.formats import TranscriptFormat
 from transcripts.pasted import without_pasted
+from transcripts.seen import Seen
 from transcripts.tally import Reason, Tally
 
 
 class Cleaner:
-    """One import's. Remembers 16 bytes for each message of formats that repeat messages."""
+    """One import's. Remembers up to 24 bytes for each message of formats that repeat messages."""
 
     def __init__(self, tally: Tally, *, keep_pasted: bool) -> None:
         self.tally = tally
         self._keep_pasted = keep_pasted
-        self._seen: set[bytes] = set()
+        self._seen = Seen()
 
     def turns(self, conversation: Conversation, format: TranscriptFormat, *, users: frozenset[str]) -> list[Message]:
         """Return what is left of a conversation's messages."""
@@ -42,14 +42,10 @@ class Cleaner:
         """
         if message.time is None:
             return True
-        key = blake2b(
-            f"{message.speaker}\0{message.time.isoformat()}\0{message.text}".encode(), digest_size=16
-        ).digest()
-        if key in self._seen:
-            self.tally.dropped[Reason.REPEATED] += 1
-            return False
-        self._seen.add(key)
-        return True
+        if self._seen.add(f"{message.speaker}\0{message.time.isoformat()}\0{message.text}"):
+            return True
+        self.tally.dropped[Reason.REPEATED] += 1
+        return False
 
     def _own(self, message: Message, users: frozenset[str]) -> Message:
         if message.speaker not in users:

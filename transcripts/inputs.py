@@ -73,7 +73,7 @@ def _file(
 
 def _members(stream: BinaryIO, name: str, limits: Limits, on_ignored: Callable[[str], None]) -> list[str]:
     with open_archive(stream, name=name) as archive:
-        listed = [member for member in archive.infolist() if not member.is_dir()]
+        listed = [member for member in archive.infolist() if not member.filename.endswith("/")]
         wanted = sorted({member.filename for member in listed if _CONVERSATIONS.fullmatch(member.filename)})
         for member in listed:
             shown = f"{name}!{_printable(member.filename)}"

@@ -97,7 +97,7 @@ def _kind(line: str) -> str:
         return "log"
     if _CODE.match(line):
         return "code"
-    return "dump" if len(line) > _MAX_WORD and any(len(word) > _MAX_WORD for word in line.split()) else "own"
+    return "dump" if len(line) > _MAX_WORD and max(map(len, line.split()), default=0) > _MAX_WORD else "own"
 
 
 def _is_long(block: list[str]) -> bool:

@@ -37,7 +37,7 @@ _PROGRAMS = (
 _COMMANDS = ("<command-name>", "<command-message>", "<command-args>")
 _ARGUMENTS = re.compile(r"<command-args>(.{0,100000}?)</command-args>", re.DOTALL)
 _MEMORY = re.compile(r"<user-memory-input>(.{0,100000}?)</user-memory-input>", re.DOTALL)
-_PLACEHOLDER = re.compile(r"\[(?:Image|Pasted text|File)(?:: source)?[ #][^\]\n]{0,200}\]")
+_PLACEHOLDER = re.compile(r"\[(?:Image|Pasted text|File)(?: #|: source: )[^\]\n]{0,200}\]")
 
 
 @dataclass(frozen=True, kw_only=True)
