@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.jobs.dispatch import Quota, Waiting
@@ -357,7 +357,7 @@ class JobRepository:
         """Return each user's latest job."""
         query = (
             select(JobRow)
-            .distinct(JobRow.user_id)
+            .ext(distinct_on(JobRow.user_id))
             .where(JobRow.tenant == tenant)
             .order_by(JobRow.user_id, JobRow.submitted_at.desc())
         )

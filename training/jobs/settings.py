@@ -33,6 +33,9 @@ class WorkerSettings(DatabaseSettings):
         None, description="prepared base models; unset = `bases` inside the training directory"
     )
     training_device: str | None = Field(None, description="cpu or cuda; unset = cuda when there is one")
+    training_threads: int | None = Field(
+        None, ge=1, description="CPU threads of a training that does not say; part of what makes it repeatable"
+    )
     training_trains: bool = Field(True, description="false = only waits for question writers: no device needed")
     training_prepare_slots: int = Field(
         16, ge=0, le=1024, description="jobs whose questions one worker has written at once; most of that is waiting"

@@ -287,7 +287,10 @@ class Workshop:
 
     def _config(self, job: Assignment, base_directory: Path | None = None) -> ResolvedConfig:
         base = str(base_directory) if base_directory else job.base
-        resolved = resolve(TrainingRequest(), arguments=dict(job.settings), environment={"base": base})
+        environment: dict[str, Any] = {"base": base}
+        if self._settings.training_threads is not None:
+            environment["threads"] = self._settings.training_threads
+        resolved = resolve(TrainingRequest(), arguments=dict(job.settings), environment=environment)
         return resolved.for_user(job.tenant, job.user)
 
     async def _prepared(self, job: Assignment) -> Prepared:
