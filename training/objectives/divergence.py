@@ -13,6 +13,7 @@ import torch
 from training.loss import TokenLosses
 
 _NEVER = float("-inf")
+_HARDLY_EVER = -1e4  # its exponential is 0, and 0 times it is 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def divergence(target: TokenDistributions) -> TokenLosses:
         ids, wanted, rest = target.ids[part], target.log_probabilities[part], target.rest[part]
         normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
         found = logits.gather(1, ids) - normaliser
-        kept: torch.Tensor = (wanted.exp() * (wanted - found)).sum(dim=-1)
+        kept: torch.Tensor = (wanted.exp() * (wanted.clamp_min(_HARDLY_EVER) - found)).sum(dim=-1)
         left = torch.isfinite(rest)
         if not left.any():
             return kept
