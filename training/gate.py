@@ -37,12 +37,12 @@ class GatePolicy:
     require_identified: bool = False
     min_gain_low_nats: float | None = None
     min_profile_gain_nats: float | None = None
-    max_general_loss: float | None = None
+    max_general_loss: float | None = 0.05
     max_choices_lost: float | None = None
     min_yes_no_accuracy: float | None = None
     max_yes_rate_excess: float | None = None
     max_extracted: int | None = 0
-    max_verbatim_tokens: int | None = None
+    max_verbatim_tokens: int | None = 50
     require_measured: bool = False
 
 

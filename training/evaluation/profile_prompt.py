@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jinja2.exceptions import TemplateError
+
 from training.dataset import Dataset
 from training.examples import Example, Message
 from training.tokens import TokenisedExample
@@ -35,14 +37,22 @@ class ProfilePrompt:
     shots: tuple[Message, ...] = ()
 
     def before(self, row: TokenisedExample, example: Example, tokenizer: Any) -> TokenisedExample:
-        """Return `example` with the profile before its prompt, and with the very completion tokens of `row`."""
-        messages = [
-            {"role": "system", "content": self.system},
-            *({"role": each.role, "content": each.content} for each in (*self.shots, *example.prompt)),
-        ]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        """Return `example` with the profile before its prompt, and with the very completion tokens of `row`.
+
+        Chat templates without a system message have the profile at the head of the first message instead.
+        """
+        chat = [{"role": each.role, "content": each.content} for each in (*self.shots, *example.prompt)]
+        try:
+            text = _render([{"role": "system", "content": self.system}, *chat], tokenizer)
+        except TemplateError:
+            text = _render([{**chat[0], "content": f"{self.system}\n\n{chat[0]['content']}"}, *chat[1:]], tokenizer)
         prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
         return TokenisedExample(input_ids=(*prompt, *row.input_ids[row.prompt_length :]), prompt_length=len(prompt))
+
+
+def _render(messages: Sequence[dict[str, str]], tokenizer: Any) -> str:
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
 
 
 def write_profile(dataset: Dataset, tokenizer: Any, *, layout: Layout, budget_tokens: int) -> ProfilePrompt:
