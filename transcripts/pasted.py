@@ -76,18 +76,32 @@ def _without_fences(lines: list[str]) -> tuple[list[str], int]:
 
 
 def _blocks(lines: list[str]) -> list[tuple[str, list[str]]]:
-    """Group lines of one kind; an indented line belongs to the log or code that it stands under."""
+    """Group lines of one kind.
+
+    Indented lines, and blank ones between others of it, belong to the log or code that they stand under.
+    """
     blocks: list[tuple[str, list[str]]] = []
     for line in lines:
-        kind = _kind(line)
         above = blocks[-1][0] if blocks else ""
-        if kind == "own" and above in {"log", "code"} and line.startswith(("  ", "\t")):
-            kind = above
+        inside = above in {"log", "code"} and (not line.strip() or line.startswith(("  ", "\t")))
+        kind = above if inside else _kind(line)
         if kind == above:
             blocks[-1][1].append(line)
         else:
+            if blocks:
+                blocks.append(("own", _without_end(blocks[-1][1])))
             blocks.append((kind, [line]))
-    return blocks
+    return [(kind, block) for kind, block in blocks if block]
+
+
+def _without_end(block: list[str]) -> list[str]:
+    """Take the blank lines off the end of a block; return them."""
+    end = len(block)
+    while end and not block[end - 1].strip():
+        end -= 1
+    blank = block[end:]
+    del block[end:]
+    return blank
 
 
 def _kind(line: str) -> str:
