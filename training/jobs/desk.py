@@ -106,6 +106,8 @@ class Desk:
         """
         try:
             return await self._patiently(lambda: self._perform(job, stage), job=job)
+        except TranscriptsErased as exc:
+            return Ending(kind="erased", error=_explain(exc, stage))
         except (JobStopped, TrainingPaused):
             return self._stopped(job)
         except (LorryError, OSError, MemoryError) as exc:
@@ -149,8 +151,10 @@ class Desk:
                 return Ending(kind="paused")
             case StopReason.CANCELED:
                 return Ending(kind="canceled")
-            case _:
+            case StopReason.ERASED:
                 return Ending(kind="erased", error=_explain(TranscriptsErased(), job.stage))
+            case None:  # a pause was withdrawn when the work had just stopped for it
+                return Ending(kind="resumed")
 
     def _sort(self, exc: BaseException, stage: Stage) -> Ending:
         _log.warning("a training stage failed: %s in %s", type(exc).__name__, stage)
@@ -200,6 +204,8 @@ class Desk:
                 return {**free, "state": State.CANCELED}
             case "erased":
                 return {**free, "state": State.CANCELED, "error": ending.error}
+            case "resumed":
+                return {**free, "state": State.QUEUED}
             case "again" if row.attempts + 1 < self._settings.training_attempts:
                 wait = backoff(
                     row.attempts + 1,
@@ -279,4 +285,6 @@ def _explain(exc: BaseException, stage: Stage | None) -> dict[str, Any]:
 def _event_kind(row: JobRow, ending: Ending) -> str:
     if ending.kind == "again" and row.state == State.QUEUED:
         return "will be tried again"
-    return "prepared" if row.state == State.QUEUED else str(State(row.state).value)
+    if row.state == State.QUEUED:
+        return "resumed" if ending.kind == "resumed" else "prepared"
+    return str(State(row.state).value)

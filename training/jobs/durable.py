@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
@@ -28,6 +29,7 @@ _VERSION: Final = "lorry-training-1"
 _QUEUES: Final = {Phase.PREPARE: "lorry-prepare", Phase.TRAIN: "lorry-train"}
 _WORKFLOW: Final = "lorry-phase"
 _MAX_RECOVERIES: Final = 1_000_000  # how often a job may take its worker down with it is counted by ourselves
+_FORGOTTEN_AT_ONCE: Final = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -145,6 +147,20 @@ class DurableQueue:
     async def recover(self, worker_id: str) -> None:
         """Put what a dead worker held back into its queues; what is running again already is left alone."""
         await asyncio.to_thread(DBOS._recover_pending_workflows, [worker_id])
+
+    async def forget(self, *, older_than_days: float) -> None:
+        """Remove DBOS's own records of runs that ended so long ago; nothing asks for them any more."""
+        before = (datetime.now(UTC) - timedelta(days=older_than_days)).isoformat()
+
+        def forget() -> None:
+            ended = ["SUCCESS", "ERROR", "CANCELLED"]
+            found = DBOS.list_workflows(
+                status=ended, completed_before=before, limit=_FORGOTTEN_AT_ONCE, load_input=False, load_output=False
+            )
+            if found:
+                DBOS.delete_workflows([each.workflow_id for each in found])
+
+        await asyncio.to_thread(forget)
 
     async def close(self) -> None:
         """Take no more jobs. What runs must have been parked; its workflows stay to be continued."""

@@ -363,6 +363,16 @@ class JobRepository:
         )
         return {row.user_id: row for row in (await self._session.execute(query)).scalars()}
 
+    async def forget_jobs(self, *, ended_before: datetime, limit: int = 1000) -> int:
+        """Remove jobs that ended so long ago, with their events; return how many. What they cost is kept."""
+        old = (
+            select(JobRow.id)
+            .where(JobRow.ended_at < ended_before, JobRow.id.not_in(select(WritingRow.job_id)))
+            .limit(limit)
+        )
+        gone = await self._session.execute(delete(JobRow).where(JobRow.id.in_(old)).returning(JobRow.id))
+        return len(gone.all())
+
     async def count_states(self) -> dict[str, int]:
         """Return how many jobs there are in each state."""
         query = select(JobRow.state, func.count()).group_by(JobRow.state)

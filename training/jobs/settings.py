@@ -23,9 +23,7 @@ class WorkerSettings(DatabaseSettings):
         default_factory=_host_name,
         description="stable name of this worker, the same after every start, one for each worker; unset = host name",
     )
-    training_base: str = Field(
-        DEFAULT_BASE, description="base model that triggers train for: known name or directory"
-    )
+    training_base: str = Field(DEFAULT_BASE, description="base model that triggers train for: known name or directory")
     training_directory: Path = Field(
         Path("/var/lib/lorry/training"), description="where datasets, checkpoints and runs of jobs lie until they end"
     )
@@ -62,6 +60,9 @@ class WorkerSettings(DatabaseSettings):
     training_max_backoff_seconds: float = Field(3600.0, gt=0, description="longest pause between two attempts")
     training_failed_days: float = Field(
         7.0, ge=0, description="what a failed job had written and trained is kept so long for a retry, then removed"
+    )
+    training_history_days: float = Field(
+        365.0, gt=0, description="ended jobs and their events are kept so long; costs are kept for good"
     )
 
     @property

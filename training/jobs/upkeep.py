@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from kit.database import Database
+from training.curations.repository import CurationRepository
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.desk import give_up
 from training.jobs.errors import TranscriptsErased
@@ -68,10 +69,13 @@ class Upkeep:
         """Remove what ended jobs have left, and what the transcripts were erased of."""
         async with self._database.transaction() as session:
             repository = JobRepository(session)
-            failed_before = await repository.now() - timedelta(days=self._settings.training_failed_days)
+            now = await repository.now()
+            failed_before = now - timedelta(days=self._settings.training_failed_days)
+            await repository.forget_jobs(ended_before=now - timedelta(days=self._settings.training_history_days))
             remaining = await repository.remaining(failed_before=failed_before)
             keeping = await repository.keeping()
             await WorkerRepository(session).forget(silent_days=_FORGET_WORKERS_DAYS)
+            await CurationRepository(session).forget_erased()
         for row in remaining:
             await self._tidy(row)
         for row in keeping:

@@ -34,6 +34,7 @@ from transcripts.store import TranscriptStore
 _log = logging.getLogger(__name__)
 _LIFE_SIGNS_PER_LEASE = 4
 _PARKING_SECONDS = 30.0
+_FORGET_RUNS_DAYS = 7.0
 
 
 class Worker:
@@ -90,7 +91,7 @@ class Worker:
             (self._dispatch, poll),
             (self._adopt, max(poll, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE)),
             (self._upkeep.submit_what_is_due, self._settings.training_upkeep_seconds),
-            (self._upkeep.sweep, self._settings.training_upkeep_seconds),
+            (self._sweep, self._settings.training_upkeep_seconds),
         ]
         tasks = [asyncio.create_task(self._again_and_again(chore, every)) for chore, every in chores]
         if until_idle:
@@ -229,6 +230,10 @@ class Worker:
         for worker_id in await self._upkeep.dead_workers():
             await self._upkeep.bury(worker_id)
             await self._queue.recover(worker_id)
+
+    async def _sweep(self) -> None:
+        await self._upkeep.sweep()
+        await self._queue.forget(older_than_days=_FORGET_RUNS_DAYS)
 
     async def _stop_when_idle(self) -> None:
         async with self._database.reading() as session:

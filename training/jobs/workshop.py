@@ -19,6 +19,7 @@ from registry.client import RegistryClient
 from registry.errors import RegistryError, RegistryUnavailable, VersionNotFound
 from registry.manifest import Owner
 from training.config import ResolvedConfig, TrainingRequest, resolve
+from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
 from training.errors import DatasetError, TrainingPaused, WriterUnavailable
 from training.jobs.assignment import Assignment, StopReason
@@ -327,6 +328,8 @@ class Workshop:
                 await asyncio.to_thread(shutil.rmtree, directory)
         transcripts = await self._transcripts(job)
         writing = await self._kept_writing(job.job_id)
+        async with self._database.reading() as session:
+            curation = await CurationRepository(session).get(tenant=job.tenant, user=job.user)
         config = self._config(job)
 
         def build(trainer: Trainer) -> Dataset:
@@ -336,6 +339,7 @@ class Workshop:
                 directory=directory,
                 redactor=self._redactor,
                 written=writing.written,
+                curation=curation,
                 scorer=lambda examples: trainer.base_losses(examples, max_length=config.training.max_length),
             )
 

@@ -31,7 +31,7 @@ _ALLOWED = {
     "resume": {"paused": "running"},
     "abort": {"running": "aborted", "paused": "aborted"},
 }
-_ENDED_USERS = frozenset(state.value for state in ENDED) | {"skipped"}
+_ENDED_USERS = frozenset(state.value for state in ENDED) | {"skipped", "forgotten"}
 
 
 @dataclass(frozen=True, kw_only=True)

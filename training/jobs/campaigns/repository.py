@@ -78,16 +78,18 @@ class CampaignRepository:
         return (await self._session.execute(query)).scalar_one()
 
     async def counts(self, campaign_id: str) -> dict[str, int]:
-        """Return how many users there are by what became of them: ``waiting``, ``skipped`` or their job's state."""
+        """Return how many users are ``waiting``, ``skipped``, ``forgotten``, or have a job in which state."""
         query = (
-            select(CampaignUserRow.skipped.is_not(None), JobRow.state, func.count())
+            select(
+                CampaignUserRow.skipped.is_not(None), CampaignUserRow.job_id.is_not(None), JobRow.state, func.count()
+            )
             .outerjoin(JobRow, JobRow.id == CampaignUserRow.job_id)
             .where(CampaignUserRow.campaign_id == campaign_id)
-            .group_by(CampaignUserRow.skipped.is_not(None), JobRow.state)
+            .group_by(CampaignUserRow.skipped.is_not(None), CampaignUserRow.job_id.is_not(None), JobRow.state)
         )
         counts: dict[str, int] = {}
-        for skipped, job_state, count in await self._session.execute(query):
-            name = "skipped" if skipped else job_state or "waiting"
+        for skipped, submitted, job_state, count in await self._session.execute(query):
+            name = "skipped" if skipped else job_state or ("forgotten" if submitted else "waiting")
             counts[name] = counts.get(name, 0) + count
         return counts
 
