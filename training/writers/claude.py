@@ -27,7 +27,6 @@ from training.writers.wording import Wording, answer_schema, load_wording
 from training.writers.writer import Written
 from transcripts.transcript import Transcript
 
-DEFAULT_MODEL = "claude-haiku-5-5"
 _TOKENS_BESIDE_PAIRS = 1024
 _COUNTED_ITEMS = 8  # so many are counted by the service; the others are reckoned from them
 _CLOCK_SKEW_SECONDS = 120.0

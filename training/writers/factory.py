@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from training.config import DatasetConfig
-from training.writers.claude import DEFAULT_MODEL, ClaudeBatchWriter
 from training.writers.cost import load_prices
 from training.writers.extractive import ExtractiveWriter
 from training.writers.openai_compatible import OpenAICompatibleWriter
@@ -15,6 +14,8 @@ from training.writers.spool import MemorySpool, Spool
 from training.writers.wording import load_wording
 from training.writers.writer import QuestionWriter
 from transcripts.redaction import Redactor
+
+DEFAULT_CLAUDE = "claude-haiku-5-5"
 
 
 def make_writer(
@@ -42,7 +43,7 @@ def make_writer(
     """
     if config.writer == "extractive":
         return ExtractiveWriter(seed=config.seed)
-    model = settings.writer_model or (DEFAULT_MODEL if config.writer == "claude" else "")
+    model = settings.writer_model or (DEFAULT_CLAUDE if config.writer == "claude" else "")
     desk = Desk(
         name=f"{config.writer}/{load_wording().version}:{model}",
         model=model,
@@ -53,4 +54,8 @@ def make_writer(
         key=key,
         redact=None if redactor is None else lambda transcripts: redactor.redact(transcripts).transcripts,
     )
-    return ClaudeBatchWriter(desk, claimed=claimed) if config.writer == "claude" else OpenAICompatibleWriter(desk)
+    if config.writer == "openai":
+        return OpenAICompatibleWriter(desk)
+    from training.writers.claude import ClaudeBatchWriter  # its SDK takes seconds to import
+
+    return ClaudeBatchWriter(desk, claimed=claimed)
