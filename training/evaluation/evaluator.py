@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 
 from training.errors import AdapterUnreadable
-from training.evaluation.general import GeneralAbility, GeneralScore, GeneralTest
+from training.evaluation.general import GeneralAbility, GeneralScore, GeneralSet, GeneralTest
 from training.evaluation.profile_prompt import write_profile
 from training.evaluation.report import EvaluationReport
 from training.evaluation.scoring import Scorer
@@ -31,13 +31,13 @@ ONLY_LOSSES = Checks(profiles=(), yes_no_questions=0, verbatim_replies=0, genera
 class Evaluator:
     """The base as served in memory, and adapters put on it in turn."""
 
-    def __init__(self, base_directory: Path, *, device: str | None = None) -> None:
-        """Load the unquantised base: float32 on CPU, bfloat16 on CUDA."""
+    def __init__(self, base_directory: Path, *, device: str | None = None, general: GeneralSet | None = None) -> None:
+        """Load the unquantised base: float32 on CPU, bfloat16 on CUDA; `general` replaces Lorry's own general set."""
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = load_tokenizer(base_directory)
         self._base = load_dense(base_directory, device=self.device)
         self._scorer = Scorer(pad_token_id=self.tokenizer.pad_token_id or 0, device=self.device)
-        self._general_test = GeneralTest(self.tokenizer)
+        self._general_test = GeneralTest(self.tokenizer, content=general)
         self._general_before: GeneralScore | None = None
 
     def evaluate(
