@@ -25,7 +25,7 @@ PROCESSES: dict[str, type[Settings]] = {
     "An engine (`python -m serving.engine`)": EngineSettings,
     "The gateway (`python -m serving.gateway`)": GatewaySettings,
     "A training worker (`python -m training.jobs`)": WorkerSettings,
-    "Question writers (in a training worker)": WriterSettings,
+    "Question writers (in a training worker and the command)": WriterSettings,
     "The training service (`python -m training.service`)": TrainingServiceSettings,
     "Extraction (in the gateway and the command)": ExtractionSettings,
 }

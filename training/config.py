@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kit.canonical import sha256_json
 from training.base_models import DEFAULT_BASE
@@ -24,6 +24,7 @@ Origin = Literal["default", "base", "environment", "file", "argument"]
 Objective = Literal["sft", "distillation"]
 Action = Literal["drop", "warn", "ignore"]
 CONFIG_FILE = "config.resolved.yaml"
+_REMOTE = {"max_examples": 1000, "negative_share": 0.4}
 _Model = TypeVar("_Model", bound=BaseModel)
 LINEAR_LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 
@@ -34,10 +35,14 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, lt=2**32, description="chooses questions, order and split")
-    max_examples: int = Field(80, ge=1, le=100_000, description="training examples kept")
+    max_examples: int = Field(
+        80, ge=1, le=100_000, description="training examples kept; 1000 where a remote writer writes"
+    )
     min_examples: int = Field(8, ge=1, description="fewer are refused")
     statement_share: float = Field(0.5, ge=0, le=1, description="of the examples kept, at most, before filling up")
-    negative_share: float = Field(0.08, ge=0, le=1, description="of the examples kept, at most")
+    negative_share: float = Field(
+        0.08, ge=0, le=1, description="of the examples kept, at most; 0.4 where a remote writer writes"
+    )
     held_out_share: float = Field(0.2, gt=0, lt=1, description="of the transcripts, kept from training")
     max_held_out: int = Field(24, ge=1, description="held-out replies kept")
     min_held_out: int = Field(4, ge=1, description="fewer are refused: the gate could not be trusted")
@@ -62,6 +67,13 @@ class DatasetConfig(BaseModel):
     on_imbalance: Literal["warn", "ignore"] = Field("warn", description="too much of one answer, kind or topic")
     yes_share: float = Field(0.5, ge=0, le=1, description="of the yes/no questions, how many should be a yes")
     yes_share_tolerance: float = Field(0.2, ge=0, le=1, description="distance from `yes_share` that is no finding")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_writer(cls, given: Any) -> Any:
+        """Have room for what was paid for: a remote writer writes more, and as many answers of no as of yes."""
+        remote = isinstance(given, dict) and given.get("writer", "extractive") != "extractive"
+        return {**_REMOTE, **given} if remote else given
 
 
 class TrainingConfig(BaseModel):

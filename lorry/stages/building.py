@@ -15,6 +15,7 @@ from training.curation import Curation
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
 from training.preparation import prepare
+from training.writers.cost import Cost
 from training.writers.factory import make_writer
 from training.writers.settings import WriterSettings
 from transcripts.redaction import Redactor
@@ -42,12 +43,7 @@ async def build_user_dataset(
         DatasetTooSmall: too few examples, with counts and what to do.
         WriterError: a remote writer could not write.
     """
-    check_name(user, field="user_id")
-    async with context.database.transaction() as session:
-        transcripts = await TranscriptStore(session).list(context.settings.tenant, user)
-        curation = await CurationRepository(session).get(tenant=context.settings.tenant, user=user)
-    if not transcripts:
-        raise NotThere(f"{user} has no transcripts; import some with `lorry import {user} FILE`", field="user")
+    transcripts, curation = await _stored(context, user=user)
     settings = WriterSettings.read()
     redactor = settings.redactor()
     folder = context.home.user_folder("datasets", tenant=context.settings.tenant, user=user)
@@ -75,6 +71,30 @@ async def build_user_dataset(
     if directory is None:
         (folder / CURRENT).write_text(target.name)
     return dataset
+
+
+async def estimate_writing(context: Context, *, user: str, config: ResolvedConfig) -> Cost:
+    """Return what it would cost to have the user's questions written.
+
+    Raises:
+        NotThere: the user has no transcripts.
+        WriterError: the service that counts tokens did not.
+    """
+    transcripts, _ = await _stored(context, user=user)
+    settings = WriterSettings.read()
+    prepared = await asyncio.to_thread(prepare, transcripts, config=config.dataset, redactor=settings.redactor())
+    return await make_writer(settings, config.dataset).estimate(prepared.kept)
+
+
+async def _stored(context: Context, *, user: str) -> tuple[list[Transcript], Curation]:
+    """Return the user's transcripts and what people decided about their pairs."""
+    check_name(user, field="user_id")
+    async with context.database.transaction() as session:
+        transcripts = await TranscriptStore(session).list(context.settings.tenant, user)
+        curation = await CurationRepository(session).get(tenant=context.settings.tenant, user=user)
+    if not transcripts:
+        raise NotThere(f"{user} has no transcripts; import some with `lorry import {user} FILE`", field="user")
+    return transcripts, curation
 
 
 def _key(

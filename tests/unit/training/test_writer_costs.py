@@ -9,6 +9,7 @@ from tests.support.writers import conversations
 from training.errors import ConfigInvalid, WriterStale
 from training.writers.cost import FREE, Cost, PriceTable, TokenUsage, add_costs, load_prices
 from training.writers.extractive import ExtractiveWriter
+from training.writers.settings import WriterSettings
 from training.writers.spool import DirectorySpool, MemorySpool
 from training.writers.state import ItemState, WriterState
 
@@ -124,3 +125,37 @@ def test_a_spool_keeps_whole_answers_and_forgets_them(tmp_path: Path) -> None:
 def test_a_spools_names_cannot_leave_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name"):
         DirectorySpool(tmp_path).put(name, b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("names: [Ada Lovelace, 7]", "names.1"),
+        ("nmaes: [Ada Lovelace]", "nmaes"),
+        ("patterns: {x: '(Lovelace'}", "patterns.x"),
+        ("- Lovelace", ""),
+        ("Lovelace: [", "redaction.yaml"),
+    ],
+)
+def test_a_redaction_file_that_cannot_be_used_is_refused_without_repeating_it(
+    tmp_path: Path, text: str, key: str
+) -> None:
+    path = tmp_path / "redaction.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigInvalid, match=r"redaction\.yaml") as caught:
+        WriterSettings(redaction_file=path).redactor()
+    assert key in (caught.value.field or "")
+    assert "Lovelace" not in caught.value.message
+
+
+def test_redaction_is_on_unless_it_is_switched_off(tmp_path: Path) -> None:
+    path = tmp_path / "redaction.yaml"
+    path.write_text("email: false\nnames: [Ada]\n")
+    plain, own = WriterSettings().redactor(), WriterSettings(redaction_file=path).redactor()
+    assert plain is not None
+    assert own is not None
+    assert plain.redact_text("Ada: a@example.org").text == "Ada: [redacted email]"
+    assert own.redact_text("Ada: a@example.org").text == "[redacted name]: a@example.org"
+    assert WriterSettings(training_redact=False).redactor() is None
+    with pytest.raises(ConfigInvalid, match="cannot be read"):
+        WriterSettings(redaction_file=tmp_path / "nowhere").redactor()
