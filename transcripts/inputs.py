@@ -63,7 +63,7 @@ def _file(
 ) -> Iterator[Input]:
     with open_file(path, limits=limits) as (name, stream):
         is_archive = stream.read(len(MAGIC)) == MAGIC
-        members = _members(stream, name, limits, on_ignored) if is_archive else []
+        members = _members(stream, name, limits, on_ignored, is_one_of_many=is_one_of_many) if is_archive else []
     if not is_archive:
         opened = partial(_source, path, limits)
         yield Input(name=name, open=opened, is_one_of_many=is_one_of_many)
@@ -71,10 +71,15 @@ def _file(
         yield Input(name=f"{name}!{member}", open=partial(_member, path, member, limits))
 
 
-def _members(stream: BinaryIO, name: str, limits: Limits, on_ignored: Callable[[str], None]) -> list[str]:
+def _members(
+    stream: BinaryIO, name: str, limits: Limits, on_ignored: Callable[[str], None], *, is_one_of_many: bool
+) -> list[str]:
     with open_archive(stream, name=name) as archive:
         listed = [member for member in archive.infolist() if not member.filename.endswith("/")]
         wanted = sorted({member.filename for member in listed if _CONVERSATIONS.fullmatch(member.filename)})
+        if not wanted and is_one_of_many:
+            on_ignored(name)  # an attachment, or a document of an office program
+            return []
         for member in listed:
             shown = f"{name}!{_printable(member.filename)}"
             if member.filename in wanted:

@@ -10,8 +10,8 @@ import typer
 from rich.prompt import IntPrompt
 
 from lorry.output import counted, err, out, print_json, print_table, run
-from transcripts.formats import FORMATS
-from transcripts.importer import CHITCHAT, list_speakers
+from transcripts.formats import FORMATS, require_format
+from transcripts.importer import CHITCHAT, detect_format, list_speakers
 from transcripts.tally import WHAT, Reason, Tally
 
 _NUMERIC = frozenset({"number"})
@@ -77,6 +77,9 @@ async def ask_speaker(path: str, *, format: str | None) -> str | None:
     """Ask who the user is, where the format does not tell and somebody is there to answer; None otherwise."""
     if not sys.stdin.isatty() or path == CHITCHAT:
         return None
+    known = require_format(format or detect_format(path))
+    if known.default_user_speakers:
+        return None  # without reading an export of a gigabyte to its end
     speakers = list_speakers(Path(path), format=format)
     if not speakers or any(speaker.is_user for speaker in speakers):
         return None

@@ -311,7 +311,18 @@ def test_an_unpacked_export_leaves_what_is_beside_the_conversations(tmp_path: Pa
     write(tmp_path, [], "memories.json")
     (tmp_path / "image.png").write_bytes(b"\x89PNG\0\xff")
     (tmp_path / "chat.html").write_text("<html>")
-    assert read(tmp_path) == ([[("user", "How many bees?")]], {"not-a-transcript": 4})
+    archive(tmp_path, {"word/document.xml": b"<xml>", "other.xml": b""}).rename(tmp_path / "letter.docx")
+    assert read(tmp_path) == ([[("user", "How many bees?")]], {"not-a-transcript": 5})
+    with pytest.raises(TranscriptEmpty):
+        read(tmp_path / "letter.docx")
+
+
+def test_exports_are_found_in_a_directory_of_archives(tmp_path: Path) -> None:
+    first = json.dumps([claude(by("human", "How many bees?"))]).encode()
+    archive(tmp_path, {"conversations.json": first}).rename(tmp_path / "a.zip")
+    second = json.dumps([chatgpt(node("a", None, "user", "And birds?"), current="a")]).encode()
+    archive(tmp_path, {"conversations.json": second}).rename(tmp_path / "b.zip")
+    assert read(tmp_path)[0] == [[("user", "How many bees?")], [("user", "And birds?")]]
 
 
 def test_a_fault_inside_an_archive_names_archive_member_and_record(tmp_path: Path) -> None:
@@ -440,7 +451,7 @@ JSON = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(JSON)
 def test_any_json_is_read_or_refused(tmp_path: Path, value: Any) -> None:
     path = write(tmp_path, [value])

@@ -283,5 +283,5 @@ def test_no_text_takes_more_than_linear_time(unit: str) -> None:
         return time.thread_time() - started
 
     seconds(1000)
-    short, long = seconds(20_000), seconds(80_000)
+    short, long = seconds(10_000), seconds(40_000)
     assert long < 12 * short + 0.2, (short, long)
