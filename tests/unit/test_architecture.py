@@ -35,6 +35,8 @@ HOMES = {
     "bitsandbytes": {"training/"},
     "torch": {"training/", "serving/engine/"},
     "anthropic": {"training/"},
+    "dbos": {"training/jobs/durable.py"},
+    "croniter": {"training/jobs/staleness.py"},
     "detect_secrets": {"transcripts/redaction/plugins.py"},
     "phonenumbers": {"transcripts/redaction/"},
 }
