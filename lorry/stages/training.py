@@ -29,7 +29,8 @@ async def train_users(
 ) -> dict[str, TrainedAdapter]:
     """Train every user's adapter on one resident base; finished runs of the same inputs are reused.
 
-    What another process trains now is waited for instead of trained twice.
+    What another process trains now is waited for instead of trained twice, and one that was interrupted goes on where
+    it was. Each user has a seed of their own.
 
     Raises:
         TrainingError: for the first user whose training fails; the runs before it stay.
@@ -41,7 +42,8 @@ async def train_users(
         trainer: Trainer | None = None
         trained: dict[str, TrainedAdapter] = {}
         for user, dataset in datasets.items():
-            directory = run_directory(context, user=user, dataset=dataset, config=config, base=identity.weights_sha256)
+            own = config.for_user(context.settings.tenant, user)
+            directory = run_directory(context, user=user, dataset=dataset, config=own, base=identity.weights_sha256)
             with one_at_a_time(directory, checkpoint=checkpoint):
                 if directory.exists():
                     trained[user] = TrainedAdapter.load(directory)
@@ -52,7 +54,8 @@ async def train_users(
                     checkpoint()
                     on_step(user, progress.step, progress.of, progress.loss)
 
-                trained[user] = trainer.train(dataset, config, directory, on_progress=report)
+                checkpoints = directory.with_name(f".{directory.name}.checkpoints")
+                trained[user] = trainer.train(dataset, own, directory, on_progress=report, checkpoints=checkpoints)
         return trained
 
     return await run_in_thread(work)

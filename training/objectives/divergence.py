@@ -31,7 +31,11 @@ class TokenDistributions:
     def of_logits(cls, logits: torch.Tensor, *, k: int) -> TokenDistributions:
         """Keep the `k` likeliest tokens of each row of `logits` (N, V); 0 keeps all."""
         log_probabilities = torch.log_softmax(logits.float(), dim=-1)
-        kept = log_probabilities.topk(k or logits.shape[-1], dim=-1)
+        if not k:
+            ids = torch.arange(logits.shape[-1], device=logits.device).expand_as(logits)
+            rest = torch.full_like(log_probabilities[:, 0], _NEVER)
+            return cls(ids=ids, log_probabilities=log_probabilities, rest=rest)
+        kept = log_probabilities.topk(min(k, logits.shape[-1]), dim=-1)
         others = log_probabilities.scatter(1, kept.indices, _NEVER)
         return cls(ids=kept.indices, log_probabilities=kept.values, rest=torch.logsumexp(others, dim=-1))
 
