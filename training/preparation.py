@@ -12,6 +12,7 @@ from typing import Any
 from training.config import DatasetConfig
 from training.examples import Example
 from training.split import split_transcripts
+from transcripts.continuation import without_continued
 from transcripts.redaction import Redactor
 from transcripts.transcript import Transcript
 
@@ -42,9 +43,11 @@ class Prepared:
 def prepare(transcripts: Sequence[Transcript], *, config: DatasetConfig, redactor: Redactor | None = None) -> Prepared:
     """Return the transcripts split and redacted; neither their order nor duplicates among them matter.
 
-    Two that redaction makes equal count as one.
+    Two that redaction makes equal count as one. Of a conversation that was imported again after it had gone on, the
+    last state counts: an earlier one could stand on the other side of the split.
     """
-    distinct = sorted({transcript.id: transcript for transcript in transcripts}.values(), key=lambda item: item.id)
+    last = without_continued(transcripts)
+    distinct = sorted({transcript.id: transcript for transcript in last}.values(), key=lambda item: item.id)
     kept, held = split_transcripts(distinct, share=config.held_out_share, seed=config.seed)
     if redactor is None:
         same = {transcript.id: transcript.id for transcript in distinct}
