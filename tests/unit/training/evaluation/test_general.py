@@ -9,10 +9,11 @@ from training.evaluation.general import GeneralSet, load_general
 from training.objectives.replay import replay_examples
 
 _SHORT = 3  # letters: words up to this say little about what is asked
+_COMMON = {"what", "which", "does", "many", "there", "give", "name", "write", "this", "that", "with", "into", "most"}
 
 
 def words(text: str) -> set[str]:
-    return {word for word in re.findall(r"\w+", text.lower()) if len(word) > _SHORT or word.isdigit()}
+    return {word for word in re.findall(r"\w+", text.lower()) if len(word) > _SHORT or word.isdigit()} - _COMMON
 
 
 def asked() -> list[str]:
