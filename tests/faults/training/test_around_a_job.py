@@ -78,7 +78,7 @@ async def test_a_job_survives_a_restart_of_the_database(
         )
         request.addfinalizer(there.close)
         await there.add_user("ann")
-        job = await there.submit("ann", steps=1500)
+        job = await there.submit("ann", steps=200)
         there.start("one")
         await there.until_event(job.id, "stage began", stage="train")
         await running.stop()
