@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kit.canonical import sha256_json
 from training.config import DatasetConfig
-from training.errors import WriterStale
+from training.errors import WriterFailed, WriterStale
 from training.writers.factory import make_writer
 from training.writers.settings import WriterSettings
 from training.writers.spool import DirectorySpool
@@ -45,19 +45,39 @@ async def write_questions(
     if not writer.remote:
         return await writer.collect(await writer.begin(kept), kept)
     done, progress = place / "written.json", place / "state.json"
-    if done.exists():
-        return Written.from_json(json.loads(await asyncio.to_thread(done.read_bytes)))
-    state = await _begin(writer, kept, progress)
+    state = _stored(progress)
+    if not done.exists():
+        state = await _finish(writer, kept, state=state, progress=progress, on_progress=on_progress)
+        try:
+            _keep(done, (await writer.collect(state, kept)).to_json())
+        except WriterFailed:
+            await discard(writer, state, progress)
+            progress.unlink(missing_ok=True)  # the next command begins anew
+            raise
+    if state is not None:
+        await discard(writer, state, progress)
+    return Written.from_json(json.loads(await asyncio.to_thread(done.read_bytes)))
+
+
+async def _finish(
+    writer: QuestionWriter,
+    kept: Sequence[Transcript],
+    *,
+    state: WriterState | None,
+    progress: Path,
+    on_progress: OnWriting | None,
+) -> WriterState:
+    """Take the steps that are left; every state is kept before the next step."""
+    if state is None:
+        state = await writer.begin(kept)  # an answer that was bought before is spooled
+        _keep(progress, state.to_json())
     while not state.written:
         if on_progress is not None:
             on_progress(*state.progress)
         await asyncio.sleep(state.wait_seconds)
         state = await writer.poll(state, kept)
         _keep(progress, state.to_json())
-    written = await writer.collect(state, kept)
-    _keep(done, written.to_json())
-    await discard(writer, state, progress)
-    return written
+    return state
 
 
 async def discard(writer: QuestionWriter, state: WriterState, progress: Path) -> None:
@@ -68,13 +88,11 @@ async def discard(writer: QuestionWriter, state: WriterState, progress: Path) ->
         await asyncio.sleep(state.wait_seconds)
 
 
-async def _begin(writer: QuestionWriter, kept: Sequence[Transcript], progress: Path) -> WriterState:
+def _stored(progress: Path) -> WriterState | None:
     try:
         return WriterState.from_json(json.loads(progress.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, WriterStale):
-        state = await writer.begin(kept)  # an answer that was bought before is spooled
-        _keep(progress, state.to_json())
-        return state
+        return None
 
 
 def _keep(path: Path, value: object) -> None:

@@ -113,9 +113,10 @@ class ClaudeBatchWriter:
     async def _estimate(self, plan: Plan, service: ClaudeService) -> Cost:
         step = max(1, len(plan.items) // _COUNTED_ITEMS)
         counted = plan.items[::step][:_COUNTED_ITEMS]
-        counts = await asyncio.gather(*(service.count_tokens(_params(item, self._desk)) for item in counted))
         rough = {item.id: rough_tokens(_prompt(item)) for item in plan.items}
-        scale = sum(counts) / max(1, sum(rough[item.id] for item in counted))
+        counts = await asyncio.gather(*(service.count_tokens(_params(item, self._desk)) for item in counted))
+        known = [(count, rough[item.id]) for item, count in zip(counted, counts, strict=True) if count is not None]
+        scale = sum(count for count, _ in known) / sum(each for _, each in known) if known else 1.0
         prompt_tokens = round(sum(rough.values()) * scale)
         return self._desk.estimate(plan, prompt_tokens=prompt_tokens, batch=True, cache=True)
 

@@ -80,10 +80,13 @@ class ClaudeService:
         """Return the answer to one request, at once and at the full price."""
         return _answer(await self._patiently(lambda: self._client.messages.create(**params)))
 
-    async def count_tokens(self, params: dict[str, Any]) -> int:
-        """Return how many tokens a request would send."""
-        counted = {key: value for key, value in params.items() if key not in {"max_tokens"}}
-        return (await self._patiently(lambda: self._client.messages.count_tokens(**counted))).input_tokens
+    async def count_tokens(self, params: dict[str, Any]) -> int | None:
+        """Return how many tokens a request would send; None at a service that does not count, as some proxies."""
+        counted = {key: value for key, value in params.items() if key != "max_tokens"}
+        try:
+            return (await self._patiently(lambda: self._client.messages.count_tokens(**counted))).input_tokens
+        except _Missing:
+            return None
 
     async def submit(self, requests: list[dict[str, Any]]) -> BatchView:
         """Submit a batch; tried again only where the service says that it did not take it.

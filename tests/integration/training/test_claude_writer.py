@@ -453,3 +453,12 @@ async def test_what_was_written_survives_its_json_form(writer: QuestionWriter) -
     written = await writer.collect(await finish(writer, await writer.begin(KEPT), KEPT), KEPT)
     assert Written.from_json(json.loads(json.dumps(written.to_json()))) == written
     assert written.writer == "claude/1:claude-haiku-5-5"
+
+
+async def test_a_service_that_does_not_count_tokens_has_them_reckoned(
+    claude: ClaudeServer, writer: QuestionWriter
+) -> None:
+    exact = await writer.estimate(KEPT)
+    claude.fail("count", *[Failure(status=404, kind="not_found_error")] * 8)
+    rough = await writer.estimate(KEPT)
+    assert rough.usage.prompt_tokens == pytest.approx(exact.usage.prompt_tokens, rel=0.5)
