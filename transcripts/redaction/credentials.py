@@ -34,7 +34,7 @@ _AUTHORIZATION = re.compile(
 )
 # `password: x`, `API_TOKEN=x`, `the password is x`, `pass phrase - "x y z"`
 _NAMED = re.compile(
-    r"(?P<name>pass(?:word|wd|phrase|code)|\bpwd|\bpin|\bpasscode|secret|token|api[_-]?key|access[_-]?key|credentials?)"
+    r"(?P<name>pass(?:word|wd|phrase|code)|\bpwd|\bpin(?:[_-]?(?:code|number))?\b|secret(?!ar|ly)|token(?!i|s\b)|api[_-]?key|access[_-]?key|credentials?)"
     r"\w{0,20}['\"\]]{0,2}(?P<sign>\s{0,3}(?::=|=>|={1,3}|:)\s{0,3}|\s{1,3}(?:is|was):?\s{1,3}(?:now\s{1,3})?)"
     r"(?:\"(?P<double>[^\"\n]{1,200})\"|'(?P<single>[^'\n]{1,200})'|`(?P<back>[^`\n]{1,200})`|(?P<bare>[^\s'\"`]{4,200}))",
     re.IGNORECASE,

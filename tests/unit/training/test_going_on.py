@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from training.config import DatasetConfig
 from training.preparation import prepare
-from transcripts.transcript import Transcript, Turn
+from transcripts.transcript import Role, Transcript, Turn
 
 
 def talk(number: int, turns: int) -> Transcript:
-    said = tuple(
-        Turn(role="other" if index % 2 else "user", text=f"conversation {number}, turn {index}")
-        for index in range(turns)
-    )
+    roles: tuple[Role, Role] = ("user", "other")
+    said = tuple(Turn(role=roles[n % 2], text=f"conversation {number}, turn {n}") for n in range(turns))
     return Transcript(turns=said, source_format="chatgpt")
 
 

@@ -54,6 +54,7 @@ NOBODYS = [
     "DE88 3704 0044 0532 0130 00 has a wrong check sum",
     "4111 1111 1111 1112 has a wrong check digit",
     "The secret is patience; my password is long. It's @home, a@b, e-mail me!",
+    "pineapple: 1200g, tokenizer: gpt2-large, tokens: 150k, secretary: Anna-Maria, my token of love is here",
     "commit 9c8e7f1b2a3d4e5f60718293a4b5c6d7e8f90123 in GradientAccumulationPlugin",
     "11/12/2024 and 12.11.2024, 1714550400 seconds, 0.5555555555",
 ]
@@ -102,6 +103,7 @@ def test_what_is_nobodys_stays_as_it_is(text: str) -> None:
     ("text", "expected"),
     [
         ("my password is hunter2, ok?", "my password is [redacted secret], ok?"),
+        ('{"api_key": "bees", "n": 3}', '{"api_key": "[redacted secret]", "n": 3}'),
         ("API_TOKEN=foobar", "API_TOKEN=[redacted secret]"),
         ("passphrase: 'correct horse battery staple'", "passphrase: '[redacted secret]'"),
         ("the pin is 4711.", "the pin is [redacted secret]."),
