@@ -140,7 +140,7 @@ class Harbour:
         given["settings"] = {**SETTINGS, "steps": steps, **given.get("settings", {})}
         return await self.jobs.submit(Submission(**given))
 
-    async def until(self, job_id: str, *states: State, seconds: float = 120.0) -> Job:
+    async def until(self, job_id: str, *states: State, seconds: float = 300.0) -> Job:
         """Wait until the job is in one of these states; in any ended one when none is given."""
         wanted = set(states) or ENDED
 
@@ -150,7 +150,7 @@ class Harbour:
         await self.until_true(reached, what=f"job in {sorted(wanted)}", seconds=seconds)
         return await self.jobs.get(job_id)
 
-    async def until_event(self, job_id: str, kind: str, *, stage: str | None = None, seconds: float = 120.0) -> None:
+    async def until_event(self, job_id: str, kind: str, *, stage: str | None = None, seconds: float = 300.0) -> None:
         """Wait until that has happened to the job."""
 
         async def happened() -> bool:
@@ -162,7 +162,7 @@ class Harbour:
         await self.until_true(happened, what=f"{kind} {stage or ''}", seconds=seconds, every=0.01)
 
     async def until_true(
-        self, condition: Callable[[], Any], *, what: str, seconds: float = 120.0, every: float = 0.05
+        self, condition: Callable[[], Any], *, what: str, seconds: float = 300.0, every: float = 0.05
     ) -> None:
         """Wait for a condition; fail with what the workers have logged."""
         end = time.monotonic() + seconds

@@ -165,6 +165,7 @@ class Workshop:
         async with self._database.transaction() as session:
             repository = JobRepository(session)
             await repository.keep_writing(job.job_id, state=state.to_json())
+            await repository.update(job.job_id, {"crashes": 0})  # a day's wait outlives many workers, and kills none
             if state.spent.usage.requests:
                 await repository.keep_cost(_cost_row(job, "write", state.spent, is_estimate=False))
 

@@ -42,7 +42,7 @@ async def test_transcripts_erased_during_the_training_end_it_and_nothing_is_left
     await harbour.until_event(job.id, "stage began", stage="train")
     async with harbour.database.transaction() as session:
         await TranscriptStore(session).delete("default", "ann")
-    ended = await harbour.until(job.id, seconds=60)
+    ended = await harbour.until(job.id)
     assert ended.state is State.CANCELED
     assert ended.error is not None
     assert ended.error["code"] == "transcripts-erased"
@@ -84,7 +84,7 @@ async def test_a_job_survives_a_restart_of_the_database(
         await running.stop()
         running = await start_part(part)
         await running.wait_until_healthy()
-        ended = await there.until(job.id, seconds=200)
+        ended = await there.until(job.id)
         assert ended.state in ENDED_WELL, ended.error
         finished = [each for each in await there.kinds(job.id) if each == "stage finished train"]
         assert len(finished) == 1

@@ -45,7 +45,7 @@ async def test_the_work_of_a_worker_that_never_comes_back_is_adopted_by_another(
     await harbour.until_event(job.id, "stage began", stage="train")
     harbour.kill("one")
     harbour.start("two", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "elsewhere"))  # a machine without its disk
-    ended = await harbour.until(job.id, seconds=200)
+    ended = await harbour.until(job.id)
     assert ended.state in ENDED_WELL, ended.error
     assert "worker died" in await harbour.kinds(job.id)
     taken = [each.detail["worker_id"] for each in await harbour.jobs.events(job.id) if each.kind == "taken"]
@@ -63,7 +63,7 @@ async def test_a_worker_that_comes_back_after_its_work_was_adopted_lets_go_of_it
     harbour.start("two", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "elsewhere"))
     await harbour.until_event(job.id, "worker died")
     frozen.send_signal(signal.SIGCONT)
-    ended = await harbour.until(job.id, seconds=200)
+    ended = await harbour.until(job.id)
     assert ended.state in ENDED_WELL, ended.error
     assert (await harbour.kinds(job.id)).count("stage finished train") == 1
     assert await versions(harbour, "ann") == 1
@@ -82,7 +82,7 @@ async def test_a_user_under_whom_workers_die_is_given_up_and_blocks_nobody(harbo
         harbour.kill("one")
     bob = await harbour.submit("bob")
     harbour.start("one")
-    assert (await harbour.until(bob.id, seconds=200)).state in ENDED_WELL
+    assert (await harbour.until(bob.id)).state in ENDED_WELL
     given_up = await harbour.jobs.get(poison.id)
     assert given_up.state is State.FAILED
     assert given_up.error is not None
@@ -100,7 +100,7 @@ async def test_a_worker_that_stops_in_order_gives_its_job_away_at_once_with_a_ch
     assert first.wait(60) == 0
     del harbour.processes["one"]
     harbour.start("two")
-    ended = await harbour.until(job.id, seconds=200)
+    ended = await harbour.until(job.id)
     assert ended.state in ENDED_WELL, ended.error
     assert ended.crashes == 0
     assert "worker died" not in await harbour.kinds(job.id)
