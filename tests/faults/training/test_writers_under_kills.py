@@ -60,9 +60,7 @@ async def test_a_worker_killed_while_it_waits_for_a_batch_pays_for_no_answer_twi
     assert next(each["dollars"] for each in spent if each["of"] == "write") > 0
 
 
-async def test_a_batch_whose_submission_a_kill_cut_is_found_again(
-    harbour: Harbour, claude: ClaudeServer
-) -> None:
+async def test_a_batch_whose_submission_a_kill_cut_is_found_again(harbour: Harbour, claude: ClaudeServer) -> None:
     """The service has taken the batch, and nobody has heard its answer."""
     claude.looks = 3
     claude.fail("create", Failure(after=True, cut=True))
@@ -94,9 +92,7 @@ async def test_half_the_items_errored_and_a_service_that_is_overloaded_cost_atte
     assert set(claude.paid.values()) == {1}
 
 
-async def test_a_canceled_job_cancels_its_batch_and_deletes_it(
-    harbour: Harbour, claude: ClaudeServer
-) -> None:
+async def test_a_canceled_job_cancels_its_batch_and_deletes_it(harbour: Harbour, claude: ClaudeServer) -> None:
     claude.looks = 1_000_000
     job = await harbour.submit("ann", settings=CLAUDE)
     harbour.start("one")
