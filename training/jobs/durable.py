@@ -111,6 +111,7 @@ class DurableQueue:
             "executor_id": self._settings.worker_id,
             "application_version": _VERSION,
             "log_level": "WARNING",
+            "sys_db_idle_transaction_timeout_sec": max(self._settings.training_lease_seconds, 5.0),
             "sys_db_pool_size": max(4, min(20, self._settings.training_prepare_slots)),
         }
         DBOS(config=config)

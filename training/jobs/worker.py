@@ -63,7 +63,9 @@ class Worker:
             DatabaseUnavailable: PostgreSQL does not answer at the start; later it is waited for.
         """
         settings = self._settings
-        database = Database(settings)
+        # A frozen worker's open transaction would hold rows that others need to adopt its jobs.
+        idle_seconds = min(settings.database_idle_transaction_seconds, max(settings.training_lease_seconds, 5.0))
+        database = Database(settings.model_copy(update={"database_idle_transaction_seconds": idle_seconds}))
         registry_token = settings.registry_token.get_secret_value()
         try:
             async with RegistryClient(
