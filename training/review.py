@@ -12,7 +12,7 @@ from training.errors import CurationInvalid
 from training.examples import Example
 
 Status = Literal["kept", "edited", "dropped", "held_out"]
-_MIN_ID = 4
+MIN_ID = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,8 @@ def find_pair(pairs: Sequence[Pair], name: str) -> Pair:
     Raises:
         CurationInvalid: none does, or several do, or `name` is too short to tell.
     """
-    if len(name) < _MIN_ID:
-        raise CurationInvalid(f"{name!r} is too short: give at least {_MIN_ID} characters of a pair's id", field=name)
+    if len(name) < MIN_ID:
+        raise CurationInvalid(f"{name!r} is too short: give at least {MIN_ID} characters of a pair's id", field=name)
     found = {pair.id: pair for pair in pairs if pair.id.startswith(name)}
     if len(found) != 1:
         how_many = "no pair" if not found else f"{len(found)} pairs"

@@ -15,7 +15,7 @@ from training.curations.repository import CurationRepository
 from training.dataset import Dataset, read_report
 from training.errors import CurationInvalid
 from training.quality.report import QualityReport
-from training.review import Pair, find_pair, pairs_of
+from training.review import MIN_ID, Pair, find_pair, pairs_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +67,16 @@ async def decide(
         DatasetTooSmall: too little would be left; the decisions are taken back.
     """
     by = context.settings.actor
-    changes: dict[str, Decision | None] = {}
-    wanted = [(name, None, False) for name in restore]
-    wanted += [(name, None, True) for name in drop]
-    for name, change, drops in [*wanted, *((name, change, False) for name, change in (edits or {}).items())]:
+    stored = await _stored(context, reviewed.user)
+    wanted: list[tuple[str, str, Decision | None]] = [(name, _decided(stored, name), None) for name in restore]
+    for name, change in [*((name, None) for name in drop), *(edits or {}).items()]:
         pair = find_pair(reviewed.pairs, name)
-        if pair.id in changes:
-            raise CurationInvalid(f"pair {pair.id} is named twice", field=name)
-        changes[pair.id] = _decision(pair, change, by=by, drops=drops)
+        wanted.append((name, pair.id, _decision(pair, change, by=by)))
+    changes: dict[str, Decision | None] = {}
+    for name, key, decision in wanted:
+        if key in changes:
+            raise CurationInvalid(f"pair {key} is named twice", field=name)
+        changes[key] = decision
     before = await _keep(context, reviewed.user, changes)
     try:
         await build_user_dataset(context, user=reviewed.user, config=_config(reviewed.dataset))
@@ -84,14 +86,24 @@ async def decide(
     return open_review(context, user=reviewed.user)
 
 
-def _decision(pair: Pair, change: Edit | None, *, by: str, drops: bool = False) -> Decision | None:
-    """Return what is decided about a pair: an edit, a drop, or None to take a decision back."""
-    if drops:
-        return Curation().with_drop(pair.id, by=by).decisions[pair.id]
+async def _stored(context: Context, user: str) -> Curation:
+    async with context.database.reading() as session:
+        return await CurationRepository(session).get(tenant=context.settings.tenant, user=user)
+
+
+def _decided(stored: Curation, name: str) -> str:
+    """Return the key of a decision, also of one about a pair that the current dataset does not have."""
+    found = [key for key in stored.decisions if len(name) >= MIN_ID and key.startswith(name)]
+    if len(found) != 1:
+        how_many = "nothing was decided about a pair" if not found else f"{len(found)} decisions are about pairs"
+        raise CurationInvalid(f"{how_many} whose id begins with {name!r}", field=name)
+    return found[0]
+
+
+def _decision(pair: Pair, change: Edit | None, *, by: str) -> Decision:
+    """Return what is decided about a pair: an edit, or with None a drop."""
     if change is None:
-        if pair.decision is None:
-            raise CurationInvalid(f"nothing was decided about pair {pair.id}", field=pair.id)
-        return None
+        return Curation().with_drop(pair.id, by=by).decisions[pair.id]
     if pair.status == "held_out":
         raise CurationInvalid("a held-out reply can be dropped, not edited: it is what is measured on", field=pair.id)
     edited = Curation().with_edit(pair.written, question=change.question, completion=change.completion, by=by)

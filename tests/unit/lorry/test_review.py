@@ -8,8 +8,8 @@ import pytest
 
 from lorry.commands.review import _cut, _read_edit
 from lorry.errors import FileUnreadable
-from lorry.stages.reviewing import Edit, _decision
-from training.curation import Decision
+from lorry.stages.reviewing import Edit, _decided, _decision
+from training.curation import Curation, Decision
 from training.errors import CurationInvalid
 from training.examples import Example, ask
 from training.review import Pair, Status
@@ -61,24 +61,29 @@ def test_an_edit_names_a_pair_and_a_file(given: str) -> None:
 
 
 def test_decisions_say_what_is_done_and_who_decided() -> None:
-    assert _decision(pair(), None, by="ann", drops=True) == Decision(
-        action="drop", by="ann", at=_decision(pair(), None, by="ann", drops=True).at  # type: ignore[union-attr]
-    )  # fmt: skip
+    dropped = _decision(pair(), None, by="ann")
+    assert (dropped.action, dropped.by) == ("drop", "ann")
     edited = _decision(pair(), Edit(completion="coffee"), by="ann")
-    assert edited is not None
     assert (edited.action, edited.completion, edited.by) == ("edit", "coffee", "ann")
-    assert _decision(pair("dropped", Decision(action="drop")), None, by="ann") is None
 
 
 def test_what_cannot_be_decided_is_refused() -> None:
-    with pytest.raises(CurationInvalid, match="nothing was decided"):
-        _decision(pair(), None, by="ann")
     with pytest.raises(CurationInvalid, match="not edited"):
         _decision(pair("held_out"), Edit(completion="x"), by="ann")
     with pytest.raises(CurationInvalid, match="empty"):
         _decision(pair(), Edit(completion=" "), by="ann")
     with pytest.raises(CurationInvalid, match="changes nothing"):
         _decision(pair(), Edit(completion="I like tea"), by="ann")
+
+
+def test_a_decision_is_taken_back_by_the_beginning_of_its_pairs_id() -> None:
+    stored = Curation().with_drop("abcd" * 4).with_drop("abce" * 4)
+    assert _decided(stored, "abcda") == "abcd" * 4
+    for name in ("abc", "ffff", ""):
+        with pytest.raises(CurationInvalid, match="nothing was decided"):
+            _decided(stored, name)
+    with pytest.raises(CurationInvalid, match="2 decisions"):
+        _decided(stored.with_drop("abcd" * 3 + "ffff"), "abcdabcd")
 
 
 def test_a_cell_of_the_table_is_one_line_and_no_markup() -> None:
