@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 # These write the URLs that they call: users' names in paths, and signatures that open files.
-_INDISCREET = ("httpx", "httpcore", "urllib3", "boto3", "botocore", "s3transfer")
+_INDISCREET = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "boto3", "botocore", "s3transfer")
 
 
 class _JsonFormatter(logging.Formatter):

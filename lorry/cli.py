@@ -14,13 +14,16 @@ from lorry.commands import (
     adapter_lifecycle,
     adapters,
     bases,
+    campaigns,
     demo,
     doctor,
     engines,
+    jobs,
     keys,
     pipeline,
     profiles,
     registry,
+    review,
     status,
     transcripts,
     up,
@@ -40,6 +43,7 @@ app.command(rich_help_panel="Run")(demo.demo)
 app.command(rich_help_panel="Run")(doctor.doctor)
 app.command("import", rich_help_panel="Pipeline")(transcripts.import_)
 app.command("build-dataset", rich_help_panel="Pipeline")(pipeline.build_dataset)
+app.command(rich_help_panel="Pipeline")(review.review)
 app.command(rich_help_panel="Pipeline")(pipeline.train)
 app.command(rich_help_panel="Pipeline")(pipeline.extract)
 app.command("run", rich_help_panel="Pipeline")(pipeline.run_all)
@@ -49,6 +53,8 @@ adapters.app.add_typer(adapter_lifecycle.app)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
 app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
+app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")
+app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
 app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
 

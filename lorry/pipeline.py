@@ -15,13 +15,13 @@ from kit.names import check_name
 from lorry.context import Context, base_directory, open_context
 from lorry.output import Bar, counted, err, print_table, progress, say
 from lorry.settings import LorrySettings
-from lorry.stages.building import build_user_dataset, current_directory, require_dataset
+from lorry.stages.building import build_user_dataset, current_directory, estimate_writing, require_dataset
 from lorry.stages.extracting import extract_user_profile, profile_directory
 from lorry.stages.importing import Imported, import_transcripts
 from registry.manifest import AdapterRef, Owner
 from serving.extraction.profile import Profile
 from training.config import ResolvedConfig, TrainingRequest, resolve
-from training.dataset import Dataset
+from training.dataset import Dataset, read_report
 from training.errors import ConfigInvalid
 from transcripts.importer import CHITCHAT
 
@@ -49,7 +49,7 @@ async def run_everything(
         context.stack.require("engine")  # before the training, not after it
         if path is not None:
             await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
-        dataset = await build_user_dataset(context, user=user, config=resolved)
+        dataset = await build_with_bar(context, user=user, config=resolved)
         trained, report = await train_and_evaluate(context, {user: dataset}, config=resolved)
         published = (await publish_users(context, trained, report))[user]
         published.require_live()
@@ -58,11 +58,15 @@ async def run_everything(
         return {**describe_profile(context, profile), **run}
 
 
-async def run_import(user: str, *, path: str, format: str | None, user_speaker: str | None) -> Imported:
+async def run_import(
+    user: str, *, path: str, format: str | None, user_speaker: str | None, keep_pasted: bool = False
+) -> Imported:
     """`lorry import`."""
     check_name(user, field="user_id")
     async with open_context() as context:
-        return await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
+        return await import_with_bar(
+            context, user=user, path=path, format=format, user_speaker=user_speaker, keep_pasted=keep_pasted
+        )
 
 
 async def run_build_dataset(
@@ -71,9 +75,43 @@ async def run_build_dataset(
     """`lorry build-dataset`."""
     resolved = resolve_config(config, settings)
     async with open_context() as context:
-        dataset = await build_user_dataset(context, user=user, config=resolved, directory=output)
+        dataset = await build_with_bar(context, user=user, config=resolved, directory=output)
         directory = output or current_directory(context, user=user)
-    return {"user": user, "digest": dataset.digest, **dataset.counts, "directory": str(directory)}
+    assert directory is not None
+    report = read_report(directory)
+    quality = {"dropped": report.dropped, "warnings": report.warnings} if report else None
+    written = {"question_writer": dataset.question_writer, "redaction": dict(dataset.redaction or {}).get("counts")}
+    return {
+        "user": user,
+        "digest": dataset.digest,
+        **dataset.counts,
+        **written,
+        "quality": quality,
+        "directory": str(directory),
+    }
+
+
+async def run_estimate(user: str, *, config: Path | None, settings: Sequence[str]) -> dict[str, Any]:
+    """`lorry build-dataset --estimate`: what having the questions written would cost; nothing is bought."""
+    resolved = resolve_config(config, settings)
+    async with open_context() as context:
+        cost = await estimate_writing(context, user=user, config=resolved)
+    return {"user": user, "writer": resolved.dataset.writer, **cost.to_json()}
+
+
+async def build_with_bar(
+    context: Context, *, user: str, config: ResolvedConfig, directory: Path | None = None
+) -> Dataset:
+    """Build a user's dataset, with a bar while a remote writer works."""
+    if config.dataset.writer == "extractive":
+        return await build_user_dataset(context, user=user, config=config, directory=directory)
+    with progress() as bars:
+        bar = Bar(bars, f"{config.dataset.writer} writes questions")
+        dataset = await build_user_dataset(
+            context, user=user, config=config, directory=directory, on_writing=lambda done, of: bar(done, of)
+        )
+        bar.finish(counted(len(dataset.train), "example"))
+        return dataset
 
 
 async def run_train(
@@ -98,7 +136,13 @@ async def run_extract(user: str, *, force: bool) -> dict[str, Any]:
 
 
 async def import_with_bar(
-    context: Context, *, user: str, path: str, format: str | None, user_speaker: str | None
+    context: Context,
+    *,
+    user: str,
+    path: str,
+    format: str | None,
+    user_speaker: str | None,
+    keep_pasted: bool = False,
 ) -> Imported:
     """Import what `path` names: a file, a directory, or the word for the packaged data set."""
     source: Path | str = path if path == CHITCHAT else Path(path)
@@ -110,6 +154,7 @@ async def import_with_bar(
             path=source,
             format=format,
             user_speaker=user_speaker,
+            keep_pasted=keep_pasted,
             on_progress=lambda number: bar(number, 0),
         )
         bar.finish(f"{imported.added.new} new, {imported.added.known} known")

@@ -16,12 +16,17 @@ from serving.engine.settings import EngineSettings
 from serving.extraction.settings import ExtractionSettings
 from serving.gateway.settings import GatewaySettings
 from training.config import DatasetConfig, TrainingConfig
+from training.jobs.settings import TrainingServiceSettings, WorkerSettings
+from training.writers.settings import WriterSettings
 
 PROCESSES: dict[str, type[Settings]] = {
     "The `lorry` command": LorrySettings,
     "The registry (`python -m registry`)": RegistrySettings,
     "An engine (`python -m serving.engine`)": EngineSettings,
     "The gateway (`python -m serving.gateway`)": GatewaySettings,
+    "A training worker (`python -m training.jobs`)": WorkerSettings,
+    "Question writers (in a training worker and the command)": WriterSettings,
+    "The training service (`python -m training.service`)": TrainingServiceSettings,
     "Extraction (in the gateway and the command)": ExtractionSettings,
 }
 
@@ -56,6 +61,8 @@ def _training_lines() -> Iterator[str]:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "unset"
     if field.default is PydanticUndefined:
         return "**required**"
     if field.default is None or isinstance(field.default, SecretStr) or field.default == "":

@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kit.canonical import sha256_json
 from training.base_models import DEFAULT_BASE
 from training.errors import ConfigInvalid
+from training.presets import preset
 
-Origin = Literal["default", "environment", "file", "argument"]
+Origin = Literal["default", "base", "environment", "file", "argument"]
+Objective = Literal["sft", "distillation"]
+Action = Literal["drop", "warn", "ignore"]
 CONFIG_FILE = "config.resolved.yaml"
+_REMOTE = {"max_examples": 1000, "negative_share": 0.4}
 _Model = TypeVar("_Model", bound=BaseModel)
 LINEAR_LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 
@@ -30,16 +35,45 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, lt=2**32, description="chooses questions, order and split")
-    max_examples: int = Field(80, ge=1, le=100_000, description="training examples kept")
+    max_examples: int = Field(
+        80, ge=1, le=100_000, description="training examples kept; 1000 where a remote writer writes"
+    )
     min_examples: int = Field(8, ge=1, description="fewer are refused")
     statement_share: float = Field(0.5, ge=0, le=1, description="of the examples kept, at most, before filling up")
-    negative_share: float = Field(0.08, ge=0, le=1, description="of the examples kept, at most")
+    negative_share: float = Field(
+        0.08, ge=0, le=1, description="of the examples kept, at most; 0.4 where a remote writer writes"
+    )
     held_out_share: float = Field(0.2, gt=0, lt=1, description="of the transcripts, kept from training")
     max_held_out: int = Field(24, ge=1, description="held-out replies kept")
     min_held_out: int = Field(4, ge=1, description="fewer are refused: the gate could not be trusted")
     context_turns: int = Field(3, ge=1, description="turns before a reply that its prompt shows")
     max_prompt_characters: int = Field(300, ge=40, description="of a reply's prompt; older turns are cut first")
     max_completion_characters: int = Field(300, ge=20, description="longer replies are left out")
+    writer: Literal["extractive", "claude", "openai"] = Field(
+        "extractive", description="who writes the questions; all but the offline one send redacted transcripts away"
+    )
+    pairs: int = Field(750, ge=1, le=20_000, description="pairs that a remote writer is asked for, at most")
+    near_duplicate: float = Field(
+        0.8, gt=0, le=1, description="share of common word triples from which two texts count as the same"
+    )
+    on_duplicate: Action = Field("drop", description="pairs that nearly repeat another: drop, warn or ignore")
+    on_leak: Action = Field("drop", description="answers that nearly repeat or contain a held-out reply")
+    on_platitude: Action = Field("warn", description="answers that the base model gives by itself")
+    platitude_nats: float = Field(
+        0.5, ge=0, description="loss per token on the bare base, below which an answer is a platitude"
+    )
+    on_length: Action = Field("warn", description="answers of fewer words than `min_words`")
+    min_words: int = Field(2, ge=1, description="of an answer; yes and no apart")
+    on_imbalance: Literal["warn", "ignore"] = Field("warn", description="too much of one answer, kind or topic")
+    yes_share: float = Field(0.5, ge=0, le=1, description="of the yes/no questions, how many should be a yes")
+    yes_share_tolerance: float = Field(0.2, ge=0, le=1, description="distance from `yes_share` that is no finding")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_writer(cls, given: Any) -> Any:
+        """Have room for what was paid for: a remote writer writes more, and as many answers of no as of yes."""
+        remote = isinstance(given, dict) and given.get("writer", "extractive") != "extractive"
+        return {**_REMOTE, **given} if remote else given
 
 
 class TrainingConfig(BaseModel):
@@ -63,6 +97,27 @@ class TrainingConfig(BaseModel):
     steps: int | None = Field(None, ge=1, description="stop after so many steps; unset = after the epochs")
     max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
+    objective: Objective = Field(
+        "sft",
+        description="`sft`: the answers' own words; `distillation`: what the base says with the transcripts shown",
+    )
+    distillation_weight: float = Field(
+        1.0, gt=0, le=1, description="of the distillation's loss; the answers' own words have the rest"
+    )
+    distillation_context_tokens: int = Field(512, ge=32, description="of transcripts that the teacher is shown")
+    distillation_top_k: int = Field(
+        64, ge=0, description="tokens kept of the teacher's distribution, and one sum of the others; 0 = all"
+    )
+    replay_share: float = Field(
+        0.1, ge=0, le=4, description="general examples for each of the user's, against forgetting"
+    )
+    replay_weight: float = Field(1.0, ge=0, description="of the divergence from the base on general examples")
+    validation_share: float = Field(
+        0.1, ge=0, lt=1, description="of the conversations; their replies are not trained on but watched"
+    )
+    min_validation: int = Field(8, ge=1, description="watched replies; with fewer, all are trained on and none watched")
+    validations: int = Field(6, ge=1, description="looks at the watched replies in a training; the best weights stay")
+    patience: int = Field(3, ge=1, description="looks without a better loss, after which the training stops")
     threads: int | None = Field(None, ge=1, description="CPU threads; unset = `LORRY_THREADS`")
 
 
@@ -119,6 +174,14 @@ class ResolvedConfig(BaseModel):
     dataset: DatasetConfig
     origins: dict[str, Origin]
 
+    def for_user(self, tenant: str, user: str) -> ResolvedConfig:
+        """Return the configuration with that user's own training seed, which follows from this one's and their name.
+
+        Users who share first weights and an order of examples would share their accidents too.
+        """
+        seed = int(sha256_json([self.training.seed, tenant, user])[:8], 16)
+        return self.model_copy(update={"training": self.training.model_copy(update={"seed": seed})})
+
     def to_yaml(self) -> str:
         """Return every value with its origin, in a stable order."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=True, allow_unicode=True)
@@ -142,8 +205,9 @@ def resolve(
     arguments: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> ResolvedConfig:
-    """Return the complete configuration: defaults, over them the environment's, the file's, the arguments' values.
+    """Return the complete configuration.
 
+    Over the defaults come, in this order, what the base's size, the environment, the file and the arguments say.
     `arguments` names a training value as ``rank`` and a dataset value as ``dataset.max_examples``; those that are
     None count as not given. A seed given for the training alone is the dataset's seed too.
 
@@ -156,9 +220,12 @@ def resolve(
     filed = {**request.training, **{f"dataset.{key}": value for key, value in request.dataset.items()}}
     surrounding = dict(environment or {})
     flat: dict[str, Any] = {**surrounding, **filed, **given}
+    sized = preset(str(flat.get("base") or DEFAULT_BASE))
+    flat = {**sized, **flat}
     if "seed" in flat:
         flat.setdefault("dataset.seed", flat["seed"])
     origins: dict[str, Origin] = dict.fromkeys(sorted(_known_keys()), "default")
+    origins |= dict.fromkeys(sized, "base")
     origins |= dict.fromkeys(surrounding, "environment")
     origins |= dict.fromkeys((key for key in flat if key in filed or key == "dataset.seed"), "file")
     origins |= dict.fromkeys(given, "argument")

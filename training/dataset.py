@@ -1,9 +1,11 @@
 """A dataset: an immutable, digested set of examples, split by transcript.
 
 A dataset is a directory: ``examples/train.jsonl``, ``examples/held_out.jsonl`` and ``dataset.json``, which says how
-they were made and carries the digest over everything. The digest covers content only: equal transcripts and
-configurations give equal datasets, wherever and whenever they are built. A held-out transcript is never seen in
-training, nor is any training completion's text a held-out one.
+they were made and carries the digest over everything. The digest covers content only: equal transcripts,
+configurations and decisions of people give equal datasets, wherever and whenever they are built. Beside them lie
+``curation.json``, what people decided about single pairs, ``examples/set_aside.jsonl``, those pairs as they were
+written, and the quality report.
+A held-out transcript is never seen in training, nor is any training completion's text a held-out one.
 """
 
 from __future__ import annotations
@@ -12,24 +14,32 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kit.canonical import canonical_json, sha256_json
 from training.config import DatasetConfig
-from training.errors import DatasetConflict, DatasetDamaged, DatasetTooSmall
+from training.curation import Curation, Decision
+from training.errors import CurationInvalid, DatasetConflict, DatasetDamaged, DatasetTooSmall
 from training.examples import KINDS, Example
+from training.preparation import Prepared, prepare
+from training.quality.check import Scorer, check_examples
+from training.quality.findings import find_leaks
+from training.quality.page import to_markdown, to_svg
+from training.quality.report import QualityReport
 from training.selection import choose_held_out, choose_training
-from training.split import split_transcripts
 from training.writers.extractive import ExtractiveWriter
 from training.writers.replies import write_replies
-from training.writers.writer import QuestionWriter
+from training.writers.writer import Written
+from transcripts.redaction import Redactor
 from transcripts.transcript import Transcript
 
-SCHEMA = "lorry.dataset/1"
+SCHEMA = "lorry.dataset/2"
+QUALITY = "quality.json"
 _DESCRIPTION, _TRAIN, _HELD_OUT = "dataset.json", "examples/train.jsonl", "examples/held_out.jsonl"
+_SET_ASIDE, _CURATION = "examples/set_aside.jsonl", "curation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,9 @@ class Dataset:
     """Training examples and held-out replies of one user.
 
     `transcript_ids` are all the transcripts it was made from, sorted; `held_out_transcript_ids` those kept from
-    training.
+    training. Both, and the examples, name transcripts as they are stored, redacted or not. `redaction` is what the
+    redactor says of itself and how often it found what kind; None where none was asked. `set_aside` are the pairs that
+    `curation`, people's decisions, dropped or edited, as they were written.
     """
 
     train: tuple[Example, ...]
@@ -46,11 +58,20 @@ class Dataset:
     config: DatasetConfig
     transcript_ids: tuple[str, ...]
     held_out_transcript_ids: tuple[str, ...]
+    redaction: Mapping[str, Any] | None = None
+    curation: Curation = field(default_factory=Curation)
+    set_aside: tuple[Example, ...] = ()
 
     @property
     def digest(self) -> str:
         """SHA-256 of everything in it."""
-        content = {**self._description(), "train": _to_json(self.train), "held_out": _to_json(self.held_out)}
+        content = {
+            **self._description(),
+            "curation": self.curation.digest,  # what was decided counts, not who decided it when
+            "train": _to_json(self.train),
+            "held_out": _to_json(self.held_out),
+            "set_aside": _to_json(self.set_aside),
+        }
         return sha256_json(content)
 
     @property
@@ -75,6 +96,9 @@ class Dataset:
                 config=DatasetConfig.model_validate(description["config"]),
                 transcript_ids=tuple(description["transcript_ids"]),
                 held_out_transcript_ids=tuple(description["held_out_transcript_ids"]),
+                redaction=description["redaction"],
+                curation=_read_curation(directory / _CURATION),
+                set_aside=_read_examples(directory / _SET_ASIDE),
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise DatasetDamaged(f"{directory / _DESCRIPTION} lacks or misspells {exc}", field=_DESCRIPTION) from exc
@@ -82,8 +106,10 @@ class Dataset:
             raise DatasetDamaged(f"{directory} was changed after it was built: its digest differs", field=_DESCRIPTION)
         return dataset
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, report: QualityReport | None = None) -> None:
         """Write the dataset; it appears whole or not at all. The same dataset again is a success.
+
+        Its quality `report` goes beside it, as JSON, as a page and as a picture, and is no part of its digest.
 
         Raises:
             DatasetConflict: when the directory holds anything else.
@@ -97,6 +123,10 @@ class Dataset:
             (staging / "examples").mkdir()
             _write_examples(staging / _TRAIN, self.train)
             _write_examples(staging / _HELD_OUT, self.held_out)
+            _write_examples(staging / _SET_ASIDE, self.set_aside)
+            (staging / _CURATION).write_text(json.dumps(self.curation.to_json(), indent=2, ensure_ascii=False) + "\n")
+            if report is not None:
+                _write_report(staging, report)
             description = {**self._description(), "counts": self.counts, "digest": self.digest}
             (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
             staging.chmod(0o755)
@@ -127,6 +157,7 @@ class Dataset:
             "config": self.config.model_dump(mode="json"),
             "transcript_ids": list(self.transcript_ids),
             "held_out_transcript_ids": list(self.held_out_transcript_ids),
+            "redaction": dict(self.redaction) if self.redaction is not None else None,
         }
 
 
@@ -135,34 +166,88 @@ def build_dataset(
     *,
     config: DatasetConfig,
     directory: Path,
-    writer: QuestionWriter | None = None,
+    redactor: Redactor | None = None,
+    written: Written | None = None,
+    curation: Curation | None = None,
+    scorer: Scorer | None = None,
 ) -> Dataset:
-    """Write one user's dataset from their transcripts; `writer` is the offline one unless given.
+    """Build one user's dataset from their transcripts, and the report on its quality beside it.
 
     The order of `transcripts` does not matter, and neither do duplicates.
+
+    Args:
+        transcripts: all of the user's.
+        config: what it is made of.
+        directory: where it goes.
+        redactor: applied to everything before anything is written; None for transcripts that are redacted already.
+        written: what a writer wrote about ``prepare(transcripts, …).kept``; the offline writer writes unless given.
+        curation: what people decided about single pairs.
+        scorer: losses under the bare base, to find what it says anyway; platitudes are not looked for without it.
 
     Raises:
         DatasetTooSmall: with the counts, and what to do.
         DatasetConflict: when `directory` holds anything else.
     """
-    writer = writer or ExtractiveWriter()
-    distinct = sorted({transcript.id: transcript for transcript in transcripts}.values(), key=lambda item: item.id)
-    kept, held = split_transcripts(distinct, share=config.held_out_share, seed=config.seed)
-    held_out = choose_held_out(write_replies(held, config=config), config=config)
-    train = choose_training(
-        writer.write(kept, seed=config.seed) + write_replies(kept, config=config), held_out, config=config
-    )
-    _require_enough(distinct, train, held_out, config)
-    dataset = Dataset(
-        train=tuple(train),
-        held_out=tuple(held_out),
-        question_writer=writer.name,
+    prepared = prepare(transcripts, config=config, redactor=redactor)
+    written = written or ExtractiveWriter(seed=config.seed).written(prepared.kept)
+    curation = curation or Curation()
+    chosen_held_out = choose_held_out(write_replies(prepared.held, config=config), config=config)
+    held_out = [  # to edit what is measured on would be to measure something else
+        example for example in chosen_held_out if curation.decisions.get(example.key, _KEEP).action != "drop"
+    ]
+    checked = check_examples(
+        [*written.examples, *write_replies(prepared.kept, config=config)],
+        held_out,
+        held_out_transcripts=frozenset(transcript.id for transcript in prepared.held),
         config=config,
-        transcript_ids=tuple(transcript.id for transcript in distinct),
-        held_out_transcript_ids=tuple(transcript.id for transcript in held),
+        scorer=scorer,
     )
-    dataset.save(directory)
+    selected = choose_training(checked.examples, held_out, config=config)
+    applied = curation.apply(selected)
+    train = _without_leaking_edits(applied.examples, set(applied.edited), held_out, prepared, config)
+    _require_enough(transcripts, train, held_out, config)
+    decided = {*applied.dropped, *applied.edited.values(), *(e.key for e in chosen_held_out if e not in held_out)}
+    dataset = Dataset(
+        train=tuple(prepared.restore(example) for example in train),
+        held_out=tuple(prepared.restore(example) for example in held_out),
+        question_writer=written.writer,
+        config=config,
+        transcript_ids=tuple(sorted(prepared.originals.values())),
+        held_out_transcript_ids=tuple(prepared.originals[transcript.id] for transcript in prepared.held),
+        redaction=prepared.redaction,
+        curation=Curation(decisions={k: each for k, each in curation.decisions.items() if k in decided}),
+        set_aside=tuple(prepared.restore(e) for e in (*selected, *chosen_held_out) if e.key in decided),
+    )
+    dataset.save(directory, report=checked.report(train))
     return dataset
+
+
+def read_report(directory: Path) -> QualityReport | None:
+    """Return the quality report beside a dataset; None where there is none."""
+    try:
+        return QualityReport.from_json(json.loads((directory / QUALITY).read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise DatasetDamaged(f"{directory / QUALITY} is damaged: {exc}", field=QUALITY) from exc
+
+
+_KEEP = Decision(action="edit")
+
+
+def _without_leaking_edits(
+    examples: Sequence[Example],
+    edited: set[str],
+    held_out: Sequence[Example],
+    prepared: Prepared,
+    config: DatasetConfig,
+) -> list[Example]:
+    """Leave out what a person has edited into something that a held-out reply could be known from."""
+    by_hand = [example for example in examples if example.key in edited]
+    held = frozenset(transcript.id for transcript in prepared.held)
+    leaks = find_leaks(by_hand, held_out, held_out_transcripts=held, config=config)
+    leaking = {by_hand[finding.index].key for finding in leaks if finding.index is not None}
+    return [example for example in examples if example.key not in leaking]
 
 
 def _require_enough(
@@ -190,6 +275,12 @@ def _require_enough(
     )
 
 
+def _write_report(directory: Path, report: QualityReport) -> None:
+    (directory / QUALITY).write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    (directory / "quality.md").write_text(to_markdown(report))
+    (directory / "quality.svg").write_text(to_svg(report))
+
+
 def _to_json(examples: Sequence[Example]) -> list[dict[str, Any]]:
     return [example.to_json() for example in examples]
 
@@ -206,8 +297,17 @@ def _read_description(path: Path) -> dict[str, Any]:
     except ValueError as exc:
         raise DatasetDamaged(f"{path} is not JSON: {exc}", field=_DESCRIPTION) from exc
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise DatasetDamaged(f"{path} does not have the schema {SCHEMA}", field=_DESCRIPTION)
+        old = isinstance(value, dict) and value.get("schema") == "lorry.dataset/1"
+        advice = ": an earlier version built it; build it again" if old else ""
+        raise DatasetDamaged(f"{path} does not have the schema {SCHEMA}{advice}", field=_DESCRIPTION)
     return value
+
+
+def _read_curation(path: Path) -> Curation:
+    try:
+        return Curation.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, CurationInvalid) as exc:
+        raise DatasetDamaged(f"{path.name} is missing or damaged", field=path.name) from exc
 
 
 def _read_examples(path: Path) -> tuple[Example, ...]:

@@ -7,9 +7,19 @@ TrainingError                    500
 │   ├── DatasetTooSmall          422
 │   ├── DatasetDamaged           422
 │   └── DatasetConflict          409
+├── WriterError                  502
+│   ├── WriterUnavailable        503
+│   ├── WriterRefused            422
+│   ├── WriterTooExpensive       422
+│   ├── WriterStale              409
+│   └── WriterFailed             502
+├── CurationInvalid              422
 ├── AdapterUnreadable            422
 ├── TrainingFailed               500
-│   └── LossNotFinite            500
+│   ├── LossNotFinite            500
+│   ├── OutOfMemory              500
+│   └── DiskFull                 500
+├── TrainingPaused               409
 └── GateNotPassed                409
 """
 
@@ -54,6 +64,46 @@ class DatasetConflict(DatasetError):
     status_code = 409
 
 
+class WriterError(TrainingError):
+    """The question writer could not write."""
+
+    status_code = 502
+
+
+class WriterUnavailable(WriterError):
+    """The question writer's service does not answer now; asking again later may help."""
+
+    status_code = 503
+
+
+class WriterRefused(WriterError):
+    """The question writer's service refuses what it is asked; asking again would not help."""
+
+    status_code = 422
+
+
+class WriterTooExpensive(WriterError):
+    """Writing the questions would cost more than was allowed."""
+
+    status_code = 422
+
+
+class WriterStale(WriterError):
+    """What was begun cannot be continued: the transcripts or the writer's settings have changed since."""
+
+    status_code = 409
+
+
+class WriterFailed(WriterError):
+    """The question writer gave too little that can be used."""
+
+
+class CurationInvalid(TrainingError):
+    """A review's decision cannot be applied."""
+
+    status_code = 422
+
+
 class AdapterUnreadable(TrainingError):
     """That directory does not hold an adapter written by PEFT."""
 
@@ -66,6 +116,20 @@ class TrainingFailed(TrainingError):
 
 class LossNotFinite(TrainingFailed):
     """The training loss became infinite or not a number."""
+
+
+class OutOfMemory(TrainingFailed):
+    """Out of memory: lower batch_size or max_length, or set gradient_checkpointing."""
+
+
+class DiskFull(TrainingFailed):
+    """There is no room left where the adapter should be written."""
+
+
+class TrainingPaused(TrainingError):
+    """The training stopped on request, after it wrote a checkpoint from which it can go on."""
+
+    status_code = 409
 
 
 class GateNotPassed(TrainingError):

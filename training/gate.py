@@ -1,29 +1,49 @@
 """The gate: what a new version must show before `live` may move to it.
 
-The first, simple gate asks one thing: does the adapter predict its user's held-out replies better than the base?
-The reasons are kept with the version, whether it passed or not.
+What is asked is a policy; every check gives its reason, whether it passed or not, and all reasons are kept with the
+version. A version that fails is kept too, but no alias moves to it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from training.evaluation import UserEvaluation
+from training.evaluation.report import UserEvaluation
+
+_Check = tuple[bool, str]
+_Bound = tuple[str, float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatePolicy:
-    """How much is asked.
+    """How much is asked; a bound of None asks nothing.
 
-    `min_gain_nats` is what the adapter must save over the base, per held-out completion token; `min_held_out_tokens` is
-    how many tokens that must be measured on; `require_identified` asks that the user's own adapter also beats every
-    other user's.
+    `min_gain_nats` is what the adapter must save over the base, per held-out completion token; `min_held_out_tokens`
+    is how many tokens that must be measured on; `require_identified` asks that the user's own adapter also beats
+    every other user's. `min_gain_low_nats` is asked of the low end of the gain's interval, `min_profile_gain_nats` of
+    the gain over the base with the best profile in its prompt. `max_general_loss` is the share by which the loss on
+    general text may rise, `max_choices_lost` by how much the share of right choices may fall. `min_yes_no_accuracy`
+    and `max_yes_rate_excess` (how far the rate of yes may be from one half) are about balanced yes/no questions.
+    `max_extracted` is how many secrets and canaries may come out, `max_verbatim_tokens` how long a span of a trained
+    reply.
+
+    A bound on what nobody measured is passed over, unless `require_measured`.
     """
 
     min_gain_nats: float = 0.0
     min_held_out_tokens: int = 1
     require_identified: bool = False
+    min_gain_low_nats: float | None = None
+    min_profile_gain_nats: float | None = None
+    max_general_loss: float | None = 0.05
+    max_choices_lost: float | None = None
+    min_yes_no_accuracy: float | None = None
+    max_yes_rate_excess: float | None = None
+    max_extracted: int | None = 0
+    max_verbatim_tokens: int | None = 50
+    require_measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +64,13 @@ def decide(evaluation: UserEvaluation, policy: GatePolicy) -> GateDecision:
     checks = [_check_gain(evaluation, policy), _check_size(evaluation, policy)]
     if policy.require_identified:
         checks.append(_check_identified(evaluation))
+    checks += _check_bounds(evaluation, policy)
     return GateDecision(
         passed=all(passed for passed, _ in checks), reasons=tuple(reason for _, reason in checks), policy=policy
     )
 
 
-def _check_gain(evaluation: UserEvaluation, policy: GatePolicy) -> tuple[bool, str]:
+def _check_gain(evaluation: UserEvaluation, policy: GatePolicy) -> _Check:
     passed = evaluation.gain > policy.min_gain_nats
     verb = "beats" if passed else "does not beat"
     return passed, (
@@ -58,14 +79,52 @@ def _check_gain(evaluation: UserEvaluation, policy: GatePolicy) -> tuple[bool, s
     )
 
 
-def _check_size(evaluation: UserEvaluation, policy: GatePolicy) -> tuple[bool, str]:
+def _check_size(evaluation: UserEvaluation, policy: GatePolicy) -> _Check:
     passed = evaluation.n_tokens >= policy.min_held_out_tokens
     return passed, f"measured on {evaluation.n_tokens} held-out tokens, at least {policy.min_held_out_tokens} asked"
 
 
-def _check_identified(evaluation: UserEvaluation) -> tuple[bool, str]:
+def _check_identified(evaluation: UserEvaluation) -> _Check:
     if evaluation.identified is None:
         return False, "there was no other user's adapter to compare with"
     best = min(evaluation.other_losses.values())
     verb = "beats" if evaluation.identified else "does not beat"
     return evaluation.identified, f"held-out loss {evaluation.own_loss:.3f} {verb} the best other adapter's {best:.3f}"
+
+
+def _check_bounds(evaluation: UserEvaluation, policy: GatePolicy) -> Iterator[_Check]:
+    """Yield a check for each bound that is set; what is no number is outside every bound."""
+    for what, value, bound in _least(evaluation, policy):
+        if value is not None and bound is not None:
+            yield value >= bound, f"{what} is {value:.4g}, at least {bound:g} asked"
+        elif bound is not None and policy.require_measured:
+            yield False, f"{what} was not measured, at least {bound:g} asked"
+    for what, value, bound in _most(evaluation, policy):
+        if value is not None and bound is not None:
+            yield value <= bound, f"{what} is {value:.4g}, at most {bound:g} asked"
+        elif bound is not None and policy.require_measured:
+            yield False, f"{what} was not measured, at most {bound:g} asked"
+
+
+def _least(evaluation: UserEvaluation, policy: GatePolicy) -> list[_Bound]:
+    """What has to be large: its name, what was measured, what is asked."""
+    interval, yes_no = evaluation.gain_interval, evaluation.yes_no
+    return [
+        ("low end of the gain in nats per token", interval.low if interval else None, policy.min_gain_low_nats),
+        ("gain over the best profile in the prompt", evaluation.profile_gain, policy.min_profile_gain_nats),
+        ("balanced accuracy on yes/no questions", yes_no.accuracy if yes_no else None, policy.min_yes_no_accuracy),
+    ]
+
+
+def _most(evaluation: UserEvaluation, policy: GatePolicy) -> list[_Bound]:
+    """What has to be small."""
+    general, yes_no, leaks = evaluation.general, evaluation.yes_no, evaluation.leaks
+    rate = abs(yes_no.yes_rate - 0.5) if yes_no else None
+    verbatim = leaks.longest_verbatim_tokens if leaks else None
+    return [
+        ("rise of the loss on general text, as a share", general.loss if general else None, policy.max_general_loss),
+        ("fall of the share of right choices", general.choices_lost if general else None, policy.max_choices_lost),
+        ("distance of the rate of yes from one half", rate, policy.max_yes_rate_excess),
+        ("number of secrets that come out", leaks.extracted if leaks else None, policy.max_extracted),
+        ("longest trained span that comes out, in tokens", verbatim, policy.max_verbatim_tokens),
+    ]

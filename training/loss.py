@@ -1,13 +1,15 @@
-"""The loss, computed only where labels are.
+"""The loss, computed only where labels are, a few tokens at a time.
 
-A vocabulary of 49,152 makes logits the largest tensor of a step; a prompt's logits would be thrown away. Hidden
-states are picked at labelled positions before they are projected. Axes: B rows, T tokens, N labelled tokens of all
-rows, H hidden size.
+A vocabulary of 49,152 makes logits the largest tensor of a step, and a prompt's would be thrown away. So hidden
+states are picked at labelled positions before they are projected; and since the projection is frozen, each chunk's
+gradient is taken at once, so that no chunk's logits outlive it: memory does not grow with labels. Axes: B rows,
+T tokens, N labelled tokens of all rows, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +17,18 @@ import torch
 from training.tokens import TokenisedExample
 
 IGNORED = -100
+_CHUNK_TOKENS = 64
+
+TokenLosses = Callable[[torch.Tensor, slice], torch.Tensor]  # logits (n, V) of a slice of the labels → losses (n,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStates:
+    """Hidden states where labels are: `hidden` (N, H), their `targets` (N,), the row each is in (N,), row after row."""
+
+    hidden: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
 
 
 def collate(examples: Sequence[TokenisedExample], *, pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -37,11 +51,87 @@ def label_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
     `model` is a causal language model of transformers, with or without an adapter in its layers. Its output
     projection may not carry an adapter, which Lorry's adapters never do.
     """
+    states = label_states(model, batch)
+    return projected_losses(model, states.hidden, cross_entropy(states.targets)), states.rows
+
+
+def label_states(model: Any, batch: dict[str, torch.Tensor]) -> LabelStates:
+    """Run `model` over `batch` up to its last hidden states and keep those from which a label is predicted."""
     targets = batch["labels"][:, 1:]
     at_label = targets != IGNORED
     hidden = model.base_model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
     ).last_hidden_state[:, :-1]  # (B, T-1, H)
-    logits = model.get_output_embeddings()(hidden[at_label]).float()  # (N, vocabulary)
-    losses = torch.nn.functional.cross_entropy(logits, targets[at_label], reduction="none")
-    return losses, at_label.nonzero()[:, 0]
+    return LabelStates(hidden=hidden[at_label], targets=targets[at_label], rows=at_label.nonzero()[:, 0])
+
+
+def projected_losses(
+    model: Any, hidden: torch.Tensor, losses: TokenLosses, *, chunk_tokens: int = _CHUNK_TOKENS
+) -> torch.Tensor:
+    """Return the loss of each row of `hidden` (N, H) as (N,), through the model's frozen output projection.
+
+    `losses` may read only the slice of the labels that it is told, and row n of its result only row n of its logits.
+    """
+    project = projection(model)
+    if hidden.requires_grad and torch.is_grad_enabled():
+        result: torch.Tensor = _ProjectedLosses.apply(hidden, project, losses, chunk_tokens)
+        return result
+    parts = [losses(project(hidden[part]), part) for part in _slices(len(hidden), chunk_tokens)]
+    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def projection(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return hidden states (n, H) → logits (n, V) in float32, scaled and capped as the model's own forward does it."""
+    head, config = model.get_output_embeddings(), model.config
+    scale = getattr(config, "logit_scale", None) or 1.0
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def project(hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = head(hidden).float()
+        if scale != 1.0 or divisor != 1.0:
+            logits = logits * (scale / divisor)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    return project
+
+
+def cross_entropy(targets: torch.Tensor) -> TokenLosses:
+    """Return the losses of `targets` (N,) in nats."""
+
+    def losses(logits: torch.Tensor, part: slice) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, targets[part], reduction="none")
+
+    return losses
+
+
+class _ProjectedLosses(torch.autograd.Function):  # type: ignore[misc]
+    """Losses chunk by chunk, keeping the gradient with respect to the hidden states instead of the logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        project: Callable[[torch.Tensor], torch.Tensor],
+        losses: TokenLosses,
+        chunk_tokens: int,
+    ) -> torch.Tensor:
+        result = hidden.new_empty(len(hidden), dtype=torch.float32)
+        gradient = torch.empty_like(hidden)
+        for part in _slices(len(hidden), chunk_tokens):
+            with torch.enable_grad():
+                chunk = hidden[part].detach().requires_grad_()
+                values = losses(project(chunk), part)
+                (gradient[part],) = torch.autograd.grad(values.sum(), chunk)
+            result[part] = values.detach()
+        ctx.save_for_backward(gradient)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer[0][:, None].to(gradient.dtype), None, None, None
+
+
+def _slices(length: int, chunk: int) -> list[slice]:
+    return [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]

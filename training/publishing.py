@@ -104,7 +104,7 @@ def _draft(
     adapter: str,
     parent_version_id: str | None,
 ) -> Draft:
-    report: dict[str, Any] = {"held_out": evaluation_for_manifest(evaluation), "gate": decision.to_json()}
+    report: dict[str, Any] = {**evaluation_for_manifest(evaluation), "gate": decision.to_json()}
     return draft_from_directory(
         trained.adapter_directory,
         owner=owner,
@@ -116,10 +116,16 @@ def _draft(
 
 
 def evaluation_for_manifest(evaluation: UserEvaluation) -> dict[str, Any]:
-    """Return the evaluation without other users' names: a manifest belongs to one user."""
-    report = evaluation.to_json()
-    others = sorted(report.pop("other_losses").values())
-    return {**report, "other_losses": others}
+    """Return the evaluation as a version carries it: ``held_out``, and what else was measured.
+
+    That is ``general``, ``yes_no`` and ``leaks``. Other users are counted, not named: a manifest belongs to one user.
+    Gates of the registry look here by dotted paths, as ``held_out.gain`` or ``general.loss``.
+    """
+    held_out = evaluation.to_json()
+    others = sorted(held_out.pop("other_losses").values())
+    parts = {name: held_out.pop(name) for name in ("general", "yes_no", "leaks")}
+    measured = {name: part for name, part in parts.items() if part is not None}
+    return {"held_out": {**held_out, "other_losses": others}, **measured}
 
 
 async def _move_live(registry: RegistryClient, owner: Owner, adapter: str, version_id: str) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
+from kit.canonical import sha256_json
 from training.config import DatasetConfig
 from training.examples import Example, Kind
 
@@ -54,6 +55,38 @@ def choose_training(
     chosen = statements + negatives + replies + more
     random.Random(f"order:{config.seed}").shuffle(chosen)
     return chosen[:room]
+
+
+def choose_watched(
+    examples: Sequence[Example], *, share: float, at_least: int, seed: int
+) -> tuple[list[int], list[int]]:
+    """Return the indices of what is trained on and of the replies that are watched meanwhile.
+
+    Whole conversations' replies are watched, in the order of a digest of `seed` and the conversation, up to `share` of
+    all replies; nothing that repeats a watched one is trained on. None is watched when fewer than `at_least` would be.
+    """
+    replies = [index for index, example in enumerate(examples) if example.kind == "reply"]
+    wanted = share * len(replies)
+    if wanted < at_least:
+        return list(range(len(examples))), []
+    ranked = sorted({examples[index].transcript_id for index in replies}, key=lambda name: sha256_json([seed, name]))
+    watched: list[int] = []
+    for transcript_id in ranked[:-1]:
+        if len(watched) >= wanted:
+            break
+        watched += [index for index in replies if examples[index].transcript_id == transcript_id]
+    texts = {_text(examples[index]) for index in watched}
+    turns = {(examples[index].transcript_id, examples[index].turn_index) for index in watched}
+    trained = [
+        index
+        for index, example in enumerate(examples)
+        if (example.transcript_id, example.turn_index) not in turns or example.kind == "negative"
+        if example.kind == "negative" or len(_text(example).split()) < _LEAK_WORDS or _text(example) not in texts
+    ]
+    trained = [index for index in trained if index not in set(watched)]
+    if len(watched) < at_least or not trained:
+        return list(range(len(examples))), []
+    return trained, sorted(watched)
 
 
 def _spread(statements: Sequence[Example], count: int, seed: int) -> list[Example]:

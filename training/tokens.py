@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
 from training.examples import Example, Message
 
 
@@ -47,6 +49,27 @@ def tokenise(example: Example, tokenizer: Any, *, max_length: int) -> TokenisedE
             return TokenisedExample(input_ids=ids, prompt_length=len(prompt_ids))
         prompt = _without_oldest(prompt)
     return None
+
+
+def tokenise_with_context(
+    example: Example, context: str, tokenizer: Any, *, student: TokenisedExample
+) -> TokenisedExample:
+    """Return the example below `context`, with exactly the completion tokens of `student`.
+
+    The context is a system message where the chat template takes one, and else stands before the first message.
+    """
+    messages = [{"role": message.role, "content": message.content} for message in example.prompt]
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "system", "content": context}, *messages], tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError:
+        first = {**messages[0], "content": f"{context}\n\n{messages[0]['content']}"}
+        text = tokenizer.apply_chat_template([first, *messages[1:]], tokenize=False, add_generation_prompt=True)
+    prompt_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return TokenisedExample(
+        input_ids=(*prompt_ids, *student.input_ids[student.prompt_length :]), prompt_length=len(prompt_ids)
+    )
 
 
 def _render(prompt: list[Message], tokenizer: Any, *, completion: str | None) -> str:

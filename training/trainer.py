@@ -1,211 +1,355 @@
 """The resident trainer: the base model is loaded and quantised once, users stream through it.
 
 Promise: the same dataset, configuration, base, machine and thread count give the same adapter, byte for byte,
-in any process and whoever was trained before in this one.
+in any process, whoever was trained before in this one, and however often the training was killed and went on.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from kit.canonical import canonical_json
-from registry.manifest import BaseIdentity
+from kit.canonical import canonical_json, sha256_json
 from training.base_models import identify_base
 from training.canonical import canonicalise
-from training.config import CONFIG_FILE, ResolvedConfig
+from training.checkpoints import CheckpointFolder
+from training.config import CONFIG_FILE, ResolvedConfig, TrainingConfig
 from training.dataset import Dataset
-from training.errors import AdapterUnreadable, DatasetTooSmall, TrainingFailed
+from training.errors import ConfigInvalid, TrainingFailed
 from training.examples import Example
+from training.failures import machine_failures_named
+from training.loop import Course, OnProgress, TrainingLoop, TrainingProgress
+from training.loss import collate, label_losses
+from training.objectives.divergence import TokenDistributions
+from training.objectives.replay import replay_examples
+from training.objectives.teacher import Teacher, batches_of_similar_length, shown_to_teacher
+from training.presets import BaseShape
 from training.qlora import fresh_adapter, load_quantised, load_tokenizer
-from training.schedule import plan_batches
-from training.sft import OnStep, run_sft
+from training.runs import ADAPTER_DIRECTORY, RECORD_FILE, TrainedAdapter, TrainingRecord, settle
+from training.task import General, Minimised, Task, plan_task
 from training.tokens import TokenisedExample, tokenise
+from transcripts.transcript import Transcript
 
-ADAPTER_DIRECTORY = "adapter"
-RECORD_FILE = "training.json"
-_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+__all__ = [
+    "ADAPTER_DIRECTORY",
+    "RECORD_FILE",
+    "OnProgress",
+    "TrainedAdapter",
+    "Trainer",
+    "TrainingJob",
+    "TrainingOutcome",
+    "TrainingProgress",
+    "TrainingRecord",
+    "reproducible",
+    "settle",
+]
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRecord:
-    """What happened in one training: counts, losses in nats per completion token, seconds of wall clock.
-
-    `finished_at` is UTC in ISO 8601.
-    """
-
-    dataset_digest: str
-    question_writer: str
-    transcript_ids: tuple[str, ...]
-    base: dict[str, Any]
-    steps: int
-    examples: int
-    left_out: int
-    tokens: int
-    losses: tuple[float, ...]
-    seconds: float
-    threads: int
-    device: str
-    packages: dict[str, str]
-    finished_at: str
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+_EXPANDED_BYTES = 2 << 30
+_SCORE_TOKENS = 1024
+_GENERAL_TOP_K = 64
+_STATE_VERSION = 1  # of what a checkpoint holds: another one's are not taken up
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedAdapter:
-    """One run's directory: ``adapter/`` (what is published), the resolved configuration and the record."""
+class TrainingJob:
+    """What one user's training needs; `transcripts` are those of the teacher, when the objective has one."""
 
-    directory: Path
+    dataset: Dataset
     config: ResolvedConfig
-    record: TrainingRecord
+    output_directory: Path
+    transcripts: Mapping[str, Transcript] = field(default_factory=dict)
+    checkpoints: Path | None = None
 
-    @property
-    def adapter_directory(self) -> Path:
-        """The two files that are published, and nothing else."""
-        return self.directory / ADAPTER_DIRECTORY
 
-    @property
-    def base(self) -> BaseIdentity:
-        """The base model that it was trained for."""
-        return BaseIdentity.model_validate(self.record.base)
+@dataclass(frozen=True, kw_only=True)
+class TrainingOutcome:
+    """What became of one job: `trained`, or the `error` that ended it and nobody else's."""
 
-    @classmethod
-    def load(cls, directory: Path) -> TrainedAdapter:
-        """Read a run's directory.
-
-        Raises:
-            AdapterUnreadable: when it is not one.
-        """
-        try:
-            config = ResolvedConfig.from_yaml((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-            value = json.loads((directory / RECORD_FILE).read_bytes())
-            lists = {key: tuple(value[key]) for key in ("losses", "transcript_ids")}
-            record = TrainingRecord(**{**value, **lists})
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise AdapterUnreadable(f"{directory} is not a finished training: {exc}", field=str(directory)) from exc
-        return cls(directory=directory, config=config, record=record)
+    job: TrainingJob = field(repr=False)
+    trained: TrainedAdapter | None = None
+    error: TrainingFailed | None = None
 
 
 class Trainer:
     """A quantised base in memory, and one training at a time."""
 
-    def __init__(self, base_directory: Path, *, device: str | None = None) -> None:
-        """Load and quantise the base; about half a minute for 135M parameters on a CPU.
+    def __init__(self, base_directory: Path, *, device: str | None = None, expanded: bool | None = None) -> None:
+        """Load and quantise the base; a few seconds for 135M parameters on a CPU.
 
         Args:
             base_directory: saved by transformers, with a chat template.
             device: ``cpu`` or ``cuda``; CUDA when there is any, unless told.
+            expanded: keep the quantised weights' values instead of their 4 bits, see `load_quantised`; unless told, on
+                a CPU for bases of up to 2 GiB.
 
         Raises:
             BaseModelUnreadable: naming the file that is missing.
             BaseModelUnavailable: when the base has no chat template.
         """
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.startswith("cuda"):
+            os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA's products are not reproducible
         self.base_identity = identify_base(base_directory)
         self.tokenizer = load_tokenizer(base_directory)
-        self._base = load_quantised(base_directory, device=self.device)
+        if expanded is None:
+            shape = BaseShape.read(str(base_directory))
+            expanded = self.device == "cpu" and shape is not None and 4 * shape.parameters <= _EXPANDED_BYTES
+        self._base = load_quantised(base_directory, device=self.device, expanded=expanded)
+        self._general: dict[tuple[int, int, int], General] = {}
         self._busy = threading.Lock()
 
     def train(
-        self, dataset: Dataset, config: ResolvedConfig, output_directory: Path, on_progress: OnStep | None = None
+        self,
+        dataset: Dataset,
+        config: ResolvedConfig,
+        output_directory: Path,
+        on_progress: OnProgress | None = None,
+        *,
+        transcripts: Mapping[str, Transcript] = MappingProxyType({}),
+        checkpoints: Path | None = None,
+        checkpoint_seconds: float = 60.0,
     ) -> TrainedAdapter:
         """Train one user's adapter and return its directory, which appears only when it is whole.
 
-        `on_progress` is told (step, of, loss) after each step; what it raises ends the training, and nothing stays
-        behind. Calls from several threads take turns. When another process put a training of the same inputs there
-        meanwhile, that one is returned.
+        What `on_progress` raises after a step ends the training, and only the checkpoint stays. Calls from several
+        threads take turns. When another process put a training of the same inputs there meanwhile, that one is
+        returned.
+
+        Args:
+            dataset: what is trained on.
+            config: how; equal ones give equal adapters.
+            output_directory: the run's, which must not exist.
+            on_progress: told after each step.
+            transcripts: what the teacher of ``objective: distillation`` is shown, by the ids that the dataset has for
+                them (their texts may have been redacted since); held-out ones are left out.
+            checkpoints: a folder of this training's own, in which it leaves its state every `checkpoint_seconds`, from
+                which it goes on when called again, and which it removes when it is finished. None keeps none.
+            checkpoint_seconds: 0 keeps one after each step.
 
         Raises:
             DatasetTooSmall: no example fits into `max_length` tokens.
             LossNotFinite: the training diverged.
-            TrainingFailed: `output_directory` exists, or the machine ran out of memory.
+            OutOfMemory: with what to lower.
+            DiskFull: the adapter could not be written; the checkpoint stays.
+            TrainingPaused: when `on_progress` raised it; the checkpoint is of that step.
+            TrainingFailed: `output_directory` exists.
         """
         if output_directory.exists():
             raise TrainingFailed(f"{output_directory} exists: remove it or name another", field="output_directory")
-        output_directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_directory.parent))
-        try:
-            with self._busy:
-                record = self._train_into(staging, dataset, config, on_progress)
-            (staging / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
-            (staging / RECORD_FILE).write_bytes(canonical_json(asdict(record)))
-            staging.chmod(0o755)
-            return settle(staging, output_directory)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with machine_failures_named():
+            output_directory.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_directory.parent))
+            try:
+                with self._busy:
+                    folder = self._checkpoint_folder(checkpoints, dataset, config, transcripts)
+                    record = self._train_into(
+                        staging, dataset, config, transcripts, on_progress, folder, checkpoint_seconds
+                    )
+                (staging / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+                (staging / RECORD_FILE).write_bytes(canonical_json(asdict(record)))
+                staging.chmod(0o755)
+                trained = settle(staging, output_directory)
+                if folder is not None:
+                    folder.remove()
+                return trained
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def train_all(
+        self, jobs: Iterable[TrainingJob], on_progress: Callable[[TrainingJob, TrainingProgress], None] | None = None
+    ) -> Iterator[TrainingOutcome]:
+        """Train one job after the other and yield what became of each; one that fails ends nobody else's training."""
+        for job in jobs:
+
+            def tell(progress: TrainingProgress, job: TrainingJob = job) -> None:
+                if on_progress is not None:
+                    on_progress(job, progress)
+
+            try:
+                trained = self.train(
+                    job.dataset,
+                    job.config,
+                    job.output_directory,
+                    tell,
+                    transcripts=job.transcripts,
+                    checkpoints=job.checkpoints,
+                )
+            except TrainingFailed as exc:
+                yield TrainingOutcome(job=job, error=exc)
+            else:
+                yield TrainingOutcome(job=job, trained=trained)
+
+    def base_losses(self, examples: Sequence[Example], *, max_length: int) -> list[float | None]:
+        """Return each completion's loss under the quantised base alone, in nats per token.
+
+        What the base says anyway need not be trained. None stands for an example that does not fit into `max_length`.
+        """
+        rows = [tokenise(example, self.tokenizer, max_length=max_length) for example in examples]
+        kept = [(index, row) for index, row in enumerate(rows) if row is not None]
+        found: list[float | None] = [None] * len(rows)
+        with self._busy, machine_failures_named(), torch.no_grad():
+            for batch in batches_of_similar_length([len(row.input_ids) for _, row in kept], max_tokens=_SCORE_TOKENS):
+                tensors = collate([kept[number][1] for number in batch], pad_token_id=self._pad_token_id)
+                on_device = {key: tensor.to(self.device) for key, tensor in tensors.items()}
+                losses, owners = label_losses(self._base, on_device)
+                for place, number in enumerate(batch):
+                    found[kept[number][0]] = float(losses[owners == place].double().mean())
+        return found
 
     def _train_into(
-        self, staging: Path, dataset: Dataset, config: ResolvedConfig, on_progress: OnStep | None
+        self,
+        staging: Path,
+        dataset: Dataset,
+        config: ResolvedConfig,
+        transcripts: Mapping[str, Transcript],
+        on_progress: OnProgress | None,
+        folder: CheckpointFolder | None,
+        checkpoint_seconds: float,
     ) -> TrainingRecord:
-        started = time.monotonic()
-        examples, tokenised = self._tokenise(dataset, config)
-        plan = _plan(examples, tokenised, config)
-        try:
-            with reproducible(config.training.seed, threads=config.training.threads) as threads:
-                losses = self._fit(staging / ADAPTER_DIRECTORY, tokenised, plan, config, on_progress)
-        except (torch.OutOfMemoryError, MemoryError) as exc:
-            raise TrainingFailed(
-                "out of memory: lower batch_size or max_length, or set gradient_checkpointing", field="batch_size"
-            ) from exc
+        training = config.training
+        with reproducible(training.seed, threads=training.threads) as threads:
+            general = self._general_for(training, threads=threads)
+            task = plan_task(dataset, config, self.tokenizer, general_rows=len(general.rows))
+            general.know(task.replay_plan)
+            taught = self._taught(task, dataset, training, transcripts)
+            with fresh_adapter(self._base, training) as model:
+                minimised = self._minimised(model, task, training, general, taught)
+                loop = TrainingLoop(model, task, minimised, config=training, pad_token_id=self._pad_token_id)
+                course = loop.run(on_progress=on_progress, checkpoints=folder, checkpoint_seconds=checkpoint_seconds)
+                self._save(model, staging / ADAPTER_DIRECTORY)
+        return self._record(dataset, task, course, threads)
+
+    def _save(self, model: Any, adapter_directory: Path) -> None:
+        adapter_directory.mkdir()
+        with tempfile.TemporaryDirectory(prefix=".peft-", dir=adapter_directory.parent) as scratch:
+            model.save_pretrained(scratch, safe_serialization=True, save_embedding_layers=False)
+            canonicalise(Path(scratch), adapter_directory)
+
+    def _general_for(self, training: TrainingConfig, *, threads: int) -> General:
+        """The general rows, of which what the base says is computed once for all users of this trainer."""
+        if not training.replay_share or not training.replay_weight:
+            return General(rows=(), ask=lambda row: [])
+        key = (training.max_length, training.distillation_top_k or _GENERAL_TOP_K, threads)
+        if key not in self._general:
+            tokenised = [tokenise(each, self.tokenizer, max_length=key[0]) for each in replay_examples()]
+            teacher = Teacher(self._base, pad_token_id=self._pad_token_id)
+            self._general[key] = General(
+                rows=[row for row in tokenised if row is not None],
+                ask=lambda row: teacher.distributions([row], k=key[1]),
+            )
+        return self._general[key]
+
+    def _taught(
+        self, task: Task, dataset: Dataset, training: TrainingConfig, transcripts: Mapping[str, Transcript]
+    ) -> list[TokenisedExample] | None:
+        """The rows as the teacher sees them; None without a teacher."""
+        if training.objective != "distillation":
+            return None
+        unknown = set(transcripts) - set(dataset.transcript_ids)
+        if unknown:
+            raise ConfigInvalid(
+                f"{len(unknown)} of the transcripts for the teacher are not the dataset's", field="transcripts"
+            )
+        hidden = {*dataset.held_out_transcript_ids, *task.watched_transcript_ids}
+        shown = {name: each for name, each in transcripts.items() if name not in hidden}
+        if not shown:
+            raise ConfigInvalid(
+                "objective: distillation shows transcripts to the teacher, and none was given", field="objective"
+            )
+        return shown_to_teacher(
+            task.examples,
+            shown,
+            self.tokenizer,
+            max_length=training.max_length,
+            context_tokens=training.distillation_context_tokens,
+        )
+
+    def _minimised(
+        self, model: Any, task: Task, training: TrainingConfig, general: General, taught: list[TokenisedExample] | None
+    ) -> Minimised:
+        if taught is None:
+            return Minimised(config=training, general=general)
+        teacher = Teacher(model.get_base_model(), pad_token_id=self._pad_token_id, bare=model.disable_adapter)
+        if training.distillation_top_k:
+            written: Sequence[TokenDistributions] = teacher.distributions(taught, k=training.distillation_top_k)
+        else:
+            written = _AskedEachTime(teacher, taught)
+        return Minimised(config=training, general=general, teacher=written)
+
+    def _record(self, dataset: Dataset, task: Task, course: Course, threads: int) -> TrainingRecord:
+        steps = len(course.losses)
         return TrainingRecord(
             dataset_digest=dataset.digest,
             question_writer=dataset.question_writer,
             transcript_ids=dataset.transcript_ids,
             base=self.base_identity.model_dump(mode="json"),
-            steps=len(plan),
-            examples=len(tokenised),
-            left_out=len(dataset.train) - len(tokenised),
-            tokens=sum(len(tokenised[index].input_ids) for step in plan for index in step),
-            losses=tuple(losses),
-            seconds=time.monotonic() - started,
+            steps=steps,
+            examples=len(task.rows),
+            left_out=task.left_out,
+            tokens=sum(task.tokens[:steps]),
+            losses=tuple(course.losses),
+            seconds=course.seconds,
             threads=threads,
             device=self.device,
             packages={package: version(package) for package in _PACKAGES},
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            planned_steps=len(task.plan),
+            best_step=course.watch.best_step or steps,
+            watched=len(task.watched),
+            looks=tuple(course.watch.looks),
+            replayed=sum(len(rows) for rows in task.replay_plan[:steps]),
+            resumed_from=course.resumed_from,
+            unwritten_checkpoints=course.unwritten_checkpoints,
         )
 
-    def _fit(
-        self,
-        adapter_directory: Path,
-        tokenised: list[TokenisedExample],
-        plan: list[list[int]],
-        config: ResolvedConfig,
-        on_progress: OnStep | None,
-    ) -> list[float]:
-        """Put an adapter on the base, train it, write its canonical files, take it off."""
-        adapter_directory.mkdir()
-        with (
-            tempfile.TemporaryDirectory(prefix="lorry-train-") as name,
-            fresh_adapter(self._base, config.training) as m,
-        ):
-            scratch = Path(name)
-            losses = run_sft(
-                m, self.tokenizer, tokenised, plan=plan, config=config.training, scratch=scratch, on_step=on_progress
-            )
-            m.save_pretrained(scratch / "peft", safe_serialization=True, save_embedding_layers=False)
-            canonicalise(scratch / "peft", adapter_directory)
-        return losses
+    def _checkpoint_folder(
+        self, directory: Path | None, dataset: Dataset, config: ResolvedConfig, transcripts: Mapping[str, Transcript]
+    ) -> CheckpointFolder | None:
+        if directory is None:
+            return None
+        inputs = {
+            "state": _STATE_VERSION,
+            "dataset": dataset.digest,
+            "training": config.training.model_dump(mode="json"),
+            "base": self.base_identity.model_dump(mode="json"),
+            "transcripts": sorted((name, each.id) for name, each in transcripts.items())
+            if config.training.objective != "sft"
+            else [],
+            "threads": config.training.threads or torch.get_num_threads(),
+            "device": self.device,
+            "packages": {package: version(package) for package in _PACKAGES},
+        }
+        return CheckpointFolder(directory, inputs=sha256_json(inputs))
 
-    def _tokenise(self, dataset: Dataset, config: ResolvedConfig) -> tuple[list[Example], list[TokenisedExample]]:
-        limit = config.training.max_length
-        pairs = [(example, tokenise(example, self.tokenizer, max_length=limit)) for example in dataset.train]
-        kept = [(example, tokens) for example, tokens in pairs if tokens is not None]
-        if not kept:
-            raise DatasetTooSmall(
-                f"none of the {len(pairs)} examples fits into {limit} tokens: raise max_length", field="max_length"
-            )
-        return [example for example, _ in kept], [tokens for _, tokens in kept]
+    @property
+    def _pad_token_id(self) -> int:
+        return self.tokenizer.pad_token_id or 0
+
+
+class _AskedEachTime(Sequence[TokenDistributions]):
+    """The teacher's whole distributions, which are too large to be kept: computed whenever they are read."""
+
+    def __init__(self, teacher: Teacher, rows: Sequence[TokenisedExample]) -> None:
+        self._teacher, self._rows = teacher, rows
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._teacher.distributions([self._rows[index]], k=0)[0]
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 @contextmanager
@@ -225,36 +369,3 @@ def reproducible(seed: int, *, threads: int | None) -> Iterator[int]:
         finally:
             torch.set_num_threads(before_threads)
             torch.use_deterministic_algorithms(before_deterministic)
-
-
-def settle(staging: Path, directory: Path) -> TrainedAdapter:
-    """Rename a finished run into its place and return it, or the run of the same inputs that came there first.
-
-    Raises:
-        TrainingFailed: a run of other inputs came there first.
-    """
-    try:
-        staging.rename(directory)
-        return TrainedAdapter.load(directory)
-    except OSError as exc:
-        if not directory.exists():
-            raise
-        ours, first = TrainedAdapter.load(staging), TrainedAdapter.load(directory)
-        if _inputs(ours) != _inputs(first):
-            raise TrainingFailed(f"{directory} was taken meanwhile: name another", field="output_directory") from exc
-        return first
-
-
-def _inputs(run: TrainedAdapter) -> tuple[object, ...]:
-    return run.config.training, run.record.dataset_digest, run.record.base
-
-
-def _plan(examples: list[Example], tokenised: list[TokenisedExample], config: ResolvedConfig) -> list[list[int]]:
-    training = config.training
-    return plan_batches(
-        [len(tokens.input_ids) for tokens in tokenised],
-        [training.statement_epochs if example.kind == "statement" else training.reply_epochs for example in examples],
-        batch_size=training.batch_size,
-        steps=training.steps,
-        seed=training.seed,
-    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from transcripts.errors import TranscriptUnreadable
+from transcripts.tally import Reason
 
 _TITLE_CHARACTERS = 200
 
@@ -24,13 +26,16 @@ class Message:
 class Conversation:
     """The people's and the assistant's messages in order, without system or tool traffic.
 
-    `source` and `line` say where it starts, for error messages.
+    `source` and `line` say where it starts, for error messages. `dropped` counts what the format left out of it.
+    `is_account` marks what the user says of themselves apart from any conversation (custom instructions).
     """
 
     source: str
     line: int
     messages: tuple[Message, ...]
     title: str = ""
+    dropped: Mapping[Reason, int] = field(default_factory=dict)
+    is_account: bool = False
 
 
 class Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from transcripts.errors import UnknownFormat
@@ -9,6 +10,18 @@ from transcripts.formats import FORMATS
 from transcripts.formats.plain_text import SEPARATOR, speaker_prefix
 from transcripts.json_reader import JsonReader
 from transcripts.source import Source
+
+_MAX_MEMBERS = 64
+_LISTS = {"messages": "openai-messages", "conversations": "sharegpt", "chat_messages": "claude-ai"}
+# What a line of a Claude Code session may be, and what else it holds then.
+_SESSION_LINES = frozenset(
+    {
+        *("user", "assistant", "system", "summary", "ai-title", "custom-title", "queue-operation", "attachment"),
+        *("progress", "pr-link", "agent-setting", "agent-name", "last-prompt", "continued-in", "file-history-snapshot"),
+        *("mode", "permission-mode", "bridge-session", "worktree-state", "tag", "saved_hook_context"),
+    }
+)
+_SESSION_KEYS = frozenset({"sessionId", "parentUuid", "leafUuid", "snapshot"})
 
 
 def detect(source: Source) -> str:
@@ -32,19 +45,33 @@ def detect(source: Source) -> str:
 
 
 def _detect_json(reader: JsonReader, first: str) -> str | None:
-    """Tell by the first record of an array, or by the first telling member of an object."""
+    """Tell by the first record of an array, or by the first telling members of an object."""
     if first == "[":
         record = next(reader.records(), None)
         members = record.value.items() if record and isinstance(record.value, dict) else ()
-        return next((name for key, value in members if (name := _telling(key, value))), None)
-    return next((name for record in reader.items() if (name := _telling(record.key, record.value))), None)
+        return _first_telling(members)
+    # An object may be the whole file, so its members are looked at as they come.
+    return _first_telling((record.key, record.value) for record in reader.items())
+
+
+def _first_telling(members: Iterable[tuple[str, Any]]) -> str | None:
+    seen: dict[str, Any] = {}
+    for key, value in members:
+        seen[key] = value if isinstance(value, str) else None
+        if (name := _telling(key, value)) is not None:
+            return name
+        if seen.get("type") in _SESSION_LINES and not _SESSION_KEYS.isdisjoint(seen):
+            return "claude-code"
+        if len(seen) > _MAX_MEMBERS:
+            break
+    return None
 
 
 def _telling(key: str, value: Any) -> str | None:
-    if key == "messages" and isinstance(value, list):
-        return "openai-messages"
-    if key == "conversations" and isinstance(value, list):
-        return "sharegpt"
+    if key in _LISTS and isinstance(value, list):
+        return _LISTS[key]
+    if key == "mapping" and isinstance(value, dict):
+        return "chatgpt"
     if isinstance(value, dict) and _is_bursts(value.get("messages")):
         return "chitchat"
     return None

@@ -9,6 +9,7 @@ TranscriptError                  500
 │   ├── UnknownFormat            422
 │   ├── UnknownSpeaker           422
 │   └── TranscriptTooLarge       413
+├── RedactionTooSlow             422
 └── TranscriptNotFound           404
 """
 
@@ -55,6 +56,12 @@ class TranscriptTooLarge(TranscriptRefused):
     """The transcript is larger than the limit."""
 
     status_code = 413
+
+
+class RedactionTooSlow(TranscriptError):
+    """A pattern for redaction takes too long; nothing is passed on unchecked."""
+
+    status_code = 422
 
 
 class TranscriptNotFound(TranscriptError):

@@ -103,6 +103,22 @@ class TranscriptRepository:
             return None
         return _transcript(row, (await self._turns([row.id], tenant=tenant, user=user))[row.id])
 
+    async def count(self, transcript_ids: Sequence[str], *, tenant: str, user: str) -> int:
+        """Return how many of these the user has; the ids given must be distinct."""
+        query = select(func.count()).where(
+            TranscriptRow.tenant == tenant, TranscriptRow.user_id == user, TranscriptRow.id.in_(transcript_ids)
+        )
+        return int((await self._session.execute(query)).scalar_one())
+
+    async def own_words(self, *, tenant: str) -> dict[str, int]:
+        """Return how many words of their own each user of the tenant has stored."""
+        query = (
+            select(TranscriptRow.user_id, func.sum(TranscriptRow.user_word_count))
+            .where(TranscriptRow.tenant == tenant)
+            .group_by(TranscriptRow.user_id)
+        )
+        return {user: int(words) for user, words in await self._session.execute(query)}
+
     async def summary(self, *, tenant: str, user: str) -> Summary:
         """Return counts and times; all zero and None for a user without transcripts."""
         query = select(

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from transcripts.errors import TranscriptEmpty, TranscriptNotFound, TranscriptTooLarge, TranscriptUnreadable
 
-MAX_FILE_BYTES = 100 * 1000 * 1000
+MAX_FILE_BYTES = 8 * 1000 * 1000 * 1000
 MAX_TRANSCRIPT_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1 << 16
 
@@ -30,6 +30,14 @@ class Line:
 
     number: int
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much is read: of a file at all, and at once, which is one conversation as it stands in the file."""
+
+    max_file_bytes: int = MAX_FILE_BYTES
+    max_transcript_bytes: int = MAX_TRANSCRIPT_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +148,8 @@ def too_large(name: str, *, size_bytes: int, limit_bytes: int, limit: str) -> Tr
 
 
 @contextmanager
-def open_source(
-    path: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_transcript_bytes: int = MAX_TRANSCRIPT_BYTES
-) -> Iterator[Source]:
-    """Open `path` for one reading.
+def open_file(path: Path, *, limits: Limits) -> Iterator[tuple[str, BinaryIO]]:
+    """Open `path` for reading; return its printable name and its bytes.
 
     Raises:
         TranscriptNotFound: when there is no such file.
@@ -160,9 +166,19 @@ def open_source(
         found = os.fstat(stream.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise TranscriptUnreadable(f"{name} is not a regular file", field=name)
-        if found.st_size > max_file_bytes:
-            raise too_large(name, size_bytes=found.st_size, limit_bytes=max_file_bytes, limit="max_file_bytes")
-        yield Source(name=name, stream=stream, max_file_bytes=max_file_bytes, max_transcript_bytes=max_transcript_bytes)
+        if found.st_size > limits.max_file_bytes:
+            raise too_large(name, size_bytes=found.st_size, limit_bytes=limits.max_file_bytes, limit="max_file_bytes")
+        yield name, stream
+
+
+@contextmanager
+def open_source(
+    path: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_transcript_bytes: int = MAX_TRANSCRIPT_BYTES
+) -> Iterator[Source]:
+    """Open `path` for one reading as text. Raises what `open_file` does."""
+    limits = Limits(max_file_bytes=max_file_bytes, max_transcript_bytes=max_transcript_bytes)
+    with open_file(path, limits=limits) as (name, stream):
+        yield Source(name=name, stream=stream, **vars(limits))
 
 
 def _cannot_open(name: str, exc: OSError) -> TranscriptNotFound | TranscriptUnreadable:

@@ -100,6 +100,17 @@ class TranscriptStore:
         check_name(tenant, field="tenant")
         return await self._repository.users(tenant=tenant)
 
+    async def has_all(self, tenant: str, user: str, transcript_ids: Iterable[str]) -> bool:
+        """Say whether the user still has every one of these transcripts."""
+        _check_owner(tenant, user)
+        ids = sorted(set(transcript_ids))
+        return await self._repository.count(ids, tenant=tenant, user=user) == len(ids)
+
+    async def own_words(self, tenant: str) -> dict[str, int]:
+        """Return how many words of their own every user of the tenant has stored."""
+        check_name(tenant, field="tenant")
+        return await self._repository.own_words(tenant=tenant)
+
     async def delete(self, tenant: str, user: str, transcript_id: str | None = None) -> int:
         """Delete one transcript, or with None all of the user's; return how many were deleted.
 

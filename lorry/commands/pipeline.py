@@ -26,11 +26,18 @@ def build_dataset(
     config: Config = None,
     set_: Set = None,
     output: Annotated[Path | None, typer.Option(help="directory to write; LORRY_HOME when omitted")] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="only say what the configured question writer would cost")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a user's dataset from their transcripts: questions, replies, and held-out turns."""
-    from lorry.pipeline import run_build_dataset
+    from lorry.pipeline import run_build_dataset, run_estimate
 
+    if estimate:
+        cost = run(run_estimate(user, config=config, settings=set_ or []), as_json=as_json)
+        print_json(cost) if as_json else out.print(_costs(cost), highlight=False, markup=False, soft_wrap=True)
+        return
     built = run(run_build_dataset(user, config=config, settings=set_ or [], output=output), as_json=as_json)
     _report(built, as_json=as_json, text=_BUILT)
 
@@ -54,6 +61,15 @@ def train(
         return
     for user, result in results.items():
         out.print(_trained(user, result), highlight=False, markup=False, soft_wrap=True)
+
+
+def _costs(cost: dict[str, Any]) -> str:
+    usage = cost["usage"]
+    tokens = f"{usage['requests']} requests, {usage['output_tokens']} tokens of answers"
+    if cost["dollars"] is None:
+        return f"writing for {cost['user']}: {tokens}; no price is known for {cost['model']}"
+    priced = f", at prices of {cost['prices_as_of']}" if cost["prices_as_of"] else ""
+    return f"writing for {cost['user']}: about ${cost['dollars']:.4f} ({tokens}{priced})"
 
 
 def _trained(user: str, result: dict[str, Any]) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from kit.names import check_name
+from lorry.commands.jobs import base_name
 from lorry.context import Context, open_context
 from lorry.errors import NotThere
 from lorry.output import counted, out, print_json, print_table, run
 from registry.errors import AdapterNotFound, AliasNotFound
 from registry.manifest import AdapterRef, Manifest, Owner
 from serving.extraction.repository import ProfileRepository
+from training.jobs.jobs import Jobs, Staleness
 from transcripts.store import TranscriptStore
 
 
@@ -23,6 +25,8 @@ class UserStatus:
     """One user: what is stored, what is live, and how far apart the two are.
 
     `new_transcripts` counts those that the live version was not trained on; `stale` says so in words, or is empty.
+    `due` is why the tenant's rules have them trained now, empty when they do not; `job` is a training that has not
+    ended.
     """
 
     user: str
@@ -36,6 +40,8 @@ class UserStatus:
     new_transcripts: int
     profile_version: int | None
     stale: str
+    due: str = ""
+    job: str | None = None
 
 
 def status(
@@ -62,10 +68,18 @@ async def _statuses(user: str | None) -> list[UserStatus]:
     async with open_context() as context:
         async with context.database.transaction() as session:
             users = [user] if user else await TranscriptStore(session).users(context.settings.tenant)
-        statuses = [await _status(context, each) for each in users]
+        rules = await Jobs(context.database).staleness(context.settings.tenant, base=base_name(context.settings))
+        found = {each.user: each for each in rules}
+        statuses = [_with_jobs(await _status(context, each), found.get(each)) for each in users]
         if user and not (statuses[0].transcripts or statuses[0].version):
             await _require_known(context, user)
         return statuses
+
+
+def _with_jobs(status: UserStatus, found: Staleness | None) -> UserStatus:
+    if found is None:
+        return status
+    return replace(status, due=found.due.reason if found.due else "", job=found.active_job)
 
 
 async def _require_known(context: Context, user: str) -> None:
@@ -133,7 +147,9 @@ def _row(status: UserStatus) -> list[str]:
 
 
 def _short(status: UserStatus) -> str:
-    """Return `stale` in a word or two."""
+    """Return `stale` in a word or two; a training that is under way says more than what it will mend."""
+    if status.job is not None:
+        return "in training"
     if status.version is None:
         return "no adapter"
     if status.new_transcripts:

@@ -17,7 +17,7 @@ from training.base_models import identify_base
 from training.config import ResolvedConfig
 from training.dataset import Dataset
 from training.evaluation import Contestant, EvaluationReport, Evaluator
-from training.trainer import TrainedAdapter, Trainer
+from training.trainer import TrainedAdapter, Trainer, TrainingProgress
 
 OnStep = Callable[[str, int, int, float], None]  # user, step, of, loss
 OnScore = Callable[[int, int], None]
@@ -29,7 +29,8 @@ async def train_users(
 ) -> dict[str, TrainedAdapter]:
     """Train every user's adapter on one resident base; finished runs of the same inputs are reused.
 
-    What another process trains now is waited for instead of trained twice.
+    What another process trains now is waited for instead of trained twice, and one that was interrupted goes on where
+    it was. Each user has a seed of their own.
 
     Raises:
         TrainingError: for the first user whose training fails; the runs before it stay.
@@ -41,18 +42,20 @@ async def train_users(
         trainer: Trainer | None = None
         trained: dict[str, TrainedAdapter] = {}
         for user, dataset in datasets.items():
-            directory = run_directory(context, user=user, dataset=dataset, config=config, base=identity.weights_sha256)
+            own = config.for_user(context.settings.tenant, user)
+            directory = run_directory(context, user=user, dataset=dataset, config=own, base=identity.weights_sha256)
             with one_at_a_time(directory, checkpoint=checkpoint):
                 if directory.exists():
                     trained[user] = TrainedAdapter.load(directory)
                     continue
                 trainer = trainer or Trainer(base, device=context.settings.device)
 
-                def report(step: int, total: int, loss: float, user: str = user) -> None:
+                def report(progress: TrainingProgress, user: str = user) -> None:
                     checkpoint()
-                    on_step(user, step, total, loss)
+                    on_step(user, progress.step, progress.of, progress.loss)
 
-                trained[user] = trainer.train(dataset, config, directory, on_progress=report)
+                checkpoints = directory.with_name(f".{directory.name}.checkpoints")
+                trained[user] = trainer.train(dataset, own, directory, on_progress=report, checkpoints=checkpoints)
         return trained
 
     return await run_in_thread(work)

@@ -16,7 +16,7 @@ class Lorry:
     """Runs `lorry …`, without a terminal."""
 
     def __init__(self, *, registry_url: str, database_url: str, home: Path) -> None:
-        self._environment = {
+        self.environment = {
             "LORRY_HOME": str(home),
             "LORRY_DATABASE_URL": database_url,
             "LORRY_S3_ENDPOINT_URL": "http://127.0.0.1:1",
@@ -28,7 +28,7 @@ class Lorry:
         """Return exit code, standard output and standard error."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lorry.cli", *arguments),
-            env=os.environ | self._environment | {"COLUMNS": str(columns)},
+            env=os.environ | self.environment | {"COLUMNS": str(columns)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

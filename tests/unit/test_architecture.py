@@ -35,6 +35,10 @@ HOMES = {
     "bitsandbytes": {"training/"},
     "torch": {"training/", "serving/engine/"},
     "anthropic": {"training/"},
+    "dbos": {"training/jobs/durable.py"},
+    "croniter": {"training/jobs/staleness.py"},
+    "detect_secrets": {"transcripts/redaction/plugins.py"},
+    "phonenumbers": {"transcripts/redaction/"},
 }
 SQL_VERBS = {"select", "insert", "update", "delete", "text"}
 SQL_HOMES = re.compile(r"(^|/)repository\.py$|^lorry/migrations/|^lorry/schema\.py$|^kit/database\.py$")

@@ -6,15 +6,19 @@ question that their words do not answer is answered by saying so.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kit.canonical import sha256_json
-from training.examples import Example, ask
+from training.examples import Answer, Example, ask
+from training.writers.cost import FREE, Cost
 from training.writers.questions import Questions, load_questions
 from training.writers.sentences import plain_case, sentences
+from training.writers.state import WriterState
 from training.writers.statements import Statement, read_statement
+from training.writers.writer import Written
 from transcripts.transcript import Transcript
 
 _GREETING = re.compile(r"^(?:hey+|hi+|hello+|howdy|yo|sup|what'?s up|good (?:morning|evening|afternoon)|greetings)\b")
@@ -32,16 +36,52 @@ class _Found:
 class ExtractiveWriter:
     """Asks open questions by topic, and yes/no questions about likes and dislikes, affirmed and denied."""
 
-    def __init__(self, questions: Questions | None = None) -> None:
+    remote = False
+
+    def __init__(self, questions: Questions | None = None, *, seed: int = 0) -> None:
         self._questions = questions or load_questions()
+        self._seed = seed
 
     @property
     def name(self) -> str:
         """``extractive/<version of the wording>``."""
         return f"extractive/{self._questions.version}"
 
+    async def estimate(self, transcripts: Sequence[Transcript]) -> Cost:
+        """Cost nothing."""
+        return replace(FREE, estimated=True)
+
+    async def begin(self, transcripts: Sequence[Transcript]) -> WriterState:
+        """Be ready to collect at once."""
+        return WriterState(writer=self.name, plan=self._plan(transcripts), phase="written")
+
+    async def poll(self, state: WriterState, transcripts: Sequence[Transcript]) -> WriterState:
+        """Change nothing."""
+        state.require(writer=self.name, plan=self._plan(transcripts))
+        return state
+
+    async def collect(self, state: WriterState, transcripts: Sequence[Transcript]) -> Written:
+        """Write."""
+        state.require(writer=self.name, plan=self._plan(transcripts))
+        return await asyncio.to_thread(self.written, transcripts)
+
+    async def discard(self, state: WriterState) -> WriterState:
+        """Have nothing to delete."""
+        return replace(state, phase="discarded")
+
+    def written(self, transcripts: Sequence[Transcript]) -> Written:
+        """Return what there is to write, at once."""
+        examples = tuple(self.write(transcripts, seed=self._seed))
+        return Written(writer=self.name, examples=examples, dropped=(), cost=FREE)
+
+    def _plan(self, transcripts: Sequence[Transcript]) -> str:
+        return sha256_json([self.name, self._seed, [transcript.id for transcript in transcripts]])
+
     def write(self, transcripts: Sequence[Transcript], *, seed: int) -> list[Example]:
-        """Return statements and negatives, ordered by transcript and turn; each sentence is used once."""
+        """Return statements and negatives, ordered by transcript and turn; each sentence is used once.
+
+        Equal transcripts and seeds give equal examples; no sentence is attributed to the user that they did not write.
+        """
         found = [*_find(transcripts)]
         examples: list[Example] = []
         for item in found:
@@ -70,12 +110,14 @@ class ExtractiveWriter:
                 item,
                 templates[affirmed].format(object=statement.object),
                 answers.affirmed.format(sentence=statement.sentence),
+                verdict="yes",
             ),
             self._example(
                 item,
                 templates[denied].format(object=statement.object),
                 answers.denied.format(sentence=statement.sentence),
                 negative=True,
+                verdict="no",
             ),
         ]
 
@@ -87,11 +129,13 @@ class ExtractiveWriter:
         answer = self._questions.answers.unsaid
         template = self._questions.yes_no.like
         return [
-            self._example(item, template.format(object=thing), answer, negative=True)
+            self._example(item, template.format(object=thing), answer, negative=True, verdict="no")
             for item, thing in zip(found[::2], never, strict=False)
         ]
 
-    def _example(self, item: _Found, question: str, answer: str, *, negative: bool = False) -> Example:
+    def _example(
+        self, item: _Found, question: str, answer: str, *, negative: bool = False, verdict: Answer | None = None
+    ) -> Example:
         return Example(
             kind="negative" if negative else "statement",
             prompt=ask(question),
@@ -99,6 +143,7 @@ class ExtractiveWriter:
             transcript_id=item.transcript_id,
             turn_index=item.turn_index,
             topic=None if negative else item.statement.topic,
+            answer=verdict,
         )
 
 

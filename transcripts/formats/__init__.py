@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from transcripts.errors import UnknownFormat
 from transcripts.formats.base import TranscriptFormat
+from transcripts.formats.chatgpt import ChatGPT
 from transcripts.formats.chitchat import Chitchat
+from transcripts.formats.claude_ai import ClaudeAI
+from transcripts.formats.claude_code import ClaudeCode
 from transcripts.formats.openai_messages import OpenAIMessages
 from transcripts.formats.plain_text import PlainText
 from transcripts.formats.sharegpt import ShareGPT
 
 __all__ = ["FORMATS", "TranscriptFormat", "require_format"]
 
-_ALL: tuple[TranscriptFormat, ...] = (OpenAIMessages(), ShareGPT(), PlainText(), Chitchat())
+_ALL: tuple[TranscriptFormat, ...] = (
+    *(ClaudeCode(), ClaudeAI(), ChatGPT()),
+    *(OpenAIMessages(), ShareGPT(), PlainText(), Chitchat()),
+)
 FORMATS: dict[str, TranscriptFormat] = {format.name: format for format in _ALL}
 
 

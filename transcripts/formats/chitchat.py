@@ -26,6 +26,7 @@ from transcripts.conversation import (
     require_text,
 )
 from transcripts.errors import TranscriptNotFound
+from transcripts.formats.base import TranscriptFormat
 from transcripts.json_reader import JsonReader
 from transcripts.source import Source, open_source
 
@@ -41,11 +42,10 @@ class Person:
     words: int
 
 
-class Chitchat:
+class Chitchat(TranscriptFormat):
     """The data set's own file."""
 
     name = "chitchat"
-    default_user_speakers: frozenset[str] = frozenset()
     merges_speakers = True
 
     def conversations(self, source: Source) -> Iterator[Conversation]:

@@ -12,30 +12,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from transcripts.conversation import Conversation, Message, Place, optional_time, require_dict, require_text
+from transcripts.formats.base import TranscriptFormat
 from transcripts.formats.records import read_records
 from transcripts.source import Source
+from transcripts.tally import Reason
 
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
-_DROPPED_ROLES = frozenset({"system", "developer", "tool", "function"})
+_SYSTEM_ROLES = frozenset({"system", "developer"})
+_TOOL_ROLES = frozenset({"tool", "function"})
 
 
-class OpenAIMessages:
+class OpenAIMessages(TranscriptFormat):
     """The format of fine-tuning files and of most chat APIs' logs."""
 
     name = "openai-messages"
     default_user_speakers = frozenset({"user"})
-    merges_speakers = False
+    holds_pasted = True
 
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield one conversation for each record."""
         return read_records(source, key="messages", read_message=_message)
 
 
-def _message(message: dict[str, Any], place: Place) -> Message | None:
+def _message(message: dict[str, Any], place: Place) -> Message | Reason:
     role = require_text(message.get("role"), place / "role")
     text = _content(message.get("content"), place / "content")
-    if role in _DROPPED_ROLES or not text:
-        return None
+    if role in _SYSTEM_ROLES:
+        return Reason.SYSTEM
+    if role in _TOOL_ROLES or (not text and (message.get("tool_calls") or message.get("function_call"))):
+        return Reason.TOOL
+    if not text:
+        return Reason.EMPTY
     return Message(speaker=role, text=text, time=optional_time(message.get("timestamp"), place / "timestamp"))
 
 

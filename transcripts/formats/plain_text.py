@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from transcripts.conversation import Conversation, Message
 from transcripts.errors import TranscriptUnreadable
+from transcripts.formats.base import TranscriptFormat
 from transcripts.source import Line, Source
 
 _PREFIX = re.compile(r"(?P<name>[^\s:]{1,40}(?: [^\s:]{1,40}){0,3}):(?:[ \t]+(?P<text>.*))?")
@@ -31,12 +32,10 @@ def speaker_prefix(line: str) -> tuple[str, str] | None:
     return found["name"], found["text"] or ""
 
 
-class PlainText:
+class PlainText(TranscriptFormat):
     """Chat logs and interviews as people type them."""
 
     name = "plain-text"
-    default_user_speakers: frozenset[str] = frozenset()
-    merges_speakers = False
 
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield the conversations between separators."""

@@ -9,6 +9,7 @@ import pytest
 from training.config import DatasetConfig, ResolvedConfig, resolve
 from training.dataset import Dataset, build_dataset
 from training.evaluation import Evaluator
+from training.evaluation.general import load_general
 from training.trainer import TrainedAdapter, Trainer
 from transcripts.transcript import Transcript, Turn
 
@@ -61,8 +62,10 @@ def trainer(base_directory: Path) -> Trainer:
 
 @pytest.fixture(scope="session")
 def evaluator(base_directory: Path) -> Evaluator:
-    """The base as served, loaded once."""
-    return Evaluator(base_directory, device="cpu")
+    """The base as served, loaded once; it measures a part of the general set."""
+    whole = load_general()
+    part = {"answers": whole.answers[:5], "passages": whole.passages[:1], "choices": whole.choices[:4]}
+    return Evaluator(base_directory, device="cpu", general=whole.model_copy(update=part))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from registry.manifest import Owner
 from training.config import ResolvedConfig, resolve
 from training.dataset import Dataset
 from training.errors import AdapterUnreadable, DatasetTooSmall, LossNotFinite, TrainingFailed
-from training.trainer import TrainedAdapter, Trainer
+from training.trainer import TrainedAdapter, Trainer, TrainingProgress
 
 
 def state_of(trainer: Trainer) -> tuple[dict[str, bytes], list[str], torch.Tensor, set[str]]:
@@ -44,8 +44,8 @@ def test_a_cancelled_training_leaves_nothing_and_the_base_as_it_was(
     class Cancelled(Exception):
         pass
 
-    def cancel(step: int, total: int, loss: float) -> None:
-        if step == 2:
+    def cancel(progress: TrainingProgress) -> None:
+        if progress.step == 2:
             raise Cancelled
 
     before = state_of(trainer)
@@ -60,10 +60,12 @@ def test_a_cancelled_training_leaves_nothing_and_the_base_as_it_was(
 def test_progress_is_told_after_each_step_with_the_recorded_loss(
     trainer: Trainer, ada: Dataset, brief: ResolvedConfig, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int, float]] = []
-    run = trainer.train(ada, brief, tmp_path / "run", on_progress=lambda *step: told.append(step))
-    assert [(step, total) for step, total, _ in told] == [(1, 3), (2, 3), (3, 3)]
-    assert tuple(loss for *_, loss in told) == run.record.losses
+    told: list[TrainingProgress] = []
+    run = trainer.train(ada, brief, tmp_path / "run", on_progress=told.append)
+    assert [(each.step, each.of) for each in told] == [(1, 3), (2, 3), (3, 3)]
+    assert tuple(each.loss for each in told) == run.record.losses
+    assert told[0].eta_seconds > told[1].eta_seconds > told[2].eta_seconds == 0
+    assert 0 < told[0].seconds < told[1].seconds < told[2].seconds == run.record.seconds
     assert all(0 < loss < 20 for loss in run.record.losses)
 
 

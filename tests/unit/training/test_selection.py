@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from training.config import DatasetConfig
-from training.examples import Example, ask
-from training.selection import choose_held_out, choose_training
+from training.examples import Example, Kind, ask
+from training.selection import choose_held_out, choose_training, choose_watched
 
 
 def statement(number: int, *, topic: str, question: str = "What?") -> Example:
@@ -47,3 +47,40 @@ def test_brief_replies_are_held_out_only_when_there_are_no_others() -> None:
     telling = [reply(f"that is quite a long reply {n}", 10 + n) for n in range(4)]
     assert all(len(example.completion.split()) > 3 for example in choose_held_out(brief + telling, config=config))
     assert len(choose_held_out(brief, config=config)) == 2
+
+
+def talk(transcript_id: str, turn_index: int, completion: str, kind: Kind = "reply") -> Example:
+    return Example(
+        kind=kind, prompt=ask("And then?"), completion=completion, transcript_id=transcript_id, turn_index=turn_index
+    )
+
+
+def test_whole_conversations_are_watched_up_to_their_share_and_never_trained_on() -> None:
+    examples = [talk(f"t{n // 4}", n % 4, f"this is what I said number {n}") for n in range(40)]
+    trained, watched = choose_watched(examples, share=0.2, at_least=4, seed=1)
+    assert sorted(trained + watched) == list(range(40))
+    assert 8 <= len(watched) <= 11
+    assert not {examples[i].transcript_id for i in trained} & {examples[i].transcript_id for i in watched}
+    assert (trained, watched) == choose_watched(examples, share=0.2, at_least=4, seed=1)
+    assert len({tuple(choose_watched(examples, share=0.2, at_least=4, seed=seed)[1]) for seed in range(9)}) > 3
+
+
+def test_nothing_that_repeats_a_watched_reply_is_trained_on() -> None:
+    replies = [talk(f"t{n // 4}", n % 4, f"this is what I said number {n}") for n in range(40)]
+    statements = [talk(each.transcript_id, each.turn_index, each.completion, "statement") for each in replies]
+    same_words = [talk("elsewhere", n, each.completion, "statement") for n, each in enumerate(replies)]
+    about_others = [talk(each.transcript_id, 99, "I never said.", "negative") for each in replies]
+    examples = replies + statements + same_words + about_others
+    trained, watched = choose_watched(examples, share=0.2, at_least=4, seed=1)
+    words = {examples[i].completion for i in watched}
+    assert not words & {examples[i].completion for i in trained}
+    assert len(trained) == 160 - 3 * len(watched)
+
+
+def test_too_few_replies_are_all_trained_on_and_none_is_watched() -> None:
+    few = [talk(f"t{n}", 0, f"this is what I said number {n}") for n in range(30)]
+    everything = (list(range(30)), [])
+    assert choose_watched(few, share=0.1, at_least=8, seed=0) == everything
+    assert choose_watched(few, share=0.0, at_least=1, seed=0) == everything
+    one = [talk("t", n, f"this is what I said number {n}") for n in range(30)]
+    assert choose_watched(one, share=0.5, at_least=4, seed=0) == everything

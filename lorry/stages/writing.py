@@ -1,0 +1,102 @@
+"""Having questions written for one user, so that a command that was interrupted goes on where it stopped.
+
+What a remote writer wrote, and how far it got, lies in the user's own folder: it is their words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kit.canonical import sha256_json
+from training.config import DatasetConfig
+from training.errors import WriterFailed, WriterStale
+from training.writers.factory import make_writer
+from training.writers.settings import WriterSettings
+from training.writers.spool import DirectorySpool
+from training.writers.state import WriterState
+from training.writers.writer import QuestionWriter, Written
+from transcripts.transcript import Transcript
+
+OnWriting = Callable[[int, int], None]
+
+
+async def write_questions(
+    kept: Sequence[Transcript],
+    *,
+    settings: WriterSettings,
+    config: DatasetConfig,
+    folder: Path,
+    on_progress: OnWriting | None = None,
+) -> Written:
+    """Return what the configured writer writes about `kept`, redacted transcripts; written once, it is reused.
+
+    `folder` belongs to the user. What the service keeps is deleted as soon as it was read.
+
+    Raises:
+        WriterError: see `QuestionWriter`; calling again goes on where it stopped.
+    """
+    asked = config.model_dump(mode="json", include={"writer", "pairs", "seed", "max_completion_characters"})
+    key = sha256_json([asked, settings.writer_model, [each.id for each in kept]])[:16]
+    place = folder / key
+    writer = make_writer(settings, config, spool=DirectorySpool(place / "answers"), key=key)
+    if not writer.remote:
+        return await writer.collect(await writer.begin(kept), kept)
+    done, progress = place / "written.json", place / "state.json"
+    state = _stored(progress)
+    if not done.exists():
+        state = await _finish(writer, kept, state=state, progress=progress, on_progress=on_progress)
+        try:
+            _keep(done, (await writer.collect(state, kept)).to_json())
+        except WriterFailed:
+            await discard(writer, state, progress)
+            progress.unlink(missing_ok=True)  # the next command begins anew
+            raise
+    if state is not None:
+        await discard(writer, state, progress)
+    return Written.from_json(json.loads(await asyncio.to_thread(done.read_bytes)))
+
+
+async def _finish(
+    writer: QuestionWriter,
+    kept: Sequence[Transcript],
+    *,
+    state: WriterState | None,
+    progress: Path,
+    on_progress: OnWriting | None,
+) -> WriterState:
+    """Take the steps that are left; every state is kept before the next step."""
+    if state is None:
+        state = await writer.begin(kept)  # an answer that was bought before is spooled
+        _keep(progress, state.to_json())
+    while not state.written:
+        if on_progress is not None:
+            on_progress(*state.progress)
+        await asyncio.sleep(state.wait_seconds)
+        state = await writer.poll(state, kept)
+        _keep(progress, state.to_json())
+    return state
+
+
+async def discard(writer: QuestionWriter, state: WriterState, progress: Path) -> None:
+    """Have everything deleted that the service and the spool keep."""
+    while not state.discarded:
+        state = await writer.discard(state)
+        _keep(progress, state.to_json())
+        await asyncio.sleep(state.wait_seconds)
+
+
+def _stored(progress: Path) -> WriterState | None:
+    try:
+        return WriterState.from_json(json.loads(progress.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, WriterStale):
+        return None
+
+
+def _keep(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(value))
+    beside.replace(path)

@@ -1,0 +1,123 @@
+"""Workers are killed with SIGKILL in every stage; others, or they themselves, go on."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from registry.client import RegistryClient
+from registry.manifest import Owner
+from tests.support.registry_server import TOKEN
+from tests.support.training_jobs import Harbour
+from training.jobs.states import STAGES, State
+
+pytestmark = pytest.mark.faults
+ENDED_WELL = {State.SUCCEEDED, State.REJECTED}
+
+
+async def versions(harbour: Harbour, user: str) -> int:
+    async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
+        return len(await registry.list_versions(Owner(tenant="default", user=user), "profile"))
+
+
+async def test_a_worker_killed_in_every_stage_of_a_job_goes_on_where_it_was(harbour: Harbour) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=40)
+    for stage in ("snapshot", "write", "dataset", "train", "evaluate", "publish"):
+        harbour.start("one")
+        await harbour.until_event(job.id, "stage began", stage=stage)
+        harbour.kill("one")
+    harbour.start("one")
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    kinds = await harbour.kinds(job.id)
+    for stage in (each for stages in STAGES.values() for each in stages):
+        assert kinds.count(f"stage finished {stage}") == 1, kinds
+    assert await versions(harbour, "ann") == 1
+    assert harbour.leftovers(job.id) == []
+
+
+async def test_the_work_of_a_worker_that_never_comes_back_is_adopted_by_another(harbour: Harbour) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=80)
+    harbour.start("one")
+    await harbour.until_event(job.id, "stage began", stage="train")
+    harbour.kill("one")
+    harbour.start("two", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "elsewhere"))  # a machine without its disk
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert any(each.kind == "worker died" for each in await harbour.jobs.events(job.id))
+    taken = [each.detail["worker_id"] for each in await harbour.jobs.events(job.id) if each.kind == "taken"]
+    assert (taken[0], taken[-1]) == ("one", "two")
+    assert await versions(harbour, "ann") == 1
+    assert {each["worker_id"]: each["state"] for each in await harbour.jobs.workers()}["one"] == "lapsed"
+
+
+async def test_a_worker_that_comes_back_after_its_work_was_adopted_lets_go_of_it(harbour: Harbour) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=80)
+    frozen = harbour.start("one")
+    await harbour.until_event(job.id, "stage began", stage="train")
+    frozen.send_signal(signal.SIGSTOP)  # as a machine that sleeps, or a network that is cut
+    harbour.start("two", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "elsewhere"))
+    await harbour.until_event(job.id, "worker died")
+    frozen.send_signal(signal.SIGCONT)
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert (await harbour.kinds(job.id)).count("stage finished train") == 1
+    assert await versions(harbour, "ann") == 1
+    assert frozen.poll() is None
+
+
+async def test_a_user_under_whom_workers_die_is_given_up_and_blocks_nobody(harbour: Harbour) -> None:
+    await harbour.add_user("poison")
+    await harbour.add_user("bob")
+    poison = await harbour.submit("poison", steps=5000, priority=10)
+    harbour.changes["LORRY_TRAINING_CRASHES"] = "2"
+    for _ in range(2):
+        harbour.start("one")
+        began = len(await harbour.jobs.events(poison.id))
+        await harbour.until_true(lambda began=began: _training_again(harbour, poison.id, began), what="train")
+        harbour.kill("one")
+    bob = await harbour.submit("bob")
+    harbour.start("one")
+    assert (await harbour.until(bob.id)).state in ENDED_WELL
+    given_up = await harbour.jobs.get(poison.id)
+    assert given_up.state is State.FAILED
+    assert given_up.error is not None
+    assert given_up.error["code"] == "workers-died"
+    assert given_up.error["stage"] == "train"
+
+
+async def test_a_worker_that_stops_in_order_gives_its_job_away_at_once_with_a_checkpoint(harbour: Harbour) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=150)
+    first = harbour.start("one", LORRY_TRAINING_LEASE_SECONDS="3600")
+    await harbour.until_event(job.id, "stage began", stage="train")
+    await harbour.until_true(lambda: _steps_done(harbour, job.id, 3), what="three steps")
+    first.terminate()
+    assert first.wait(60) == 0
+    del harbour.processes["one"]
+    harbour.start("two")
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert ended.crashes == 0
+    assert all(each.kind != "worker died" for each in await harbour.jobs.events(job.id))
+    assert [each for each in await harbour.jobs.events(job.id) if each.kind == "taken"][-1].detail["worker_id"] == "two"
+
+
+async def _alive(harbour: Harbour, worker_id: str) -> bool:
+    return any(each["worker_id"] == worker_id and each["state"] == "alive" for each in await harbour.jobs.workers())
+
+
+async def _training_again(harbour: Harbour, job_id: str, after: int) -> bool:
+    progress = (await harbour.jobs.get(job_id)).progress
+    events = (await harbour.jobs.events(job_id))[after:]
+    began = any(each.kind == "stage began" and each.detail["stage"] == "train" for each in events)
+    return began and progress is not None and progress["stage"] == "train"
+
+
+async def _steps_done(harbour: Harbour, job_id: str, steps: int) -> bool:
+    progress = (await harbour.jobs.get(job_id)).progress
+    return progress is not None and progress["stage"] == "train" and progress["done"] >= steps

@@ -1,0 +1,118 @@
+"""Question writers that are paid: a worker that is killed pays for nothing twice, and failures of the service pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.claude_server import KEY, ClaudeServer, Failure
+from tests.support.registry_server import serving
+from tests.support.training_jobs import Harbour
+from tests.support.writers import conversations
+from training.jobs.states import State
+
+pytestmark = pytest.mark.faults
+ENDED_WELL = {State.SUCCEEDED, State.REJECTED}
+CLAUDE = {"dataset.writer": "claude"}
+
+
+@pytest.fixture
+async def claude(harbour: Harbour) -> AsyncIterator[ClaudeServer]:
+    """The service that writes questions; workers are told where it is."""
+    server = ClaudeServer()
+    async with serving(server.app()) as url:
+        harbour.changes |= {
+            "LORRY_WRITER_URL": url,
+            "LORRY_WRITER_API_KEY": KEY,
+            "LORRY_WRITER_POLL_SECONDS": "0.2",
+            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
+            "LORRY_WRITER_TIMEOUT_SECONDS": "10",
+        }
+        await harbour.add_user("ann", transcripts=conversations())
+        yield server
+
+
+async def test_a_worker_killed_while_it_waits_for_a_batch_pays_for_no_answer_twice(
+    harbour: Harbour, claude: ClaudeServer
+) -> None:
+    claude.looks = 1_000_000
+    job = await harbour.submit("ann", settings=CLAUDE)
+    for kill in range(3):
+        harbour.start("one")
+
+        async def looked(seen: int = claude.calls["retrieve"]) -> bool:
+            return bool(claude.batches) and claude.calls["retrieve"] > seen
+
+        await harbour.until_true(looked, what=f"a look at the batch, {kill}")
+        harbour.kill("one")
+    assert claude.created == 1
+    for batch in claude.batches.values():
+        claude.end(batch)
+    harbour.start("one")
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert claude.created == 1
+    assert set(claude.paid.values()) == {1}
+    assert claude.deleted == list(claude.batches) or claude.deleted
+    spent = [each for each in await harbour.jobs.costs(job_id=job.id, by="kind") if not each["is_estimate"]]
+    assert {each["of"] for each in spent} == {"write", "train", "evaluate"}
+    assert next(each["dollars"] for each in spent if each["of"] == "write") > 0
+
+
+async def test_a_batch_whose_submission_a_kill_cut_is_found_again(harbour: Harbour, claude: ClaudeServer) -> None:
+    """The service has taken the batch, and nobody has heard its answer."""
+    claude.looks = 3
+    claude.fail("create", Failure(after=True, cut=True))
+    job = await harbour.submit("ann", settings=CLAUDE)
+    harbour.start("one")
+
+    async def created() -> bool:
+        return claude.created >= 1
+
+    await harbour.until_true(created, what="a batch", every=0.005)
+    harbour.kill("one")
+    harbour.start("one")
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert claude.created == 1
+    assert set(claude.paid.values()) == {1}
+
+
+async def test_half_the_items_errored_and_a_service_that_is_overloaded_cost_attempts_but_not_the_job(
+    harbour: Harbour, claude: ClaudeServer
+) -> None:
+    claude.outcome = lambda custom_id, asked: "errored" if asked == 0 and int(custom_id[-1], 36) % 2 else "succeeded"
+    claude.fail("create", Failure(status=529, kind="overloaded_error"), Failure(status=500))
+    claude.fail("results", Failure(status=429, kind="rate_limit_error", headers={"retry-after": "0"}))
+    job = await harbour.submit("ann", settings=CLAUDE)
+    harbour.start("one")
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert set(claude.paid.values()) == {1}
+
+
+async def test_a_canceled_job_cancels_its_batch_and_deletes_it(harbour: Harbour, claude: ClaudeServer) -> None:
+    claude.looks = 1_000_000
+    job = await harbour.submit("ann", settings=CLAUDE)
+    harbour.start("one")
+
+    async def submitted() -> bool:
+        return bool(claude.batches)
+
+    await harbour.until_true(submitted, what="a batch")
+    await harbour.jobs.cancel(job.id)
+    assert (await harbour.until(job.id)).state is State.CANCELED
+
+    async def tidied() -> bool:
+        for batch in claude.batches.values():
+            if batch.status == "canceling":
+                claude.end(batch)
+        return bool(claude.canceled) and set(claude.deleted) == set(claude.canceled)
+
+    await harbour.until_true(tidied, what="the batch deleted")
+
+    async def nothing_left() -> bool:
+        return harbour.leftovers(job.id) == []
+
+    await harbour.until_true(nothing_left, what="an empty folder")

@@ -1,0 +1,74 @@
+"""A question writer at a service, as the command drives it: asked what it costs, interrupted, gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kit.settings import DatabaseSettings
+from tests.support.claude_server import KEY, Failure
+from tests.support.command import Lorry
+from tests.support.openai_server import OpenAIServer
+from tests.support.people import write_transcripts
+from tests.support.registry_server import registry_settings, registry_url, serving
+
+__all__ = ["registry_settings", "registry_url"]
+
+REMOTE = ("--set", "dataset.writer=openai")
+
+
+@pytest.fixture
+def server() -> OpenAIServer:
+    return OpenAIServer()
+
+
+@pytest.fixture
+async def lorry(
+    server: OpenAIServer, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path
+) -> AsyncIterator[Lorry]:
+    command = Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("as_of: 2026-11-01\nsource: a contract\nmodels:\n  m: {input: 1.0, output: 10.0}\n")
+    async with serving(server.app()) as url:
+        command.environment |= {
+            "LORRY_WRITER_URL": f"{url}/v1",
+            "LORRY_WRITER_API_KEY": KEY,
+            "LORRY_WRITER_MODEL": "m",
+            "LORRY_WRITER_PRICES_FILE": str(prices),
+            "LORRY_WRITER_ATTEMPTS": "1",
+            "LORRY_WRITER_CONCURRENCY": "1",
+        }
+        path = write_transcripts(tmp_path / "ada.jsonl")
+        lines = path.read_text().replace("Ahoy again.", "Ahoy again, mail ada.lovelace@example.org!")
+        path.write_text(lines)
+        await command.json("import", "ada", str(path))
+        yield command
+
+
+async def test_an_interrupted_writing_goes_on_and_buys_nothing_twice(
+    lorry: Lorry, server: OpenAIServer, tmp_path: Path
+) -> None:
+    code, told, complained = await lorry("build-dataset", "ada", *REMOTE, "--estimate")
+    assert code == 0, complained
+    assert "about $0." in told
+    assert server.calls == 0
+    server.fails = lambda body: Failure(status=503) if len(server.paid) == 2 else None
+    code, _, complained = await lorry("build-dataset", "ada", *REMOTE)
+    assert code == 5, complained
+    assert len(server.paid) == 2
+    server.fails = lambda body: None
+    built = await lorry.json("build-dataset", "ada", *REMOTE)
+    assert built["question_writer"] == "openai/1:m"
+    assert set(server.paid.values()) == {1}
+    assert built["redaction"] == {"email": 24}
+    assert "ada.lovelace" not in json.dumps(server.bodies)
+    assert "ada.lovelace" not in (Path(built["directory"]) / "examples" / "train.jsonl").read_text()
+    paid = len(server.bodies)
+    review = await lorry.json("review", "ada", "--drop", (await lorry.json("review", "ada"))["pairs"][0]["id"])
+    assert review["train"] == built["train"] - 1
+    assert len(server.bodies) == paid  # what was written once is read again
+    written = [path for path in (tmp_path / "home" / "datasets").rglob("writing/*/*") if path.name == "answers"]
+    assert not written

@@ -1,0 +1,74 @@
+"""`lorry jobs` and `lorry campaigns`, as processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.command import Lorry
+from tests.support.training_jobs import Harbour
+
+
+@pytest.fixture
+async def lorry(harbour: Harbour, monkeypatch: pytest.MonkeyPatch) -> Lorry:
+    """The command, in a home of its own; ann and bob have transcripts."""
+    monkeypatch.setenv("LORRY_BASE_MODEL", str(harbour.base))
+    monkeypatch.setenv("LORRY_THREADS", "1")
+    for user in ("ann", "bob"):
+        await harbour.add_user(user)
+    return Lorry(
+        registry_url=harbour.registry_url,
+        database_url=harbour.database_settings.database_url,
+        home=harbour.directory / "home",
+    )
+
+
+async def test_jobs_are_submitted_steered_and_worked_off(lorry: Lorry, harbour: Harbour) -> None:
+    settings = ("--set", "steps=2", "--set", "rank=2", "--set", "dataset.min_held_out=2", "--set", "max_length=96")
+    ann, bob = await lorry.json("jobs", "submit", "ann", "bob", *settings)
+    assert (ann["state"], ann["settings"]["steps"], ann["base"]) == ("queued", 2, str(harbour.base))
+    code, _, complaint = await lorry("jobs", "submit", "ann")
+    assert code == 4
+    assert "one training per user at a time" in complaint
+    assert (await lorry.json("jobs", "cancel", bob["id"]))["state"] == "canceled"
+    code, told, complaint = await lorry("jobs", "work", "--until-idle", "--worker-id", "here")
+    assert code == 0, complaint
+    shown = await lorry.json("jobs", "show", ann["id"])
+    assert shown["state"] in {"succeeded", "rejected"}, shown["error"]
+    assert {each["of"] for each in shown["costs"] if not each["is_estimate"]} == {"write", "train", "evaluate"}
+    code, told, _ = await lorry("jobs")
+    assert code == 0
+    assert ann["id"] in told
+    assert "canceled" in told
+    kinds = [each["kind"] for each in await lorry.json("jobs", "events", ann["id"])]
+    assert (kinds[0], kinds[-1]) == ("submitted", shown["state"])
+    (worker,) = await lorry.json("jobs", "workers")
+    assert (worker["worker_id"], worker["state"], worker["jobs"]) == ("here", "left", 0)
+
+
+async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
+    assert (await lorry.json("jobs", "rules"))["enabled"] is False
+    changed = await lorry.json("jobs", "rules", "--set", "enabled=yes", "--set", "min_words=5")
+    assert (changed["enabled"], changed["min_words"]) == (True, 5)
+    code, _, complaint = await lorry("jobs", "rules", "--set", "schedule=monday")
+    assert code == 2
+    assert "cron line" in complaint
+    assert (await lorry.json("jobs", "quota", "--max-daily", "1"))["max_daily"] == 1
+    await lorry.json("jobs", "submit", "ann")
+    code, _, complaint = await lorry("jobs", "submit", "bob")
+    assert code == 5
+    assert "of its day" in complaint
+    statuses = {each["user"]: each for each in await lorry.json("status")}
+    assert "no adapter" in statuses["bob"]["due"]
+    assert statuses["ann"]["job"] is not None
+
+
+async def test_a_campaign_is_begun_and_aborted(lorry: Lorry) -> None:
+    begun = await lorry.json("campaigns", "begin", "--per-hour", "30")
+    assert (begun["state"], begun["users"], begun["done"]) == ("running", 2, 0)
+    code, told, _ = await lorry("campaigns", "pause", begun["id"])
+    assert code == 0
+    assert "paused, 0 of 2 users" in told
+    assert (await lorry.json("campaigns", "abort", begun["id"]))["state"] == "aborted"
+    code, _, complaint = await lorry("campaigns", "show", "c" + 32 * "0")
+    assert code == 3
+    assert "no campaign" in complaint

@@ -1,0 +1,236 @@
+"""A worker with a real database, registry, trainer and evaluator, on a base of two layers."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from registry.client import RegistryClient
+from registry.manifest import Owner
+from tests.support.registry_server import TOKEN
+from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, talks
+from training.jobs.campaigns.campaigns import Campaigns
+from training.jobs.dispatch import Quota
+from training.jobs.staleness import Rules
+from training.jobs.states import State, Trigger
+from training.jobs.worker import Worker
+
+Working = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+async def test_a_job_goes_from_transcripts_to_a_version_and_leaves_nothing_behind(
+    harbour: Harbour, working: Working
+) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=6)
+    async with working():
+        ended = await harbour.until(job.id)
+    assert ended.state in {State.SUCCEEDED, State.REJECTED}, ended.error
+    assert ended.outcome is not None
+    async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
+        manifest = (await registry.get_version(ended.outcome["version_id"])).manifest
+        live = await registry.get_alias(Owner(tenant="default", user="ann"), "profile", "live")
+    assert manifest.owner.user == "ann"
+    assert (live == manifest.version_id) is ended.outcome["passed"]
+    assert harbour.leftovers(job.id) == []
+    assert await harbour.kinds(job.id) == [
+        "submitted",
+        "taken",
+        *("stage began snapshot", "stage finished snapshot", "stage began estimate", "stage finished estimate"),
+        *("stage began write", "stage finished write", "prepared", "taken"),
+        *("stage began dataset", "stage finished dataset", "stage began train", "stage finished train"),
+        *("stage began evaluate", "stage finished evaluate", "stage began publish", "stage finished publish"),
+        ended.state.value,
+    ]
+
+
+async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gives_the_same_adapter(
+    harbour: Harbour, working: Working
+) -> None:
+    await harbour.add_user("ann")
+    async with working():
+        straight = await harbour.until((await harbour.submit("ann", steps=60)).id)
+        job = await harbour.submit("ann", steps=60)
+        await harbour.until_event(job.id, "stage began", stage="train")
+        await harbour.jobs.pause(job.id)
+        paused = await harbour.until(job.id, State.PAUSED, *ENDED)
+        assert paused.state is State.PAUSED, "the training was quicker than the pause"
+        assert paused.worker_id is None
+        assert harbour.leftovers(job.id)
+        await harbour.jobs.resume(job.id)
+        resumed = await harbour.until(job.id)
+    assert straight.outcome is not None
+    assert resumed.outcome is not None
+    async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
+        one = (await registry.get_version(straight.outcome["version_id"])).manifest
+        two = (await registry.get_version(resumed.outcome["version_id"])).manifest
+    assert [each.sha256 for each in one.files] == [each.sha256 for each in two.files]
+    kinds = await harbour.kinds(job.id)
+    assert kinds.count("stage finished dataset") == 1
+    assert kinds.count("stage finished train") == 1
+
+
+async def test_a_running_job_is_canceled_and_leaves_nothing(harbour: Harbour, working: Working) -> None:
+    await harbour.add_user("ann")
+    async with working():
+        job = await harbour.submit("ann", steps=100_000)
+        await harbour.until_event(job.id, "stage began", stage="train")
+        assert (await harbour.jobs.cancel(job.id)).state is State.RUNNING
+        assert (await harbour.until(job.id)).state is State.CANCELED
+        await harbour.until_true(lambda: _nothing_of(harbour, job.id), what="nothing left")
+    async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
+        assert (await registry.list_adapters("default", "ann")).adapters == ()
+
+
+async def test_a_lasting_failure_names_the_reason_and_a_retry_keeps_what_was_done(
+    harbour: Harbour, working: Working
+) -> None:
+    await harbour.add_user("ann", transcripts=talks("ann", count=1))
+    async with working():
+        job = await harbour.submit("ann")
+        failed = await harbour.until(job.id)
+        assert failed.state is State.FAILED
+        assert failed.error is not None
+        assert (failed.error["code"], failed.error["stage"]) == ("dataset-too-small", "dataset")
+        await harbour.jobs.retry(job.id)
+        again = await harbour.until(job.id)
+        assert again.state is State.FAILED
+    kinds = await harbour.kinds(job.id)
+    assert kinds.count("stage finished snapshot") == 1
+    assert kinds.count("stage began dataset") == 2
+
+
+async def test_a_failure_that_passes_is_tried_again_with_pauses_until_it_is_given_up(
+    harbour: Harbour, working: Working
+) -> None:
+    await harbour.add_user("ann")
+    async with working(LORRY_TRAINING_ATTEMPTS="3", LORRY_REGISTRY_URL="http://127.0.0.1:9"):
+        job = await harbour.submit("ann", steps=2)
+        failed = await harbour.until(job.id)
+    assert failed.state is State.FAILED
+    assert failed.attempts == 3
+    assert failed.error is not None
+    assert failed.error["code"] == "registry-unavailable"
+    kinds = await harbour.kinds(job.id)
+    assert kinds.count("will be tried again") == 2
+    assert kinds.count("stage finished train") == 1, "what was done is not done again"
+
+
+async def test_priorities_and_a_tenants_quota_decide_whose_turn_it_is(harbour: Harbour, working: Working) -> None:
+    for user in ("ann", "bob", "cid"):
+        await harbour.add_user(user)
+    await harbour.add_user("dora", tenant="other")
+    await harbour.jobs.put_quota("other", Quota(max_running=0))
+    held = await harbour.submit("dora", tenant="other", priority=100)
+    late = await harbour.submit("ann", steps=2, priority=-5)
+    first = await harbour.submit("bob", steps=2, priority=5)
+    middle = await harbour.submit("cid", steps=2)
+    async with working(LORRY_TRAINING_PREPARE_SLOTS="1"):
+        for job in (late, first, middle):
+            await harbour.until(job.id)
+        assert (await harbour.jobs.get(held.id)).state is State.QUEUED
+        await harbour.jobs.put_quota("other", Quota())
+        await harbour.until(held.id)
+    started = {job.id: (await harbour.jobs.get(job.id)).started_at for job in (late, first, middle)}
+    assert sorted(started, key=lambda job_id: str(started[job_id])) == [first.id, middle.id, late.id]
+
+
+async def test_two_workers_share_the_queue_and_no_job_is_done_twice(harbour: Harbour, working: Working) -> None:
+    """DBOS is one per process: the second worker is another process."""
+    users = [f"user-{number}" for number in range(6)]
+    for user in users:
+        await harbour.add_user(user)
+    harbour.start("two")
+    try:
+        async with working("one"):
+            await harbour.until_true(lambda: _alive(harbour, 2), what="two workers")
+            jobs = [await harbour.submit(user, steps=2) for user in users]
+            for job in jobs:
+                await harbour.until(job.id)
+            taken = [each for job in jobs for each in await harbour.jobs.events(job.id) if each.kind == "taken"]
+            for job in jobs:
+                assert (await harbour.kinds(job.id)).count("stage began train") == 1
+        assert {each.detail["worker_id"] for each in taken} == {"one", "two"}
+    finally:
+        harbour.close()
+
+
+async def test_a_second_worker_of_a_living_ones_id_is_refused(harbour: Harbour, working: Working) -> None:
+    async with working("one"):
+        await harbour.until_true(lambda: _alive(harbour, 1), what="a worker")
+        second = harbour.start("one", LORRY_TRAINING_LEASE_SECONDS="4")
+        await harbour.until_true(lambda: _ended(second), what="the second worker's end")
+        del harbour.processes["one"]
+        assert second.returncode == 1
+        assert "another id" in harbour.log("one")
+
+
+async def test_a_tenants_rules_have_users_trained_and_not_again_without_something_new(
+    harbour: Harbour, working: Working
+) -> None:
+    await harbour.add_user("ann")
+    await harbour.jobs.put_rules("default", Rules(enabled=True, min_words=10, priority=3))
+    async with working():
+        await harbour.until_true(lambda: _any_job(harbour), what="a job that nobody submitted")
+        (job,) = await harbour.jobs.list(tenant="default")
+        assert (job.trigger, job.priority, job.user_id) == (Trigger.VOLUME, 3, "ann")
+        await harbour.jobs.cancel(job.id)
+        await harbour.until(job.id)
+        await harbour.until_true(lambda: _checked_again(harbour), what="another look")
+    assert len(await harbour.jobs.list(tenant="default")) == 1, "what was canceled today is left alone"
+
+
+async def test_a_campaign_trains_everybody_for_another_base_and_each_flips_by_their_own_gate(
+    harbour: Harbour, working: Working, base_directory: Path, tmp_path: Path
+) -> None:
+    for user in ("ann", "bob"):
+        await harbour.add_user(user)
+    campaigns = Campaigns(harbour.database)
+    other = await asyncio.to_thread(make_tiny_base, tmp_path / "other", tokenizer_of=base_directory, seed=9)
+    async with working():
+        before = [await harbour.until((await harbour.submit(user, steps=2)).id) for user in ("ann", "bob")]
+        campaign = await campaigns.begin(
+            "default", base=str(other), per_hour=100_000, settings={**SETTINGS, "steps": 2}
+        )
+
+        async def done() -> bool:
+            return (await campaigns.get(campaign.id)).state == "done"
+
+        await harbour.until_true(done, what="the campaign's end")
+        ended = await campaigns.get(campaign.id)
+    assert (ended.users, ended.done) == (2, 2)
+    jobs = await harbour.jobs.list(campaign_id=campaign.id)
+    async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
+        for job in jobs:
+            assert job.outcome is not None
+            manifest = (await registry.get_version(job.outcome["version_id"])).manifest
+            assert manifest.base.id == "other"
+            live = await registry.get_alias(Owner(tenant="default", user=job.user_id), "profile", "live")
+            earlier = next(each.outcome for each in before if each.user_id == job.user_id)
+            assert earlier is not None
+            kept = earlier["version_id"] if earlier["passed"] else None
+            assert live == (manifest.version_id if job.outcome["passed"] else kept)
+
+
+async def _nothing_of(harbour: Harbour, job_id: str) -> bool:
+    return harbour.leftovers(job_id) == []
+
+
+async def _alive(harbour: Harbour, count: int) -> bool:
+    return sum(each["state"] == "alive" for each in await harbour.jobs.workers()) >= count
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
+
+
+async def _any_job(harbour: Harbour) -> bool:
+    return bool(await harbour.jobs.list(tenant="default"))
+
+
+async def _checked_again(harbour: Harbour) -> bool:
+    await asyncio.sleep(1.5)
+    return True

@@ -1,0 +1,1 @@
+"""Where people's decisions about single pairs are kept, for whoever builds the dataset next."""

@@ -1,0 +1,1 @@
+"""Campaigns: every user of a tenant is trained again, for a new base model, at a bounded rate."""

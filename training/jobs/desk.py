@@ -1,0 +1,290 @@
+"""Takes jobs up, has their stages done, and writes down how they ended.
+
+What a stage raises is sorted here: what another attempt may cure, what is wrong with this user's job for good, and
+what somebody asked for. A database that is away is waited for, whatever is being done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kit.database import Database
+from kit.errors import DatabaseUnavailable, LorryError, StorageUnavailable, problem_code
+from registry.errors import RegistryUnavailable
+from training.errors import LossNotFinite, TrainingPaused
+from training.jobs.assignment import Assignment, Parked, StopReason
+from training.jobs.dispatch import backoff
+from training.jobs.errors import JobStopped, TranscriptsErased
+from training.jobs.models import JobRow
+from training.jobs.repository import JobRepository
+from training.jobs.settings import WorkerSettings
+from training.jobs.states import STAGES, Phase, Stage, State, Wish
+from training.jobs.workshop import Workshop
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_PATIENCE_SECONDS = 0.2
+_MAX_PATIENCE_SECONDS = 5.0
+_MESSAGE_CHARACTERS = 2000
+# What another attempt may cure although its status says that the caller is wrong.
+_PASSING = (DatabaseUnavailable, StorageUnavailable, RegistryUnavailable)
+# What every attempt ends in, although its status says that the fault is ours: the same inputs give the same loss.
+_LASTING = (LossNotFinite,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a run of a job ends; a run that ends well and is not through goes on in the next phase."""
+
+    kind: str
+    error: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form in which it is handed from step to step."""
+        return {"kind": self.kind, "error": self.error}
+
+
+GOES_ON = Ending(kind="goes on")
+
+
+class Desk:
+    """Every job that one worker holds."""
+
+    def __init__(self, settings: WorkerSettings, *, database: Database, workshop: Workshop) -> None:
+        self._settings = settings
+        self._database = database
+        self._workshop = workshop
+        self.assignments: dict[str, Assignment] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Park everything, also what is taken from now on: the worker stops."""
+        self._closed = True
+        self.park()
+
+    async def take(self, job_id: str, run: int) -> Assignment | None:
+        """Take a run of a job up, for the first time or after its worker died; None when it is over."""
+
+        async def attempt() -> Assignment | None:
+            async with self._database.transaction() as session:
+                repository = JobRepository(session)
+                row = await repository.take(job_id, run=run, worker_id=self._settings.worker_id)
+                if row is None:
+                    return None
+                done = await repository.stages(job_id)
+                await repository.add_event(
+                    job_id, "taken", {"worker_id": self._settings.worker_id, "phase": row.phase, "crashes": row.crashes}
+                )
+                return _assignment(row, usual=await repository.usual_seconds(), done=done)
+
+        job = await self._patiently(attempt)
+        if job is not None:
+            if self._closed:
+                job.stop(StopReason.PARKED)
+            self.assignments[job_id] = job
+        return job
+
+    def let_go(self, job: Assignment) -> None:
+        """Hold the job no longer, unless it was taken up again meanwhile."""
+        if self.assignments.get(job.job_id) is job:
+            del self.assignments[job.job_id]
+
+    def park(self) -> None:
+        """Let go of everything at the next step, to be taken up again later."""
+        for each in list(self.assignments.values()):
+            each.stop(StopReason.PARKED)
+
+    async def perform(self, job: Assignment, stage: Stage) -> Ending:
+        """Do one stage, unless it was done before, and say how the job goes on.
+
+        Raises:
+            Parked: the worker stops, or the job is not its any more.
+        """
+        try:
+            return await self._patiently(lambda: self._perform(job, stage), job=job)
+        except TranscriptsErased as exc:
+            return Ending(kind="erased", error=_explain(exc, stage))
+        except (JobStopped, TrainingPaused):
+            return self._stopped(job)
+        except (LorryError, OSError, MemoryError) as exc:
+            return self._sort(exc, stage)
+        except Exception as exc:  # a mistake of ours must end one job, not the worker
+            _log.exception("a training stage failed unexpectedly: %s", stage)
+            return self._sort(exc, stage)
+
+    async def _perform(self, job: Assignment, stage: Stage) -> Ending:
+        async with self._database.transaction() as session:
+            repository = JobRepository(session)
+            done = await repository.stages(job.job_id)
+            if stage in done:
+                return GOES_ON
+            row = await repository.get(job.job_id)
+            wish = Wish(row.wish) if row is not None else Wish.NONE
+            if wish is not Wish.NONE:
+                job.stop(StopReason.CANCELED if wish is Wish.CANCEL else StopReason.PAUSED)
+            job.check()
+            await repository.add_event(job.job_id, "stage began", {"stage": stage})
+        job.begin(stage)
+        if job.transcript_ids:
+            await self._workshop.require_transcripts(job)
+        result = await self._workshop.perform(job, stage, done)
+        async with self._database.transaction() as session:
+            repository = JobRepository(session)
+            if await repository.add_stage(job.job_id, stage, result=result, seconds=job.seconds):
+                await repository.update(job.job_id, {"crashes": 0})
+                await repository.add_event(
+                    job.job_id, "stage finished", {"stage": stage, "seconds": round(job.seconds, 3)}
+                )
+        if stage is Stage.SNAPSHOT:
+            job.transcript_ids = tuple(result["transcript_ids"])
+        return GOES_ON
+
+    def _stopped(self, job: Assignment) -> Ending:
+        match job.stopped:
+            case StopReason.PARKED:
+                raise Parked
+            case StopReason.PAUSED:
+                return Ending(kind="paused")
+            case StopReason.CANCELED:
+                return Ending(kind="canceled")
+            case StopReason.ERASED:
+                return Ending(kind="erased", error=_explain(TranscriptsErased(), job.stage))
+            case None:  # a pause was withdrawn when the work had just stopped for it
+                return Ending(kind="resumed")
+
+    def _sort(self, exc: BaseException, stage: Stage) -> Ending:
+        _log.warning("a training stage failed: %s in %s", type(exc).__name__, stage)
+        lasting = isinstance(exc, LorryError) and exc.status_code < 500 and not isinstance(exc, _PASSING)
+        kind = "failed" if lasting or isinstance(exc, _LASTING) else "again"
+        return Ending(kind=kind, error=_explain(exc, stage))
+
+    async def settle(self, job: Assignment, ending: Ending) -> None:
+        """Write down how the run ended; done again, it changes nothing."""
+        row = await self._patiently(lambda: self._settle(job, ending))
+        if row is not None and row.state in {State.SUCCEEDED, State.REJECTED, State.CANCELED}:
+            await self._patiently(lambda: self._tidy(row))
+
+    async def _settle(self, job: Assignment, ending: Ending) -> JobRow | None:
+        async with self._database.transaction() as session:
+            repository = JobRepository(session)
+            row = await repository.get(job.job_id, lock=True)
+            if row is None:
+                return None
+            done = await repository.stages(job.job_id)
+            values = self._values(row, ending, done, now=await repository.now())
+            if values["state"] in {State.SUCCEEDED, State.REJECTED, State.FAILED, State.CANCELED}:
+                values["ended_at"] = await repository.now()
+            settled = await repository.settle(job.job_id, run=job.run, values=values)
+            if settled is not None:
+                kind = _event_kind(settled, ending)
+                await repository.add_event(job.job_id, kind, {"error": values.get("error")} if ending.error else {})
+            return settled
+
+    def _values(self, row: JobRow, ending: Ending, done: dict[Stage, dict[str, Any]], *, now: Any) -> dict[str, Any]:
+        """Return what the job's row becomes."""
+        free: dict[str, Any] = {"worker_id": None, "wish": Wish.NONE}
+        match ending.kind:
+            case "goes on" if Stage.PUBLISH in done:
+                outcome = done[Stage.PUBLISH]
+                state = State.SUCCEEDED if outcome["passed"] else State.REJECTED
+                return {**free, "state": state, "outcome": outcome, "error": None}
+            case "goes on":
+                wish = Wish(row.wish)
+                state = State.PAUSED if wish is Wish.PAUSE else State.QUEUED
+                if wish is Wish.CANCEL:
+                    state = State.CANCELED
+                return {**free, "state": state, "phase": Phase.TRAIN, "attempts": 0, "error": None}
+            case "paused":
+                return {**free, "state": State.PAUSED}
+            case "canceled":
+                return {**free, "state": State.CANCELED}
+            case "erased":
+                return {**free, "state": State.CANCELED, "error": ending.error}
+            case "resumed":
+                return {**free, "state": State.QUEUED}
+            case "again" if row.attempts + 1 < self._settings.training_attempts:
+                wait = backoff(
+                    row.attempts + 1,
+                    base_seconds=self._settings.training_backoff_seconds,
+                    max_seconds=self._settings.training_max_backoff_seconds,
+                )
+                state = State.CANCELED if Wish(row.wish) is Wish.CANCEL else State.QUEUED
+                later = {"attempts": row.attempts + 1, "not_before": now + wait}
+                return {**free, "state": state, "error": ending.error, **later}
+            case _:
+                return {**free, "state": State.FAILED, "attempts": row.attempts + 1, "error": ending.error}
+
+    async def _tidy(self, row: JobRow) -> None:
+        await self._workshop.tidy(
+            row.id,
+            settings=row.request.get("settings", {}),
+            tenant=row.tenant,
+            user=row.user_id,
+            base=row.base,
+        )
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]], *, job: Assignment | None = None) -> T:
+        """Do something again until the database answers; a job that is parked meanwhile is let go of."""
+        pause = _PATIENCE_SECONDS
+        while True:
+            try:
+                return await work()
+            except DatabaseUnavailable:
+                if self._closed or (job is not None and job.stopped is StopReason.PARKED):
+                    raise Parked from None
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _MAX_PATIENCE_SECONDS)
+
+
+def stages_of(phase: str) -> tuple[Stage, ...]:
+    """Return the stages of a phase, in order."""
+    return STAGES[Phase(phase)]
+
+
+def give_up(crashes: int, stage: str | None) -> dict[str, Any]:
+    """Return the error of a job under which too many workers have died."""
+    where = f" in the stage {stage}" if stage else ""
+    return {
+        "code": "workers-died",
+        "message": f"{crashes} workers have died under this job{where}; it is not tried again unless you retry it",
+        "stage": stage,
+    }
+
+
+def _assignment(row: JobRow, *, usual: dict[Stage, float], done: dict[Stage, dict[str, Any]]) -> Assignment:
+    return Assignment(
+        job_id=row.id,
+        run=row.run,
+        tenant=row.tenant,
+        user=row.user_id,
+        adapter=row.adapter,
+        base=row.base,
+        settings=row.request.get("settings", {}),
+        phase=Phase(row.phase),
+        usual_seconds=usual,
+        transcript_ids=tuple(done.get(Stage.SNAPSHOT, {}).get("transcript_ids", ())),
+    )
+
+
+def _explain(exc: BaseException, stage: Stage | None) -> dict[str, Any]:
+    """Return an error for people; of what is not ours only the kind, as its text may hold anything."""
+    if isinstance(exc, LorryError):
+        message = exc.message[:_MESSAGE_CHARACTERS]
+        named = {"code": problem_code(type(exc)), "message": message, "field": exc.field}
+    elif isinstance(exc, OSError):
+        named = {"code": "machine", "message": f"the machine failed: {exc.strerror or type(exc).__name__}"}
+    else:
+        named = {"code": "internal", "message": f"something broke on our side: {type(exc).__name__}"}
+    return {**named, "stage": stage}
+
+
+def _event_kind(row: JobRow, ending: Ending) -> str:
+    if ending.kind == "again" and row.state == State.QUEUED:
+        return "will be tried again"
+    if row.state == State.QUEUED:
+        return "resumed" if ending.kind == "resumed" else "prepared"
+    return str(State(row.state).value)

@@ -1,0 +1,1 @@
+"""The workers: who is alive, who is not, and whose work is adopted."""

@@ -1,0 +1,1 @@
+"""Trainings that nobody submits: each tenant's rules, looked at now and then."""

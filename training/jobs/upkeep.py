@@ -1,0 +1,120 @@
+"""What a worker does besides its jobs, now and then: triggers, campaigns, adoption, and sweeping up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from datetime import datetime, timedelta
+from typing import Any
+
+from kit.database import Database
+from training.curations.repository import CurationRepository
+from training.jobs.campaigns.campaigns import Campaigns
+from training.jobs.desk import give_up
+from training.jobs.errors import TranscriptsErased
+from training.jobs.fleet.repository import WorkerRepository
+from training.jobs.models import JobRow
+from training.jobs.repository import JobRepository
+from training.jobs.settings import WorkerSettings
+from training.jobs.states import Stage, State
+from training.jobs.triggers.triggers import Triggers
+from training.jobs.workshop import Workshop
+from transcripts.store import TranscriptStore
+
+_log = logging.getLogger(__name__)
+_FORGET_WORKERS_DAYS = 30.0
+
+
+class Upkeep:
+    """The chores of all workers; each is done by whoever comes first and hurts nobody when done twice."""
+
+    def __init__(self, settings: WorkerSettings, *, database: Database, workshop: Workshop) -> None:
+        self._settings = settings
+        self._database = database
+        self._workshop = workshop
+        self._triggers = Triggers(database, base=settings.training_base)
+        self._campaigns = Campaigns(database)
+
+    async def submit_what_is_due(self) -> None:
+        """Have triggers and campaigns submit what is due."""
+        await self._triggers.pull()
+        await self._campaigns.advance()
+
+    async def bury(self, worker_id: str) -> None:
+        """Take its jobs from a worker that died; a job under which too many have died is given up.
+
+        What goes on must then be put back into its queue.
+        """
+        async with self._database.transaction() as session:
+            repository = JobRepository(session)
+            for row in await repository.orphan(worker_id):
+                stage = (row.progress or {}).get("stage")
+                await repository.add_event(
+                    row.id, "worker died", {"worker_id": worker_id, "stage": stage, "crashes": row.crashes}
+                )
+                if row.crashes >= self._settings.training_crashes:
+                    error = give_up(row.crashes, stage)
+                    values = {"state": State.FAILED, "error": error, "ended_at": await repository.now()}
+                    await repository.update(row.id, values)
+                    await repository.add_event(row.id, "failed", {"error": error})
+                    _log.error("a training job was given up: too many workers died under it")
+
+    async def dead_workers(self) -> list[str]:
+        """Return the ids of workers that have left or lapsed, this one aside."""
+        async with self._database.reading() as session:
+            return [each for each in await WorkerRepository(session).dead() if each != self._settings.worker_id]
+
+    async def sweep(self) -> None:
+        """Remove what ended jobs have left, and what the transcripts were erased of."""
+        async with self._database.transaction() as session:
+            repository = JobRepository(session)
+            now = await repository.now()
+            failed_before = now - timedelta(days=self._settings.training_failed_days)
+            await repository.forget_jobs(ended_before=now - timedelta(days=self._settings.training_history_days))
+            remaining = await repository.remaining(failed_before=failed_before)
+            keeping = await repository.keeping()
+            await WorkerRepository(session).forget(silent_days=_FORGET_WORKERS_DAYS)
+            await CurationRepository(session).forget_erased()
+        for row in remaining:
+            await self._tidy(row)
+        for row in keeping:
+            await self._end_if_erased(row)
+        await self._sweep_folders(failed_before)
+
+    async def _end_if_erased(self, row: JobRow) -> None:
+        async with self._database.transaction() as session:
+            repository = JobRepository(session)
+            ids = (await repository.stages(row.id)).get(Stage.SNAPSHOT, {}).get("transcript_ids")
+            if ids is None or await TranscriptStore(session).has_all(row.tenant, row.user_id, ids):
+                return
+            locked = await repository.get(row.id, lock=True)
+            if locked is None or locked.state not in {State.QUEUED, State.PAUSED, State.FAILED}:
+                return
+            gone = TranscriptsErased()
+            values: dict[str, Any] = {
+                "state": State.CANCELED,
+                "error": {"code": "transcripts-erased", "message": gone.message, "stage": None},
+                "ended_at": locked.ended_at or await repository.now(),
+            }
+            await repository.update(row.id, values)
+            await repository.forget_stages(row.id)
+            await repository.add_event(row.id, "canceled", {"error": values["error"]})
+        await self._tidy(row)
+
+    async def _tidy(self, row: JobRow) -> None:
+        await self._workshop.tidy(
+            row.id, settings=row.request.get("settings", {}), tenant=row.tenant, user=row.user_id, base=row.base
+        )
+
+    async def _sweep_folders(self, failed_before: datetime) -> None:
+        """Remove this machine's folders of jobs that have ended or that nobody knows."""
+        folder = self._settings.jobs_directory
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        async with self._database.reading() as session:
+            known = await JobRepository(session).known(names)
+        for name in names:
+            state, ended_at = known.get(name, (State.CANCELED, failed_before))
+            if ended_at is None or (state is State.FAILED and ended_at >= failed_before):
+                continue
+            await asyncio.to_thread(shutil.rmtree, folder / name, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""All checks over a dataset's examples, and what becomes of what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from training.config import Action, DatasetConfig
+from training.examples import Example
+from training.quality.findings import (
+    Finding,
+    Problem,
+    find_duplicates,
+    find_imbalance,
+    find_leaks,
+    find_platitudes,
+    find_short,
+)
+from training.quality.report import QualityReport, make_report
+
+Scorer = Callable[[Sequence[Example]], Sequence[float | None]]
+"""Gives each example's loss under the bare base in nats per completion token; None for one that does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """The examples without those that were dropped, in their order, and everything that was found on the way."""
+
+    examples: tuple[Example, ...]
+    examined: tuple[Example, ...]
+    findings: tuple[Finding, ...]
+    losses: dict[Example, float | None] | None
+    config: DatasetConfig
+
+    def report(self, kept: Sequence[Example]) -> QualityReport:
+        """Return the report on a dataset that trains on `kept`, some of the examples."""
+        losses = None if self.losses is None else [self.losses.get(example) for example in kept]
+        findings = [*self.findings]
+        if self.config.on_imbalance != "ignore":
+            findings += find_imbalance(kept, config=self.config)
+        return make_report(self.examined, kept, findings, actions(self.config), losses=losses)
+
+
+def check_examples(
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    *,
+    held_out_transcripts: frozenset[str],
+    config: DatasetConfig,
+    scorer: Scorer | None = None,
+) -> Checked:
+    """Check training examples against one another, the held-out replies and, with a `scorer`, the bare base.
+
+    An example that is dropped for one thing is not counted for a later one: leaks come first, since they spoil the
+    measurement, then duplicates, length, platitudes.
+    """
+    found: list[Finding] = []
+    left = list(range(len(examples)))
+
+    def apply(problem_findings: Sequence[Finding]) -> None:
+        """Record findings about `left`, and take away what they drop."""
+        dropped = set()
+        for finding in problem_findings:
+            assert finding.index is not None
+            index = left[finding.index]
+            action = actions(config)[finding.problem]
+            if action != "ignore":
+                found.append(_at(finding, index))
+            if action == "drop":
+                dropped.add(index)
+        left[:] = [index for index in left if index not in dropped]
+
+    def current() -> list[Example]:
+        return [examples[index] for index in left]
+
+    leaks = find_leaks(current(), held_out, held_out_transcripts=held_out_transcripts, config=config)
+    apply([*leaks])
+    apply([*find_duplicates(current(), config=config)])
+    apply([*find_short(current(), config=config)])
+    losses = None
+    if scorer is not None and config.on_platitude != "ignore":
+        scored = scorer(current())
+        losses = dict(zip(current(), scored, strict=True))
+        apply([*find_platitudes(current(), scored, config=config)])
+    return Checked(
+        examples=tuple(current()), examined=tuple(examples), findings=tuple(found), losses=losses, config=config
+    )
+
+
+def actions(config: DatasetConfig) -> dict[Problem, Action]:
+    """Return what the configuration does about each problem."""
+    return {
+        "duplicate": config.on_duplicate,
+        "near_duplicate": config.on_duplicate,
+        "leak": config.on_leak,
+        "platitude": config.on_platitude,
+        "too_short": config.on_length,
+        "imbalance": config.on_imbalance,
+    }
+
+
+def _at(finding: Finding, index: int) -> Finding:
+    return Finding(problem=finding.problem, index=index, value=finding.value, other=finding.other, note=finding.note)

@@ -1,0 +1,142 @@
+"""What was found in a dataset's examples: counts, samples and distributions, as JSON, as a page, as a picture.
+
+The report holds samples of the user's words and belongs beside their dataset. Laws: it is a function of the examples,
+the configuration and the base's losses; ``QualityReport.from_json(r.to_json()) == r``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from training.config import Action
+from training.examples import KINDS, Example
+from training.quality.findings import PROBLEMS, Finding, Problem
+
+SCHEMA = "lorry.quality/1"
+_SAMPLES = 5
+_WORD_BINS = (2, 4, 8, 16, 32, 64)
+_NAT_BINS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One finding as people read it."""
+
+    question: str
+    answer: str
+    value: float
+    other: str | None
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One kind of problem: how often it was found, what was done about it, and some of what was found."""
+
+    problem: Problem
+    action: Action
+    count: int
+    dropped: int
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityReport:
+    """All problems, and what the examples that were kept are like.
+
+    `examined` and `kept` count training examples. `words` and `nats` are counts by upper bound, the last one open;
+    `nats` is empty where nothing scored the examples. `unscored` counts those that did not fit the scorer.
+    """
+
+    examined: int
+    kept: int
+    sections: tuple[Section, ...]
+    kinds: Mapping[str, int]
+    topics: Mapping[str, int]
+    answers: Mapping[str, int]
+    words: Mapping[str, int]
+    nats: Mapping[str, int]
+    unscored: int = 0
+
+    @property
+    def warnings(self) -> int:
+        """How many findings were left for people to judge."""
+        return sum(section.count for section in self.sections if section.action == "warn")
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many examples were dropped for what."""
+        return {section.problem: section.dropped for section in self.sections if section.dropped}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, which `from_json` reads."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_json` wrote."""
+        sections = tuple(
+            Section(**{**section, "samples": tuple(Sample(**sample) for sample in section["samples"])})
+            for section in value["sections"]
+        )
+        return cls(**{**{key: each for key, each in value.items() if key != "schema"}, "sections": sections})
+
+
+def make_report(
+    examined: Sequence[Example],
+    kept: Sequence[Example],
+    findings: Sequence[Finding],
+    actions: Mapping[Problem, Action],
+    *,
+    losses: Sequence[float | None] | None,
+) -> QualityReport:
+    """Return the report; `losses` belong to `kept`, `findings` point into `examined`."""
+    words = [len(example.completion.split()) for example in kept]
+    scored = [loss for loss in losses or () if loss is not None]
+    return QualityReport(
+        examined=len(examined),
+        kept=len(kept),
+        sections=tuple(_section(problem, examined, findings, actions) for problem in PROBLEMS),
+        kinds={kind: count for kind in KINDS if (count := sum(example.kind == kind for example in kept))},
+        topics=dict(sorted(Counter(example.topic for example in kept if example.topic).items())),
+        answers=dict(sorted(Counter(example.answer for example in kept if example.answer).items())),
+        words=_histogram(words, _WORD_BINS),
+        nats=_histogram(scored, _NAT_BINS) if losses is not None else {},
+        unscored=sum(loss is None for loss in losses or ()),
+    )
+
+
+def _section(
+    problem: Problem, examined: Sequence[Example], findings: Sequence[Finding], actions: Mapping[Problem, Action]
+) -> Section:
+    found = [finding for finding in findings if finding.problem == problem]
+    action = actions[problem]
+    return Section(
+        problem=problem,
+        action=action,
+        count=len(found),
+        dropped=len({finding.index for finding in found}) if action == "drop" else 0,
+        samples=tuple(_sample(finding, examined) for finding in found[:_SAMPLES]),
+    )
+
+
+def _sample(finding: Finding, examined: Sequence[Example]) -> Sample:
+    example = examined[finding.index] if finding.index is not None else None
+    return Sample(
+        question=example.prompt[-1].content if example else "",
+        answer=example.completion if example else "",
+        value=round(finding.value, 4),
+        other=finding.other,
+        note=finding.note,
+    )
+
+
+def _histogram(values: Sequence[float], bounds: Sequence[float]) -> dict[str, int]:
+    counts = dict.fromkeys([*(f"< {bound:g}" for bound in bounds), f"≥ {bounds[-1]:g}"], 0)
+    for value in values:
+        name = next((f"< {bound:g}" for bound in bounds if value < bound), f"≥ {bounds[-1]:g}")
+        counts[name] += 1
+    return counts

@@ -1,0 +1,80 @@
+"""What an on-call engineer sees of trainings on ``/metrics``: jobs, workers, waiting; never a name or an id."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from kit.database import Database
+from kit.errors import DatabaseUnavailable
+from kit.http_metrics import RequestMetrics
+from training.jobs.fleet.repository import WorkerRepository
+from training.jobs.repository import JobRepository
+from training.jobs.states import State
+
+_KEPT_SECONDS = 2.0
+_WORKER_STATES = ("alive", "lapsed", "left")
+
+
+class TrainingMetrics:
+    """The service's measures. The database is asked when somebody scrapes, at most every two seconds."""
+
+    def __init__(self) -> None:
+        """Create every series at once, so that a rule can tell zero from nothing."""
+        self.collectors = CollectorRegistry()
+        self.requests = RequestMetrics(self.collectors, prefix="lorry_training")
+        self._up = Gauge(
+            "lorry_training_database_up",
+            "1 = PostgreSQL answered the last scrape; 0 = the gauges below are of an earlier one.",
+            registry=self.collectors,
+        )
+        self._jobs = Gauge("lorry_training_jobs", "Training jobs by state.", ["state"], registry=self.collectors)
+        self._workers = Gauge(
+            "lorry_training_workers",
+            "Workers: alive; lapsed = silent for longer than their lease; left = stopped in order.",
+            ["state"],
+            registry=self.collectors,
+        )
+        self._waiting = Gauge(
+            "lorry_training_oldest_waiting_seconds",
+            "How long the job waits that waits longest for a worker, of those whose turn may come.",
+            registry=self.collectors,
+        )
+        self._until = 0.0
+        self._asking = asyncio.Lock()
+        _fill(self._jobs, [state.value for state in State], {})
+        _fill(self._workers, list(_WORKER_STATES), {})
+
+    async def render(self, database: Database) -> bytes:
+        """Return the measures in Prometheus' text form."""
+        async with self._asking:
+            try:
+                await self._ask(database)
+            except DatabaseUnavailable:
+                self._up.set(0)
+        return generate_latest(self.collectors)
+
+    async def _ask(self, database: Database) -> None:
+        if time.monotonic() < self._until:
+            return
+        async with database.transaction() as session:
+            repository = JobRepository(session)
+            states = await repository.count_states()
+            waiting = await repository.oldest_waiting_seconds()
+            workers = await WorkerRepository(session).all()
+        counts: dict[str, int] = {}
+        for each in workers:
+            counts[each["state"]] = counts.get(each["state"], 0) + 1
+        _fill(self._jobs, [state.value for state in State], states)
+        _fill(self._workers, list(_WORKER_STATES), counts)
+        self._waiting.set(waiting)
+        self._up.set(1)
+        self._until = time.monotonic() + _KEPT_SECONDS
+
+
+def _fill(gauge: Gauge, states: list[str], counts: Mapping[str, int]) -> None:
+    for state in states:
+        gauge.labels(state).set(counts.get(state, 0))

@@ -1,0 +1,224 @@
+"""What the writers that ask a service have in common: the plan over redacted transcripts, kept answers, the result."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, Self
+
+from training.config import DatasetConfig
+from training.errors import WriterFailed, WriterTooExpensive
+from training.examples import Example
+from training.writers.cost import Cost, PriceTable, TokenUsage, add_costs
+from training.writers.pairs import ReadAnswer, read_answer
+from training.writers.plan import Item, Plan, make_plan
+from training.writers.settings import WriterSettings
+from training.writers.spool import Spool
+from training.writers.state import ItemState, WriterState
+from training.writers.writer import Written, count_dropped
+from transcripts.transcript import Transcript
+
+OnRedact = Callable[[Sequence[Transcript]], Sequence[Transcript]]
+SAMPLES = 3
+_CHARACTERS_A_TOKEN = 3.5
+_TOKENS_BESIDE = 120
+
+
+class AnsweredAt(Protocol):
+    """Gives the answer of an item that the spool has lost; None when nobody has it any more."""
+
+    async def __call__(self, item_id: str, state: ItemState) -> KeptAnswer | None:
+        """Return the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptAnswer:
+    """What a service wrote in answer to one item, and what that cost."""
+
+    text: str
+    stop_reason: str | None
+    usage: TokenUsage
+
+    def to_bytes(self) -> bytes:
+        """Return the form that is spooled."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self | None:
+        """Rebuild what `to_bytes` wrote; None for a file that is damaged."""
+        try:
+            value = json.loads(data)
+            return cls(text=value["text"], stop_reason=value["stop_reason"], usage=TokenUsage(**value["usage"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """Everything a remote writer works with but the service itself."""
+
+    name: str
+    model: str
+    settings: WriterSettings
+    config: DatasetConfig
+    prices: PriceTable
+    spool: Spool
+    redact: OnRedact | None
+    key: str = ""
+
+    def plan(self, transcripts: Sequence[Transcript]) -> Plan:
+        """Return what is asked about the transcripts, redacted; examples keep the ids of those given."""
+        shown = list(transcripts if self.redact is None else self.redact(transcripts))
+        return make_plan(
+            shown,
+            ids=[transcript.id for transcript in transcripts],
+            pairs=self.config.pairs,
+            wording=f"{self.name} {self.key}",
+            seed=self.config.seed,
+        )
+
+    def require(self, state: WriterState, transcripts: Sequence[Transcript]) -> Plan:
+        """Return the plan that the state belongs to.
+
+        Raises:
+            WriterStale: it belongs to another.
+        """
+        plan = self.plan(transcripts)
+        state.require(writer=self.name, plan=plan.digest)
+        return plan
+
+    def first_state(self, plan: Plan) -> WriterState:
+        """Return the state before anything is asked."""
+        items = {item.id: ItemState() for item in plan.items}
+        return WriterState(writer=self.name, plan=plan.digest, phase="prepared" if items else "written", items=items)
+
+    def read(self, answer: KeptAnswer, item: Item) -> ReadAnswer:
+        """Return the examples in an answer."""
+        return read_answer(answer.text, item, max_completion_characters=self.config.max_completion_characters)
+
+    def settle(self, state: WriterState, item: Item, answer: KeptAnswer, *, batch: bool) -> WriterState:
+        """Keep an answer and count what it cost; one without a single good pair is asked again, while rounds are left.
+
+        Its usage is paid for either way.
+        """
+        cost = self.prices.cost(answer.usage, model=self.model, batch=batch)
+        state = replace(state, spent=add_costs(state.spent, cost))
+        read = self.read(answer, item)
+        if read.examples:
+            self.spool.put(item.id, answer.to_bytes())
+            return state.with_items({item.id: replace(state.items[item.id], outcome="done", reason=None)})
+        if answer.stop_reason in {"refusal", "content_filter"}:
+            return self.give_up(state, item.id, "refused")
+        cut = answer.stop_reason in {"max_tokens", "length"}
+        reason = "cut_off" if cut else max(read.dropped, key=lambda key: read.dropped[key], default="empty")
+        return self.reopen(state, item.id, reason)
+
+    def reopen(self, state: WriterState, item_id: str, reason: str) -> WriterState:
+        """Have an item asked again, or give it up when it was asked often enough."""
+        item = state.items[item_id]
+        if item.attempts >= self.settings.writer_rounds:
+            return self.give_up(state, item_id, reason)
+        return state.with_items({item_id: replace(item, outcome="open", reason=reason, batch=None)})
+
+    def give_up(self, state: WriterState, item_id: str, reason: str) -> WriterState:
+        """Settle an item without an answer."""
+        return state.with_items({item_id: replace(state.items[item_id], outcome="given_up", reason=reason)})
+
+    def has(self, item_id: str) -> bool:
+        """Say whether an answer to that item is spooled."""
+        data = self.spool.get(item_id)
+        return data is not None and KeptAnswer.from_bytes(data) is not None
+
+    def kept(self, item_id: str) -> KeptAnswer | None:
+        """Return the spooled answer; None when there is none."""
+        data = self.spool.get(item_id)
+        return None if data is None else KeptAnswer.from_bytes(data)
+
+    def require_affordable(self, estimate: Cost) -> None:
+        """Check an estimate against the limit.
+
+        Raises:
+            WriterTooExpensive: it is higher, or there is a limit and no price is known.
+        """
+        limit = self.settings.writer_max_dollars
+        if limit is None:
+            return
+        if estimate.dollars is None:
+            raise WriterTooExpensive(
+                f"no price is known for {self.model}, and LORRY_WRITER_MAX_DOLLARS is {limit:g}: "
+                "put its price into LORRY_WRITER_PRICES_FILE",
+                field="LORRY_WRITER_MAX_DOLLARS",
+            )
+        if estimate.dollars > limit:
+            raise WriterTooExpensive(
+                f"writing would cost about ${estimate.dollars:.4f}, more than LORRY_WRITER_MAX_DOLLARS, ${limit:g}",
+                field="LORRY_WRITER_MAX_DOLLARS",
+                dollars=estimate.dollars,
+            )
+
+    def estimate(self, plan: Plan, *, prompt_tokens: int, batch: bool, cache: bool) -> Cost:
+        """Return the cost of the whole plan, from the prompt tokens of all its items.
+
+        Reading from a cache is not reckoned with, because nothing promises a hit; writing to it is.
+        """
+        output = sum(item.pairs * self.settings.writer_tokens_each for item in plan.items)
+        usage = TokenUsage(requests=len(plan.items), output_tokens=output)
+        kind = "cache_write_1h_tokens" if cache else "input_tokens"
+        usage = replace(usage, **{kind: prompt_tokens})
+        return self.prices.cost(usage, model=self.model, batch=batch, estimated=True)
+
+    async def collect(self, state: WriterState, plan: Plan, *, lost: AnsweredAt) -> Written:
+        """Return the examples of all answers, in the plan's order.
+
+        Raises:
+            WriterFailed: fewer requests were answered usefully than `writer_min_share`, or none.
+        """
+        examples: list[Example] = []
+        dropped: Counter[str] = Counter()
+        useful = 0
+        for item in plan.items:
+            kept = state.items[item.id]
+            if kept.outcome != "done":
+                dropped[f"request_{kept.reason or 'unanswered'}"] += 1
+                continue
+            answer = self.kept(item.id) or await lost(item.id, kept)
+            if answer is None:
+                dropped["request_lost"] += 1
+                continue
+            read = self.read(answer, item)
+            examples += read.examples
+            dropped += read.dropped
+            useful += 1
+        self._require_enough(useful, len(plan.items), dropped)
+        return Written(
+            writer=self.name, examples=_distinct(examples, dropped), dropped=count_dropped(dropped), cost=state.spent
+        )
+
+    def _require_enough(self, useful: int, total: int, dropped: Counter[str]) -> None:
+        if total and (not useful or useful < self.settings.writer_min_share * total):
+            why = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
+            raise WriterFailed(
+                f"{useful} of {total} requests were answered usefully, at least "
+                f"{self.settings.writer_min_share:.0%} are asked ({why or 'nothing was answered'})",
+                useful=useful,
+                requests=total,
+                reasons=dict(dropped),
+            )
+
+
+def _distinct(examples: Sequence[Example], dropped: Counter[str]) -> tuple[Example, ...]:
+    """The first of each question and answer, over all chunks."""
+    first: dict[tuple[Any, str], Example] = {}
+    for example in examples:
+        if (example.prompt, example.completion) in first:
+            dropped["repeated"] += 1
+        else:
+            first[example.prompt, example.completion] = example
+    return tuple(first.values())
+
+
+def rough_tokens(text: str) -> int:
+    """Return about how many tokens a prompt has, without asking anybody."""
+    return round(len(text) / _CHARACTERS_A_TOKEN) + _TOKENS_BESIDE
