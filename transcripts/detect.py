@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from transcripts.errors import UnknownFormat
+from transcripts.errors import TranscriptTruncated, UnknownFormat
 from transcripts.formats import FORMATS
 from transcripts.formats.plain_text import SEPARATOR, speaker_prefix
 from transcripts.json_reader import JsonReader
@@ -56,14 +56,19 @@ def _detect_json(reader: JsonReader, first: str) -> str | None:
 
 def _first_telling(members: Iterable[tuple[str, Any]]) -> str | None:
     seen: dict[str, Any] = {}
-    for key, value in members:
-        seen[key] = value if isinstance(value, str) else None
-        if (name := _telling(key, value)) is not None:
-            return name
-        if seen.get("type") in _SESSION_LINES and not _SESSION_KEYS.isdisjoint(seen):
-            return "claude-code"
-        if len(seen) > _MAX_MEMBERS:
-            break
+    try:
+        for key, value in members:
+            seen[key] = value if isinstance(value, str) else None
+            if (name := _telling(key, value)) is not None:
+                return name
+            if seen.get("type") in _SESSION_LINES and not _SESSION_KEYS.isdisjoint(seen):
+                return "claude-code"
+            if len(seen) > _MAX_MEMBERS:
+                break
+    except TranscriptTruncated:
+        if seen.get("type") in _SESSION_LINES or not _SESSION_KEYS.isdisjoint(seen):
+            return "claude-code"  # a session that has just begun: its first line is being written
+        raise
     return None
 
 

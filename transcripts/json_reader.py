@@ -8,7 +8,7 @@ objects). Every error names file and line. A value that the end of the file cuts
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from transcripts.source import Source
 _SPACE = " \t\r\n"
 # Longest thing that is wrong only because it is cut off: a pair of \uXXXX escapes, or a literal.
 _CUT_MARGIN = 12
+_CUT_NUMBERS = frozenset({".", *(f"{e}{sign}" for e in "eE" for sign in ("", "+", "-"))})
 _LITERALS = ("true", "false", "null", "NaN", "-Infinity", "Infinity")
 
 
@@ -42,9 +43,13 @@ class JsonReader:
         self._at = 0
         self._line = 1
         self._ended = False
+        self._cut: TranscriptTruncated | None = None
 
-    def records(self) -> Iterator[Record]:
+    def records(self, *, on_unfinished: Callable[[], None] | None = None) -> Iterator[Record]:
         """Yield the elements of the one array, or else the values after one another.
+
+        With `on_unfinished`, a last line that somebody is still writing, a value that is cut off with no line end
+        after it, is told of and not raised.
 
         Raises:
             TranscriptTruncated: naming the line on which the unfinished value starts.
@@ -58,7 +63,14 @@ class JsonReader:
         index = 0
         while self._peek():
             line = self._line
-            yield Record(index=index, line=line, value=self._value())
+            try:
+                value = self._value()
+            except TranscriptTruncated:
+                if on_unfinished is None or "\n" in self.held_text():
+                    raise
+                on_unfinished()
+                return
+            yield Record(index=index, line=line, value=value)
             index += 1
 
     def items(self) -> Iterator[Record]:
@@ -72,8 +84,8 @@ class JsonReader:
             return
         for index in range(2**63):
             line = self._line
-            if self._peek() != '"':
-                raise self._wrong("expected a key in double quotes")
+            if (found := self._peek()) != '"':
+                raise self._wrong("expected a key in double quotes") if found else self._truncated()
             key = self._value()
             self._expect(":")
             self._peek()
@@ -147,7 +159,8 @@ class JsonReader:
         """Tell a value that the end of the file cut off from one that is wrong close to the end."""
         rest = self._buffer[at:].rstrip(_SPACE)
         in_string = exc.msg.startswith("Unterminated string") or ("escape" in exc.msg and '"' not in rest)
-        if in_string or any(literal.startswith(rest) for literal in _LITERALS):
+        in_number = rest in _CUT_NUMBERS and self._buffer[at - 1 : at].isdigit()
+        if in_string or in_number or any(literal.startswith(rest) for literal in _LITERALS):
             return self._truncated()
         return self._wrong(exc.msg, at=at)
 
@@ -158,13 +171,18 @@ class JsonReader:
             raise self._source.transcript_too_large(line=self._line)
         parts, wanted = [self._buffer[self._at :]], max(held, 1)
         while wanted > 0 and not self._ended:
-            chunk = next(self._chunks, None)
+            try:
+                chunk = next(self._chunks, None)
+            except TranscriptTruncated as exc:  # raised when what stands before it has been used up
+                self._cut, chunk = exc, None
             if chunk is None:
                 self._ended = True
             else:
                 parts.append(chunk)
                 wanted -= len(chunk)
         self._buffer, self._at = "".join(parts), 0
+        if len(self._buffer) == held and self._cut is not None:
+            raise self._cut
         return len(self._buffer) > held
 
     def _peek(self) -> str:

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from transcripts.errors import TranscriptEmpty, TranscriptNotFound, TranscriptTooLarge, TranscriptUnreadable
+from transcripts.errors import (
+    TranscriptEmpty,
+    TranscriptNotFound,
+    TranscriptTooLarge,
+    TranscriptTruncated,
+    TranscriptUnreadable,
+)
 
 MAX_FILE_BYTES = 8 * 1000 * 1000 * 1000
 MAX_TRANSCRIPT_BYTES = 16 * 1024 * 1024
@@ -58,6 +64,7 @@ class Source:
 
         Raises:
             TranscriptUnreadable: naming line and byte offset, at the first byte that is not UTF-8 or is NUL.
+            TranscriptTruncated: when the file ends inside a character; all the text before it was yielded.
             TranscriptTooLarge: when the stream holds more than `max_file_bytes` after all.
             TranscriptEmpty: when there is nothing but white space.
         """
@@ -70,7 +77,10 @@ class Source:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as exc:
                 line += exc.object.count(b"\n", 0, exc.start)
-                raise self._not_text(offset - pending + exc.start, line, "is not UTF-8") from exc
+                at = offset - pending + exc.start
+                if not data:  # what is left is the beginning of a character
+                    raise self._cut_off(at, line) from exc
+                raise self._not_text(at, line, "is not UTF-8") from exc
             if (nul := data.find(b"\0")) >= 0:
                 line += data.count(b"\n", 0, nul)
                 raise self._not_text(offset + nul, line, "is NUL, which text may not hold (is it UTF-16?)")
@@ -130,6 +140,13 @@ class Source:
             raise TranscriptUnreadable(
                 f"{self.name} cannot be read: {exc.strerror or type(exc).__name__}", field=self.name
             ) from exc
+
+    def _cut_off(self, offset: int, line: int) -> TranscriptTruncated:
+        return TranscriptTruncated(
+            f"{self.name}, line {line}: the file ends inside the character at offset {offset}",
+            field=self.where(line),
+            byte_offset=offset,
+        )
 
     def _not_text(self, offset: int, line: int, reason: str) -> TranscriptUnreadable:
         return TranscriptUnreadable(

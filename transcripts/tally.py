@@ -25,6 +25,7 @@ class Reason(StrEnum):
     PASTED = "pasted"
     EMPTY = "empty"
     NO_USER = "no-user-turn"
+    UNFINISHED = "unfinished"
     NOT_TRANSCRIPT = "not-a-transcript"
 
 
@@ -43,6 +44,7 @@ WHAT = {
     Reason.PASTED: ("passages", "code, quotes and logs in the user's messages: not their words"),
     Reason.EMPTY: ("messages", "without text"),
     Reason.NO_USER: ("conversations", "in which the user says nothing"),
+    Reason.UNFINISHED: ("lines", "last lines of sessions that are still being written: the next import takes them"),
     Reason.NOT_TRANSCRIPT: ("files", "in a directory or archive that are no transcripts"),
 }
 """For every reason, what is counted and what it is."""

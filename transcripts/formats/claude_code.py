@@ -4,7 +4,8 @@ A line names its `uuid` and its `parentUuid`: a session is a tree, not a list. R
 last line is the conversation. Compaction begins a new root, which names what it goes on from (`logicalParentUuid`);
 roots that name nothing begin a conversation each. Lines of helpers (`isSidechain`, files under ``subagents/``)
 are the assistant talking to itself. Each block of an assistant's message is a line of its own; lines with one
-``message.id`` are one message, and lines that repeat a block stutter.
+``message.id`` are one message, and lines that repeat a block stutter. The last line of a session that is running may
+be half written.
 
 Most lines of type ``user`` were not typed by anybody: results of tools, reminders, commands and their output,
 notices, summaries of what was compacted. What was typed is kept: the text of a prompt without what the program put
@@ -46,7 +47,7 @@ class ClaudeCode(TranscriptFormat):
         What is held is the text that was said and the lines' pointers; results of tools are let go as they are read.
         """
         session = _Session(source)
-        for record in JsonReader(source).records():
+        for record in JsonReader(source).records(on_unfinished=session.leave_unfinished):
             session.add(require_dict(record.value, Place(source.name, record.line)), record.line)
         yield from session.conversations()
 
@@ -110,6 +111,10 @@ class _Session:
             said=said if said.text and self._is_new(said) else None,
             message_id=said.message_id,
         )
+
+    def leave_unfinished(self) -> None:
+        """Count a last line that is still being written."""
+        self._dropped[Reason.UNFINISHED] += 1
 
     def conversations(self) -> Iterator[Conversation]:
         """Yield the threads; what the file left out is counted with the first."""

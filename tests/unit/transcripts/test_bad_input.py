@@ -77,8 +77,40 @@ def test_the_offset_is_right_wherever_the_chunks_of_reading_fall(tmp_path: Path,
     assert error.field.endswith(":2")
 
 
-def test_utf8_cut_off_at_the_end_is_not_utf8(tmp_path: Path) -> None:
-    error = refusal(write(tmp_path, "A: hi 😀".encode()[:-2]), user_speaker="A")
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_file_that_ends_inside_a_character_is_truncated(tmp_path: Path, left: int) -> None:
+    data = "A: hi\nB: 😀".encode()[: left - 4]
+    error = refusal(write(tmp_path, data), user_speaker="A")
+    assert isinstance(error, TranscriptTruncated)
+    assert error.details["byte_offset"] == len(data) - left
+    assert error.field is not None
+    assert error.field.endswith(":2")
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+@pytest.mark.parametrize("lines", [1, 900])
+def test_a_record_that_ends_inside_a_character_is_truncated_and_those_before_it_are_read(
+    tmp_path: Path, left: int, lines: int
+) -> None:
+    records = [record({"role": "user", "content": f"Bee {number}."}) for number in range(lines)]
+    path = write(
+        tmp_path, "\n".join([*records, '{"messages": [{"role": "user", "content": "']).encode() + "😀".encode()[:left]
+    )
+    found = read_transcripts(path)
+    assert [next(found).turns[0].text for _ in range(lines)] == [f"Bee {number}." for number in range(lines)]
+    with pytest.raises(TranscriptTruncated, match=f"line {lines + 1}"):
+        next(found)
+
+
+@pytest.mark.parametrize("cut", ["1.", "0.", "-1.", "1e", "1E", "1e+", "2.5e-", "-", "t", "-Inf"])
+def test_a_number_or_word_that_the_end_cuts_is_truncated(tmp_path: Path, cut: str) -> None:
+    error = refusal(write(tmp_path, f'{GOOD}\n{{"messages": [], "cost": {cut}'))
+    assert isinstance(error, TranscriptTruncated)
+
+
+@pytest.mark.parametrize("wrong", ["1.}", "..", "1..", "1ee", "x", "e"])
+def test_a_number_that_is_wrong_in_itself_is_not_cut(tmp_path: Path, wrong: str) -> None:
+    error = refusal(write(tmp_path, f'{GOOD}\n{{"messages": [], "cost": {wrong}'))
     assert isinstance(error, TranscriptUnreadable)
 
 

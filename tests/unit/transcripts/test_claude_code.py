@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from transcripts.errors import NoUserTurn, TranscriptRefused, TranscriptTooLarge, TranscriptUnreadable, UnknownFormat
+from transcripts.errors import (
+    NoUserTurn,
+    TranscriptRefused,
+    TranscriptTooLarge,
+    TranscriptTruncated,
+    TranscriptUnreadable,
+    UnknownFormat,
+)
 from transcripts.importer import detect_format, list_speakers, read_transcripts
 from transcripts.tally import WHAT, Reason, Tally
 from transcripts.transcript import Transcript
@@ -374,6 +381,57 @@ def test_a_broken_session_beside_good_ones_is_refused_with_its_name(tmp_path: Pa
     with pytest.raises(TranscriptRefused) as caught:
         read(tmp_path)
     assert f"{broken}, line 2" in caught.value.message
+
+
+def halves() -> list[bytes]:
+    """A line with numbers, words, escapes and characters of several bytes, cut after every byte."""
+    line = {"parentUuid": "0", "sessionId": "s", "type": "user", "uuid": "1", "n": [1.5e-7, -2, True, None]}
+    whole = json.dumps({**line, "message": {"content": "Käse 🧀 \n\u0001"}, "last": 1.25}, ensure_ascii=False).encode()
+    return [whole[:cut] for cut in range(1, len(whole))]
+
+
+def test_a_last_line_that_is_still_being_written_is_left_for_the_next_import(tmp_path: Path) -> None:
+    session = Session()
+    session.user("I keep bees.")
+    session.assistant(text("How many?"))
+    path = session.write(tmp_path)
+    whole = path.read_bytes()
+    said = [("user", "I keep bees."), ("other", "How many?")]
+    for half in halves():
+        path.write_bytes(whole + half)
+        assert read(path) == ([said], {"unfinished": 1}), half
+    session.user("Twelve hives.")
+    assert read(session.write(tmp_path)) == ([[*said, ("user", "Twelve hives.")]], {})
+
+
+def test_a_session_whose_first_line_is_still_being_written_stops_no_other(tmp_path: Path) -> None:
+    session = Session()
+    session.user("Hi.")
+    session.write(tmp_path, "a.jsonl")
+    new = tmp_path / "b.jsonl"
+    for half in halves():
+        if b'"parentUuid": "0",' in half:
+            new.write_bytes(half)
+            assert read(tmp_path) == ([[("user", "Hi.")]], {"unfinished": 1, "no-user-turn": 1}), half
+    with pytest.raises(NoUserTurn):
+        read(new)
+
+
+@pytest.mark.parametrize("broken", ['{"type": "user",\n', '{"a": [1,\n{"type": "user"}', '{"type": oops', '{"a" 1'])
+def test_a_last_line_that_is_broken_and_not_cut_is_refused(tmp_path: Path, broken: str) -> None:
+    session = Session()
+    session.user("Hi.")
+    path = session.write(tmp_path)
+    path.write_text(path.read_text() + broken)
+    with pytest.raises(TranscriptRefused, match=r"line [23]"):
+        read(path)
+
+
+def test_only_a_session_may_be_still_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "Hi."}]}\n{"messages": [{"role": "us')
+    with pytest.raises(TranscriptTruncated, match="line 2"):
+        read(path)
 
 
 def test_every_reason_says_what_it_counts() -> None:
