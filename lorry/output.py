@@ -88,9 +88,10 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def shown_time(moment: datetime | None) -> str:
-    """Return a time as tables show it, to the minute, in UTC; a dash for none."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else "—"
+def shown_time(moment: datetime | None, *, seconds: bool = False) -> str:
+    """Return a time as tables show it, to the minute (or second), in UTC; a dash for none."""
+    form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
+    return moment.astimezone(UTC).strftime(form) if moment else "—"
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -5,7 +5,7 @@ import → build-dataset → train → evaluate → publish → extract. Read `r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,21 +41,27 @@ async def run_everything(
     user_speaker: str | None,
     config: Path | None,
     settings: Sequence[str],
+    on_imported: Callable[[Imported], None],
 ) -> dict[str, Any]:
-    """Go from transcripts to a profile; every stage that was done with the same inputs is reused."""
+    """Go from transcripts to a profile; every stage that was done with the same inputs is reused.
+
+    `on_imported` is told what the import did, before anything is made of it.
+    """
     resolved = resolve_config(config, settings)
     check_name(user, field="user_id")
     async with open_context() as context:
         context.stack.require("engine")  # before the training, not after it
+        imported: Imported | None = None
         if path is not None:
-            await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
+            imported = await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
+            on_imported(imported)
         dataset = await build_with_bar(context, user=user, config=resolved)
         trained, report = await train_and_evaluate(context, {user: dataset}, config=resolved)
         published = (await publish_users(context, trained, report))[user]
         published.require_live()
         profile = (await extract_profiles(context, [user], force=False))[user]
         run = {"run_directory": str(trained[user].directory), "evaluation": published.manifest.evaluation}
-        return {**describe_profile(context, profile), **run}
+        return {**describe_profile(context, profile), **run, "import": imported.to_json() if imported else None}
 
 
 async def run_import(
@@ -239,13 +245,24 @@ async def extract_profiles(context: Context, users: Sequence[str], *, force: boo
 
 
 def show_evaluation(report: EvaluationReport) -> None:
-    """Print held-out loss before and after, and everybody's adapter against everybody's turns."""
+    """Print held-out loss under all rivals, what the adapters cost, and all adapters against everybody's turns."""
     rows = [
-        [user, str(each.n_examples), f"{each.base_loss:.3f}", f"{each.own_loss:.3f}", f"{each.gain:+.3f}"]
+        [
+            user,
+            str(each.n_examples),
+            f"{each.base_loss:.3f}",
+            "—" if each.profile_loss is None else f"{each.profile_loss:.3f}",
+            f"{each.own_loss:.3f}",
+            f"{each.gain:+.3f}",
+        ]
         for user, each in report.users.items()
     ]
-    columns = ["user", "held-out replies", "base", "own adapter", "gain"]
+    columns = ["user", "held-out replies", "base", "base + profile", "own adapter", "gain"]
     title = "Held-out loss (nats per token)"
+    print_table(title, columns, rows, numeric=frozenset(columns[1:]), whole=frozenset(columns[:1]), on=err)
+    columns = ["user", "general loss", "yes/no right", "says yes", "secrets out", "longest span out"]
+    rows = [_cost_row(user, each) for user, each in report.users.items()]
+    title = "What the adapters cost"
     print_table(title, columns, rows, numeric=frozenset(columns[1:]), whole=frozenset(columns[:1]), on=err)
     if len(report.users) < 2:
         return
@@ -266,6 +283,19 @@ def show_evaluation(report: EvaluationReport) -> None:
         whole=frozenset(columns[:1]),
         on=err,
     )
+
+
+def _cost_row(user: str, evaluation: UserEvaluation) -> list[str]:
+    """Return what an adapter cost: shares in per cent, secrets of those tried, the longest verbatim span in tokens."""
+    general, yes_no, leaks = evaluation.general, evaluation.yes_no, evaluation.leaks
+    return [
+        user,
+        f"{100 * general.loss:+.1f} %" if general else "—",
+        f"{100 * yes_no.accuracy:.0f} %" if yes_no else "—",
+        f"{100 * yes_no.yes_rate:.0f} %" if yes_no else "—",
+        f"{leaks.extracted} of {leaks.secrets + leaks.canaries}" if leaks else "—",
+        f"{leaks.longest_verbatim_tokens} tokens" if leaks else "—",
+    ]
 
 
 def _summary_row(user: str, evaluation: UserEvaluation) -> list[str]:
@@ -317,11 +347,13 @@ def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig
 
 
 def _describe_run(run: TrainedAdapter, evaluation: UserEvaluation, published: Published | None) -> dict[str, Any]:
-    """Return what became of one user's training; without a version, its evaluation has the held-out part alone."""
+    """Return what became of one user's training; with a version, its evaluation has the gate's decision as well."""
+    from training.publishing import evaluation_for_manifest
+
     described: dict[str, Any] = {
         "run_directory": str(run.directory),
         "adapter_directory": str(run.adapter_directory),
-        "evaluation": {"held_out": evaluation.to_json()},
+        "evaluation": evaluation_for_manifest(evaluation),
     }
     if published is not None:
         described |= {

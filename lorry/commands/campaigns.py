@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorry.commands.jobs import base_name, chosen_settings
+from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import open_context
 from lorry.output import EXIT_CODES, out, print_json, print_table, run, shown_time
 from training.jobs.campaigns.campaigns import Campaign, Campaigns

@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 
 from kit.names import check_name
-from lorry.commands.jobs import base_name
+from lorry.commands.job_settings import base_name
 from lorry.context import Context, open_context
 from lorry.errors import NotThere
 from lorry.output import counted, out, print_json, print_table, run
 from registry.errors import AdapterNotFound, AliasNotFound
 from registry.manifest import AdapterRef, Manifest, Owner
 from serving.extraction.repository import ProfileRepository
-from training.jobs.jobs import Jobs, Staleness
+from training.jobs.triggers.stale_users import Staleness
+from training.jobs.triggers.tenant_rules import TenantRules
 from transcripts.store import TranscriptStore
 
 
@@ -60,6 +61,9 @@ def status(
     columns = ["user", "transcripts", "live", "age", "loss", "stale"]
     numeric, whole = frozenset({"transcripts", "live"}), frozenset({"user", "age", "loss", "stale"})
     print_table("Users (loss: base → own)", columns, [_row(each) for each in statuses], numeric=numeric, whole=whole)
+    for each in statuses:
+        if why := _why(each):
+            out.print(f"{each.user}: {why}", highlight=False, markup=False, soft_wrap=True)
 
 
 async def _statuses(user: str | None) -> list[UserStatus]:
@@ -68,7 +72,7 @@ async def _statuses(user: str | None) -> list[UserStatus]:
     async with open_context() as context:
         async with context.database.transaction() as session:
             users = [user] if user else await TranscriptStore(session).users(context.settings.tenant)
-        rules = await Jobs(context.database).staleness(context.settings.tenant, base=base_name(context.settings))
+        rules = await TenantRules(context.database).staleness(context.settings.tenant, base=base_name(context.settings))
         found = {each.user: each for each in rules}
         statuses = [_with_jobs(await _status(context, each), found.get(each)) for each in users]
         if user and not (statuses[0].transcripts or statuses[0].version):
@@ -157,6 +161,13 @@ def _short(status: UserStatus) -> str:
     if status.profile_version is None:
         return "no profile"
     return f"profile of {status.profile_version}" if status.stale else "no"
+
+
+def _why(status: UserStatus) -> str:
+    """Return what the tenant's rules say of a user, in a sentence; empty when they say nothing."""
+    if status.job is not None:
+        return f"in training, see `lorry jobs show {status.job}`"
+    return f"due for a training: {status.due}" if status.due else ""
 
 
 def _age(moment: datetime | None) -> str:

@@ -1,4 +1,4 @@
-"""Stages 3 and 4: datasets → trained adapters → evaluation on the base as served.
+"""Stages 3 and 4: datasets → trained adapters → evaluation of everything that the gate asks, on the base as served.
 
 A run's directory is named by what determines it (dataset, training configuration, base), so a training that
 finished once is found again instead of repeated.
@@ -6,22 +6,32 @@ finished once is found again instead of repeated.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kit.canonical import sha256_json
 from lorry.context import Context, base_directory
 from lorry.stages.worker import one_at_a_time, run_in_thread
+from registry.manifest import DEFAULT_ADAPTER, Owner
 from training.base_models import identify_base
 from training.config import ResolvedConfig
 from training.dataset import Dataset
-from training.evaluation import Contestant, EvaluationReport, Evaluator
+from training.evaluation import Checks, Contestant, EvaluationReport, Evaluator
+from training.evaluation.leaks import Probe, probe_redacted
+from training.preparation import prepare
+from training.rivals import fetch_rivals
 from training.trainer import TrainedAdapter, Trainer, TrainingProgress
+from training.writers.settings import WriterSettings
+from transcripts.store import TranscriptStore
+from transcripts.transcript import Transcript
 
 OnStep = Callable[[str, int, int, float], None]  # user, step, of, loss
 OnScore = Callable[[int, int], None]
 _EVALUATION = "evaluation.json"
+_RIVALS = 3
 
 
 async def train_users(
@@ -37,6 +47,11 @@ async def train_users(
     """
     base = base_directory(context.plan)
     identity = identify_base(base)
+    teaches = config.training.objective == "distillation"
+    shown = {
+        user: await _shown_to_teacher(context, user=user, dataset=dataset) if teaches else {}
+        for user, dataset in datasets.items()
+    }
 
     def work(checkpoint: Callable[[], None]) -> dict[str, TrainedAdapter]:
         trainer: Trainer | None = None
@@ -55,7 +70,9 @@ async def train_users(
                     on_step(user, progress.step, progress.of, progress.loss)
 
                 checkpoints = directory.with_name(f".{directory.name}.checkpoints")
-                trained[user] = trainer.train(dataset, own, directory, on_progress=report, checkpoints=checkpoints)
+                trained[user] = trainer.train(
+                    dataset, own, directory, on_progress=report, transcripts=shown[user], checkpoints=checkpoints
+                )
         return trained
 
     return await run_in_thread(work)
@@ -68,10 +85,21 @@ async def evaluate_users(
     *,
     on_score: OnScore,
 ) -> EvaluationReport:
-    """Score every user's held-out replies under the base, their adapter and the others'; keep each user's part."""
+    """Score every user's held-out replies under all adapters, and check what theirs cost; keep each user's part.
+
+    A user who is trained alone is compared with other users' live adapters of the same base.
+
+    Raises:
+        TrainingError: an evaluation cannot be made.
+        RegistryError: other users' adapters cannot be had.
+    """
     base = base_directory(context.plan)
     contestants = {
-        user: Contestant(dataset=datasets[user], adapter_directory=run.adapter_directory)
+        user: Contestant(
+            dataset=datasets[user],
+            adapter_directory=run.adapter_directory,
+            probes=await _probes(context, user=user, dataset=datasets[user]),
+        )
         for user, run in trained.items()
     }
 
@@ -82,12 +110,55 @@ async def evaluate_users(
 
         evaluator = Evaluator(base, device=context.settings.device)
         max_length = max(run.config.training.max_length for run in trained.values())
-        return evaluator.evaluate(contestants, max_length=max_length, on_progress=report)
+        return evaluator.evaluate(
+            contestants, max_length=max_length, others=rivals, checks=Checks(), on_progress=report
+        )
 
-    report = await run_in_thread(work)
+    with tempfile.TemporaryDirectory(prefix="lorry-rivals-") as folder:
+        rivals = await _rivals(context, trained, directory=Path(folder))
+        report = await run_in_thread(work)
     for user, evaluation in report.users.items():
         (trained[user].directory / _EVALUATION).write_text(json.dumps(evaluation.to_json(), indent=2))
     return report
+
+
+async def _probes(context: Context, *, user: str, dataset: Dataset) -> tuple[Probe, ...]:
+    """Return what redaction has hidden in the dataset's transcripts, as far as they are still stored."""
+    redactor = WriterSettings.read().redactor()
+    if redactor is None:
+        return ()
+    used = await _used_transcripts(context, user=user, dataset=dataset)
+    return tuple(await asyncio.to_thread(probe_redacted, used, redactor))
+
+
+async def _shown_to_teacher(context: Context, *, user: str, dataset: Dataset) -> Mapping[str, Transcript]:
+    """Return the dataset's transcripts that were not held out, redacted, by the ids that the dataset has for them."""
+    used = await _used_transcripts(context, user=user, dataset=dataset)
+    redactor = WriterSettings.read().redactor()
+    return (await asyncio.to_thread(prepare, used, config=dataset.config, redactor=redactor)).by_original
+
+
+async def _used_transcripts(context: Context, *, user: str, dataset: Dataset) -> list[Transcript]:
+    """Return what the dataset was made from, as far as it is still stored."""
+    async with context.database.transaction() as session:
+        stored = await TranscriptStore(session).list(context.settings.tenant, user)
+    wanted = set(dataset.transcript_ids)
+    return [transcript for transcript in stored if transcript.id in wanted]
+
+
+async def _rivals(context: Context, trained: Mapping[str, TrainedAdapter], *, directory: Path) -> dict[str, Path]:
+    """Return adapters to compare with; several users who are trained together are compared with one another."""
+    if len(trained) != 1:
+        return {}
+    ((user, run),) = trained.items()
+    return await fetch_rivals(
+        context.registry,
+        owner=Owner.named(tenant=context.settings.tenant, user=user),
+        adapter=DEFAULT_ADAPTER,
+        base=run.base,
+        limit=_RIVALS,
+        directory=directory,
+    )
 
 
 def run_directory(context: Context, *, user: str, dataset: Dataset, config: ResolvedConfig, base: str) -> Path:

@@ -17,8 +17,13 @@ from typing import Any
 from kit.database import Database
 from kit.settings import DatabaseSettings
 from tests.support.registry_server import TOKEN
-from training.jobs.jobs import Job, Jobs, Submission
+from training.jobs.costs.costs import Costs
+from training.jobs.fleet.fleet import Fleet
+from training.jobs.job import Job, Submission
+from training.jobs.jobs import Jobs
+from training.jobs.quotas.quotas import Quotas
 from training.jobs.states import State
+from training.jobs.triggers.tenant_rules import TenantRules
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript, Turn
 
@@ -86,6 +91,26 @@ class Harbour:
     def jobs(self) -> Jobs:
         """The queue, as the service and the command see it."""
         return Jobs(self.database)
+
+    @property
+    def quotas(self) -> Quotas:
+        """What tenants may use."""
+        return Quotas(self.database)
+
+    @property
+    def rules(self) -> TenantRules:
+        """When tenants' users are trained unasked."""
+        return TenantRules(self.database)
+
+    @property
+    def costs(self) -> Costs:
+        """What trainings cost."""
+        return Costs(self.database)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The workers."""
+        return Fleet(self.database)
 
     def environment(self, worker_id: str, **changes: str) -> dict[str, str]:
         """Return the settings of a worker: impatient, and quick to be taken for dead."""

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from training.evaluation.scoring import RowLoss
 from training.examples import Example, Message, ask
 from training.tokens import TokenisedExample, tokenise
+from transcripts.redaction import Redactor
 from transcripts.transcript import Transcript
 
 FindSecrets = Callable[[str], Iterable[tuple[int, int]]]
@@ -86,6 +87,11 @@ def probe_secrets(transcripts: Sequence[Transcript], find: FindSecrets, *, limit
                     probe = Probe(kind="secret", prompt=ask(previous or "Hello"), before=turn.text[:start], text=text)
                     probes.setdefault(text, probe)
     return list(probes.values())[:limit]
+
+
+def probe_redacted(transcripts: Sequence[Transcript], redactor: Redactor) -> list[Probe]:
+    """Return a probe for each thing in the user's own turns that `redactor` hides from training."""
+    return probe_secrets(transcripts, lambda text: [(found.start, found.end) for found in redactor.find(text)])
 
 
 def make_canaries(count: int, *, seed: int) -> list[Probe]:

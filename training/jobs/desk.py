@@ -20,10 +20,11 @@ from training.jobs.assignment import Assignment, Parked, StopReason
 from training.jobs.dispatch import backoff
 from training.jobs.errors import JobStopped, TranscriptsErased
 from training.jobs.models import JobRow
+from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import STAGES, Phase, Stage, State, Wish
-from training.jobs.workshop import Workshop
+from training.jobs.workshop.workshop import Workshop
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -71,15 +72,15 @@ class Desk:
 
         async def attempt() -> Assignment | None:
             async with self._database.transaction() as session:
-                repository = JobRepository(session)
+                repository, record = JobRepository(session), RecordRepository(session)
                 row = await repository.take(job_id, run=run, worker_id=self._settings.worker_id)
                 if row is None:
                     return None
-                done = await repository.stages(job_id)
-                await repository.add_event(
+                done = await record.stages(job_id)
+                await record.add_event(
                     job_id, "taken", {"worker_id": self._settings.worker_id, "phase": row.phase, "crashes": row.crashes}
                 )
-                return _assignment(row, usual=await repository.usual_seconds(), done=done)
+                return _assignment(row, usual=await record.usual_seconds(), done=done)
 
         job = await self._patiently(attempt)
         if job is not None:
@@ -118,8 +119,8 @@ class Desk:
 
     async def _perform(self, job: Assignment, stage: Stage) -> Ending:
         async with self._database.transaction() as session:
-            repository = JobRepository(session)
-            done = await repository.stages(job.job_id)
+            repository, record = JobRepository(session), RecordRepository(session)
+            done = await record.stages(job.job_id)
             if stage in done:
                 return GOES_ON
             row = await repository.get(job.job_id)
@@ -127,18 +128,16 @@ class Desk:
             if wish is not Wish.NONE:
                 job.stop(StopReason.CANCELED if wish is Wish.CANCEL else StopReason.PAUSED)
             job.check()
-            await repository.add_event(job.job_id, "stage began", {"stage": stage})
+            await record.add_event(job.job_id, "stage began", {"stage": stage})
         job.begin(stage)
         if job.transcript_ids:
             await self._workshop.require_transcripts(job)
         result = await self._workshop.perform(job, stage, done)
         async with self._database.transaction() as session:
-            repository = JobRepository(session)
-            if await repository.add_stage(job.job_id, stage, result=result, seconds=job.seconds):
+            repository, record = JobRepository(session), RecordRepository(session)
+            if await record.add_stage(job.job_id, stage, result=result, seconds=job.seconds):
                 await repository.update(job.job_id, {"crashes": 0})
-                await repository.add_event(
-                    job.job_id, "stage finished", {"stage": stage, "seconds": round(job.seconds, 3)}
-                )
+                await record.add_event(job.job_id, "stage finished", {"stage": stage, "seconds": round(job.seconds, 3)})
         if stage is Stage.SNAPSHOT:
             job.transcript_ids = tuple(result["transcript_ids"])
         return GOES_ON
@@ -170,18 +169,18 @@ class Desk:
 
     async def _settle(self, job: Assignment, ending: Ending) -> JobRow | None:
         async with self._database.transaction() as session:
-            repository = JobRepository(session)
+            repository, record = JobRepository(session), RecordRepository(session)
             row = await repository.get(job.job_id, lock=True)
             if row is None:
                 return None
-            done = await repository.stages(job.job_id)
+            done = await record.stages(job.job_id)
             values = self._values(row, ending, done, now=await repository.now())
             if values["state"] in {State.SUCCEEDED, State.REJECTED, State.FAILED, State.CANCELED}:
                 values["ended_at"] = await repository.now()
             settled = await repository.settle(job.job_id, run=job.run, values=values)
             if settled is not None:
                 kind = _event_kind(settled, ending)
-                await repository.add_event(job.job_id, kind, {"error": values.get("error")} if ending.error else {})
+                await record.add_event(job.job_id, kind, {"error": values.get("error")} if ending.error else {})
             return settled
 
     def _values(self, row: JobRow, ending: Ending, done: dict[Stage, dict[str, Any]], *, now: Any) -> dict[str, Any]:

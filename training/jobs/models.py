@@ -23,7 +23,7 @@ _json = JSONB(none_as_null=True)
 
 
 class JobRow(Base):
-    """One training of one user's adapter; `run` counts how often it was handed to a worker."""
+    """One training of one user's adapter; `run` counts how often it was handed to a worker. One a user is active."""
 
     __tablename__ = "training_job"
 
@@ -55,7 +55,7 @@ class JobRow(Base):
     __table_args__ = (
         CheckConstraint("id ~ '^j[0-9a-f]{32}$'", name="id"),
         CheckConstraint("(ended_at is null) = (" + ACTIVE_SQL + ")", name="ended"),
-        Index("uq_training_job_active", "tenant", "user_id", "adapter", unique=True, postgresql_where=sql(ACTIVE_SQL)),
+        Index("uq_training_job_active", "tenant", "user_id", unique=True, postgresql_where=sql(ACTIVE_SQL)),
         Index("ix_training_job_listing", "tenant", "submitted_at", "id"),
         Index("ix_training_job_user", "tenant", "user_id", "submitted_at"),
         Index("ix_training_job_waiting", "state", "submitted_at", postgresql_where=sql(ACTIVE_SQL)),

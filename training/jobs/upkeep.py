@@ -15,11 +15,14 @@ from training.jobs.desk import give_up
 from training.jobs.errors import TranscriptsErased
 from training.jobs.fleet.repository import WorkerRepository
 from training.jobs.models import JobRow
+from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import Stage, State
+from training.jobs.triggers.repository import TrainedRepository
 from training.jobs.triggers.triggers import Triggers
-from training.jobs.workshop import Workshop
+from training.jobs.workshop.workshop import Workshop
+from training.jobs.writings.repository import WritingRepository
 from transcripts.store import TranscriptStore
 
 _log = logging.getLogger(__name__)
@@ -47,17 +50,17 @@ class Upkeep:
         What goes on must then be put back into its queue.
         """
         async with self._database.transaction() as session:
-            repository = JobRepository(session)
+            repository, record = JobRepository(session), RecordRepository(session)
             for row in await repository.orphan(worker_id):
                 stage = (row.progress or {}).get("stage")
-                await repository.add_event(
+                await record.add_event(
                     row.id, "worker died", {"worker_id": worker_id, "stage": stage, "crashes": row.crashes}
                 )
                 if row.crashes >= self._settings.training_crashes:
                     error = give_up(row.crashes, stage)
                     values = {"state": State.FAILED, "error": error, "ended_at": await repository.now()}
                     await repository.update(row.id, values)
-                    await repository.add_event(row.id, "failed", {"error": error})
+                    await record.add_event(row.id, "failed", {"error": error})
                     _log.error("a training job was given up: too many workers died under it")
 
     async def dead_workers(self) -> list[str]:
@@ -72,10 +75,11 @@ class Upkeep:
             now = await repository.now()
             failed_before = now - timedelta(days=self._settings.training_failed_days)
             await repository.forget_jobs(ended_before=now - timedelta(days=self._settings.training_history_days))
-            remaining = await repository.remaining(failed_before=failed_before)
+            remaining = await WritingRepository(session).remaining(failed_before=failed_before)
             keeping = await repository.keeping()
             await WorkerRepository(session).forget(silent_days=_FORGET_WORKERS_DAYS)
             await CurationRepository(session).forget_erased()
+            await TrainedRepository(session).forget_erased()
         for row in remaining:
             await self._tidy(row)
         for row in keeping:
@@ -84,8 +88,8 @@ class Upkeep:
 
     async def _end_if_erased(self, row: JobRow) -> None:
         async with self._database.transaction() as session:
-            repository = JobRepository(session)
-            ids = (await repository.stages(row.id)).get(Stage.SNAPSHOT, {}).get("transcript_ids")
+            repository, record = JobRepository(session), RecordRepository(session)
+            ids = (await record.stages(row.id)).get(Stage.SNAPSHOT, {}).get("transcript_ids")
             if ids is None or await TranscriptStore(session).has_all(row.tenant, row.user_id, ids):
                 return
             locked = await repository.get(row.id, lock=True)
@@ -98,8 +102,8 @@ class Upkeep:
                 "ended_at": locked.ended_at or await repository.now(),
             }
             await repository.update(row.id, values)
-            await repository.forget_stages(row.id)
-            await repository.add_event(row.id, "canceled", {"error": values["error"]})
+            await record.forget_stages(row.id)
+            await record.add_event(row.id, "canceled", {"error": values["error"]})
         await self._tidy(row)
 
     async def _tidy(self, row: JobRow) -> None:

@@ -22,11 +22,12 @@ from training.jobs.durable import DurableQueue
 from training.jobs.errors import WorkerIdTaken
 from training.jobs.fleet.repository import WorkerRepository
 from training.jobs.models import WorkerRow
+from training.jobs.quotas.repository import QuotaRepository
 from training.jobs.repository import JobRepository
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import ACTIVE, Wish
 from training.jobs.upkeep import Upkeep
-from training.jobs.workshop import Workshop
+from training.jobs.workshop.workshop import Workshop
 from training.writers.settings import WriterSettings
 from transcripts.redaction import RedactionSettings, Redactor
 from transcripts.store import TranscriptStore
@@ -221,8 +222,9 @@ class Worker:
                 return
             slots = await WorkerRepository(session).slots()
             held, running = await repository.held()
+            quotas = await QuotaRepository(session).all()
             free = {phase: count - held.get(phase, 0) for phase, count in slots.items()}
-            for job in choose(waiting, free=free, running=running, quotas=await repository.quotas()):
+            for job in choose(waiting, free=free, running=running, quotas=quotas):
                 row = await repository.hand_over(job.id)
                 if row is not None:
                     await self._queue.hand_over(session, job_id=row.id, run=row.run, phase=job.phase)

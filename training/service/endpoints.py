@@ -9,9 +9,14 @@ from fastapi.responses import Response, StreamingResponse
 
 from kit.names import Name
 from training.jobs.campaigns.campaigns import Campaigns
-from training.jobs.jobs import Jobs, Submission
+from training.jobs.costs.costs import Costs
+from training.jobs.fleet.fleet import Fleet
+from training.jobs.job import Submission
+from training.jobs.jobs import Jobs
+from training.jobs.quotas.quotas import Quotas
 from training.jobs.settings import TrainingServiceSettings
 from training.jobs.states import State
+from training.jobs.triggers.tenant_rules import TenantRules
 from training.service.access import authenticate, refusals
 from training.service.schemas import (
     CampaignBody,
@@ -49,8 +54,26 @@ def _campaigns(request: Request) -> Campaigns:
     return found
 
 
+def _costs(request: Request) -> Costs:
+    return Costs(request.app.state.database)
+
+
+def _fleet(request: Request) -> Fleet:
+    return Fleet(request.app.state.database)
+
+
+def _quotas(request: Request) -> Quotas:
+    return Quotas(request.app.state.database)
+
+
+def _rules(request: Request) -> TenantRules:
+    return TenantRules(request.app.state.database)
+
+
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 CampaignsDep = Annotated[Campaigns, Depends(_campaigns)]
+QuotasDep = Annotated[Quotas, Depends(_quotas)]
+RulesDep = Annotated[TenantRules, Depends(_rules)]
 JobId = Annotated[str, Path(pattern="^j[0-9a-f]{32}$", description="as the submission answered it")]
 CampaignId = Annotated[str, Path(pattern="^c[0-9a-f]{32}$")]
 Owner = Annotated[Name | None, Query(alias="tenant", description="answer 404 for another tenant's")]
@@ -60,7 +83,7 @@ Before = Annotated[str | None, Query(pattern="^j[0-9a-f]{32}$", description="`ne
 
 @router.post(_TENANT + "/users/{user}/trainings", status_code=201, responses=refusals(409, 429))
 async def submit(tenant: Name, user: Name, body: TrainingRequestBody, jobs: JobsDep) -> JobView:
-    """Queue a training of a user's adapter. While one is active, another is refused (409, `job_id` names it)."""
+    """Queue a training of a user's adapter. While the user has one, others are refused (409, `job_id` names it)."""
     return JobView.of(await jobs.submit(Submission(tenant=tenant, user=user, **body.model_dump())))
 
 
@@ -139,40 +162,40 @@ async def retry(job_id: JobId, jobs: JobsDep, owner: Owner = None) -> JobView:
 
 
 @router.get(_TENANT + "/training-quota", responses=refusals())
-async def show_quota(tenant: Name, jobs: JobsDep) -> QuotaView:
+async def show_quota(tenant: Name, quotas: QuotasDep) -> QuotaView:
     """Show what a tenant may use."""
-    return QuotaView.of(await jobs.quota(tenant))
+    return QuotaView.of(await quotas.get(tenant))
 
 
 @router.put(_TENANT + "/training-quota", responses=refusals())
-async def put_quota(tenant: Name, quota: QuotaView, jobs: JobsDep) -> QuotaView:
+async def put_quota(tenant: Name, quota: QuotaView, quotas: QuotasDep) -> QuotaView:
     """Set what a tenant may use."""
-    return QuotaView.of(await jobs.put_quota(tenant, quota.to_quota()))
+    return QuotaView.of(await quotas.put(tenant, quota.to_quota()))
 
 
 @router.get(_TENANT + "/training-rules", responses=refusals())
-async def show_rules(tenant: Name, jobs: JobsDep) -> RulesView:
+async def show_rules(tenant: Name, rules: RulesDep) -> RulesView:
     """Show when a tenant's users are trained without anybody asking."""
-    return RulesView.of(await jobs.rules(tenant))
+    return RulesView.of(await rules.get(tenant))
 
 
 @router.put(_TENANT + "/training-rules", responses=refusals())
-async def put_rules(tenant: Name, rules: RulesView, jobs: JobsDep) -> RulesView:
+async def put_rules(tenant: Name, body: RulesView, rules: RulesDep) -> RulesView:
     """Set when a tenant's users are trained without anybody asking."""
-    return RulesView.of(await jobs.put_rules(tenant, rules.to_rules()))
+    return RulesView.of(await rules.put(tenant, body.to_rules()))
 
 
 @router.get(_TENANT + "/training-staleness", responses=refusals())
 async def staleness(
-    tenant: Name, jobs: JobsDep, base: Annotated[str | None, Query(max_length=500)] = None
+    tenant: Name, rules: RulesDep, base: Annotated[str | None, Query(max_length=500)] = None
 ) -> StalenessList:
     """Show who is due for a training by the tenant's rules, and why; `base` is the one that is wanted now."""
-    return StalenessList(users=tuple(StalenessView.of(each) for each in await jobs.staleness(tenant, base=base)))
+    return StalenessList(users=tuple(StalenessView.of(each) for each in await rules.staleness(tenant, base=base)))
 
 
 @router.get("/training-costs", responses=refusals())
 async def costs(
-    jobs: JobsDep,
+    costs: Annotated[Costs, Depends(_costs)],
     by: Annotated[str, Query(pattern="^(tenant|user_id|job_id|kind)$")] = "tenant",
     tenant: Name | None = None,
     user: Name | None = None,
@@ -180,14 +203,14 @@ async def costs(
     days: Annotated[float, Query(gt=0, le=36_500)] = 30,
 ) -> CostList:
     """Sum tokens, dollars and device seconds of the last days, by tenant, user, job or stage (`kind`)."""
-    found = await jobs.costs(tenant=tenant, user=user, job_id=job, by=by, days=days)
+    found = await costs.sums(tenant=tenant, user=user, job_id=job, by=by, days=days)
     return CostList(costs=tuple(CostView(**each) for each in found))
 
 
 @router.get("/training-workers", responses=refusals())
-async def workers(jobs: JobsDep) -> WorkerList:
+async def workers(fleet: Annotated[Fleet, Depends(_fleet)]) -> WorkerList:
     """List workers, and how many jobs each holds."""
-    return WorkerList(workers=tuple(WorkerView(**each) for each in await jobs.workers()))
+    return WorkerList(workers=tuple(WorkerView(**each) for each in await fleet.workers()))
 
 
 @router.post(_TENANT + "/campaigns", status_code=201, responses=refusals(409))

@@ -12,9 +12,10 @@ from kit.names import Name
 from training.base_models import DEFAULT_BASE
 from training.jobs.campaigns.campaigns import Campaign
 from training.jobs.dispatch import Quota
-from training.jobs.jobs import DEFAULT_ADAPTER, Event, Job, Staleness
+from training.jobs.job import DEFAULT_ADAPTER, Event, Job
 from training.jobs.staleness import Rules
 from training.jobs.states import Phase, State, Trigger, Wish
+from training.jobs.triggers.stale_users import Staleness
 
 Settings = dict[str, str | int | float | bool]
 _MAX_SETTINGS = 100

@@ -8,7 +8,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from training.jobs.jobs import Job, Jobs
+from training.jobs.job import Job
+from training.jobs.jobs import Jobs
 from training.service.schemas import EventView, JobView
 
 MEDIA_TYPE = "text/event-stream"

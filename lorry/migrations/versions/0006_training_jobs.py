@@ -82,7 +82,7 @@ def _add_jobs() -> None:
     op.create_index(
         "uq_training_job_active",
         "training_job",
-        ["tenant", "user_id", "adapter"],
+        ["tenant", "user_id"],
         unique=True,
         postgresql_where=sa.text(_ACTIVE),
     )

@@ -51,7 +51,7 @@ async def test_the_work_of_a_worker_that_never_comes_back_is_adopted_by_another(
     taken = [each.detail["worker_id"] for each in await harbour.jobs.events(job.id) if each.kind == "taken"]
     assert (taken[0], taken[-1]) == ("one", "two")
     assert await versions(harbour, "ann") == 1
-    assert {each["worker_id"]: each["state"] for each in await harbour.jobs.workers()}["one"] == "lapsed"
+    assert {each["worker_id"]: each["state"] for each in await harbour.fleet.workers()}["one"] == "lapsed"
 
 
 async def test_a_worker_that_comes_back_after_its_work_was_adopted_lets_go_of_it(harbour: Harbour) -> None:
@@ -108,7 +108,7 @@ async def test_a_worker_that_stops_in_order_gives_its_job_away_at_once_with_a_ch
 
 
 async def _alive(harbour: Harbour, worker_id: str) -> bool:
-    return any(each["worker_id"] == worker_id and each["state"] == "alive" for each in await harbour.jobs.workers())
+    return any(each["worker_id"] == worker_id and each["state"] == "alive" for each in await harbour.fleet.workers())
 
 
 async def _training_again(harbour: Harbour, job_id: str, after: int) -> bool:

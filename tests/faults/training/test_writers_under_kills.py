@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.claude_server import KEY, ClaudeServer, Failure
+from tests.support.claude_server import KEY, ClaudeServer, Failure, Outcome
 from tests.support.registry_server import serving
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
@@ -54,8 +54,8 @@ async def test_a_worker_killed_while_it_waits_for_a_batch_pays_for_no_answer_twi
     assert ended.state in ENDED_WELL, ended.error
     assert claude.created == 1
     assert set(claude.paid.values()) == {1}
-    assert claude.deleted == list(claude.batches) or claude.deleted
-    spent = [each for each in await harbour.jobs.costs(job_id=job.id, by="kind") if not each["is_estimate"]]
+    assert claude.deleted == list(claude.batches)
+    spent = [each for each in await harbour.costs.sums(job_id=job.id, by="kind") if not each["is_estimate"]]
     assert {each["of"] for each in spent} == {"write", "train", "evaluate"}
     assert next(each["dollars"] for each in spent if each["of"] == "write") > 0
 
@@ -90,6 +90,24 @@ async def test_half_the_items_errored_and_a_service_that_is_overloaded_cost_atte
     ended = await harbour.until(job.id)
     assert ended.state in ENDED_WELL, ended.error
     assert set(claude.paid.values()) == {1}
+
+
+async def test_a_batch_that_expired_and_answers_that_cannot_be_read_are_asked_for_again_and_nothing_twice(
+    harbour: Harbour, claude: ClaudeServer
+) -> None:
+    def outcome(custom_id: str, asked: int) -> Outcome:
+        if asked == 0:
+            return "expired"
+        return "malformed" if asked == 1 and int(custom_id[-1], 36) % 3 == 0 else "succeeded"
+
+    claude.outcome = outcome
+    job = await harbour.submit("ann", settings=CLAUDE)
+    harbour.start("one")
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert ended.attempts == 0
+    assert claude.created >= 2, "what expired is asked for in another batch"
+    assert set(claude.deleted) == set(claude.batches)
 
 
 async def test_a_canceled_job_cancels_its_batch_and_deletes_it(harbour: Harbour, claude: ClaudeServer) -> None:

@@ -60,6 +60,10 @@ async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
     statuses = {each["user"]: each for each in await lorry.json("status")}
     assert "no adapter" in statuses["bob"]["due"]
     assert statuses["ann"]["job"] is not None
+    code, told, _ = await lorry("status")
+    assert code == 0
+    assert "bob: due for a training: " in told
+    assert f"ann: in training, see `lorry jobs show {statuses['ann']['job']}`" in told
 
 
 async def test_a_campaign_is_begun_and_aborted(lorry: Lorry) -> None:

@@ -14,6 +14,7 @@ from kit.database import Database
 from kit.settings import DatabaseSettings
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
+from training.jobs.costs.repository import CostRepository
 from training.jobs.jobs import Jobs
 from training.jobs.repository import JobRepository
 from training.jobs.settings import TrainingServiceSettings
@@ -167,8 +168,8 @@ async def test_a_tenants_day_is_used_up(service: httpx.AsyncClient, database: Da
 async def test_a_tenants_month_is_used_up(service: httpx.AsyncClient, database: Database) -> None:
     async with database.transaction() as session:
         cost = {"job_id": "j1", "kind": "write", "is_estimate": False, "tenant": "default", "user_id": "ann"}
-        await JobRepository(session).keep_cost({**cost, "dollars": 2.5, "input_tokens": 10})
-        await JobRepository(session).keep_cost({**cost, "is_estimate": True, "dollars": 99.0})
+        await CostRepository(session).keep({**cost, "dollars": 2.5, "input_tokens": 10})
+        await CostRepository(session).keep({**cost, "is_estimate": True, "dollars": 99.0})
     await service.put("/v1/tenants/default/training-quota", json={"max_monthly_dollars": 2.5})
     assert (await service.post(USER, json={})).status_code == 429
     sums = (await service.get("/v1/training-costs", params={"by": "user_id"})).json()["costs"]

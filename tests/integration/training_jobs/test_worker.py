@@ -123,7 +123,7 @@ async def test_priorities_and_a_tenants_quota_decide_whose_turn_it_is(harbour: H
     for user in ("ann", "bob", "cid"):
         await harbour.add_user(user)
     await harbour.add_user("dora", tenant="other")
-    await harbour.jobs.put_quota("other", Quota(max_running=0))
+    await harbour.quotas.put("other", Quota(max_running=0))
     held = await harbour.submit("dora", tenant="other", priority=100)
     late = await harbour.submit("ann", steps=2, priority=-5)
     first = await harbour.submit("bob", steps=2, priority=5)
@@ -132,7 +132,7 @@ async def test_priorities_and_a_tenants_quota_decide_whose_turn_it_is(harbour: H
         for job in (late, first, middle):
             await harbour.until(job.id)
         assert (await harbour.jobs.get(held.id)).state is State.QUEUED
-        await harbour.jobs.put_quota("other", Quota())
+        await harbour.quotas.put("other", Quota())
         await harbour.until(held.id)
     started = {job.id: (await harbour.jobs.get(job.id)).started_at for job in (late, first, middle)}
     assert sorted(started, key=lambda job_id: str(started[job_id])) == [first.id, middle.id, late.id]
@@ -172,7 +172,7 @@ async def test_a_tenants_rules_have_users_trained_and_not_again_without_somethin
     harbour: Harbour, working: Working
 ) -> None:
     await harbour.add_user("ann")
-    await harbour.jobs.put_rules("default", Rules(enabled=True, min_words=10, priority=3))
+    await harbour.rules.put("default", Rules(enabled=True, min_words=10, priority=3))
     async with working():
         await harbour.until_true(lambda: _any_job(harbour), what="a job that nobody submitted")
         (job,) = await harbour.jobs.list(tenant="default")
@@ -220,7 +220,7 @@ async def _nothing_of(harbour: Harbour, job_id: str) -> bool:
 
 
 async def _alive(harbour: Harbour, count: int) -> bool:
-    return sum(each["state"] == "alive" for each in await harbour.jobs.workers()) >= count
+    return sum(each["state"] == "alive" for each in await harbour.fleet.workers()) >= count
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> bool:

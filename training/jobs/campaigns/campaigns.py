@@ -19,7 +19,8 @@ from kit.names import check_name
 from training.config import TrainingRequest, resolve
 from training.jobs.campaigns.repository import CampaignRepository
 from training.jobs.errors import CampaignNotFound, IllegalJobTransition, JobRequestInvalid, TrainingActive
-from training.jobs.jobs import Jobs, Submission
+from training.jobs.job import Submission
+from training.jobs.jobs import Jobs
 from training.jobs.models import CampaignRow
 from training.jobs.repository import JobRepository
 from training.jobs.states import ENDED, Trigger

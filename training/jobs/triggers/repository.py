@@ -1,15 +1,18 @@
-"""The SQL of tenants' rules. Nothing here commits."""
+"""The SQL of tenants' rules, and of what they are measured against. Nothing here commits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from training.jobs.models import RulesRow
+from training.jobs.models import RulesRow, TrainedRow
 from training.jobs.staleness import Rules
+from transcripts.models import TranscriptRow
 
 
 class RulesRepository:
@@ -36,3 +39,28 @@ class RulesRepository:
     async def checked(self, tenant: str) -> None:
         """Write down that the tenant's users were looked at now."""
         await self._session.execute(update(RulesRow).where(RulesRow.tenant == tenant).values(checked_at=func.now()))
+
+
+class TrainedRepository:
+    """Reads and writes `training_trained` through one session: what each user's adapter was trained on last."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def keep(self, values: Mapping[str, Any]) -> None:
+        """Remember what a user's adapter was trained on, in the place of what it was trained on before."""
+        statement = insert(TrainedRow).values(**values)
+        keys = ["tenant", "user_id", "adapter"]
+        changed = {key: value for key, value in values.items() if key not in keys}
+        await self._session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    async def all(self, *, tenant: str, adapter: str) -> dict[str, TrainedRow]:
+        """Return what each user of the tenant was trained on last."""
+        query = select(TrainedRow).where(TrainedRow.tenant == tenant, TrainedRow.adapter == adapter)
+        return {row.user_id: row for row in (await self._session.execute(query)).scalars()}
+
+    async def forget_erased(self) -> int:
+        """Forget what users were trained on who have no transcripts any more; return how many there were."""
+        theirs = exists().where(TranscriptRow.tenant == TrainedRow.tenant, TranscriptRow.user_id == TrainedRow.user_id)
+        gone = await self._session.execute(delete(TrainedRow).where(~theirs).returning(TrainedRow.user_id))
+        return len(gone.all())

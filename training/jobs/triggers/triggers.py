@@ -7,10 +7,12 @@ from datetime import timedelta
 
 from kit.database import Database
 from training.jobs.errors import NothingToTrainOn, QuotaExhausted, TrainingActive
-from training.jobs.jobs import Jobs, Staleness, Submission, who_is_stale
+from training.jobs.job import Submission
+from training.jobs.jobs import Jobs
 from training.jobs.repository import JobRepository
 from training.jobs.states import State
 from training.jobs.triggers.repository import RulesRepository
+from training.jobs.triggers.stale_users import Staleness, who_is_stale
 
 _log = logging.getLogger(__name__)
 _AFTER_A_FAILURE = timedelta(days=1)

@@ -1,0 +1,100 @@
+"""How a training job is said in words, on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from lorry.output import counted, shown_time
+from training.jobs.job import Event, Job
+from training.jobs.states import ENDED, State, Wish
+
+COLUMNS = ["job", "user", "state", "progress", "left", "trigger", "submitted", "what became of it"]
+_WISHES = {Wish.PAUSE: ", will pause at its next step", Wish.CANCEL: ", ending"}
+
+
+def row(job: Job) -> list[str]:
+    """Return a job as a row of a table with `COLUMNS`."""
+    return [
+        job.id,
+        job.user_id,
+        job.state.value,
+        progress(job),
+        left(job),
+        job.trigger.value,
+        shown_time(job.submitted_at),
+        became(job),
+    ]
+
+
+def lines(job: Job, costs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return everything about one job that people ask for, as (name, value)."""
+    return [
+        ("job", job.id),
+        ("user", job.user_id),
+        ("state", said(job)),
+        ("trigger", f"{job.trigger.value}{f': {job.why}' if job.why else ''}"),
+        ("base", job.base),
+        ("settings", " ".join(f"{key}={value}" for key, value in sorted(job.settings.items())) or "defaults"),
+        ("priority", str(job.priority)),
+        ("progress", f"{progress(job)}{f', {left(job)} left' if left(job) else ''}"),
+        ("worker", job.worker_id or "—"),
+        ("submitted", shown_time(job.submitted_at)),
+        ("started", shown_time(job.started_at)),
+        ("ended", shown_time(job.ended_at)),
+        ("estimated", amount(costs, estimate=True) or "—"),
+        ("spent", amount(costs, estimate=False) or "—"),
+    ]
+
+
+def said(job: Job) -> str:
+    """Return the state, what was asked of the job, and what became of it."""
+    told = became(job)
+    return f"{job.state.value}{_WISHES.get(job.wish, '')}{f' ({told})' if told else ''}"
+
+
+def became(job: Job) -> str:
+    """Return how a job ended, or why it is tried again; empty before either."""
+    if job.outcome is not None:
+        live = "live" if job.outcome["live"] else "kept but not live: " + "; ".join(job.outcome["reasons"])
+        return f"version {job.outcome['version']}, {live}"
+    if job.error is not None:
+        again = "" if job.state in ENDED else f", tried {counted(job.attempts, 'time')}"
+        return f"{job.error['message']}{again}"
+    return ""
+
+
+def progress(job: Job) -> str:
+    """Return the stage and the share of the whole job."""
+    if job.progress is None or job.state in ENDED:
+        return "—"
+    return f"{job.progress['stage']} {100 * job.progress['share']:.0f} %"
+
+
+def left(job: Job) -> str:
+    """Return how long it will take yet; empty when that cannot be told."""
+    seconds = (job.progress or {}).get("eta_seconds")
+    if seconds is None or job.state is not State.RUNNING:
+        return ""
+    return f"{timedelta(seconds=round(seconds))}"
+
+
+def amount(costs: Sequence[dict[str, Any]], *, estimate: bool) -> str:
+    """Return the sum of what was estimated, or spent; empty when nothing was."""
+    rows = [each for each in costs if each["is_estimate"] is estimate]
+    if not rows:
+        return ""
+    dollars, seconds = sum(each["dollars"] for each in rows), sum(each["device_seconds"] for each in rows)
+    tokens = sum(each["input_tokens"] + each["output_tokens"] for each in rows)
+    bought = f"{tokens:.0f} tokens for {dollars:.4f} dollars, " if tokens or dollars else ""
+    return f"{bought}{seconds:.0f} device seconds"
+
+
+def event(told: Event) -> str:
+    """Return an event as a line, an error by its message."""
+    detail = {key: value for key, value in told.detail.items() if value not in (None, "")}
+    error = detail.pop("error", None)
+    facts = [f"{key}={value}" for key, value in detail.items()]
+    message = [f"({error['message']})"] if error else []
+    return " ".join([shown_time(told.at, seconds=True) + " ", told.kind, *facts, *message])

@@ -1,0 +1,86 @@
+"""What a tenant may use, when many ask at once and when writing would cost more than is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from kit.database import Database
+from kit.errors import LorryError
+from tests.support.claude_server import KEY, ClaudeServer
+from tests.support.registry_server import serving
+from tests.support.training_jobs import Harbour, talks
+from tests.support.writers import conversations
+from training.jobs.dispatch import Quota
+from training.jobs.errors import JobRequestInvalid, NothingToTrainOn, QuotaExhausted
+from training.jobs.job import Job, Submission
+from training.jobs.jobs import Jobs
+from training.jobs.quotas.quotas import Quotas
+from training.jobs.states import State
+from training.jobs.worker import Worker
+from transcripts.store import TranscriptStore
+
+Working = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+async def add_users(database: Database, *users: str) -> None:
+    async with database.transaction() as session:
+        for user in users:
+            await TranscriptStore(session).add("default", user, talks(user, count=2))
+
+
+async def test_no_more_than_a_days_quota_is_taken_of_many_submissions_at_once(database: Database) -> None:
+    users = [f"user-{number}" for number in range(10)]
+    await add_users(database, *users)
+    await Quotas(database).put("default", Quota(max_daily=3))
+
+    async def submit(user: str) -> Job | LorryError:
+        try:
+            return await Jobs(database).submit(Submission(tenant="default", user=user, base="base"))
+        except QuotaExhausted as exc:
+            return exc
+
+    found = await asyncio.gather(*map(submit, users))
+    assert sum(isinstance(each, Job) for each in found) == 3
+    assert len(await Jobs(database).list()) == 3
+
+
+async def test_of_several_submissions_all_are_queued_or_none(database: Database) -> None:
+    await add_users(database, "ann", "bob")
+    jobs = Jobs(database)
+    wanted = [Submission(tenant="default", user=user, base="base") for user in ("ann", "bob", "nobody")]
+    with pytest.raises(NothingToTrainOn, match="nobody"):
+        await jobs.submit_all(wanted)
+    assert await jobs.list() == []
+    assert [job.user_id for job in await jobs.submit_all(wanted[:2])] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("limit", [{"max_running": -1}, {"max_monthly_dollars": float("nan")}])
+async def test_a_quota_that_is_no_limit_is_refused_by_name(database: Database, limit: dict[str, float]) -> None:
+    with pytest.raises(JobRequestInvalid) as refused:
+        await Quotas(database).put("default", Quota(**limit))  # type: ignore[arg-type]
+    assert refused.value.field in limit
+
+
+async def test_a_writing_that_costs_more_than_is_left_of_the_month_is_refused_before_anything_is_bought(
+    harbour: Harbour, working: Working
+) -> None:
+    claude = ClaudeServer()
+    await harbour.add_user("ann", transcripts=conversations())
+    await harbour.quotas.put("default", Quota(max_monthly_dollars=1e-6))
+    async with (
+        serving(claude.app()) as url,
+        working(LORRY_WRITER_URL=url, LORRY_WRITER_API_KEY=KEY, LORRY_WRITER_TIMEOUT_SECONDS="10"),
+    ):
+        job = await harbour.submit("ann", settings={"dataset.writer": "claude"})
+        failed = await harbour.until(job.id)
+    assert failed.state is State.FAILED
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["stage"]) == ("quota-exhausted", "estimate")
+    assert (claude.created, sum(claude.paid.values())) == (0, 0)
+    (row,) = await harbour.costs.sums(job_id=job.id, by="kind")
+    assert (row["is_estimate"], row["of"]) == (True, "write")
+    assert row["dollars"] > 1e-6

@@ -1,0 +1,136 @@
+"""Triggers with a real database: who is submitted without anybody asking, and who is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kit.database import Database
+from tests.support.training_jobs import talks
+from training.jobs.dispatch import Quota
+from training.jobs.job import Job, Submission
+from training.jobs.jobs import Jobs
+from training.jobs.quotas.quotas import Quotas
+from training.jobs.repository import JobRepository
+from training.jobs.staleness import Rules
+from training.jobs.states import State, Trigger
+from training.jobs.triggers.repository import TrainedRepository
+from training.jobs.triggers.tenant_rules import TenantRules
+from training.jobs.triggers.triggers import Triggers
+from transcripts.store import TranscriptStore
+
+BASE = "the-base"
+SILENT = Rules(enabled=True, min_words=10, new_words=None, max_age_days=None)
+
+
+async def add_user(database: Database, user: str) -> int:
+    """Store a user's transcripts and return how many own words they hold."""
+    async with database.transaction() as session:
+        await TranscriptStore(session).add("default", user, talks(user))
+        return (await TranscriptStore(session).summary("default", user)).user_words
+
+
+async def remember(database: Database, user: str, *, words: int, days_ago: float, base: str = BASE) -> None:
+    """Have the user trained so long ago on so many words."""
+    values = {
+        "tenant": "default",
+        "user_id": user,
+        "adapter": "profile",
+        "words": words,
+        "base": base,
+        "job_id": "j" + 32 * "0",
+        "version_id": "v" + 32 * "0",
+        "trained_at": datetime.now(UTC) - timedelta(days=days_ago),
+    }
+    async with database.transaction() as session:
+        await TrainedRepository(session).keep(values)
+
+
+async def pulled(database: Database, rules: Rules) -> list[Job]:
+    """Return what these rules have submitted in one look."""
+    await TenantRules(database).put("default", rules)
+    count = await Triggers(database, base=BASE).pull()
+    jobs = await Jobs(database).list(tenant="default")
+    assert len(jobs) == count
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("rules", "trained", "trigger", "why"),
+    [
+        ({"new_words": 50}, {"words": -60, "days_ago": 1}, Trigger.VOLUME, "60 own words since"),
+        ({"max_age_days": 30}, {"words": -1, "days_ago": 31}, Trigger.AGE, "31 days old"),
+        ({"schedule": "* * * * *"}, {"words": -1, "days_ago": 1}, Trigger.SCHEDULE, "scheduled for"),
+        ({"base_change": True}, {"words": 0, "days_ago": 1, "base": "old"}, Trigger.BASE, "trained for old"),
+    ],
+)
+async def test_each_rule_submits_who_it_is_about_with_the_reason_and_nobody_else(
+    database: Database, rules: dict[str, Any], trained: dict[str, Any], trigger: Trigger, why: str
+) -> None:
+    words = {user: await add_user(database, user) for user in ("ann", "bob")}
+    await remember(database, "ann", **{**trained, "words": words["ann"] + trained["words"]})
+    await remember(database, "bob", words=words["bob"], days_ago=0)
+    asked = Rules(**{**vars(SILENT), "priority": 7, **rules})
+    stale = {each.user: each.due for each in await TenantRules(database).staleness("default", base=BASE, rules=asked)}
+    assert stale["ann"] is not None
+    assert why in stale["ann"].reason
+    assert stale["bob"] is None
+    (job,) = await pulled(database, asked)
+    assert (job.user_id, job.trigger, job.priority, job.base) == ("ann", trigger, 7, BASE)
+    assert why in job.why
+    (now, _) = await TenantRules(database).staleness("default", base=BASE)
+    assert (now.user, now.active_job) == ("ann", job.id)
+
+
+async def test_of_many_workers_one_submits_and_nobody_is_submitted_twice(database: Database) -> None:
+    users = [f"user-{number}" for number in range(5)]
+    for user in users:
+        await add_user(database, user)
+    await TenantRules(database).put("default", SILENT)
+    counts = await asyncio.gather(*(Triggers(database, base=BASE).pull() for _ in range(6)))
+    assert sum(counts) == 5
+    assert sorted(job.user_id for job in await Jobs(database).list()) == users
+    assert await Triggers(database, base=BASE).pull() == 0, "they are in training"
+
+
+async def test_a_tenants_day_holds_back_what_is_due_until_another(database: Database) -> None:
+    for user in ("ann", "bob", "cid"):
+        await add_user(database, user)
+    await Quotas(database).put("default", Quota(max_daily=2))
+    assert len(await pulled(database, SILENT)) == 2
+    await Quotas(database).put("default", Quota(max_daily=3))
+    assert await Triggers(database, base=BASE).pull() == 1
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELED])
+async def test_who_failed_or_was_canceled_is_left_alone_for_a_day(database: Database, state: State) -> None:
+    await add_user(database, "ann")
+    job = await Jobs(database).submit(Submission(tenant="default", user="ann", base=BASE))
+
+    async def ended(hours_ago: float) -> None:
+        async with database.transaction() as session:
+            at = await JobRepository(session).now() - timedelta(hours=hours_ago)
+            await JobRepository(session).update(job.id, {"state": state, "ended_at": at})
+
+    await ended(23)
+    await TenantRules(database).put("default", SILENT)
+    assert await Triggers(database, base=BASE).pull() == 0
+    await ended(25)
+    assert await Triggers(database, base=BASE).pull() == 1
+
+
+async def test_rules_that_are_not_enabled_submit_nobody(database: Database) -> None:
+    await add_user(database, "ann")
+    assert await pulled(database, Rules(min_words=1)) == []
+
+
+async def test_nothing_is_remembered_of_a_user_whose_transcripts_are_erased(database: Database) -> None:
+    for user in ("ann", "bob"):
+        await remember(database, user, words=await add_user(database, user), days_ago=1)
+    async with database.transaction() as session:
+        await TranscriptStore(session).delete("default", "ann")
+        assert await TrainedRepository(session).forget_erased() == 1
+        assert list(await TrainedRepository(session).all(tenant="default", adapter="profile")) == ["bob"]

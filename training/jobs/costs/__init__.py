@@ -1,0 +1,1 @@
+"""What trainings cost: tokens, dollars, device seconds; reckoned before, counted after."""

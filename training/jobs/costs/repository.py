@@ -1,0 +1,96 @@
+"""The SQL of costs. Nothing here commits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from training.jobs.assignment import Assignment
+from training.jobs.models import CostRow
+from training.writers.cost import Cost
+
+MONTH = timedelta(days=30)
+_RECENT = 20
+_AMOUNTS = ("input_tokens", "output_tokens", "trained_tokens", "dollars", "device_seconds")
+
+
+class CostRepository:
+    """Reads and writes `training_cost` through one session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def keep(self, values: Mapping[str, Any]) -> None:
+        """Write down a cost; the same job's and kind's again replaces it, so that nothing counts twice."""
+        statement = insert(CostRow).values(**values)
+        changed = {key: value for key, value in values.items() if key not in {"job_id", "kind", "is_estimate"}}
+        keys = ["job_id", "kind", "is_estimate"]
+        await self._session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    async def sums(
+        self,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        job_id: str | None = None,
+        since: timedelta | None = None,
+        by: str = "tenant",
+    ) -> list[dict[str, Any]]:
+        """Return sums by ``tenant``, ``user_id``, ``job_id`` or ``kind``; estimates and what was spent apart."""
+        key = {"tenant": CostRow.tenant, "user_id": CostRow.user_id, "job_id": CostRow.job_id, "kind": CostRow.kind}[by]
+        sums = [func.sum(getattr(CostRow, name)).label(name) for name in _AMOUNTS]
+        query = select(key.label("of"), CostRow.is_estimate, *sums).group_by(key, CostRow.is_estimate).order_by(key)
+        for column, value in ((CostRow.tenant, tenant), (CostRow.user_id, user), (CostRow.job_id, job_id)):
+            if value is not None:
+                query = query.where(column == value)
+        if since is not None:
+            query = query.where(CostRow.at > func.now() - since)
+        rows = (await self._session.execute(query)).mappings()
+        return [{name: float(v) if name in _AMOUNTS else v for name, v in row.items()} for row in rows]
+
+    async def spent_dollars(self, tenant: str) -> float:
+        """Return what the tenant's question writers were paid in 30 days."""
+        sums = await self.sums(tenant=tenant, since=MONTH)
+        return float(sum(row["dollars"] for row in sums if not row["is_estimate"]))
+
+    async def mean_device_seconds(self, kind: str) -> float | None:
+        """Return the mean of what a stage of this kind took of a device lately; None before the first."""
+        recent = (
+            select(CostRow.device_seconds)
+            .where(CostRow.kind == kind, CostRow.is_estimate.is_(False))
+            .order_by(CostRow.at.desc())
+            .limit(_RECENT)
+            .subquery()
+        )
+        found = (await self._session.execute(select(func.avg(recent.c.device_seconds)))).scalar_one()
+        return None if found is None else float(found)
+
+
+def cost_row(job: Assignment, kind: str, *, is_estimate: bool, **amounts: Any) -> dict[str, Any]:
+    """Return what one stage of a job cost, or will, as it is stored; amounts that are not given are 0."""
+    owner = {"tenant": job.tenant, "user_id": job.user}
+    return {
+        "job_id": job.job_id,
+        "kind": kind,
+        "is_estimate": is_estimate,
+        **owner,
+        **dict.fromkeys(_AMOUNTS, 0),
+        **amounts,
+    }
+
+
+def writing_cost(job: Assignment, cost: Cost, *, is_estimate: bool) -> dict[str, Any]:
+    """Return what a question writer cost, or will, as it is stored."""
+    return cost_row(
+        job,
+        "write",
+        is_estimate=is_estimate,
+        input_tokens=cost.usage.prompt_tokens,
+        output_tokens=cost.usage.output_tokens,
+        dollars=cost.dollars or 0.0,
+    )

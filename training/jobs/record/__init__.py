@@ -1,0 +1,1 @@
+"""What has happened to a job: the stages that it finished, and its events."""

@@ -1,0 +1,1 @@
+"""The stages of a job, done: transcripts → questions → dataset → adapter → evaluation → version."""

@@ -1,0 +1,154 @@
+"""The stages `estimate` and `write`, and what is left at a question writer's when a job has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from kit.database import Database
+from training.errors import WriterUnavailable
+from training.jobs.assignment import Assignment
+from training.jobs.costs.repository import CostRepository, cost_row, writing_cost
+from training.jobs.errors import QuotaExhausted
+from training.jobs.quotas.repository import QuotaRepository
+from training.jobs.repository import JobRepository
+from training.jobs.workshop.materials import Materials
+from training.jobs.writings.repository import WritingRepository
+from training.writers.factory import make_writer
+from training.writers.settings import WriterSettings
+from training.writers.spool import DirectorySpool
+from training.writers.state import WriterState
+from training.writers.writer import QuestionWriter, Written
+
+_WAIT_SECONDS = 0.25  # between two looks at whether a job that waits must stop
+_DISCARD_STEPS = 20
+
+
+class Writing:
+    """Has questions written. The writer's state is kept before and after each of its steps: nothing is paid twice."""
+
+    def __init__(self, writers: WriterSettings, *, database: Database, materials: Materials) -> None:
+        self._writers = writers
+        self._database = database
+        self._materials = materials
+
+    async def estimate(self, job: Assignment) -> dict[str, Any]:
+        """Reckon what the job will cost, and refuse what the tenant's quota does not allow."""
+        prepared = await self._materials.prepared(job)
+        writer = await self._writer(job)
+        cost = await writer.estimate(prepared.kept)
+        async with self._database.transaction() as session:
+            costs = CostRepository(session)
+            quota = await QuotaRepository(session).get(job.tenant)
+            spent = await costs.spent_dollars(job.tenant)
+            await costs.keep(writing_cost(job, cost, is_estimate=True))
+            for kind in ("train", "evaluate"):
+                seconds = await costs.mean_device_seconds(kind)
+                if seconds is not None:
+                    await costs.keep(cost_row(job, kind, is_estimate=True, device_seconds=seconds))
+        wanted = cost.dollars or 0.0
+        if quota.max_monthly_dollars is not None and wanted and spent + wanted > quota.max_monthly_dollars:
+            raise QuotaExhausted(
+                f"writing would cost about {wanted:.2f} dollars, and of {quota.max_monthly_dollars:.2f} in 30 days "
+                f"{spent:.2f} are spent",
+                field="max_monthly_dollars",
+            )
+        return {"writer": writer.name, "cost": cost.to_json()}
+
+    async def write(self, job: Assignment) -> dict[str, Any]:
+        """Have questions written; what was written before is not written again."""
+        async with self._database.reading() as session:
+            writings = WritingRepository(session)
+            written, state = await writings.written(job.job_id), await writings.state(job.job_id)
+        if written is not None:
+            return _result(written)
+        prepared = await self._materials.prepared(job)
+        writer = await self._writer(job)
+        state = state or await writer.begin(prepared.kept)
+        await self._keep(job, state)
+        while not state.written:
+            job.check()
+            job.tell(*state.progress)
+            state = await writer.poll(state, prepared.kept)
+            await self._keep(job, state)
+            if not state.written:
+                await _wait(job, state.wait_seconds)
+        written = await writer.collect(state, prepared.kept)
+        async with self._database.transaction() as session:
+            await WritingRepository(session).keep(job.job_id, written=written.to_json())
+            await CostRepository(session).keep(writing_cost(job, written.cost, is_estimate=False))
+        await self._discard(job, writer, state)
+        return _result(written)
+
+    async def clear(self, job: Assignment) -> bool:
+        """Delete what the writer's service keeps of a job that has ended; False when that is not done yet."""
+        async with self._database.reading() as session:
+            state = await WritingRepository(session).state(job.job_id)
+        if state is None or state.discarded:
+            return True
+        writer = await self._writer(job)
+        try:
+            for _ in range(_DISCARD_STEPS):
+                state = await writer.discard(state)
+                await self._keep(job, state)
+                if state.discarded or state.wait_seconds > 1.0:
+                    break
+                await asyncio.sleep(state.wait_seconds)
+        except WriterUnavailable:
+            return False
+        return state.discarded
+
+    async def forget(self, job_id: str) -> None:
+        """Remove what was written for a job."""
+        async with self._database.transaction() as session:
+            await WritingRepository(session).forget(job_id)
+
+    async def _writer(self, job: Assignment) -> QuestionWriter:
+        async with self._database.reading() as session:
+            claimed = await WritingRepository(session).claimed_batches(except_job=job.job_id)
+        return make_writer(
+            self._writers,
+            self._materials.config(job).dataset,
+            spool=DirectorySpool(self._materials.folder(job.job_id) / "spool"),
+            redactor=None,  # `prepared` has redacted already
+            key=job.job_id,
+            claimed=claimed,
+        )
+
+    async def _keep(self, job: Assignment, state: WriterState) -> None:
+        async with self._database.transaction() as session:
+            await WritingRepository(session).keep(job.job_id, state=state.to_json())
+            # A day's wait outlives many workers, and kills none.
+            await JobRepository(session).update(job.job_id, {"crashes": 0})
+            if state.spent.usage.requests:
+                await CostRepository(session).keep(writing_cost(job, state.spent, is_estimate=False))
+
+    async def _discard(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
+        """Delete what the service keeps; what it does not delete now is deleted by `clear`, later."""
+        try:
+            for _ in range(_DISCARD_STEPS):
+                if state.discarded:
+                    return
+                state = await writer.discard(state)
+                await self._keep(job, state)
+                if not state.discarded:
+                    await _wait(job, min(state.wait_seconds, 5.0))
+        except WriterUnavailable:
+            return
+
+
+async def _wait(job: Assignment, seconds: float) -> None:
+    """Wait, but notice within a moment when the job must stop."""
+    end = asyncio.get_running_loop().time() + seconds
+    while (left := end - asyncio.get_running_loop().time()) > 0:
+        job.check()
+        await asyncio.sleep(min(left, _WAIT_SECONDS))
+
+
+def _result(written: Written) -> dict[str, Any]:
+    return {
+        "writer": written.writer,
+        "examples": len(written.examples),
+        "dropped": {each.reason: each.count for each in written.dropped},
+        "cost": written.cost.to_json(),
+    }

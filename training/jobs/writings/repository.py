@@ -1,0 +1,59 @@
+"""The SQL of what question writers were asked and have answered. Nothing here commits; `None` = there is none."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from training.jobs.models import JobRow, WritingRow
+from training.jobs.states import State
+from training.writers.state import WriterState
+from training.writers.writer import Written
+
+
+class WritingRepository:
+    """Reads and writes `training_writing`, the only table of the room that holds content, through one session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def state(self, job_id: str) -> WriterState | None:
+        """Return how far the job's writer is."""
+        row = await self._row(job_id)
+        return WriterState.from_json(row.state) if row and row.state else None
+
+    async def written(self, job_id: str) -> Written | None:
+        """Return what the job's writer has written, once it has written everything."""
+        row = await self._row(job_id)
+        return Written.from_json(row.written) if row and row.written else None
+
+    async def keep(self, job_id: str, **values: Any) -> None:
+        """Keep a writer's `state` or what it has `written`, as JSON; what is not named stays as it was."""
+        statement = insert(WritingRow).values(job_id=job_id, **values)
+        await self._session.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
+
+    async def claimed_batches(self, *, except_job: str) -> set[str]:
+        """Return the ids of all batches that other jobs' writers know to be theirs."""
+        ids = func.jsonb_array_elements_text(WritingRow.state["batches"])
+        query = select(ids).where(WritingRow.job_id != except_job, WritingRow.state.is_not(None))
+        return set((await self._session.execute(query)).scalars())
+
+    async def forget(self, job_id: str) -> None:
+        """Remove what the job's question writer has written."""
+        await self._session.execute(delete(WritingRow).where(WritingRow.job_id == job_id))
+
+    async def remaining(self, *, failed_before: datetime) -> list[JobRow]:
+        """Return jobs that have ended, those that failed only so long ago left out, whose writing is still kept."""
+        over = or_(
+            and_(JobRow.ended_at.is_not(None), JobRow.state != State.FAILED),
+            and_(JobRow.state == State.FAILED, JobRow.ended_at < failed_before),
+        )
+        query = select(JobRow).join(WritingRow, WritingRow.job_id == JobRow.id).where(over).limit(100)
+        return list((await self._session.execute(query)).scalars())
+
+    async def _row(self, job_id: str) -> WritingRow | None:
+        return await self._session.get(WritingRow, job_id, populate_existing=True)
