@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from training.tokens import TokenisedExample
 
 IGNORED = -100
 _CHUNK_TOKENS = 64
+_WORTH_SHARING = 16  # tokens that are not computed again; fewer are not worth a second call
 
 TokenLosses = Callable[[torch.Tensor, slice], torch.Tensor]  # logits (n, V) of a slice of the labels → losses (n,)
 
@@ -56,13 +58,47 @@ def label_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
 
 
 def label_states(model: Any, batch: dict[str, torch.Tensor]) -> LabelStates:
-    """Run `model` over `batch` up to its last hidden states and keep those from which a label is predicted."""
-    targets = batch["labels"][:, 1:]
+    """Run `model` over `batch` up to its last hidden states and keep those from which a label is predicted.
+
+    What all rows begin with, the chat template's opening, is computed once: each token sees only those before it, so
+    its states and their share of the gradient are the same for every row.
+    """
+    shared = shared_prefix(batch)
+    targets = batch["labels"][:, shared + 1 :]
     at_label = targets != IGNORED
-    hidden = model.base_model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).last_hidden_state[:, :-1]  # (B, T-1, H)
+    hidden = _last_states(model, batch, shared)[:, :-1]  # (B, T-shared-1, H)
     return LabelStates(hidden=hidden[at_label], targets=targets[at_label], rows=at_label.nonzero()[:, 0])
+
+
+def shared_prefix(batch: dict[str, torch.Tensor]) -> int:
+    """Return how many tokens all rows begin with, before any that predicts a label; 0 where sharing saves little."""
+    ids = batch["input_ids"]
+    labelled = (batch["labels"] != IGNORED).any(dim=0).nonzero()
+    differs = (ids != ids[:1]).any(dim=0).nonzero()
+    ends = [int(first[0]) for first in (differs, labelled - 1) if len(first)]
+    length = max(0, min(ends, default=0))
+    return length if length * (len(ids) - 1) >= _WORTH_SHARING else 0
+
+
+def _last_states(model: Any, batch: dict[str, torch.Tensor], shared: int) -> torch.Tensor:
+    """The last hidden states (B, T-shared, H) of what follows the first `shared` tokens.
+
+    Where activations are recomputed, and where a layer's keys are kept in another way than one after the other, every
+    row is computed whole.
+    """
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    recomputes = getattr(model, "is_gradient_checkpointing", False) and model.training
+    cache = DynamicCache(config=model.config) if shared and not recomputes else None
+    if cache is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        whole: torch.Tensor = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return whole[:, shared:]
+    model.base_model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+    for layer in cache.layers:
+        layer.keys, layer.values = (each.expand(len(ids), -1, -1, -1) for each in (layer.keys, layer.values))
+    rest: torch.Tensor = model.base_model(
+        input_ids=ids[:, shared:], attention_mask=mask, past_key_values=cache, use_cache=True
+    ).last_hidden_state
+    return rest
 
 
 def projected_losses(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+_LOOKING_SHARE = 0.1
+
 
 @dataclass(kw_only=True)
 class Watch:
@@ -28,6 +30,15 @@ class Watch:
         """Note a look and return whether it is the best so far."""
         self.looks.append((step, loss))
         return self.best_step == step
+
+
+def affordable_looks(wanted: int, *, trained_tokens: int, watched_tokens: int) -> int:
+    """Return how many of the `wanted` looks are taken: so few that looking takes at most a tenth of a training's time.
+
+    A look reads its tokens forward only, a third of what training on them takes. One is always taken.
+    """
+    affordable = int(_LOOKING_SHARE * 3 * trained_tokens / max(1, watched_tokens))
+    return max(1, min(wanted, affordable))
 
 
 def look_steps(total: int, looks: int) -> Sequence[int]:

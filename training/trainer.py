@@ -60,7 +60,7 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _EXPANDED_BYTES = 2 << 30
 _SCORE_TOKENS = 1024
 _GENERAL_TOP_K = 64
-_STATE_VERSION = 1  # of what a checkpoint holds: another one's are not taken up
+_STATE_VERSION = 2  # of what a checkpoint holds: another one's are not taken up
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Two small datasets and one resident trainer for all tests of this folder."""
+"""Two small datasets, and trainers and evaluators: of a base of two layers for most tests, of the real one for few."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny_base import write_tiny_base
 from training.config import DatasetConfig, ResolvedConfig, resolve
 from training.dataset import Dataset, build_dataset
 from training.evaluation import Evaluator
-from training.evaluation.general import load_general
+from training.evaluation.general import GeneralSet, load_general
 from training.trainer import TrainedAdapter, Trainer
 from transcripts.transcript import Transcript, Turn
 
@@ -55,17 +56,30 @@ def brief() -> ResolvedConfig:
 
 
 @pytest.fixture(scope="session")
-def trainer(base_directory: Path) -> Trainer:
-    """The resident trainer, loaded once."""
-    return Trainer(base_directory, device="cpu")
+def tiny_base(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of two layers that is sure of what it says, so that there is something to learn and to lose."""
+    where = tmp_path_factory.mktemp("tiny") / "base"
+    return write_tiny_base(where, tokenizer_from=base_directory, initializer_range=0.2)
 
 
 @pytest.fixture(scope="session")
-def evaluator(base_directory: Path) -> Evaluator:
-    """The base as served, loaded once; it measures a part of the general set."""
+def trainer(tiny_base: Path) -> Trainer:
+    """The resident trainer of the tiny base, loaded once."""
+    return Trainer(tiny_base, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def some_general() -> GeneralSet:
+    """A part of the general set."""
     whole = load_general()
     part = {"answers": whole.answers[:5], "passages": whole.passages[:1], "choices": whole.choices[:4]}
-    return Evaluator(base_directory, device="cpu", general=whole.model_copy(update=part))
+    return whole.model_copy(update=part)
+
+
+@pytest.fixture(scope="session")
+def evaluator(tiny_base: Path, some_general: GeneralSet) -> Evaluator:
+    """The tiny base as served, loaded once."""
+    return Evaluator(tiny_base, device="cpu", general=some_general)
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +87,8 @@ def trained(
     trainer: Trainer, ada: Dataset, bob: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, TrainedAdapter]:
     """Both people, trained long enough to be told apart."""
-    config = resolve(arguments={"steps": 10, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1})
+    config = resolve(
+        arguments={"steps": 40, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 1e-2}
+    )
     root = tmp_path_factory.mktemp("trained")
     return {name: trainer.train(each, config, root / name) for name, each in (("ada", ada), ("bob", bob))}

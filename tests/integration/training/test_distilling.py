@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.tiny_base import write_tiny_base
 from tests.support.tiny_training import tiny_dataset
 from training.config import ResolvedConfig, resolve
 from training.errors import ConfigInvalid
@@ -25,18 +24,6 @@ SHORT: dict[str, Any] = {
     "steps": 24, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 1e-2,
     "validation_share": 0.0, "replay_share": 0.0,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def tiny_base(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(
-        tmp_path_factory.mktemp("tiny") / "base", tokenizer_from=base_directory, initializer_range=0.2
-    )  # sure of what it says, so that there is something to learn
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_base: Path) -> Trainer:
-    return Trainer(tiny_base, device="cpu")
 
 
 def config(**changes: Any) -> ResolvedConfig:
@@ -57,44 +44,44 @@ def rows(trainer: Trainer, limit: int = 96) -> list[TokenisedExample]:
 
 
 @pytest.mark.parametrize("top_k", [0, 16])
-def test_the_student_comes_nearer_to_the_teacher(tiny: Trainer, tmp_path: Path, top_k: int) -> None:
+def test_the_student_comes_nearer_to_the_teacher(trainer: Trainer, tmp_path: Path, top_k: int) -> None:
     how = config(objective="distillation", distillation_top_k=top_k, distillation_context_tokens=64)
-    losses = tiny.train(tiny_dataset(), how, tmp_path / "run", transcripts=SAID).record.losses
+    losses = trainer.train(tiny_dataset(), how, tmp_path / "run", transcripts=SAID).record.losses
     assert all(loss >= 0 for loss in losses)
     assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
 
 
-def test_a_student_that_sees_what_the_teacher_sees_has_nothing_to_learn(tiny: Trainer) -> None:
-    teacher = Teacher(tiny._base, pad_token_id=tiny._pad_token_id)
-    own = rows(tiny)[:6]
-    with fresh_adapter(tiny._base, config().training) as model:
+def test_a_student_that_sees_what_the_teacher_sees_has_nothing_to_learn(trainer: Trainer) -> None:
+    teacher = Teacher(trainer._base, pad_token_id=trainer._pad_token_id)
+    own = rows(trainer)[:6]
+    with fresh_adapter(trainer._base, config().training) as model:
         states = label_states(
-            model.get_base_model(), collate(own, pad_token_id=tiny._pad_token_id)
+            model.get_base_model(), collate(own, pad_token_id=trainer._pad_token_id)
         )  # a fresh adapter changes nothing
         student = projection(model.get_base_model())(states.hidden).log_softmax(-1)
     taught = TokenDistributions.join(teacher.distributions(own, k=0))
     assert torch.allclose(student.gather(1, taught.ids), taught.log_probabilities, atol=1e-4)
 
 
-def test_the_teacher_sees_the_transcripts_and_the_students_very_tokens(tiny: Trainer) -> None:
+def test_the_teacher_sees_the_transcripts_and_the_students_very_tokens(trainer: Trainer) -> None:
     examples = tiny_dataset().train[:3]
-    shown = shown_to_teacher(examples, SAID, tiny.tokenizer, max_length=96, context_tokens=40)
-    for student, teacher in zip(rows(tiny), shown, strict=False):
+    shown = shown_to_teacher(examples, SAID, trainer.tokenizer, max_length=96, context_tokens=40)
+    for student, teacher in zip(rows(trainer), shown, strict=False):
         completion = student.input_ids[student.prompt_length :]
         assert teacher.input_ids[teacher.prompt_length :] == completion
-        prompt = tiny.tokenizer.decode(teacher.input_ids[: teacher.prompt_length])
+        prompt = trainer.tokenizer.decode(teacher.input_ids[: teacher.prompt_length])
         assert "You: It is number 0 and I love it." in prompt  # the example's own conversation comes first
         assert "You: It is number 7 and I love it." not in prompt  # the limit
         assert 20 < len(teacher.input_ids) - len(student.input_ids) < 90
 
 
-def test_held_out_transcripts_are_never_shown(tiny: Trainer, tmp_path: Path) -> None:
+def test_held_out_transcripts_are_never_shown(trainer: Trainer, tmp_path: Path) -> None:
     secret = Transcript(turns=(Turn(role="user", text="The held-out secret is 4711."),), source_format="test")
     with_secret = {**SAID, "ada-held": secret}
     how = config(objective="distillation", distillation_context_tokens=2000, steps=3)
     without = {name: each for name, each in SAID.items() if name != "ada-held"}
     runs = [
-        tiny.train(tiny_dataset(), how, tmp_path / name, transcripts=each)
+        trainer.train(tiny_dataset(), how, tmp_path / name, transcripts=each)
         for name, each in (("with", with_secret), ("without", without))
     ]
     weights = [run.adapter_directory / "adapter_model.safetensors" for run in runs]
@@ -103,16 +90,16 @@ def test_held_out_transcripts_are_never_shown(tiny: Trainer, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("given", [{}, {"ada-held": told(1)}])
 def test_a_teacher_with_nothing_to_be_shown_is_refused(
-    tiny: Trainer, tmp_path: Path, given: dict[str, Transcript]
+    trainer: Trainer, tmp_path: Path, given: dict[str, Transcript]
 ) -> None:
     with pytest.raises(ConfigInvalid, match="none was given"):
-        tiny.train(tiny_dataset(), config(objective="distillation"), tmp_path / "run", transcripts=given)
+        trainer.train(tiny_dataset(), config(objective="distillation"), tmp_path / "run", transcripts=given)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_transcripts_of_somebody_else_are_refused(tiny: Trainer, tmp_path: Path) -> None:
+def test_transcripts_of_somebody_else_are_refused(trainer: Trainer, tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="not the dataset's"):
-        tiny.train(
+        trainer.train(
             tiny_dataset(), config(objective="distillation"), tmp_path / "run", transcripts={**SAID, "bob-1": told(1)}
         )
 
@@ -132,14 +119,14 @@ def general_divergence(base: Path, tokenizer: Any, run: TrainedAdapter) -> float
     return float((before.exp() * (before - after)).sum(-1).mean())
 
 
-def test_general_examples_hold_the_adapter_to_the_base(tiny: Trainer, tiny_base: Path, tmp_path: Path) -> None:
+def test_general_examples_hold_the_adapter_to_the_base(trainer: Trainer, tiny_base: Path, tmp_path: Path) -> None:
     gently = {"learning_rate": 3e-3, "steps": 30}
-    free = tiny.train(tiny_dataset(), config(**gently), tmp_path / "free")
-    held = tiny.train(tiny_dataset(), config(**gently, replay_share=1.0, replay_weight=10.0), tmp_path / "held")
+    free = trainer.train(tiny_dataset(), config(**gently), tmp_path / "free")
+    held = trainer.train(tiny_dataset(), config(**gently, replay_share=1.0, replay_weight=10.0), tmp_path / "held")
     assert 110 <= held.record.replayed <= 120  # one for each of the user's
     assert free.record.replayed == 0
-    assert general_divergence(tiny_base, tiny.tokenizer, held) < 0.7 * general_divergence(
-        tiny_base, tiny.tokenizer, free
+    assert general_divergence(tiny_base, trainer.tokenizer, held) < 0.7 * general_divergence(
+        tiny_base, trainer.tokenizer, free
     )
     assert sum(held.record.losses[-4:]) < sum(held.record.losses[:4])
 

@@ -37,10 +37,10 @@ def test_the_losses_are_those_of_plain_peft_on_the_unquantised_base(
     report: EvaluationReport,
     trained: dict[str, TrainedAdapter],
     ada: Dataset,
-    base_directory: Path,
+    tiny_base: Path,
     evaluator: Evaluator,
 ) -> None:
-    base = AutoModelForCausalLM.from_pretrained(base_directory, dtype=torch.float32).eval()
+    base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
     model = PeftModel.from_pretrained(base, trained["ada"].adapter_directory).eval()
     total = count = 0.0
     for example in ada.held_out:

@@ -1,4 +1,4 @@
-"""What an evaluation measures besides held-out loss, on the real base."""
+"""What an evaluation measures besides held-out loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from training.config import resolve
 from training.dataset import Dataset
 from training.evaluation import Checks, Contestant, EvaluationReport, Evaluator
-from training.evaluation.general import GeneralTest
 from training.evaluation.leaks import Probe, canary_examples, make_canaries, probe_rows
 from training.evaluation.profile_prompt import LAYOUTS, write_profile
 from training.evaluation.scoring import Scorer
@@ -120,12 +119,6 @@ def test_everything_that_was_asked_for_is_measured(report: EvaluationReport) -> 
     assert EvaluationReport.from_json(report.to_json()) == report
 
 
-def test_a_profile_in_the_prompt_helps_the_base(report: EvaluationReport) -> None:
-    user = report.users["ada"]
-    assert user.profile_loss is not None
-    assert user.profile_loss < user.base_loss
-
-
 def test_an_adapter_that_changes_nothing_costs_nothing(
     evaluator: Evaluator, trained: dict[str, TrainedAdapter], ada: Dataset, tmp_path: Path
 ) -> None:
@@ -148,12 +141,6 @@ def test_an_adapter_that_changes_nothing_costs_nothing(
     assert user.general.choices_lost == 0
     assert user.leaks is not None
     assert user.leaks.extracted == 0
-
-
-def test_the_plain_base_knows_more_of_the_general_set_than_chance(scorer: Scorer, evaluator: Evaluator) -> None:
-    score = GeneralTest(evaluator.tokenizer).score(evaluator._base, scorer)
-    assert score.choices_right > 0.4
-    assert score.answers_loss < 3.0
 
 
 def test_progress_reaches_its_end(evaluator: Evaluator, trained: dict[str, TrainedAdapter], ada: Dataset) -> None:
@@ -204,7 +191,7 @@ def test_a_canary_comes_out_of_the_adapter_that_was_taught_it_and_of_no_other(
     (canary,) = make_canaries(1, seed=4)
     taught = replace(ada, train=tuple(canary_examples([canary])))
     config = resolve(
-        arguments={"steps": 24, "batch_size": 1, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 5e-3}
+        arguments={"steps": 60, "batch_size": 1, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 2e-2}
         | {"replay_share": 0, "validation_share": 0}
     )
     run = trainer.train(taught, config, tmp_path / "taught")

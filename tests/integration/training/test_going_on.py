@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.tiny_base import write_tiny_base
 from tests.support.tiny_training import tiny_dataset
 from training.config import ResolvedConfig, resolve
 from training.errors import LossNotFinite, TrainingPaused
@@ -23,13 +22,9 @@ SHORT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def tiny_base(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("tiny") / "base", tokenizer_from=base_directory)
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_base: Path) -> Trainer:
-    return Trainer(tiny_base, device="cpu")
+def tiny(trainer: Trainer) -> Trainer:
+    """The base is of no importance here."""
+    return trainer
 
 
 def config(**changes: Any) -> ResolvedConfig:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pytest
 
 from registry.client import RegistryClient
+from registry.errors import GateClosed
 from registry.manifest import LIVE, Owner
 from training.errors import GateNotPassed
 from training.evaluation import UserEvaluation
@@ -22,9 +24,9 @@ def owner() -> Owner:
 
 
 async def test_a_version_that_passes_its_gate_becomes_live(
-    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], tiny_base: Path, owner: Owner
 ) -> None:
-    published = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
+    published = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client, base_directory=tiny_base)
     assert published.live
     manifest = published.require_live()
     assert await registry_client.get_alias(owner, "profile", LIVE) == manifest.version_id
@@ -37,10 +39,10 @@ async def test_a_version_that_passes_its_gate_becomes_live(
 
 
 async def test_a_version_that_fails_is_kept_with_its_reasons_and_live_stays(
-    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], tiny_base: Path, owner: Owner
 ) -> None:
-    first = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
-    second = await publish(trained["bob"], WORSE, owner=owner, registry=registry_client)
+    first = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client, base_directory=tiny_base)
+    second = await publish(trained["bob"], WORSE, owner=owner, registry=registry_client, base_directory=tiny_base)
     assert not second.live
     assert await registry_client.get_alias(owner, "profile", LIVE) == first.manifest.version_id
     kept = (await registry_client.get_version(second.manifest.version_id)).manifest
@@ -48,22 +50,32 @@ async def test_a_version_that_fails_is_kept_with_its_reasons_and_live_stays(
     assert kept.lineage.parent_version_id == first.manifest.version_id
     with pytest.raises(GateNotPassed, match="does not beat"):
         second.require_live()
+    with pytest.raises(GateClosed, match="passed its own gate"):  # nor by hand
+        await registry_client.move_alias(
+            owner,
+            "profile",
+            LIVE,
+            version_id=second.manifest.version_id,
+            expected_version_id=first.manifest.version_id,
+        )
 
 
 async def test_a_first_version_that_fails_leaves_no_live(
-    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], tiny_base: Path, owner: Owner
 ) -> None:
     strict = GatePolicy(min_gain_nats=5.0)
-    published = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client, policy=strict)
+    published = await publish(
+        trained["ada"], BETTER, owner=owner, registry=registry_client, policy=strict, base_directory=tiny_base
+    )
     assert not published.live
     assert await registry_client.get_alias(owner, "profile", LIVE) is None
 
 
 async def test_publishing_the_same_training_again_is_the_same_version(
-    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], owner: Owner
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], tiny_base: Path, owner: Owner
 ) -> None:
-    first = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
-    again = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client)
+    first = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client, base_directory=tiny_base)
+    again = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client, base_directory=tiny_base)
     assert again.manifest.version_id == first.manifest.version_id
     assert again.live
     assert len(await registry_client.list_versions(owner, "profile")) == 1

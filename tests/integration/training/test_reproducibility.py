@@ -36,14 +36,14 @@ def train_elsewhere(base: Path, config: ResolvedConfig, root: Path, *, order: li
 
 
 def test_the_same_training_gives_the_same_bytes_in_any_process_and_after_anybody(
-    trainer: Trainer, base_directory: Path, ada: Dataset, bob: Dataset, brief: ResolvedConfig, tmp_path: Path
+    trainer: Trainer, tiny_base: Path, ada: Dataset, bob: Dataset, brief: ResolvedConfig, tmp_path: Path
 ) -> None:
     """Here Ada goes first and Bob second; elsewhere Bob is alone before Ada comes."""
     here = {"ada": trainer.train(ada, brief, tmp_path / "ada"), "bob": trainer.train(bob, brief, tmp_path / "bob")}
     elsewhere = tmp_path / "elsewhere"
     for name, dataset in (("ada", ada), ("bob", bob)):
         dataset.save(elsewhere / name / "dataset")
-    train_elsewhere(base_directory, brief, elsewhere, order=["bob", "ada"], hash_seed="77")
+    train_elsewhere(tiny_base, brief, elsewhere, order=["bob", "ada"], hash_seed="77")
     for name, run in here.items():
         for file in FILES:
             there = (elsewhere / name / "run" / "adapter" / file).read_bytes()

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from training.loop import rate_share
-from training.stopping import Watch, look_steps
+from training.stopping import Watch, affordable_looks, look_steps
 
 
 def watch(*losses: float, patience: int = 2) -> Watch:
@@ -41,6 +41,16 @@ def test_enough_is_seen_after_so_many_looks_without_a_better_one(losses: tuple[f
 )
 def test_looks_are_spread_evenly_and_the_last_step_is_one(total: int, looks: int, expected: list[int]) -> None:
     assert list(look_steps(total, looks)) == expected
+
+
+@pytest.mark.parametrize(
+    ("trained", "watched", "looks"),
+    [(10_000, 500, 6), (10_000, 1_000, 3), (10_000, 1_001, 2), (1_000, 1_000, 1), (10, 0, 3)],
+)
+def test_looks_take_at_most_a_tenth_of_the_training_and_one_is_always_taken(
+    trained: int, watched: int, looks: int
+) -> None:
+    assert affordable_looks(6, trained_tokens=trained, watched_tokens=watched) == looks
 
 
 def test_the_rate_rises_to_its_peak_and_falls_in_a_line() -> None:

@@ -1,0 +1,50 @@
+"""The few things of which the default base itself is the point: it learns in four bits, and knows what it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.config import resolve
+from training.dataset import Dataset
+from training.evaluation import Checks, Contestant, Evaluator, UserEvaluation
+from training.evaluation.general import GeneralSet
+from training.trainer import TrainedAdapter, Trainer
+
+
+@pytest.fixture(scope="module")
+def run(base_directory: Path, ada: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainedAdapter:
+    """A training of six steps, in the 4 bits themselves."""
+    config = resolve(
+        arguments={"steps": 6, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 2e-3}
+    )
+    trainer = Trainer(base_directory, device="cpu", expanded=False)
+    return trainer.train(ada, config, tmp_path_factory.mktemp("real") / "run")
+
+
+@pytest.fixture(scope="module")
+def found(base_directory: Path, run: TrainedAdapter, ada: Dataset, some_general: GeneralSet) -> UserEvaluation:
+    evaluator = Evaluator(base_directory, device="cpu", general=some_general)
+    checks = Checks(profiles=("conversation",), profile_tokens=200, yes_no_questions=0, verbatim_replies=2)
+    contestant = Contestant(dataset=ada, adapter_directory=run.adapter_directory)
+    return evaluator.evaluate({"ada": contestant}, max_length=96, checks=checks).users["ada"]
+
+
+def test_the_loss_falls(run: TrainedAdapter) -> None:
+    assert sum(run.record.losses[-2:]) < 0.7 * sum(run.record.losses[:2])
+
+
+def test_what_was_learnt_in_four_bits_helps_the_base_as_served(found: UserEvaluation) -> None:
+    assert found.own_loss < found.base_loss - 0.3
+
+
+def test_a_profile_in_the_prompt_helps_the_base(found: UserEvaluation) -> None:
+    assert found.profile_loss is not None
+    assert found.profile_loss < found.base_loss
+
+
+def test_the_plain_base_knows_more_of_the_general_set_than_chance(found: UserEvaluation) -> None:
+    assert found.general is not None
+    assert found.general.before.choices_right > 0.4
+    assert found.general.before.answers_loss < 3.0
