@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorry.commands.transcripts import ask_speaker
+from lorry.commands.transcripts import ask_speaker, tell_imported
 from lorry.output import counted, out, print_json, run
 
 User = Annotated[str, typer.Argument(help="user_id")]
@@ -108,7 +108,15 @@ def run_all(
     if path is not None and speaker is None:
         speaker = run(ask_speaker(path, format=format), as_json=as_json)
     result = run(
-        run_everything(user, path=path, format=format, user_speaker=speaker, config=config, settings=set_ or []),
+        run_everything(
+            user,
+            path=path,
+            format=format,
+            user_speaker=speaker,
+            config=config,
+            settings=set_ or [],
+            on_imported=lambda imported: tell_imported(user, imported),
+        ),
         as_json=as_json,
     )
     _report(result, as_json=as_json, text=_EXTRACTED)

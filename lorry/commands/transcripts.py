@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.prompt import IntPrompt
 
-from lorry.output import counted, err, out, print_json, print_table, run
+from lorry.output import counted, err, out, print_json, print_table, run, say
 from transcripts.formats import FORMATS, require_format
 from transcripts.importer import CHITCHAT, detect_format, list_speakers
 from transcripts.tally import WHAT, Reason, Tally
+
+if TYPE_CHECKING:
+    from lorry.stages.importing import Imported
 
 _NUMERIC = frozenset({"number"})
 
@@ -49,18 +52,27 @@ def import_(
         print_json(imported.to_json())
         return
     _show_tally(imported.tally)
+    out.print(_told(user, imported), highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_imported(user: str, imported: Imported) -> None:
+    """Tell people, on standard error, what an import on the way to something else kept and left out."""
+    _show_tally(imported.tally)
+    say(_told(user, imported))
+
+
+def _told(user: str, imported: Imported) -> str:
     summary = imported.summary
-    out.print(
+    return (
         f"{counted(imported.added.new, 'new transcript')}, {imported.added.known} known already,"
         f" {imported.tally.dropped[Reason.NO_USER]} without a turn of the user's. {user} now has"
         f" {counted(summary.transcripts, 'transcript')}, {counted(summary.user_turns, 'own turn')},"
-        f" {counted(summary.user_words, 'own word')}.",
-        highlight=False,
+        f" {counted(summary.user_words, 'own word')}."
     )
 
 
 def _show_tally(tally: Tally) -> None:
-    """Show what was kept and what was left out, on standard error: the result is the sentence after it."""
+    """Show what was kept and what was left out, on standard error: the result is what comes after it."""
     formats = ", ".join(f"{name} ({counted(files, 'file')})" for name, files in sorted(tally.formats.items()))
     rows = [
         ["kept", str(tally.conversations), "conversations", formats],

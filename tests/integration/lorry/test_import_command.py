@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from kit.database import Database
 from kit.settings import DatabaseSettings
 from tests.support.command import Lorry
 from tests.support.registry_server import registry_settings, registry_url
+from transcripts.store import TranscriptStore
 from transcripts.tally import Reason
 
 __all__ = ["registry_settings", "registry_url"]
@@ -48,17 +50,14 @@ def export(tmp_path: Path) -> Path:
 
 
 async def test_an_export_is_imported_with_every_reason_counted(lorry: Lorry, export: Path) -> None:
-    told = await lorry.json("import", "ada", str(export))
-    assert (told["new"], told["known"], told["skipped"], told["user_words"]) == (1, 0, 1, 3)
-    assert told["formats"] == {"claude-ai": 1}
-    assert told["kept"] == {"conversations": 1, "messages": 2, "user_messages": 1}
-    assert set(told["dropped"]) == {reason.value for reason in Reason}
-    dropped = {reason: number for reason, number in told["dropped"].items() if number}
+    imported = await lorry.json("import", "ada", str(export))
+    assert (imported["new"], imported["known"], imported["skipped"], imported["user_words"]) == (1, 0, 1, 3)
+    assert imported["formats"] == {"claude-ai": 1}
+    assert imported["kept"] == {"conversations": 1, "messages": 2, "user_messages": 1}
+    assert set(imported["dropped"]) == {reason.value for reason in Reason}
+    dropped = {reason: number for reason, number in imported["dropped"].items() if number}
     assert dropped == {"attachment": 1, "pasted": 1, "thinking": 1, "no-user-turn": 1, "not-a-transcript": 1}
-
-
-async def test_importing_again_changes_nothing_and_people_are_shown_a_table(lorry: Lorry, export: Path) -> None:
-    await lorry.json("import", "ada", str(export))
+    # Once more, for people: nothing changes, and there is a table.
     code, told, shown = await lorry("import", "ada", str(export))
     assert code == 0, shown
     assert "0 new transcripts, 1 known already" in told
@@ -67,16 +66,24 @@ async def test_importing_again_changes_nothing_and_people_are_shown_a_table(lorr
     assert "CONFIDENTIAL" not in told + shown
 
 
+async def test_a_run_tells_what_its_import_kept_before_it_goes_on(lorry: Lorry, export: Path) -> None:
+    code, told, shown = await lorry("run", "ada", str(export))
+    assert (code, told) == (2, ""), shown  # a conversation alone is too little to train on
+    for words in ("claude-ai (1 file)", "not their words", "1 new transcript, 0 known already", "ada now has 1 transc"):
+        assert words in shown
+    assert shown.index("ada now has") < shown.index("single conversation")
+
+
 async def test_what_was_pasted_can_be_kept(lorry: Lorry, export: Path) -> None:
     told = await lorry.json("import", "ada", str(export), "--keep-pasted")
     assert told["dropped"]["pasted"] == 0
     assert told["user_words"] > 3
 
 
-async def test_a_broken_export_ends_with_2_and_keeps_nothing(lorry: Lorry, export: Path) -> None:
+async def test_a_broken_export_ends_with_2_and_keeps_nothing(lorry: Lorry, export: Path, database: Database) -> None:
     export.write_bytes(export.read_bytes()[:-30])
     code, told, complained = await lorry("import", "ada", str(export))
     assert (code, told) == (2, "")
     assert "export.zip" in complained
-    code, _, _ = await lorry("status", "ada")
-    assert code == 3
+    async with database.reading() as session:
+        assert await TranscriptStore(session).users("default") == []
