@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.engine.settings import EngineSettings
+from serving.engine.vllm_version import check_vllm, installed_versions
 from serving.errors import EngineMisconfigured
 
 SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
@@ -53,6 +54,7 @@ _FOREIGN_VARIABLES = frozenset(
         "VLLM_SKIP_MODEL_NAME_VALIDATION",  # would answer unknown names with the base, silently
         "VLLM_SERVER_DEV_MODE",  # opens routes that run code
         "VLLM_DEBUG_LOG_API_SERVER_RESPONSE",  # logs answers
+        "VLLM_REQUEST_BODY_LOG_LEVEL",  # logs requests
         "VLLM_USE_RUST_FRONTEND",  # knows neither resolvers nor middleware
         "VLLM_RUST_FRONTEND_PATH",
         "VLLM_LORA_RESOLVER_CACHE_DIR",
@@ -85,12 +87,13 @@ def plan_launch(settings: EngineSettings, *, inherited: Mapping[str, str]) -> La
 
 
 def check_host(settings: EngineSettings) -> None:
-    """Make the adapter cache's directory, and refuse what would only fail minutes later inside vLLM.
+    """Make the adapter cache's directory, and refuse what would only fail minutes later inside vLLM, or worse.
 
     Raises:
-        EngineMisconfigured: naming the setting, when the base model is not there, the cache cannot be written
-            or the port is taken.
+        EngineMisconfigured: naming the setting, when vLLM is one that Lorry was not made for, the base model is not
+            there, the cache cannot be written or the port is taken.
     """
+    check_vllm(installed_versions(), untested=settings.untested_vllm)
     base = settings.base_directory
     for pattern in ("config.json", "*.safetensors", "tokenizer.json"):
         if not any(base.glob(pattern)):
@@ -137,22 +140,29 @@ def _further_arguments(settings: EngineSettings, *, own: set[str]) -> list[str]:
 def _check_argument(argument: str, *, own: set[str]) -> None:
     """Refuse what we set or cannot serve.
 
-    vLLM's parser (vllm/utils/argparse_utils.py) takes ``_`` for ``-``, abbreviations, ``--no-…``, and one key of a JSON
-    argument as ``--argument.key`` or, to append to a list, ``--argument.key+``.
+    vLLM's parser (vllm/utils/argparse_utils.py) takes ``_`` for ``-``, abbreviations, ``--no-…``, since 0.33 also
+    ``--disable-…`` for the contrary of ``--enable-…`` and the other way round, and one key of a JSON argument as
+    ``--argument.key`` or, to append to a list, ``--argument.key+``.
     """
     flag = argument.split("=", 1)[0].split(".", 1)[0].replace("_", "-").rstrip("+")
     if not flag.startswith("-") or flag.lstrip("-").isdecimal():
         return
     long = flag.replace("--no-", "--", 1)
-    reason = next((why for known, why in _REFUSED_ARGUMENTS.items() if known.startswith(long) or long == known), None)
+    reason = next((why for known, why in _REFUSED_ARGUMENTS.items() if _may_mean(long, known)), None)
     if not flag.startswith("--"):
         reason = "write the long form, so that it can be checked"
     elif long.startswith("--data-parallel-"):
         reason = _REFUSED_ARGUMENTS["--data-parallel"]
-    elif reason is None and any(mine.startswith(long) for mine in own):
+    elif reason is None and any(_may_mean(long, mine) for mine in own):
         reason = "Lorry sets it"
     if reason is not None:
         raise EngineMisconfigured(f"{argument} is refused: {reason}", field="LORRY_ENGINE_ARGUMENTS")
+
+
+def _may_mean(flag: str, known: str) -> bool:
+    """Say whether vLLM could take `flag`, which may be abbreviated, for `known` or its contrary."""
+    contraries = known.replace("--enable-", "--disable-", 1), known.replace("--disable-", "--enable-", 1)
+    return any(name.startswith(flag) for name in (known, *contraries))
 
 
 def _environment(settings: EngineSettings, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import logging
 from pydantic import ValidationError
 
 from serving.engine.settings import process_settings
+from serving.engine.vllm_version import check_vllm, installed_versions
 
 _log = logging.getLogger(__name__)
 
@@ -16,12 +17,16 @@ def register() -> None:
 
     vLLM loads every installed plugin unless it is told otherwise. In a process that `serving.engine` did not
     start there are no settings: then nothing is touched.
+
+    Raises:
+        EngineMisconfigured: in a vLLM that our parts were not made for.
     """
     try:
         settings = process_settings()
     except ValidationError:
         _log.debug("not started by serving.engine: the Lorry plugin stays out of the way")
         return
+    check_vllm(installed_versions(), untested=settings.untested_vllm)
     from vllm.lora.resolver import LoRAResolverRegistry
     from vllm.platforms import current_platform
 

@@ -3,8 +3,8 @@
 vLLM's output processor keeps a table of the sequences in the engine: one enters as it is handed over, and leaves as it
 is finished or aborted. `watch_sequences` puts a table that tells in its place. A `Hold` counts one HTTP request's
 sequences, found by the context that they are handed over in, and lets go when the last has left; one that comes later
-is refused rather than run without what was held. The seam is private: the contract test
-``tests/contract/test_worker_seam.py`` watches it.
+is refused rather than run without what was held. The seam is private: ``tests/contract``
+watches it.
 """
 
 from __future__ import annotations

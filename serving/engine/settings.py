@@ -44,6 +44,9 @@ class EngineSettings(Settings):
         description="how a CPU engine computes adapters: grouped = one product an adapter; stock = vLLM's copy a token",
     )
     engine_arguments: str = Field("", description="further vLLM arguments, as in a shell; those Lorry sets are refused")
+    untested_vllm: bool = Field(
+        False, description="start on a vLLM that Lorry was not tested with, at your own risk, rather than refuse it"
+    )
     attention_backend: str | None = Field(None, description="vLLM's attention backend; unset = vLLM chooses")
     tensor_parallel_size: int = Field(1, ge=1, description="devices that share one copy of the model")
 

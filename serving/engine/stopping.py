@@ -4,7 +4,7 @@ vLLM stops its engine while its HTTP server still takes requests, and only then 
 them is answered. Whoever waits in our queue would be handed to an engine that is gone, and whoever was handed over
 just too late, or whose end the engine could no longer tell, would never be answered. So those who wait are told before,
 and those whom vLLM still counts as running are told after.
-The seam is private: the contract test ``tests/contract/test_vllm_surface.py`` watches it.
+The seam is private: ``tests/contract`` watches it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ engine; removing one leaves its weights in the slot, and does not care whether a
   that an erased adapter's can be zeroed and checked;
 - a runner's `remove_lora` is refused for an adapter of a request in its batch.
 
-``tests/contract/test_worker_seam.py`` fails when vLLM's parts are not what this file was written for.
+``tests/contract`` fails when vLLM's parts are not what this file was written for.
 
 Axes: a slot's A (rank, features in), B (features out, rank); vLLM stacks them as (slots, 1, …, …).
 """

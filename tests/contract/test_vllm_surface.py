@@ -1,12 +1,10 @@
-"""What of vLLM we build on, as it was when we read it.
+"""vLLM's public face, as `serving.engine` uses it: names, signatures, arguments, entry points, loggers.
 
-A failure here means that another vLLM is installed than the one `serving.engine` was written for: read what changed,
-adapt the named file of ours, and only then write down the new digest or signature.
+A failure here means that another vLLM is installed than those that `serving.engine` was written for.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import re
@@ -18,65 +16,28 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
-from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.entrypoints.launchers.launcher import serve_http
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
-from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.entrypoints.serve.engine.serving import BaseServing
-from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 from vllm.exceptions import GracefulHTTPError, VLLMError
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver
 from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.output_processor import OutputProcessor
-from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerManager
 
-from serving.engine.launch import plan_launch
+from serving.engine.launch import _REFUSED_ARGUMENTS, plan_launch
 from serving.engine.priority import PRIORITY_HEADER
 from serving.engine.quiet import STREAMING, leave_out_refusals
 from serving.engine.resolver import refusal
 from serving.engine.routes import LorryRoutes
 from serving.engine.settings import EngineSettings
-from serving.errors import AdapterClosed
+from serving.errors import AdapterClosed, EngineMisconfigured
 
-PRIVATE: dict[str, tuple[Any, str]] = {
-    # loader.py takes the place of the first, and of its caller's expectations
-    "OpenAIServingModels.resolve_lora": (OpenAIServingModels.resolve_lora, "b9ef864b9ccd3310"),
-    "OpenAIServingModels.__init__": (OpenAIServingModels.__init__, "0218cc457c0bbb8b"),
-    # residents.py stands in for the first, counts on what it raises and aborts, and on the order of add and abort
-    "AsyncLLM.generate": (AsyncLLM.generate, "5bd0ee90459b0e29"),
-    "AsyncLLM._add_request": (AsyncLLM._add_request, "588d66be1f23f19b"),
-    "AsyncLLM.abort": (AsyncLLM.abort, "1f25d1cf31395eb5"),
-    "OutputProcessor.abort_requests": (OutputProcessor.abort_requests, "6dd03abb8ea35e7c"),
-    "BaseServing._check_model": (BaseServing._check_model, "5a2f4707ffb7f367"),
-    "BaseServing._maybe_get_adapters": (BaseServing._maybe_get_adapters, "c7bc850c2f8df5c3"),
-    # stopping.py counts on the engine being shut down first, by this call, while requests still come in
-    "AsyncLLM.shutdown": (AsyncLLM.shutdown, "bdbf42b739a6731d"),
-    "OutputProcessor.propagate_error": (OutputProcessor.propagate_error, "7acce6170d1783dd"),
-    "serve_http": (serve_http, "f471b91743318731"),
-    # lora_gauge.py takes a metric out of the loggers that the first makes, and counts on the second to look for it
-    "StatLoggerManager.__init__": (StatLoggerManager.__init__, "6e75cf036af8369b"),
-    "PrometheusStatLogger.record": (PrometheusStatLogger.record, "a506cbde79285412"),
-    # guard.py and routes.py rely on the order in which the app is put together
-    "build_app": (build_app, "6438b7e524cb0b4f"),
-    "init_entrypoints_middleware": (init_entrypoints_middleware, "583c2958f2eb48d0"),
-}
-
-
-def digest(thing: Any) -> str:
-    return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
-
-
-@pytest.mark.parametrize("name", PRIVATE)
-def test_what_we_replace_is_what_we_read(name: str) -> None:
-    thing, known = PRIVATE[name]
-
-    assert digest(thing) == known, f"vLLM's {name} has changed: read it again before trusting serving.engine"
+try:
+    from vllm.entrypoints.common.cli_args import make_arg_parser
+except ImportError:  # until 0.32
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
@@ -171,6 +132,24 @@ def test_vllm_knows_every_argument_that_we_pass(device: str) -> None:
     assert len(parsed.lora_target_modules) == 7
     assert parsed.enable_log_requests is False
     assert parsed.disable_uvicorn_access_log is True
+
+
+def test_no_other_way_to_write_an_argument_gets_round_what_lorry_sets_and_refuses() -> None:
+    """vLLM 0.33 made ``--disable-lora`` of what was ``--no-enable-lora``: any such form is found here."""
+    options = make_arg_parser(FlexibleArgumentParser())._option_string_actions
+    own = {argument for argument in plan_launch(settings(), inherited={}).arguments if argument.startswith("--")}
+    ours = {options[flag].dest for flag in (own | _REFUSED_ARGUMENTS.keys()) if flag in options}
+    assert len(ours) > 30
+    ways = [option for option, action in options.items() if action.dest in ours]
+    assert "--no-enable-lora" in ways
+    for way in ways:
+        with pytest.raises(EngineMisconfigured, match="is refused"):
+            plan_launch(settings(engine_arguments=way), inherited={})
+
+
+def test_every_argument_that_lorry_refuses_is_one_that_vllm_has() -> None:
+    options = make_arg_parser(FlexibleArgumentParser())._option_string_actions
+    assert [flag for flag in _REFUSED_ARGUMENTS if not any(option.startswith(flag) for option in options)] == []
 
 
 async def test_vllm_takes_a_requests_priority_from_the_header_that_we_set() -> None:

