@@ -8,7 +8,9 @@ Its laws, kept at every moment and checked by property tests:
 - seats in flight never exceed theirs, and batch requests leave `live_seats` free;
 - whoever may be admitted is: nobody waits for something that is free (no lost wake-up);
 - whoever waits is admitted after finitely many releases (no starvation): joining an adapter in flight needs no slot
-  and passes those who wait for one, but only `turn` times; live goes before batch, but only `live_streak` times.
+  and passes those who wait for one, but only `turn` times; live goes before batch, but only `live_streak` times;
+- a live request that waits for a slot is passed by those only that came less than `patience_seconds` after it: many
+  turns of long answers would be minutes.
 
 Batch requests are gathered by adapter: seats that are spread over all slots run dry together, when their adapters have
 no more requests and none has given its slot back yet.
@@ -238,7 +240,12 @@ class Admission:
         return None
 
     def _first(self, kind: RequestClass) -> Place | None:
-        in_flight = [version for version in self._in_flight if self._may_join(version, kind)]  # the longest there first
+        wanted, since = self._slot_wanted(kind), self._live_waits_since()
+        in_flight = [  # the longest there first
+            version
+            for version in self._in_flight
+            if self._may_join(version, kind, wanted=wanted, live_waits_since=since)
+        ]
         joinable: list[str | None] = [*in_flight]
         with_kind = sum(adapter.requests[kind] > 0 for adapter in self._in_flight.values())
         slot_free = len(self._in_flight) < self._limits.slots and (
@@ -250,13 +257,29 @@ class Admission:
             joinable=joinable, blocked=self._in_flight.keys() - set(joinable), slot_free=slot_free
         )
 
-    def _may_join(self, version_id: str, kind: RequestClass) -> bool:
+    def _may_join(self, version_id: str, kind: RequestClass, *, wanted: bool, live_waits_since: float | None) -> bool:
         adapter = self._in_flight[version_id]
         if kind == "batch" and not adapter.requests["batch"]:
             held = sum(other.requests["batch"] > 0 for other in self._in_flight.values())
             if held >= self._limits.slots_of("batch"):
                 return False
-        return adapter.joins[kind] < self._limits.turn or not self._slot_wanted(kind)
+        if live_waits_since is not None and self._comes_late(version_id, kind, live_waits_since):
+            return False
+        return adapter.joins[kind] < self._limits.turn or not wanted
+
+    def _comes_late(self, version_id: str, kind: RequestClass, live_waits_since: float) -> bool:
+        """Say whether joining would pass a live request that waits for a slot and has been patient already."""
+        until = live_waits_since + self._limits.patience_seconds
+        if kind == "batch":
+            return self._clock() > until
+        joiner = self._queues[kind].first_for(version_id)
+        return joiner is not None and joiner.asked_at > until
+
+    def _live_waits_since(self) -> float | None:
+        """Return when the live request came that has waited longest for a slot; None when none does."""
+        queue = self._queues["live"]
+        waiting = (queue.first_for(version) for version in queue.versions if version not in self._in_flight)
+        return min((place.asked_at for place in waiting if place and place.version_id), default=None)
 
     def _slot_wanted(self, kind: RequestClass) -> bool:
         """Say whether somebody whom `kind` must not pass for ever waits for an adapter that is not in flight."""

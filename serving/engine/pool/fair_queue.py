@@ -9,7 +9,7 @@ caller lets an adapter in flight be joined only finitely often.
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -57,11 +57,12 @@ class FairQueue(Generic[Item]):
         self._gather = gather
         self._lines: dict[str, _Line[Item]] = {}
         self._ring: deque[str] = deque()
-        self._versions: Counter[str | None] = Counter()
+        self._versions: dict[str | None, dict[int, Item]] = {}
+        self._length = 0
         self._arrivals = 0
 
     def __len__(self) -> int:
-        return self._versions.total()
+        return self._length
 
     def __iter__(self) -> Iterator[Item]:
         return (item for line in self._lines.values() for group in line.groups.values() for item in group.values())
@@ -70,6 +71,10 @@ class FairQueue(Generic[Item]):
     def versions(self) -> Collection[str | None]:
         """The distinct adapters waited for."""
         return self._versions.keys()
+
+    def first_for(self, version_id: str | None) -> Item | None:
+        """Return who has waited longest for this adapter; None when nobody waits for it."""
+        return next(iter(self._versions.get(version_id, {}).values()), None)
 
     def push(self, item: Item) -> int:
         """Append `item` to its tenant's line; returns its number, which `remove` wants."""
@@ -80,7 +85,8 @@ class FairQueue(Generic[Item]):
             self._ring.append(item.tenant)
         line.groups.setdefault(item.version_id, OrderedDict())[self._arrivals] = item
         line.length += 1
-        self._versions[item.version_id] += 1
+        self._versions.setdefault(item.version_id, {})[self._arrivals] = item
+        self._length += 1
         return self._arrivals
 
     def peek(self, *, joinable: Sequence[str | None], blocked: Collection[str | None], slot_free: bool) -> Item | None:
@@ -129,7 +135,8 @@ class FairQueue(Generic[Item]):
         if not line.length:
             del self._lines[item.tenant]
             self._ring.remove(item.tenant)
-        self._versions[item.version_id] -= 1
+        self._length -= 1
+        del self._versions[item.version_id][number]
         if not self._versions[item.version_id]:
             del self._versions[item.version_id]
 

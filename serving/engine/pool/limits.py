@@ -23,6 +23,8 @@ class Limits:
         live_seats: seats that batch requests never take.
         queue: requests that may wait, of each class.
         turn: requests of one class that may still join an adapter in flight once another adapter waits for a slot.
+        patience_seconds: how much later than a live request that waits for a slot another one may have come, and still
+            join an adapter in flight; and how long batch requests go on joining.
         live_streak: live requests admitted in a row while batch requests wait; then one batch request goes first.
         quantum: tokens that a tenant may spend each time its turn comes.
     """
@@ -33,6 +35,7 @@ class Limits:
     live_seats: int = 0
     queue: int = 1024
     turn: int = 64
+    patience_seconds: float = 1.0
     live_streak: int = 64
     quantum: int = 1024
 
@@ -48,6 +51,8 @@ class Limits:
         for name in ("queue", "turn", "live_streak", "quantum"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1"
+        if not self.patience_seconds >= 0:
+            yield "patience_seconds must not be negative"
 
     def slots_of(self, kind: RequestClass) -> int:
         """Return how many distinct adapters may have a request of `kind` in flight."""

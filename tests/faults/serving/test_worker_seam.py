@@ -66,7 +66,7 @@ def variables(mode: str, base: Path, cache: Path) -> dict[str, str]:
     return {
         **os.environ,
         **own,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([*os.environ.get("PYTHONPATH", "").split(os.pathsep), str(ROOT)]),
         "VLLM_PLUGINS": "lorry" if mode == "ours" else "",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

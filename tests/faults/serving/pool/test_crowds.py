@@ -50,7 +50,8 @@ async def test_a_thousand_requests_for_a_hundred_cold_adapters_cost_a_hundred_do
     assert Counter(answer.status_code for answer in answers) == {200: COLD * ASKS}
     assert {rig.downloads(version_id) for version_id in versions} == {1}
     assert happened.failures == happened.refusals == happened.ended == {}
-    assert COLD <= happened.loads["loaded"] <= COLD + 4  # the others' may have had to leave, and come back
+    # Those of the others may have had to leave, and come back for each of their requests.
+    assert COLD <= happened.loads["loaded"] <= COLD + others.requests
     assert happened.admitted == COLD * ASKS + others.requests
     assert happened.by("class", "lorry_slot_wait_seconds_count") == {"live": happened.admitted}
     assert happened.evictions("host") == {"room": happened.loads["loaded"] - 8 + 2}

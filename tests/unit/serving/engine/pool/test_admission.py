@@ -29,6 +29,7 @@ def some_limits(draw: st.DrawFn) -> Limits:
         live_seats=draw(st.integers(0, seats - 1)),
         queue=draw(st.integers(1, 12)),
         turn=draw(st.integers(1, 4)),
+        patience_seconds=draw(st.floats(0, 5)),
         live_streak=draw(st.integers(1, 4)),
         quantum=draw(st.integers(1, 50)),
     )
@@ -50,7 +51,8 @@ class AnyOrder(RuleBasedStateMachine):
     @initialize(limits=some_limits())
     def start(self, limits: Limits) -> None:
         self.limits = limits
-        self.admission = Admission(limits, clock=lambda: 0.0)
+        self.now = 0.0
+        self.admission = Admission(limits, clock=lambda: self.now)
         self.places: list[Place] = []
         self.settled: list[Place] = []
 
@@ -60,6 +62,10 @@ class AnyOrder(RuleBasedStateMachine):
             self.places.append(self.admission.ask(ticket, settle=self.settled.append))
         except EngineBusy:
             assert self.admission.queued(ticket.kind) == self.limits.queue
+
+    @rule(seconds=st.floats(0, 3))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -237,6 +243,46 @@ async def test_a_request_for_an_adapter_in_flight_passes_those_that_wait_for_a_s
         admission.release(place)
     assert waiting.held
     assert not joined[4].held
+
+
+async def test_a_live_request_that_waits_for_a_slot_is_passed_by_nobody_who_comes_much_later() -> None:
+    now = 0.0
+    admission = Admission(Limits(slots=2, live_slots=1, patience_seconds=1.0), clock=lambda: now)
+    ask = lambda name, kind="live": admission.ask(Ticket(version_id=name, kind=kind), settle=lambda _: None)  # noqa: E731
+    first, batch, waiting = ask("a"), ask("c", "batch"), ask("b")
+    now = 0.9
+    soon, more = ask("a"), ask("c", "batch")
+    assert soon.held
+    assert more.held
+    now = 1.1
+    late, even_more = ask("a"), ask("c", "batch")
+    assert not late.held
+    assert not even_more.held
+
+    admission.release(first)
+    assert not waiting.held
+    admission.release(soon)
+    assert waiting.held
+    assert not late.held
+    assert even_more.held, "nobody waits for a slot who has waited so long"
+    admission.release(waiting)
+    assert late.held
+    for place in (batch, more, even_more, late):
+        admission.release(place)
+    assert not admission.in_flight
+
+
+async def test_a_crowd_that_came_together_is_served_adapter_by_adapter_however_long_it_takes() -> None:
+    now = 0.0
+    admission = Admission(Limits(slots=1, patience_seconds=1.0), clock=lambda: now)
+    places = [admission.ask(Ticket(version_id=f"v{n % 3}"), settle=lambda _: None) for n in range(30)]
+    order: list[str | None] = []
+    while held := [place for place in places if place.held]:
+        now += 10.0
+        order += [place.version_id for place in held]
+        for place in held:
+            admission.release(place)
+    assert order == ["v0"] * 10 + ["v1"] * 10 + ["v2"] * 10
 
 
 def drain(admission: Admission, kind: RequestClass, *, adapters: int, requests: int) -> tuple[float, int]:
