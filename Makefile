@@ -5,6 +5,8 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 # Threads that wait must not spin: on a machine with other work that makes two threads slower than one.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Tests compute in one thread, so two processes share them; those that need the run's engine stay in one of the two.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo up check format test test-faults bench clean
 
@@ -30,7 +32,7 @@ format: setup  ## let ruff mend what it can
 	@.venv/bin/ruff format .
 
 test: setup  ## every test but the faults; real PostgreSQL, S3, training and vLLM (under 25 minutes)
-	@$(PY) -m pytest tests --ignore=tests/faults --durations=15
+	@$(PY) -m pytest tests --ignore=tests/faults $(SIDE_BY_SIDE) --durations=15
 
 test-faults: setup  ## tests that kill or break engines and servers (under 25 minutes)
 	@$(PY) -m pytest tests/faults --durations=15

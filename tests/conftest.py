@@ -42,6 +42,13 @@ settings.register_profile("lorry", deadline=None)
 settings.load_profile("lorry")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and those of the run's engine in one, so that there is but one engine."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if "engine" in fixtures else str(item.path)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_the_shell() -> None:
     """What a developer exported must not reach a test."""
