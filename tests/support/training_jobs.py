@@ -6,8 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from typing import Any
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
+from tests.support.nursery import Nursery, WorkerProcess
 from tests.support.registry_server import TOKEN
 from training.jobs.costs.costs import Costs
 from training.jobs.fleet.fleet import Fleet
@@ -85,7 +84,8 @@ class Harbour:
     base: Path
     directory: Path
     changes: dict[str, str] = field(default_factory=dict)
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    nursery: Nursery = field(default_factory=Nursery)
+    processes: dict[str, WorkerProcess] = field(default_factory=dict)
 
     @property
     def jobs(self) -> Jobs:
@@ -133,14 +133,11 @@ class Harbour:
             **changes,
         }
 
-    def start(self, worker_id: str, **changes: str) -> subprocess.Popen[bytes]:
+    def start(self, worker_id: str, **changes: str) -> WorkerProcess:
         """Start a worker of that id as a process of its own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LORRY_")}
         environment = {**inherited, **self.environment(worker_id, **changes), "PYTHONUNBUFFERED": "1"}
-        with (self.directory / f"{worker_id}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "training.jobs"], env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+        process = self.nursery.start(environment, log=self.directory / f"{worker_id}.log")
         self.processes[worker_id] = process
         return process
 

@@ -1,7 +1,6 @@
 """Takes jobs up, has their stages done, and writes down how they ended.
 
-What a stage raises is sorted here: what another attempt may cure, what is wrong with this user's job for good, and
-what somebody asked for. A database that is away is waited for, whatever is being done.
+A database that is away is waited for, whatever is being done.
 """
 
 from __future__ import annotations
@@ -9,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kit.database import Database
-from kit.errors import DatabaseUnavailable, LorryError, StorageUnavailable, problem_code
-from registry.errors import RegistryUnavailable
-from training.errors import LossNotFinite, TrainingPaused
+from kit.errors import DatabaseUnavailable, LorryError
+from training.errors import TrainingPaused
 from training.jobs.assignment import Assignment, Parked, StopReason
-from training.jobs.dispatch import backoff
+from training.jobs.endings import GOES_ON, Ending, changes, ending_of, event_kind, explain
 from training.jobs.errors import JobStopped, TranscriptsErased
 from training.jobs.models import JobRow
 from training.jobs.record.repository import RecordRepository
@@ -30,26 +27,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 0.2
 _MAX_PATIENCE_SECONDS = 5.0
-_MESSAGE_CHARACTERS = 2000
-# What another attempt may cure although its status says that the caller is wrong.
-_PASSING = (DatabaseUnavailable, StorageUnavailable, RegistryUnavailable)
-# What every attempt ends in, although its status says that the fault is ours: the same inputs give the same loss.
-_LASTING = (LossNotFinite,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a run of a job ends; a run that ends well and is not through goes on in the next phase."""
-
-    kind: str
-    error: dict[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the form in which it is handed from step to step."""
-        return {"kind": self.kind, "error": self.error}
-
-
-GOES_ON = Ending(kind="goes on")
 
 
 class Desk:
@@ -108,7 +85,7 @@ class Desk:
         try:
             return await self._patiently(lambda: self._perform(job, stage), job=job)
         except TranscriptsErased as exc:
-            return Ending(kind="erased", error=_explain(exc, stage))
+            return Ending(kind="erased", error=explain(exc, stage))
         except (JobStopped, TrainingPaused):
             return self._stopped(job)
         except (LorryError, OSError, MemoryError) as exc:
@@ -151,15 +128,13 @@ class Desk:
             case StopReason.CANCELED:
                 return Ending(kind="canceled")
             case StopReason.ERASED:
-                return Ending(kind="erased", error=_explain(TranscriptsErased(), job.stage))
+                return Ending(kind="erased", error=explain(TranscriptsErased(), job.stage))
             case None:  # a pause was withdrawn when the work had just stopped for it
                 return Ending(kind="resumed")
 
     def _sort(self, exc: BaseException, stage: Stage) -> Ending:
         _log.warning("a training stage failed: %s in %s", type(exc).__name__, stage)
-        lasting = isinstance(exc, LorryError) and exc.status_code < 500 and not isinstance(exc, _PASSING)
-        kind = "failed" if lasting or isinstance(exc, _LASTING) else "again"
-        return Ending(kind=kind, error=_explain(exc, stage))
+        return ending_of(exc, stage)
 
     async def settle(self, job: Assignment, ending: Ending) -> None:
         """Write down how the run ended; done again, it changes nothing."""
@@ -173,49 +148,19 @@ class Desk:
             row = await repository.get(job.job_id, lock=True)
             if row is None:
                 return None
-            done = await record.stages(job.job_id)
-            values = self._values(row, ending, done, now=await repository.now())
-            if values["state"] in {State.SUCCEEDED, State.REJECTED, State.FAILED, State.CANCELED}:
-                values["ended_at"] = await repository.now()
+            values = changes(
+                ending,
+                wish=Wish(row.wish),
+                attempts=row.attempts,
+                done=await record.stages(job.job_id),
+                now=await repository.now(),
+                settings=self._settings,
+            )
             settled = await repository.settle(job.job_id, run=job.run, values=values)
             if settled is not None:
-                kind = _event_kind(settled, ending)
+                kind = event_kind(ending, State(settled.state))
                 await record.add_event(job.job_id, kind, {"error": values.get("error")} if ending.error else {})
             return settled
-
-    def _values(self, row: JobRow, ending: Ending, done: dict[Stage, dict[str, Any]], *, now: Any) -> dict[str, Any]:
-        """Return what the job's row becomes."""
-        free: dict[str, Any] = {"worker_id": None, "wish": Wish.NONE}
-        match ending.kind:
-            case "goes on" if Stage.PUBLISH in done:
-                outcome = done[Stage.PUBLISH]
-                state = State.SUCCEEDED if outcome["passed"] else State.REJECTED
-                return {**free, "state": state, "outcome": outcome, "error": None}
-            case "goes on":
-                wish = Wish(row.wish)
-                state = State.PAUSED if wish is Wish.PAUSE else State.QUEUED
-                if wish is Wish.CANCEL:
-                    state = State.CANCELED
-                return {**free, "state": state, "phase": Phase.TRAIN, "attempts": 0, "error": None}
-            case "paused":
-                return {**free, "state": State.PAUSED}
-            case "canceled":
-                return {**free, "state": State.CANCELED}
-            case "erased":
-                return {**free, "state": State.CANCELED, "error": ending.error}
-            case "resumed":
-                return {**free, "state": State.QUEUED}
-            case "again" if row.attempts + 1 < self._settings.training_attempts:
-                wait = backoff(
-                    row.attempts + 1,
-                    base_seconds=self._settings.training_backoff_seconds,
-                    max_seconds=self._settings.training_max_backoff_seconds,
-                )
-                state = State.CANCELED if Wish(row.wish) is Wish.CANCEL else State.QUEUED
-                later = {"attempts": row.attempts + 1, "not_before": now + wait}
-                return {**free, "state": state, "error": ending.error, **later}
-            case _:
-                return {**free, "state": State.FAILED, "attempts": row.attempts + 1, "error": ending.error}
 
     async def _tidy(self, row: JobRow) -> None:
         await self._workshop.tidy(
@@ -244,16 +189,6 @@ def stages_of(phase: str) -> tuple[Stage, ...]:
     return STAGES[Phase(phase)]
 
 
-def give_up(crashes: int, stage: str | None) -> dict[str, Any]:
-    """Return the error of a job under which too many workers have died."""
-    where = f" in the stage {stage}" if stage else ""
-    return {
-        "code": "workers-died",
-        "message": f"{crashes} workers have died under this job{where}; it is not tried again unless you retry it",
-        "stage": stage,
-    }
-
-
 def _assignment(row: JobRow, *, usual: dict[Stage, float], done: dict[Stage, dict[str, Any]]) -> Assignment:
     return Assignment(
         job_id=row.id,
@@ -267,23 +202,3 @@ def _assignment(row: JobRow, *, usual: dict[Stage, float], done: dict[Stage, dic
         usual_seconds=usual,
         transcript_ids=tuple(done.get(Stage.SNAPSHOT, {}).get("transcript_ids", ())),
     )
-
-
-def _explain(exc: BaseException, stage: Stage | None) -> dict[str, Any]:
-    """Return an error for people; of what is not ours only the kind, as its text may hold anything."""
-    if isinstance(exc, LorryError):
-        message = exc.message[:_MESSAGE_CHARACTERS]
-        named = {"code": problem_code(type(exc)), "message": message, "field": exc.field}
-    elif isinstance(exc, OSError):
-        named = {"code": "machine", "message": f"the machine failed: {exc.strerror or type(exc).__name__}"}
-    else:
-        named = {"code": "internal", "message": f"something broke on our side: {type(exc).__name__}"}
-    return {**named, "stage": stage}
-
-
-def _event_kind(row: JobRow, ending: Ending) -> str:
-    if ending.kind == "again" and row.state == State.QUEUED:
-        return "will be tried again"
-    if row.state == State.QUEUED:
-        return "resumed" if ending.kind == "resumed" else "prepared"
-    return str(State(row.state).value)

@@ -18,7 +18,8 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.jobs.assignment import Parked
-from training.jobs.desk import GOES_ON, Desk, Ending, stages_of
+from training.jobs.desk import Desk, stages_of
+from training.jobs.endings import GOES_ON, Ending
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import Phase, Stage
 

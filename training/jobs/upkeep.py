@@ -11,7 +11,7 @@ from typing import Any
 from kit.database import Database
 from training.curations.repository import CurationRepository
 from training.jobs.campaigns.campaigns import Campaigns
-from training.jobs.desk import give_up
+from training.jobs.endings import give_up
 from training.jobs.errors import TranscriptsErased
 from training.jobs.fleet.repository import WorkerRepository
 from training.jobs.models import JobRow

@@ -9,6 +9,7 @@ import pytest
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
+from tests.support.nursery import Nursery
 from tests.support.registry_server import registry_settings, registry_url
 from tests.support.training_jobs import Harbour, make_tiny_base
 
@@ -21,9 +22,22 @@ def tiny_base(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return make_tiny_base(tmp_path_factory.mktemp("bases") / "tiny", tokenizer_of=base_directory)
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """The process that workers are forks of."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
 @pytest.fixture
 def harbour(
-    database: Database, database_settings: DatabaseSettings, registry_url: str, tiny_base: Path, tmp_path: Path
+    database: Database,
+    database_settings: DatabaseSettings,
+    registry_url: str,
+    tiny_base: Path,
+    nursery: Nursery,
+    tmp_path: Path,
 ) -> Iterator[Harbour]:
     """A queue without workers; those that a test starts are killed after it."""
     harbour = Harbour(
@@ -32,6 +46,7 @@ def harbour(
         registry_url=registry_url,
         base=tiny_base,
         directory=tmp_path,
+        nursery=nursery,
     )
     yield harbour
     harbour.close()

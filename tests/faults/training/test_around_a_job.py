@@ -75,6 +75,7 @@ async def test_a_job_survives_a_restart_of_the_database(
             registry_url=harbour.registry_url,
             base=harbour.base,
             directory=harbour.directory,
+            nursery=harbour.nursery,
         )
         request.addfinalizer(there.close)
         await there.add_user("ann")

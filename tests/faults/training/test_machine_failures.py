@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.nursery import WorkerProcess
 from tests.support.training_jobs import Harbour
 from training.jobs.states import State
 
@@ -16,12 +16,12 @@ ENDED_WELL = {State.SUCCEEDED, State.REJECTED}
 _UNLIMITED = resource.RLIM_INFINITY
 
 
-def limit(worker: subprocess.Popen[bytes], kind: int, n_bytes: int) -> None:
+def limit(worker: WorkerProcess, kind: int, n_bytes: int) -> None:
     """Let a running worker have no more than this of one thing."""
     resource.prlimit(worker.pid, kind, (n_bytes, _UNLIMITED))
 
 
-def address_space(worker: subprocess.Popen[bytes]) -> int:
+def address_space(worker: WorkerProcess) -> int:
     """Return how many bytes of address space a worker uses."""
     return int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * resource.getpagesize()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import pytest
@@ -24,7 +25,7 @@ async def versions(harbour: Harbour, user: str) -> int:
 async def test_a_worker_killed_in_every_stage_of_a_job_goes_on_where_it_was(harbour: Harbour) -> None:
     await harbour.add_user("ann")
     job = await harbour.submit("ann", steps=40)
-    for stage in ("snapshot", "write", "dataset", "train", "evaluate", "publish"):
+    for stage in ("snapshot", "estimate", "write", "dataset", "train", "evaluate", "publish"):
         harbour.start("one")
         await harbour.until_event(job.id, "stage began", stage=stage)
         harbour.kill("one")
@@ -36,6 +37,32 @@ async def test_a_worker_killed_in_every_stage_of_a_job_goes_on_where_it_was(harb
         assert kinds.count(f"stage finished {stage}") == 1, kinds
     assert await versions(harbour, "ann") == 1
     assert harbour.leftovers(job.id) == []
+
+
+async def test_a_worker_killed_at_any_moment_trains_and_publishes_once_and_tidies_up(harbour: Harbour) -> None:
+    """Each life is a little longer than the one before, and ends wherever it is."""
+    await harbour.add_user("ann")
+    harbour.changes["LORRY_TRAINING_CRASHES"] = "100"
+    job = await harbour.submit("ann", steps=40)
+    for life in range(50):
+        harbour.start("one")
+        await asyncio.sleep(0.5 + 0.2 * life)
+        harbour.kill("one")
+        if (await harbour.jobs.get(job.id)).ended:
+            break
+    ended = await harbour.jobs.get(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    kinds = await harbour.kinds(job.id)
+    assert sum(each.startswith("worker died") for each in kinds) >= 3, kinds
+    for stage in (each for stages in STAGES.values() for each in stages):
+        assert kinds.count(f"stage finished {stage}") == 1, kinds
+    assert await versions(harbour, "ann") == 1
+    harbour.start("one")
+
+    async def nothing_left() -> bool:
+        return harbour.leftovers(job.id) == []
+
+    await harbour.until_true(nothing_left, what="an empty folder")
 
 
 async def test_the_work_of_a_worker_that_never_comes_back_is_adopted_by_another(harbour: Harbour) -> None:

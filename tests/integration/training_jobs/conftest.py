@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
+from tests.support.nursery import Nursery
 from tests.support.registry_server import registry_settings, registry_url
 from tests.support.training_jobs import Harbour, make_tiny_base
 from training.jobs.settings import WorkerSettings
@@ -26,9 +27,22 @@ def tiny_base(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return make_tiny_base(tmp_path_factory.mktemp("bases") / "tiny", tokenizer_of=base_directory)
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """The process that workers are forks of."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
 @pytest.fixture
 def harbour(
-    database: Database, database_settings: DatabaseSettings, registry_url: str, tiny_base: Path, tmp_path: Path
+    database: Database,
+    database_settings: DatabaseSettings,
+    registry_url: str,
+    tiny_base: Path,
+    nursery: Nursery,
+    tmp_path: Path,
 ) -> Harbour:
     """A queue without workers."""
     return Harbour(
@@ -37,6 +51,7 @@ def harbour(
         registry_url=registry_url,
         base=tiny_base,
         directory=tmp_path,
+        nursery=nursery,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from registry.client import RegistryClient
 from registry.manifest import Owner
+from tests.support.nursery import WorkerProcess
 from tests.support.registry_server import TOKEN
 from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, talks
 from training.jobs.campaigns.campaigns import Campaigns
@@ -60,10 +60,17 @@ async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gi
         assert paused.state is State.PAUSED, "the training was quicker than the pause"
         assert paused.worker_id is None
         assert harbour.leftovers(job.id)
+        costs = {(each["of"], each["is_estimate"]): each for each in await harbour.costs.sums(job_id=job.id, by="kind")}
+        assert costs["train", True]["device_seconds"] > 0, "reckoned before, from the job before"
+        assert costs["evaluate", True]["device_seconds"] > 0
+        assert costs["train", False]["device_seconds"] > 0, "counted although it has not ended"
         await harbour.jobs.resume(job.id)
         resumed = await harbour.until(job.id)
     assert straight.outcome is not None
     assert resumed.outcome is not None
+    whole = {each["of"]: each for each in await harbour.costs.sums(job_id=job.id, by="kind") if not each["is_estimate"]}
+    assert whole["train"]["device_seconds"] > costs["train", False]["device_seconds"]
+    assert whole["train"]["trained_tokens"] > 0
     async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
         one = (await registry.get_version(straight.outcome["version_id"])).manifest
         two = (await registry.get_version(resumed.outcome["version_id"])).manifest
@@ -223,7 +230,7 @@ async def _alive(harbour: Harbour, count: int) -> bool:
     return sum(each["state"] == "alive" for each in await harbour.fleet.workers()) >= count
 
 
-async def _ended(process: subprocess.Popen[bytes]) -> bool:
+async def _ended(process: WorkerProcess) -> bool:
     return process.poll() is not None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kit.database import Database
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
-from training.errors import AdapterUnreadable, DatasetError, TrainingPaused
+from training.errors import AdapterUnreadable, DatasetError, TrainingError, TrainingPaused
 from training.jobs.assignment import Assignment, StopReason
 from training.jobs.costs.repository import CostRepository, cost_row
 from training.jobs.settings import WorkerSettings
@@ -41,11 +41,7 @@ class Making:
     async def train(self, job: Assignment) -> dict[str, Any]:
         """Do the stage `train`; its result says how many steps, tokens and seconds it took."""
         record = (await self.trained(job)).record
-        async with self._database.transaction() as session:
-            spent = cost_row(
-                job, "train", is_estimate=False, device_seconds=record.seconds, trained_tokens=record.tokens
-            )
-            await CostRepository(session).keep(spent)
+        await self._keep_cost(job, seconds=record.seconds, tokens=record.tokens)
         return {
             "dataset_digest": record.dataset_digest,
             "steps": record.steps,
@@ -99,22 +95,41 @@ class Making:
         config = self._materials.config(job, base_directory=await self._device.base_directory(job.base))
         teaches = config.training.objective == "distillation"
         shown = (await self._materials.prepared(job)).by_original if teaches else {}
+        meter = _Meter(job)
         async with self._device.trainer(job.base) as trainer:
-            return await asyncio.to_thread(
-                trainer.train,
-                dataset,
-                config,
-                directory,
-                lambda progress: _tell(job, progress),
-                transcripts=shown,
-                checkpoints=folder / "checkpoints",
-                checkpoint_seconds=self._settings.training_checkpoint_seconds,
-            )
+            try:
+                return await asyncio.to_thread(
+                    trainer.train,
+                    dataset,
+                    config,
+                    directory,
+                    meter.tell,
+                    transcripts=shown,
+                    checkpoints=folder / "checkpoints",
+                    checkpoint_seconds=self._settings.training_checkpoint_seconds,
+                )
+            except (TrainingError, OSError, MemoryError):
+                await self._keep_cost(job, seconds=meter.seconds)
+                raise
+
+    async def _keep_cost(self, job: Assignment, *, seconds: float, tokens: int = 0) -> None:
+        """Write down what a training cost so far, all its attempts together: it counts whatever becomes of the job."""
+        spent = cost_row(job, "train", is_estimate=False, device_seconds=seconds, trained_tokens=tokens)
+        async with self._database.transaction() as session:
+            await CostRepository(session).keep(spent)
 
 
-def _tell(job: Assignment, progress: TrainingProgress) -> None:
-    """Note a training's step; a job that shall go on later leaves a checkpoint first."""
-    job.tell(progress.step, progress.of)
-    if job.stopped in {StopReason.PAUSED, StopReason.PARKED}:
-        raise TrainingPaused
-    job.check()
+class _Meter:
+    """Listens to a training: how far it is, how long it took, and whether it must stop."""
+
+    def __init__(self, job: Assignment) -> None:
+        self._job = job
+        self.seconds = 0.0
+
+    def tell(self, progress: TrainingProgress) -> None:
+        """Note a step; a job that shall go on later leaves a checkpoint first."""
+        self.seconds = progress.seconds
+        self._job.tell(progress.step, progress.of)
+        if self._job.stopped in {StopReason.PAUSED, StopReason.PARKED}:
+            raise TrainingPaused
+        self._job.check()

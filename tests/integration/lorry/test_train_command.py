@@ -1,0 +1,58 @@
+"""`lorry train` as a process, on a base of two layers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kit.settings import DatabaseSettings
+from tests.support.command import Lorry
+from tests.support.people import write_transcripts
+from tests.support.registry_server import registry_settings, registry_url
+from tests.support.tiny_base import write_tiny_base
+
+__all__ = ["registry_settings", "registry_url"]
+
+QUICK = ("--set", "steps=3", "--set", "batch_size=2", "--set", "max_length=96", "--set", "threads=1")
+
+
+@pytest.fixture
+async def lorry(registry_url: str, database_settings: DatabaseSettings, base_directory: Path, tmp_path: Path) -> Lorry:
+    command = Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+    command.environment["LORRY_BASE_MODEL"] = str(write_tiny_base(tmp_path / "base", tokenizer_from=base_directory))
+    await command.json("import", "ada", str(write_transcripts(tmp_path / "ada.jsonl")))
+    await command.json("build-dataset", "ada")
+    return command
+
+
+async def test_a_teacher_is_shown_the_transcripts_that_the_dataset_was_made_from(lorry: Lorry) -> None:
+    ran = await lorry.json("train", "ada", "--no-publish", *QUICK, "--set", "objective=distillation")
+    run = Path(ran["ada"]["run_directory"])
+    record = json.loads((run / "training.json").read_bytes())
+    assert record["steps"] == 3
+    assert all(loss >= 0 for loss in record["losses"])  # divergences from a teacher
+    assert max(record["losses"]) < 3  # which is the same base: nowhere near what a random model pays for words
+
+
+async def test_everything_that_the_gate_asks_is_measured_and_stored_with_the_version(
+    lorry: Lorry, tmp_path: Path
+) -> None:
+    secret = json.dumps({"messages": [{"role": "user", "content": "Write to ada.lovelace@example.org, please do!"}]})
+    path = tmp_path / "more.jsonl"
+    path.write_text(secret + "\n")
+    await lorry.json("import", "ada", str(path))
+    await lorry.json("build-dataset", "ada")
+    trained = (await lorry.json("train", "ada", *QUICK))["ada"]
+    shown = await lorry.json("adapters", "show", "ada@1")
+    report = shown["manifest"]["evaluation"]
+    assert report == trained["evaluation"]
+    assert report["held_out"]["profile_losses"]
+    assert report["held_out"]["other_losses"] == [], "nobody else has an adapter"
+    assert report["general"]["set_digest"]
+    assert report["leaks"]["secrets"] == 1, "what redaction hid is tried"
+    assert report["leaks"]["secrets_extracted"] == 0
+    reasons = " ".join(report["gate"]["reasons"])
+    for asked in ("general text", "secrets that come out", "trained span"):
+        assert asked in reasons
