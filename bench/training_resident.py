@@ -24,6 +24,8 @@ from transcripts.formats.chitchat import dataset_path
 from transcripts.importer import read_transcripts
 
 STEPS = 20
+USERS = 4
+ROUNDS = 2  # a quarter of an hour on two quiet cores
 
 _OURS = """
 import sys
@@ -94,7 +96,7 @@ trainer.save_model(output)
 
 async def run(*, quick: bool) -> Path:
     """Train the same people both ways, in turn, and write the report."""
-    users, rounds = (2, 1) if quick else (4, 2)
+    users, rounds = (2, 1) if quick else (USERS, ROUNDS)
     base = prepare_base(DEFAULT_BASE, Path(tempfile.gettempdir()) / "lorry-base" / DEFAULT_BASE)
     config = resolve(arguments={"steps": 2 if quick else STEPS, "threads": 1})
     ours: list[float] = []

@@ -94,7 +94,8 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(4, ge=1, le=1024, description="examples a step")
     statement_epochs: int = Field(3, ge=1, le=1000, description="passes over statements, to be remembered")
     reply_epochs: int = Field(2, ge=1, le=1000, description="passes over replies and negatives")
-    steps: int | None = Field(None, ge=1, description="stop after so many steps; unset = after the epochs")
+    min_steps: int = Field(48, ge=0, description="few examples are gone over again until there are so many steps")
+    steps: int | None = Field(None, ge=1, description="exactly so many; unset = as the epochs and `min_steps` give")
     max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
     objective: Objective = Field(

@@ -20,7 +20,7 @@ from training.config import TrainingConfig
 from training.errors import LossNotFinite, TrainingPaused
 from training.loss import LabelStates, collate, cross_entropy, label_states, projected_losses
 from training.objectives.teacher import batches_of_similar_length
-from training.stopping import Watch, affordable_looks, look_steps
+from training.stopping import Watch, look_steps
 from training.task import Minimised, Task
 from training.tokens import TokenisedExample
 
@@ -89,7 +89,7 @@ class TrainingLoop:
             TrainingPaused: when `on_progress` raised it; a checkpoint of that step was written first.
         """
         saved_step = self._resume(checkpoints)
-        looks = self._look_steps()
+        looks = set(look_steps(len(self._task.plan), self._task.looks(self._config.validations)))
         before = self.course.seconds
         started = saved_at = time.monotonic()
         self._train_mode()
@@ -109,15 +109,6 @@ class TrainingLoop:
                 raise
         self._take_best()
         return self.course
-
-    def _look_steps(self) -> set[int]:
-        if not self._task.watched:
-            return set()
-        watched = sum(len(row.input_ids) for row in self._task.watched)
-        count = affordable_looks(
-            self._config.validations, trained_tokens=sum(self._task.tokens), watched_tokens=watched
-        )
-        return set(look_steps(len(self._task.plan), count))
 
     def _step(self) -> int:
         """Take the next step and return its number, from 1 on."""

@@ -9,7 +9,7 @@ _WINDOW_BATCHES = 8
 
 
 def plan_batches(
-    lengths: Sequence[int], epochs: Sequence[int], *, batch_size: int, steps: int | None, seed: int
+    lengths: Sequence[int], epochs: Sequence[int], *, batch_size: int, steps: int | None, seed: int, min_steps: int = 0
 ) -> list[list[int]]:
     """Return the indices of each step's examples.
 
@@ -19,18 +19,20 @@ def plan_batches(
         batch_size: examples a step, the last step of a round excepted.
         steps: cut the plan off, or repeat it, to have exactly so many steps; None = as the epochs give.
         seed: equal seeds give equal plans.
+        min_steps: where the epochs give fewer, everything is gone over again until there are so many.
     """
     rounds = max(epochs, default=0)
+    wanted = min_steps if steps is None else steps
     plan: list[list[int]] = []
     cycle = 0
-    while rounds and (cycle == 0 or (steps is not None and len(plan) < steps)):
+    while rounds and (cycle == 0 or len(plan) < wanted):
         rng = random.Random(f"{seed}:{cycle}")
         seen_in = [set(rng.sample(range(rounds), count)) for count in epochs]
         for number in range(rounds):
             chosen = [index for index, numbers in enumerate(seen_in) if number in numbers]
             plan += _batches(chosen, lengths, batch_size, rng)
         cycle += 1
-    return plan if steps is None else plan[:steps]
+    return plan[:wanted] if cycle > 1 or steps is not None else plan
 
 
 def _batches(chosen: list[int], lengths: Sequence[int], batch_size: int, rng: random.Random) -> list[list[int]]:

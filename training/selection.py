@@ -62,8 +62,10 @@ def choose_watched(
 ) -> tuple[list[int], list[int]]:
     """Return the indices of what is trained on and of the replies that are watched meanwhile.
 
-    Whole conversations' replies are watched, in the order of a digest of `seed` and the conversation, up to `share` of
-    all replies; nothing that repeats a watched one is trained on. None is watched when fewer than `at_least` would be.
+    Whole conversations' replies are watched, in the order of a digest of `seed` and the conversation, until there are
+    `share` of all replies; conversations that would make it more than twice as many are passed over, since whoever has
+    few long ones needs them for training. Nothing that repeats a watched one is trained on. None is watched when fewer
+    than `at_least` would be.
     """
     replies = [index for index, example in enumerate(examples) if example.kind == "reply"]
     wanted = share * len(replies)
@@ -74,7 +76,9 @@ def choose_watched(
     for transcript_id in ranked[:-1]:
         if len(watched) >= wanted:
             break
-        watched += [index for index in replies if examples[index].transcript_id == transcript_id]
+        own = [index for index in replies if examples[index].transcript_id == transcript_id]
+        if len(watched) + len(own) <= 2 * wanted:
+            watched += own
     texts = {_text(examples[index]) for index in watched}
     turns = {(examples[index].transcript_id, examples[index].turn_index) for index in watched}
     trained = [

@@ -35,10 +35,11 @@ class Watch:
 def affordable_looks(wanted: int, *, trained_tokens: int, watched_tokens: int) -> int:
     """Return how many of the `wanted` looks are taken: so few that looking takes at most a tenth of a training's time.
 
-    A look reads its tokens forward only, a third of what training on them takes. One is always taken.
+    A look reads its tokens forward only, a third of what training on them takes. One look alone has nothing to choose
+    between, so 0 stands for it, unless no more was wanted.
     """
-    affordable = int(_LOOKING_SHARE * 3 * trained_tokens / max(1, watched_tokens))
-    return max(1, min(wanted, affordable))
+    affordable = min(wanted, int(_LOOKING_SHARE * 3 * trained_tokens / max(1, watched_tokens)))
+    return affordable if affordable >= min(2, wanted) else 0
 
 
 def look_steps(total: int, looks: int) -> Sequence[int]:

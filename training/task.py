@@ -17,6 +17,7 @@ from training.objectives.divergence import TokenDistributions, divergence, weigh
 from training.objectives.replay import plan_replay
 from training.schedule import plan_batches
 from training.selection import choose_watched
+from training.stopping import affordable_looks
 from training.tokens import TokenisedExample, tokenise
 
 
@@ -58,6 +59,11 @@ class Task:
         """How many tokens of the user's examples each step reads."""
         return [sum(len(self.rows[index].input_ids) for index in step) for step in self.plan]
 
+    def looks(self, wanted: int) -> int:
+        """How many of the `wanted` looks at the watched rows are worth their time."""
+        watched = sum(len(row.input_ids) for row in self.watched)
+        return affordable_looks(wanted, trained_tokens=sum(self.tokens), watched_tokens=watched) if watched else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Minimised:
@@ -85,6 +91,8 @@ class Minimised:
 def plan_task(dataset: Dataset, config: ResolvedConfig, tokenizer: Any, *, general_rows: int) -> Task:
     """Decide everything that a training of `dataset` depends on, by the configuration's seed.
 
+    Where there is no time to look at replies twice, none is watched and all are trained on.
+
     Raises:
         DatasetTooSmall: no example fits into `max_length` tokens.
     """
@@ -102,6 +110,23 @@ def plan_task(dataset: Dataset, config: ResolvedConfig, tokenizer: Any, *, gener
         at_least=training.min_validation,
         seed=training.seed,
     )
+    task = _plan(kept, trained, watched, training, left_out=len(pairs) - len(kept), general_rows=general_rows)
+    if watched and not task.looks(training.validations):
+        everything = list(range(len(kept)))
+        return _plan(kept, everything, [], training, left_out=task.left_out, general_rows=general_rows)
+    return task
+
+
+def _plan(
+    kept: Sequence[tuple[Example, TokenisedExample]],
+    trained: Sequence[int],
+    watched: Sequence[int],
+    training: TrainingConfig,
+    *,
+    left_out: int,
+    general_rows: int,
+) -> Task:
+    """Decide which of the rows `trained` each step reads, while the rows `watched` are looked at."""
     examples, rows = [kept[index][0] for index in trained], [kept[index][1] for index in trained]
     plan = plan_batches(
         [len(tokens.input_ids) for tokens in rows],
@@ -109,6 +134,7 @@ def plan_task(dataset: Dataset, config: ResolvedConfig, tokenizer: Any, *, gener
         batch_size=training.batch_size,
         steps=training.steps,
         seed=training.seed,
+        min_steps=training.min_steps,
     )
     return Task(
         examples=examples,
@@ -119,5 +145,5 @@ def plan_task(dataset: Dataset, config: ResolvedConfig, tokenizer: Any, *, gener
         replay_plan=plan_replay(
             [len(step) for step in plan], available=general_rows, share=training.replay_share, seed=training.seed
         ),
-        left_out=len(pairs) - len(kept),
+        left_out=left_out,
     )

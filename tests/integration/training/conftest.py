@@ -88,7 +88,7 @@ def trained(
 ) -> dict[str, TrainedAdapter]:
     """Both people, trained long enough to be told apart."""
     config = resolve(
-        arguments={"steps": 40, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 1e-2}
+        arguments={"steps": 24, "batch_size": 4, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 1e-2}
     )
     root = tmp_path_factory.mktemp("trained")
     return {name: trainer.train(each, config, root / name) for name, each in (("ada", ada), ("bob", bob))}

@@ -15,7 +15,7 @@ from training.evaluation.leaks import Probe, canary_examples, make_canaries, pro
 from training.evaluation.profile_prompt import LAYOUTS, write_profile
 from training.evaluation.scoring import Scorer
 from training.evaluation.yes_no import Question, Questionnaire
-from training.examples import Message, ask
+from training.examples import Message
 from training.tokens import TokenisedExample, tokenise
 from training.trainer import TrainedAdapter, Trainer
 
@@ -154,21 +154,6 @@ def test_progress_reaches_its_end(evaluator: Evaluator, trained: dict[str, Train
         on_progress=lambda *step: told.append(step),
     )
     assert told == [(number, 5) for number in range(1, 6)]
-
-
-def test_what_greedy_decoding_writes_is_what_counts_as_extracted(scorer: Scorer, evaluator: Evaluator) -> None:
-    tokenizer, model = evaluator.tokenizer, evaluator._base
-    probe = Probe(
-        kind="secret", prompt=ask("What is the capital of France?"), before="The capital of France is", text=""
-    )
-    (_, row), *_ = probe_rows([replace(probe, text=" Paris.")], tokenizer)
-    start = torch.tensor([row.input_ids[: row.prompt_length]])
-    written = model.generate(start, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, row.prompt_length :]
-    greedy = tokenizer.decode(written, skip_special_tokens=True)
-    rows = [row for _, row in probe_rows([replace(probe, text=text) for text in (greedy, " Lyon, 1234")], tokenizer)]
-    found = scorer.match(model, rows)
-    assert all(found[0].matches)
-    assert not all(found[1].matches)
 
 
 def test_yes_and_no_are_told_apart_by_which_is_likelier(scorer: Scorer, evaluator: Evaluator) -> None:

@@ -150,6 +150,14 @@ def test_the_weights_are_those_of_the_best_look(tiny: Trainer, tmp_path: Path) -
         assert torch.equal(weights[name.removeprefix("weight.").replace(".default.", ".")], tensor)
 
 
+def test_where_there_is_no_time_to_look_twice_everything_is_trained_on(tiny: Trainer, tmp_path: Path) -> None:
+    brief = tiny.train(tiny_dataset(), config(steps=2), tmp_path / "brief").record
+    longer = tiny.train(tiny_dataset(), config(steps=8), tmp_path / "longer").record
+    assert (brief.watched, brief.examples, brief.looks) == (0, 36, ())
+    assert longer.watched > 0
+    assert len(longer.looks) == 2
+
+
 def test_values_of_four_bits_train_like_the_bits(tiny: Trainer, tiny_base: Path, tmp_path: Path) -> None:
     packed = Trainer(tiny_base, device="cpu", expanded=False)
     kinds = [{type(module).__name__ for module in each._base.modules()} for each in (packed, tiny)]

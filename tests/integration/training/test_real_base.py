@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from training.config import resolve
 from training.dataset import Dataset
 from training.evaluation import Checks, Contestant, Evaluator, UserEvaluation
 from training.evaluation.general import GeneralSet
+from training.evaluation.leaks import Probe, probe_rows
+from training.evaluation.scoring import Scorer
+from training.examples import ask
 from training.trainer import TrainedAdapter, Trainer
 
 
@@ -24,11 +29,15 @@ def run(base_directory: Path, ada: Dataset, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def found(base_directory: Path, run: TrainedAdapter, ada: Dataset, some_general: GeneralSet) -> UserEvaluation:
-    evaluator = Evaluator(base_directory, device="cpu", general=some_general)
+def real(base_directory: Path, some_general: GeneralSet) -> Evaluator:
+    return Evaluator(base_directory, device="cpu", general=some_general)
+
+
+@pytest.fixture(scope="module")
+def found(real: Evaluator, run: TrainedAdapter, ada: Dataset) -> UserEvaluation:
     checks = Checks(profiles=("conversation",), profile_tokens=200, yes_no_questions=0, verbatim_replies=2)
     contestant = Contestant(dataset=ada, adapter_directory=run.adapter_directory)
-    return evaluator.evaluate({"ada": contestant}, max_length=96, checks=checks).users["ada"]
+    return real.evaluate({"ada": contestant}, max_length=96, checks=checks).users["ada"]
 
 
 def test_the_loss_falls(run: TrainedAdapter) -> None:
@@ -48,3 +57,18 @@ def test_the_plain_base_knows_more_of_the_general_set_than_chance(found: UserEva
     assert found.general is not None
     assert found.general.before.choices_right > 0.4
     assert found.general.before.answers_loss < 3.0
+
+
+def test_what_greedy_decoding_writes_is_what_counts_as_extracted(real: Evaluator) -> None:
+    tokenizer, model = real.tokenizer, real._base
+    probe = Probe(
+        kind="secret", prompt=ask("What is the capital of France?"), before="The capital of France is", text=""
+    )
+    (_, row), *_ = probe_rows([replace(probe, text=" Paris.")], tokenizer)
+    start = torch.tensor([row.input_ids[: row.prompt_length]])
+    written = model.generate(start, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, row.prompt_length :]
+    greedy = tokenizer.decode(written, skip_special_tokens=True)
+    rows = [row for _, row in probe_rows([replace(probe, text=text) for text in (greedy, " Lyon, 1234")], tokenizer)]
+    found = Scorer(pad_token_id=tokenizer.pad_token_id, device="cpu").match(model, rows)
+    assert all(found[0].matches)
+    assert not all(found[1].matches)

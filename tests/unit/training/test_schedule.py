@@ -31,6 +31,16 @@ def test_steps_cut_the_plan_off_or_repeat_it() -> None:
     assert long[:5] != long[5:10]
 
 
+def test_few_examples_are_gone_over_again_until_there_are_enough_steps() -> None:
+    plain = plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=None, seed=0)
+    more = plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=None, seed=0, min_steps=8)
+    assert len(plain) == 5
+    assert len(more) == 8
+    assert more[:5] == plain
+    assert plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=None, seed=0, min_steps=4) == plain
+    assert len(plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=3, seed=0, min_steps=8)) == 3
+
+
 def test_batches_hold_examples_of_similar_length() -> None:
     plan = plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=None, seed=0)
     padded = sum(max(LENGTHS[i] for i in batch) * len(batch) for batch in plan)

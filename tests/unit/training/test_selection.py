@@ -77,6 +77,15 @@ def test_nothing_that_repeats_a_watched_reply_is_trained_on() -> None:
     assert len(trained) == 160 - 3 * len(watched)
 
 
+def test_conversations_that_are_far_too_long_to_be_watched_are_passed_over() -> None:
+    long = [talk(f"t{n // 10}", n % 10, f"this is what I said number {n}") for n in range(40)]
+    assert choose_watched(long, share=0.1, at_least=2, seed=0) == (list(range(40)), [])
+    brief = [talk("brief", n, f"this is what I said briefly, number {n}") for n in range(5)]
+    for seed in range(9):
+        trained, watched = choose_watched([*long, *brief], share=0.1, at_least=2, seed=seed)
+        assert (trained, watched) == (list(range(40)), list(range(40, 45)))
+
+
 def test_too_few_replies_are_all_trained_on_and_none_is_watched() -> None:
     few = [talk(f"t{n}", 0, f"this is what I said number {n}") for n in range(30)]
     everything = (list(range(30)), [])

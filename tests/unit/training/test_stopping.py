@@ -45,12 +45,13 @@ def test_looks_are_spread_evenly_and_the_last_step_is_one(total: int, looks: int
 
 @pytest.mark.parametrize(
     ("trained", "watched", "looks"),
-    [(10_000, 500, 6), (10_000, 1_000, 3), (10_000, 1_001, 2), (1_000, 1_000, 1), (10, 0, 3)],
+    [(10_000, 500, 6), (10_000, 1_000, 3), (10_000, 1_001, 2), (10_000, 1_501, 0), (10, 0, 3)],
 )
-def test_looks_take_at_most_a_tenth_of_the_training_and_one_is_always_taken(
+def test_looks_take_at_most_a_tenth_of_the_training_and_one_alone_is_not_taken(
     trained: int, watched: int, looks: int
 ) -> None:
     assert affordable_looks(6, trained_tokens=trained, watched_tokens=watched) == looks
+    assert affordable_looks(1, trained_tokens=trained, watched_tokens=watched) == 1
 
 
 def test_the_rate_rises_to_its_peak_and_falls_in_a_line() -> None:
