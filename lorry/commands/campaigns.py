@@ -11,25 +11,28 @@ import typer
 
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import open_context
-from lorry.output import EXIT_CODES, out, print_json, print_table, run, shown_time
+from lorry.output import EXIT_CODES, out, print_json, print_table, run
 from training.jobs.campaigns.campaigns import Campaign, Campaigns
 
-app = typer.Typer(help="Campaigns: everybody's adapter for a new base model.", epilog=EXIT_CODES)
+app = typer.Typer(epilog=EXIT_CODES)
 CampaignId = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id, as `lorry campaigns begin` printed it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-_COLUMNS = ["campaign", "base", "state", "done", "of", "left", "begun", "users"]
+_COLUMNS = ["campaign", "state", "done", "of", "users"]
 
 
 @app.callback(invoke_without_command=True)
 def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List the tenant's campaigns, the latest first."""
+    """Campaigns, everybody's adapter for a new base model: without a command, list them, the latest first.
+
+    A first one: `lorry campaigns begin --base DIRECTORY`, while `lorry jobs work` runs.
+    """
     if context.invoked_subcommand is not None:
         return
     campaigns = run(_list(), as_json=as_json)
     if as_json:
         print_json([_described(each) for each in campaigns])
     elif campaigns:
-        whole = frozenset({"campaign", "state", "left", "begun"})
+        whole = frozenset({"campaign", "state"})
         rows = [_row(each) for each in campaigns]
         print_table("Campaigns", _COLUMNS, rows, numeric=frozenset({"done", "of"}), whole=whole)
     else:
@@ -46,7 +49,11 @@ def begin(
     set_: Annotated[list[str] | None, typer.Option("--set", help="one setting, such as steps=60")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train everybody again; each user flips when theirs of the new base has passed its gate."""
+    """Train everybody again in the background; each user flips when theirs of the new base has passed its gate.
+
+    Workers begin the trainings at the given rate, after everything else that is queued. Engines serve one base each:
+    run engines of both until the campaign is done.
+    """
     begun = run(_begin(base, users, per_hour, priority, config, set_ or []), as_json=as_json)
     _report(begun, as_json=as_json)
 
@@ -124,9 +131,10 @@ def _report(campaign: Campaign, *, as_json: bool) -> None:
     if as_json:
         print_json(_described(campaign))
         return
-    left = f", about {_left(campaign)} left" if _left(campaign) else ""
+    last = f", the last begins in about {_until_last(campaign)}" if _until_last(campaign) else ""
     out.print(
-        f"{campaign.id}: {campaign.state}, {campaign.done} of {campaign.users} users{left} ({_counts(campaign)})",
+        f"{campaign.id}: {campaign.state}, {campaign.done} of {campaign.users} users{last} ({_counts(campaign)}),"
+        f" for {campaign.base}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -136,12 +144,9 @@ def _report(campaign: Campaign, *, as_json: bool) -> None:
 def _row(campaign: Campaign) -> list[str]:
     return [
         campaign.id,
-        campaign.base,
         campaign.state,
         str(campaign.done),
         str(campaign.users),
-        _left(campaign),
-        shown_time(campaign.created_at),
         _counts(campaign),
     ]
 
@@ -150,5 +155,6 @@ def _counts(campaign: Campaign) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(campaign.counts.items())) or "nobody"
 
 
-def _left(campaign: Campaign) -> str:
-    return "" if campaign.eta_seconds is None else str(timedelta(seconds=round(campaign.eta_seconds)))
+def _until_last(campaign: Campaign) -> str:
+    """Return how long the campaign's rate keeps its last user waiting; empty when nobody waits."""
+    return str(timedelta(seconds=round(campaign.eta_seconds))) if campaign.eta_seconds else ""

@@ -86,7 +86,7 @@ def rules(
         print_json(asdict(found))
         return
     for name, value in asdict(found).items():
-        out.print(f"{name:<14} {'never' if value is None else value}", highlight=False)
+        out.print(f"{name:<14} {_shown(value)}", highlight=False)
 
 
 async def _costs(by: str, days: float) -> list[dict[str, Any]]:
@@ -139,6 +139,12 @@ def parse_rules(rules: Rules, settings: list[str]) -> Rules:
         changed: dict[str, Any] = {key: parsed}
         rules = replace(rules, **changed)
     return rules.check()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "never" if value is None else str(value)
 
 
 def _truth(value: str) -> bool:

@@ -10,22 +10,13 @@ from lorry.output import counted, shown_time
 from training.jobs.job import Event, Job
 from training.jobs.states import ENDED, State, Wish
 
-COLUMNS = ["job", "user", "state", "progress", "left", "trigger", "submitted", "what became of it"]
+COLUMNS = ["job", "user", "state", "how far"]
 _WISHES = {Wish.PAUSE: ", will pause at its next step", Wish.CANCEL: ", ending"}
 
 
 def row(job: Job) -> list[str]:
     """Return a job as a row of a table with `COLUMNS`."""
-    return [
-        job.id,
-        job.user_id,
-        job.state.value,
-        progress(job),
-        left(job),
-        job.trigger.value,
-        shown_time(job.submitted_at),
-        became(job),
-    ]
+    return [job.id, job.user_id, job.state.value, _how_far(job)]
 
 
 def lines(job: Job, costs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -46,6 +37,15 @@ def lines(job: Job, costs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         ("estimated", amount(costs, estimate=True) or "—"),
         ("spent", amount(costs, estimate=False) or "—"),
     ]
+
+
+def _how_far(job: Job) -> str:
+    """Return progress, or what came out, in so few words that a table of 80 columns holds them."""
+    if job.outcome is not None:
+        return f"version {job.outcome['version']}, {'live' if job.outcome['live'] else 'not live'}"
+    if job.error is not None:
+        return str(job.error["code"])
+    return f"{progress(job)}{f', {left(job)} left' if left(job) else ''}"
 
 
 def said(job: Job) -> str:
@@ -87,8 +87,9 @@ def amount(costs: Sequence[dict[str, Any]], *, estimate: bool) -> str:
         return ""
     dollars, seconds = sum(each["dollars"] for each in rows), sum(each["device_seconds"] for each in rows)
     tokens = sum(each["input_tokens"] + each["output_tokens"] for each in rows)
-    bought = f"{tokens:.0f} tokens for {dollars:.4f} dollars, " if tokens or dollars else ""
-    return f"{bought}{seconds:.0f} device seconds"
+    bought = f"{tokens:.0f} tokens for {dollars:.4f} dollars" if tokens or dollars else "nothing to pay"
+    unknown = "device time not known before a first training is through" if estimate else "no device time"
+    return f"{bought}, {f'{seconds:.0f} device seconds' if seconds else unknown}"
 
 
 def event(told: Event) -> str:

@@ -19,11 +19,7 @@ from training.jobs.job import Event, Job, Submission
 from training.jobs.jobs import Jobs
 from training.jobs.states import State
 
-app = typer.Typer(
-    help="Training jobs: submit, watch, steer, and work them off.\n\n"
-    "A first one: `lorry jobs submit USER`, then `lorry jobs work --until-idle`.",
-    epilog=EXIT_CODES,
-)
+app = typer.Typer(epilog=EXIT_CODES)
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="id, as `lorry jobs submit` printed it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 _POLL_SECONDS = 0.5
@@ -48,7 +44,7 @@ def list_(
     if as_json:
         print_json([asdict(job) for job in jobs])
     elif jobs:
-        whole = frozenset({"job", "user", "state", "progress", "left", "submitted"})
+        whole = frozenset({"job", "user", "state"})
         print_table("Training jobs", job_words.COLUMNS, [job_words.row(job) for job in jobs], whole=whole)
     elif user or state:
         out.print("No such training job.")

@@ -96,7 +96,7 @@ def changes(
     if wish is Wish.CANCEL and Stage.PUBLISH not in done:
         values["state"] = State.CANCELED
     if values["state"] in ENDED:
-        values["ended_at"] = now
+        values |= {"ended_at": now, "progress": None}
     return {"worker_id": None, "wish": Wish.NONE, **values}
 
 

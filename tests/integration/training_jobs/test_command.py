@@ -35,10 +35,11 @@ async def test_jobs_are_submitted_steered_and_worked_off(lorry: Lorry, harbour: 
     shown = await lorry.json("jobs", "show", ann["id"])
     assert shown["state"] in {"succeeded", "rejected"}, shown["error"]
     assert {each["of"] for each in shown["costs"] if not each["is_estimate"]} == {"write", "train", "evaluate"}
-    code, told, _ = await lorry("jobs")
+    code, told, _ = await lorry("jobs", columns=80)
     assert code == 0
     assert ann["id"] in told
     assert "canceled" in told
+    assert max(map(len, told.splitlines())) <= 80
     kinds = [each["kind"] for each in await lorry.json("jobs", "events", ann["id"])]
     assert (kinds[0], kinds[-1]) == ("submitted", shown["state"])
     (worker,) = await lorry.json("jobs", "workers")
@@ -72,6 +73,8 @@ async def test_a_campaign_is_begun_and_aborted(lorry: Lorry) -> None:
     code, told, _ = await lorry("campaigns", "pause", begun["id"])
     assert code == 0
     assert "paused, 0 of 2 users" in told
+    code, told, _ = await lorry("campaigns", columns=80)
+    assert (code, begun["id"] in told, max(map(len, told.splitlines())) <= 80) == (0, True, True)
     assert (await lorry.json("campaigns", "abort", begun["id"]))["state"] == "aborted"
     code, _, complaint = await lorry("campaigns", "show", "c" + 32 * "0")
     assert code == 3
