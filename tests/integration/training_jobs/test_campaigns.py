@@ -118,6 +118,7 @@ async def test_who_is_in_training_keeps_their_place_and_who_was_erased_is_skippe
     assert (await campaigns.get(campaign.id)).state == "running", "ann's turn is not over"
     (anns,) = await Jobs(database).list(campaign_id=campaign.id, user="ann")
     await end(database, anns.id, State.REJECTED)
+    assert (await campaigns.get(campaign.id)).state == "done", "also before a worker has written it down"
     await campaigns.advance()
     done = await campaigns.get(campaign.id)
     assert (done.state, done.counts) == ("done", {"rejected": 1, "skipped": 1, "succeeded": 1})
