@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from transcripts.errors import TranscriptTooLarge, TranscriptUnreadable
 
-MAGIC = b"PK\x03\x04"
+MAGICS = frozenset({b"PK\x03\x04", b"PK\x05\x06"})  # a first member, or none
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
 _MAX_MEMBERS = 100_000

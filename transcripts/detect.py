@@ -33,7 +33,8 @@ def detect(source: Source) -> str:
     """
     reader = JsonReader(source)
     first = reader.first_character()
-    if first in "[{" and (found := _detect_json(reader, first)) is not None:
+    begins_json = first == "{" or (first == "[" and _begins_array(reader.held_text()))
+    if begins_json and (found := _detect_json(reader, first)) is not None:
         return found
     if first not in "[{" and _starts_with_speaker(reader.held_text()):
         return "plain-text"
@@ -42,6 +43,12 @@ def detect(source: Source) -> str:
         " (plain text begins each turn with `Name: ` at the start of a line)",
         field=source.name,
     )
+
+
+def _begins_array(text: str) -> bool:
+    """Tell an array of records from a line of text in brackets (``[10:32] Ada: hello``)."""
+    inside = text[1:].lstrip()
+    return not inside or inside[0] in "{]"
 
 
 def _detect_json(reader: JsonReader, first: str) -> str | None:

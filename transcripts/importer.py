@@ -68,7 +68,8 @@ def read_transcripts(
         path: a file; a zip archive with a ``conversations.json``; a directory, whose files are read in the order of
             their paths, hidden ones left out; or the word ``chitchat``.
         format: a name in `FORMATS`; detected for each file when omitted.
-        user_speaker: the user's name in the source. May be omitted where the format tells who the user is.
+        user_speaker: the user's name in the source. May be omitted where the format tells who the user is, and counts
+            for nothing in the histories of Claude Code, Claude.ai and ChatGPT, unless it is a name that these use.
         keep_pasted: take code, quotes and logs in messages to an assistant for the user's own words.
         max_file_bytes: a larger file is refused before it is read; a member of an archive by its unpacked size.
         max_transcript_bytes: bounds one conversation as it stands in its file.
@@ -217,6 +218,8 @@ class _File:
     ) -> None:
         self._name = name
         self._format = format
+        if user_speaker is not None and format.speakers and user_speaker not in format.speakers:
+            user_speaker = None  # told of other files: nobody can be called that here
         self._users = frozenset({user_speaker}) if user_speaker is not None else format.default_user_speakers
         self._told = user_speaker is not None
         self._cleaner = cleaner

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from transcripts.archive import MAGIC, MemberStream, check_member, open_archive
+from transcripts.archive import MAGICS, MemberStream, check_member, open_archive
 from transcripts.errors import TranscriptEmpty, TranscriptTooLarge, TranscriptUnreadable
 from transcripts.formats.chitchat import dataset_path
 from transcripts.source import Limits, Source, open_file
@@ -62,7 +63,7 @@ def _file(
     path: Path, *, limits: Limits, on_ignored: Callable[[str], None], is_one_of_many: bool = False
 ) -> Iterator[Input]:
     with open_file(path, limits=limits) as (name, stream):
-        is_archive = stream.read(len(MAGIC)) == MAGIC
+        is_archive = stream.read(4) in MAGICS
         members = _members(stream, name, limits, on_ignored, is_one_of_many=is_one_of_many) if is_archive else []
     if not is_archive:
         opened = partial(_source, path, limits)
@@ -76,7 +77,13 @@ def _members(
 ) -> list[str]:
     with open_archive(stream, name=name) as archive:
         listed = [member for member in archive.infolist() if not member.filename.endswith("/")]
-        wanted = sorted({member.filename for member in listed if _CONVERSATIONS.fullmatch(member.filename)})
+        names = Counter(member.filename for member in listed if _CONVERSATIONS.fullmatch(member.filename))
+        wanted = sorted(names)
+        if twice := [member for member in wanted if names[member] > 1]:
+            shown = f"{name}!{_printable(twice[0])}"
+            raise TranscriptUnreadable(
+                f"{shown} is in the archive {names[twice[0]]} times: which one counts?", field=shown
+            )
         if not wanted and is_one_of_many:
             on_ignored(name)  # an attachment, or a document of an office program
             return []

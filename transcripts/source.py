@@ -28,6 +28,7 @@ from transcripts.errors import (
 MAX_FILE_BYTES = 8 * 1000 * 1000 * 1000
 MAX_TRANSCRIPT_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1 << 16
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,9 @@ class Source:
                 at = offset - pending + exc.start
                 if not data:  # what is left is the beginning of a character
                     raise self._cut_off(at, line) from exc
-                raise self._not_text(at, line, "is not UTF-8") from exc
+                is_gzip = not offset and data.startswith(_GZIP)
+                reason = "is not UTF-8" + (" (the file is compressed with gzip: unpack it)" if is_gzip else "")
+                raise self._not_text(at, line, reason) from exc
             if (nul := data.find(b"\0")) >= 0:
                 line += data.count(b"\n", 0, nul)
                 raise self._not_text(offset + nul, line, "is NUL, which text may not hold (is it UTF-16?)")

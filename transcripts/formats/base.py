@@ -16,6 +16,8 @@ class TranscriptFormat(ABC):
     name: ClassVar[str]
     default_user_speakers: ClassVar[frozenset[str]] = frozenset()
     """The source's own names for the user; empty where the importer must be told."""
+    speakers: ClassVar[frozenset[str]] = frozenset()
+    """All the names that there can be, where the format has but a few; a user named otherwise is not meant here."""
     merges_speakers: ClassVar[bool] = False
     """Consecutive messages of one speaker are one turn: people press return in the middle of a sentence."""
     holds_pasted: ClassVar[bool] = False

@@ -47,6 +47,7 @@ class ChatGPT(TranscriptFormat):
 
     name = "chatgpt"
     default_user_speakers = frozenset({"user"})
+    speakers = _TALKERS
     holds_pasted = True
     repeats_messages = True
     file_suffixes = (".json",)

@@ -43,6 +43,7 @@ class ClaudeAI(TranscriptFormat):
 
     name = "claude-ai"
     default_user_speakers = frozenset({"human"})
+    speakers = frozenset({"human", "assistant"})
     holds_pasted = True
     repeats_messages = True
     file_suffixes = (".json",)

@@ -36,6 +36,7 @@ class ClaudeCode(TranscriptFormat):
 
     name = "claude-code"
     default_user_speakers = frozenset({USER})
+    speakers = frozenset({USER, ASSISTANT})
     merges_speakers = True
     holds_pasted = True
     repeats_messages = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import time
@@ -320,6 +321,19 @@ def test_a_file_in_no_known_format_is_refused(tmp_path: Path, text: str) -> None
     error = refusal(write(tmp_path, text))
     assert isinstance(error, UnknownFormat)
     assert "--format" in error.message
+
+
+@pytest.mark.parametrize("text", ["[10:32] Ada: hi\n", "[red]Ada[/red]: hi\n", "[Ada]: hi\n", "[[1]]"])
+def test_a_line_in_brackets_is_not_taken_for_json(tmp_path: Path, text: str) -> None:
+    error = refusal(write(tmp_path, text))
+    assert isinstance(error, UnknownFormat)
+    assert "plain text begins each turn" in error.message
+
+
+def test_a_compressed_file_is_told_to_be_unpacked(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, gzip.compress(GOOD.encode())))
+    assert isinstance(error, TranscriptUnreadable)
+    assert "compressed with gzip: unpack it" in error.message
 
 
 def test_without_a_name_for_the_user_the_speakers_are_listed(tmp_path: Path) -> None:

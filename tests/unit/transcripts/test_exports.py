@@ -14,7 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transcripts.errors import TranscriptEmpty, TranscriptRefused, TranscriptTooLarge, TranscriptUnreadable
+from transcripts.errors import (
+    TranscriptEmpty,
+    TranscriptRefused,
+    TranscriptTooLarge,
+    TranscriptUnreadable,
+    UnknownSpeaker,
+)
 from transcripts.importer import detect_format, read_transcripts
 from transcripts.tally import Tally
 from transcripts.transcript import Transcript
@@ -335,6 +341,38 @@ def test_a_fault_inside_an_archive_names_archive_member_and_record(tmp_path: Pat
 def test_an_archive_without_conversations_says_so(tmp_path: Path) -> None:
     with pytest.raises(TranscriptEmpty, match=r"holds no conversations\.json"):
         read(archive(tmp_path, {"../../conversations.txt": b"x"}))
+
+
+def test_an_empty_archive_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TranscriptEmpty, match=r"holds no conversations\.json"):
+        read(archive(tmp_path, {}))
+
+
+def test_an_archive_with_two_members_of_one_name_is_refused_and_neither_is_lost(tmp_path: Path) -> None:
+    data = json.dumps([claude(by("human", "Hi."))]).encode()
+    path = archive(tmp_path, {"conversations.json": data, "conversations.jsom": b"[]"})
+    path.write_bytes(path.read_bytes().replace(b"jsom", b"json"))
+    with pytest.raises(TranscriptUnreadable, match="2 times"):
+        read(path)
+
+
+def test_exports_and_texts_lie_in_one_directory(tmp_path: Path) -> None:
+    archive(tmp_path, {"conversations.json": json.dumps([claude(by("human", "Hi."))]).encode()})
+    (tmp_path / "talk.txt").write_text("Ada: I sail.\nBob: Oh.\n")
+    assert read(tmp_path, user_speaker="Ada")[0] == [[("user", "Hi.")], [("user", "I sail."), ("other", "Oh.")]]
+    with pytest.raises(UnknownSpeaker, match="the speakers are Ada"):
+        read(tmp_path)
+    with pytest.raises(UnknownSpeaker, match="nobody is called 'Eve'"):
+        read(tmp_path, user_speaker="Eve")
+
+
+@pytest.mark.parametrize(("name", "user"), [("Ada", "Hi."), ("human", "Hi."), ("assistant", "Yes?")])
+def test_a_name_of_another_files_speaker_counts_for_nothing_in_an_export(tmp_path: Path, name: str, user: str) -> None:
+    path = archive(
+        tmp_path, {"conversations.json": json.dumps([claude(by("human", "Hi."), by("assistant", "Yes?"))]).encode()}
+    )
+    (found,) = read(path, user_speaker=name)[0]
+    assert [text for role, text in found if role == "user"] == [user]
 
 
 def test_names_in_an_archive_are_no_paths(tmp_path: Path) -> None:

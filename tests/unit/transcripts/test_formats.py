@@ -229,7 +229,7 @@ def test_the_chitchat_package_has_221_people_who_said_enough() -> None:
     read = list(read_transcripts("chitchat", user_speaker=person.sender_id))
     assert len(read) == person.conversations
     assert sum(len(turn.text.split()) for t in read for turn in t.user_turns) == person.words
-    assert read == list(read_transcripts(Path("chitchat"), user_speaker=person.sender_id))
+    assert read[0] == next(read_transcripts(Path("chitchat"), user_speaker=person.sender_id))
 
 
 def test_speakers_are_listed_by_turns_over_a_whole_directory(tmp_path: Path) -> None:
