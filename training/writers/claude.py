@@ -118,7 +118,9 @@ class ClaudeBatchWriter:
         known = [(count, rough[item.id]) for item, count in zip(counted, counts, strict=True) if count is not None]
         scale = sum(count for count, _ in known) / sum(each for _, each in known) if known else 1.0
         prompt_tokens = round(sum(rough.values()) * scale)
-        return self._desk.estimate(plan, prompt_tokens=prompt_tokens, batch=True, cache=True)
+        return self._desk.estimate(
+            plan, prompt_tokens=prompt_tokens, batch=True, cache=self._desk.settings.writer_cache
+        )
 
     async def _sample(self, state: WriterState, item: Item, service: ClaudeService) -> WriterState:
         kept = self._desk.kept(item.id)  # bought by a process that was killed before it could say so
@@ -268,9 +270,11 @@ class _Service:
 
 
 def _params(item: Item, desk: Desk) -> dict[str, Any]:
-    """Return the body of one request: what both requests about a chunk share is cached for an hour."""
+    """Return the body of one request: what both requests about a chunk share is cached."""
     wording = load_wording()
-    cached = {"type": "ephemeral", "ttl": "1h"}
+    shared: dict[str, Any] = {"type": "text", "text": wording.shared(item)}
+    if desk.settings.writer_cache != "off":
+        shared["cache_control"] = {"type": "ephemeral", "ttl": desk.settings.writer_cache}
     output: dict[str, Any] = {"format": {"type": "json_schema", "schema": answer_schema()}}
     if desk.settings.writer_effort is not None:
         output["effort"] = desk.settings.writer_effort
@@ -282,7 +286,7 @@ def _params(item: Item, desk: Desk) -> dict[str, Any]:
             {
                 "role": "user",
                 "content": [
-                    {"type": "text", "text": wording.shared(item), "cache_control": cached},
+                    shared,
                     {"type": "text", "text": wording.task(item)},
                 ],
             }

@@ -21,7 +21,7 @@ from anthropic.types.messages import MessageBatch
 from kit.errors import LorryError
 from training.errors import WriterRefused, WriterUnavailable
 from training.writers.cost import TokenUsage
-from training.writers.remote import KeptAnswer
+from training.writers.remote import KeptAnswer, host_of
 from training.writers.settings import WriterSettings
 
 PUBLIC_URL = "https://api.anthropic.com"
@@ -173,7 +173,10 @@ class ClaudeService:
                 wait = _retry_after(exc)
                 error = _translate(exc, wait)
             except (APIConnectionError, httpx2.TransportError) as exc:
-                error = WriterUnavailable(f"Claude does not answer: {type(exc.__cause__ or exc).__name__}")
+                error = WriterUnavailable(
+                    f"Claude at {host_of(self._settings.writer_url or PUBLIC_URL)} does not answer:"
+                    f" {type(exc.__cause__ or exc).__name__}"
+                )
                 error.__cause__ = exc
             if not isinstance(error, WriterUnavailable) or attempt == self._settings.writer_attempts:
                 raise error

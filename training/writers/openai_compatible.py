@@ -18,7 +18,7 @@ from kit.errors import LorryError
 from training.errors import WriterFailed, WriterRefused, WriterUnavailable
 from training.writers.cost import Cost, TokenUsage
 from training.writers.plan import Item
-from training.writers.remote import SAMPLES, Desk, KeptAnswer, rough_tokens
+from training.writers.remote import SAMPLES, Desk, KeptAnswer, host_of, rough_tokens, without_echo
 from training.writers.settings import WriterSettings
 from training.writers.state import ItemState, WriterState
 from training.writers.wording import answer_schema, load_wording
@@ -53,7 +53,7 @@ class OpenAICompatibleWriter:
         """Reckon the tokens from the length of the prompts: the protocol has no way to count them. Nothing is sent."""
         plan = self._desk.plan(transcripts)
         tokens = sum(rough_tokens(message["content"]) for item in plan.items for message in _messages(item))
-        return self._desk.estimate(plan, prompt_tokens=tokens, batch=False, cache=False)
+        return self._desk.estimate(plan, prompt_tokens=tokens, batch=False)
 
     async def begin(self, transcripts: Sequence[Transcript]) -> WriterState:
         """Check the estimate against the limit and have one request answered."""
@@ -167,13 +167,15 @@ class _Endpoint:
             except httpx.UnsupportedProtocol as exc:
                 raise WriterRefused("LORRY_WRITER_URL must begin with http://", field="LORRY_WRITER_URL") from exc
             except httpx.TransportError as exc:
-                error: LorryError = WriterUnavailable(f"the service does not answer: {type(exc).__name__}")
+                error: LorryError = WriterUnavailable(
+                    f"the service at {host_of(self._settings.writer_url)} does not answer: {type(exc).__name__}"
+                )
                 error.__cause__ = exc
             else:
                 if response.is_success:
                     return _answer(response)
                 wait = _retry_after(response)
-                error = _refusal(response, wait)
+                error = _refusal(response, wait, sent=body)
             longest = self._settings.writer_longest_pause_seconds
             last = attempt == self._settings.writer_attempts
             if not isinstance(error, WriterUnavailable) or last or (wait is not None and wait > longest):
@@ -213,14 +215,14 @@ def _body(item: Item, mode: str, desk: Desk) -> dict[str, Any]:
     return {**body, "response_format": {"type": "json_object"}} if mode == "json_object" else body
 
 
-def _refusal(response: httpx.Response, wait: float | None) -> LorryError:
+def _refusal(response: httpx.Response, wait: float | None, *, sent: dict[str, Any]) -> LorryError:
     told = f"the service answered {response.status_code}"
     if response.status_code in _PASSING or (response.status_code >= 500 and response.status_code != 501):
         return WriterUnavailable(told, retry_after_seconds=wait)
     if response.status_code in {401, 403}:
         return WriterRefused(f"{told}: check LORRY_WRITER_API_KEY", field="LORRY_WRITER_API_KEY")
     kind = _FormatUnknown if response.status_code in _MAY_NOT_KNOW_THE_FORMAT else WriterRefused
-    return kind(f"{told}: {response.text[:300]}")
+    return kind(f"{told}: {without_echo(response.text, sent)}")
 
 
 def _retry_after(response: httpx.Response) -> float | None:

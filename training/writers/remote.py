@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
 
 from training.config import DatasetConfig
 from training.errors import WriterFailed, WriterTooExpensive
@@ -24,6 +25,8 @@ OnRedact = Callable[[Sequence[Transcript]], Sequence[Transcript]]
 SAMPLES = 3
 _CHARACTERS_A_TOKEN = 3.5
 _TOKENS_BESIDE = 120
+_SHOWN_CHARACTERS = 300
+_ECHO_CHARACTERS = 24
 
 
 class AnsweredAt(Protocol):
@@ -158,14 +161,14 @@ class Desk:
                 dollars=estimate.dollars,
             )
 
-    def estimate(self, plan: Plan, *, prompt_tokens: int, batch: bool, cache: bool) -> Cost:
+    def estimate(self, plan: Plan, *, prompt_tokens: int, batch: bool, cache: str = "off") -> Cost:
         """Return the cost of the whole plan, from the prompt tokens of all its items.
 
         Reading from a cache is not reckoned with, because nothing promises a hit; writing to it is.
         """
         output = sum(item.pairs * self.settings.writer_tokens_each for item in plan.items)
         usage = TokenUsage(requests=len(plan.items), output_tokens=output)
-        kind = "cache_write_1h_tokens" if cache else "input_tokens"
+        kind = {"off": "input_tokens"}.get(cache, f"cache_write_{cache}_tokens")
         usage = replace(usage, **{kind: prompt_tokens})
         return self.prices.cost(usage, model=self.model, batch=batch, estimated=True)
 
@@ -222,3 +225,23 @@ def _distinct(examples: Sequence[Example], dropped: Counter[str]) -> tuple[Examp
 def rough_tokens(text: str) -> int:
     """Return about how many tokens a prompt has, without asking anybody."""
     return round(len(text) / _CHARACTERS_A_TOKEN) + _TOKENS_BESIDE
+
+
+def host_of(url: str | None) -> str:
+    """Return the host and port of a service's address, without what else may stand in it."""
+    try:
+        found = urlsplit(url or "")
+        return f"{found.hostname or url}:{found.port}" if found.port else str(found.hostname or url)
+    except ValueError:
+        return "LORRY_WRITER_URL"
+
+
+def without_echo(told: str, sent: dict[str, Any]) -> str:
+    """Return the beginning of what a service says of a request, unless it repeats some of what it was sent."""
+    texts = [str(message.get("content", "")) for message in sent.get("messages", ())]
+    texts += [json.dumps(text)[1:-1] for text in texts]  # as it stands in JSON
+    looked_at = told[: _SHOWN_CHARACTERS + _ECHO_CHARACTERS]  # what is cut off must not begin an echo either
+    windows = [looked_at[at : at + _ECHO_CHARACTERS] for at in range(len(looked_at) - _ECHO_CHARACTERS + 1)]
+    if any(window in text for window in windows for text in texts):
+        return "(its message is not shown: it repeats what was sent)"
+    return told[:_SHOWN_CHARACTERS]

@@ -30,6 +30,11 @@ class WriterSettings(Settings):
     writer_effort: Literal["low", "medium", "high"] | None = Field(
         None, description="effort that Claude is asked for; unset = the model's own default"
     )
+    writer_cache: Literal["5m", "1h", "off"] = Field(
+        "5m",
+        description="how long Claude keeps what both requests about the same turns begin with; an hour costs more to"
+        " write than two readers save",
+    )
     writer_rounds: int = Field(
         3, ge=1, le=10, description="how often a request that failed, expired or was answered badly is asked, at most"
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -79,10 +80,34 @@ async def test_requests_have_structured_output_and_a_cached_beginning_that_both_
         assert params["output_config"]["format"]["type"] == "json_schema"
         assert params["output_config"]["format"]["schema"]["additionalProperties"] is False
         first, second = params["messages"][0]["content"]
-        assert first["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+        assert first["cache_control"] == {"type": "ephemeral", "ttl": "5m"}
         assert "cache_control" not in second
     beginnings = {params["messages"][0]["content"][0]["text"] for params in claude.sent}
     assert len(claude.sent) == 2 * len(beginnings)
+
+
+@pytest.mark.parametrize("cache", ["off", "5m", "1h"])
+async def test_how_long_a_beginning_is_kept_is_a_setting_and_reckoned_with(
+    claude: ClaudeServer, url: str, cache: str
+) -> None:
+    writer = make_writer(settings(url, writer_cache=cache), CONFIG)
+    usage = (await writer.estimate(KEPT)).usage
+    tokens = {"off": usage.input_tokens, "5m": usage.cache_write_5m_tokens, "1h": usage.cache_write_1h_tokens}
+    assert tokens[cache] == usage.prompt_tokens > 0
+    await writer.begin(KEPT)
+    first = claude.sent[-1]["messages"][0]["content"][0]
+    assert first.get("cache_control") == (None if cache == "off" else {"type": "ephemeral", "ttl": cache})
+
+
+async def test_some_five_hundred_to_a_thousand_pairs_come_of_twenty_four_transcripts(
+    claude: ClaudeServer, url: str
+) -> None:
+    writer = make_writer(settings(url), DatasetConfig(writer="claude"))
+    written = await writer.collect(await finish(writer, await writer.begin(KEPT), KEPT), KEPT)
+    assert 500 <= len(written.examples) <= 1000, written.dropped
+    assert {example.kind for example in written.examples} == {"statement", "negative"}
+    answers = Counter(example.answer for example in written.examples)
+    assert min(answers["yes"], answers["no"], answers[None]) > 100, answers
 
 
 async def test_the_cost_is_estimated_before_and_recorded_after(claude: ClaudeServer, writer: QuestionWriter) -> None:
@@ -427,7 +452,7 @@ async def test_a_long_pause_that_the_service_asks_for_is_left_to_the_caller(
 
 async def test_nobody_there_is_unavailable() -> None:
     writer = make_writer(settings("http://127.0.0.1:9", writer_attempts=2), CONFIG)
-    with pytest.raises(WriterUnavailable, match="does not answer"):
+    with pytest.raises(WriterUnavailable, match=r"Claude at 127\.0\.0\.1:9 does not answer"):
         await writer.begin(KEPT)
 
 

@@ -32,6 +32,16 @@ def test_a_batch_costs_half_and_a_cache_what_the_table_says() -> None:
     assert table.cost(usage, model="claude-opus-5-5", batch=True).dollars == pytest.approx(full / 2)
 
 
+def test_a_cache_of_five_minutes_pays_for_two_readers_and_one_of_an_hour_does_not() -> None:
+    def dollars(**tokens: int) -> float:
+        found = load_prices().cost(TokenUsage(requests=2, **tokens), model="claude-haiku-5-5", batch=True).dollars
+        assert found is not None
+        return found
+
+    assert dollars(cache_write_5m_tokens=1000, cache_read_tokens=1000) < 0.7 * dollars(input_tokens=2000)
+    assert dollars(cache_write_1h_tokens=1000, cache_read_tokens=1000) > dollars(input_tokens=2000)
+
+
 def test_a_long_prompt_has_a_price_of_its_own() -> None:
     table = load_prices()
     short = table.cost(TokenUsage(requests=1, input_tokens=100_000), model="claude-haiku-5-5", batch=False)

@@ -13,6 +13,7 @@ from tests.support.question_answers import good_answer
 from tests.support.writers import conversations
 from training.writers.pairs import read_answer
 from training.writers.plan import Item, Plan, make_plan
+from training.writers.remote import host_of, without_echo
 from training.writers.wording import answer_schema, load_wording, topics
 from transcripts.transcript import Transcript, Turn
 
@@ -181,6 +182,34 @@ def test_the_same_question_twice_counts_once_and_more_than_asked_is_left_out() -
     examples, dropped = read(item, *many)
     assert len(examples) == item.pairs
     assert dropped == {"surplus": 3}
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("max_tokens is too large", True),
+        ('{"input": "my dog is called Waldemar the Second"}', False),
+        ('{"input": "she said \\"Waldemar the Second, come\\" again"}', False),
+        ("x" * 290 + "my dog is called Waldemar", False),
+        ("", True),
+    ],
+)
+def test_what_a_service_says_is_shown_unless_it_repeats_what_it_was_sent(told: str, shown: bool) -> None:
+    content = 'I think my dog is called Waldemar the Second, and she said "Waldemar the Second, come" again.'
+    assert (without_echo(told, {"messages": [{"content": content}]}) == told[:300]) is shown
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://me:secret@h:1/v1?k=2", "h:1"),
+        ("https://h/v1", "h"),
+        ("nonsense", "nonsense"),
+        ("http://[", "LORRY_WRITER_URL"),
+    ],
+)
+def test_an_address_is_told_without_what_is_secret_in_it(url: str, host: str) -> None:
+    assert host_of(url) == host
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
