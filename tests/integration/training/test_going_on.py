@@ -130,8 +130,8 @@ def test_what_progress_raises_ends_the_training_and_the_checkpoint_stays(tiny: T
 
 
 def test_the_weights_are_those_of_the_best_look(tiny: Trainer, tmp_path: Path) -> None:
-    """Twelve conversations of one pattern are soon known by heart: a high rate makes later looks worse."""
-    how = config(steps=40, learning_rate=0.05, validations=20, patience=3, validation_share=0.3)
+    """A rate that rises far too high makes later looks worse."""
+    how = config(steps=40, learning_rate=0.3, warmup_share=0.3, validations=20, patience=3)
     seen: dict[int, dict[str, torch.Tensor]] = {}
 
     def keep(progress: TrainingProgress) -> None:
