@@ -29,6 +29,7 @@ from transcripts.tally import Reason
 from transcripts.thread import path_to
 
 USER, ASSISTANT = "user", "assistant"
+_LINE_BYTES = 100
 
 
 class ClaudeCode(TranscriptFormat):
@@ -92,6 +93,7 @@ class _Session:
         self._dropped.update(said.dropped)
         self._title = optional_title(said.title) or self._title
         if said.queue:
+            self._hold(said.queued, line=line)
             self._queue(said, value, place)
         uuid = value.get("uuid")
         if not isinstance(uuid, str) or said.is_helper:
@@ -101,9 +103,7 @@ class _Session:
         if uuid in self._nodes:
             self._dropped[Reason.REPEATED] += bool(said.text)
             return
-        self._held += len(said.text) + len(uuid)
-        if self._held > self._source.max_transcript_bytes:
-            raise self._source.transcript_too_large(line=line)
+        self._hold(said.text, uuid, line=line)
         self._nodes[uuid] = self._last = _Node(
             number=len(self._nodes),
             line=line,
@@ -112,6 +112,12 @@ class _Session:
             said=said if said.text and self._is_new(said) else None,
             message_id=said.message_id,
         )
+
+    def _hold(self, *texts: str, line: int) -> None:
+        """Count what a line adds to what is held: its texts, and itself."""
+        self._held += sum(map(len, texts)) + _LINE_BYTES
+        if self._held > self._source.max_transcript_bytes:
+            raise self._source.transcript_too_large(line=line)
 
     def leave_unfinished(self) -> None:
         """Count a last line that is still being written."""

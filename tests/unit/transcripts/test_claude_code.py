@@ -351,6 +351,23 @@ def test_a_session_is_bounded_by_what_was_said_in_it_and_not_by_what_tools_retur
         read(session.write(tmp_path), max_transcript_bytes=50_000)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"type": "queue-operation", "operation": "enqueue", "sessionId": "s", "content": "word " * 100},
+        {"type": "progress", "sessionId": "s"},
+    ],
+    ids=["what waits in a queue", "lines that say nothing"],
+)
+def test_what_is_held_of_a_session_without_being_said_is_bounded_too(tmp_path: Path, line: Line) -> None:
+    session = Session()
+    session.user("Hi.")
+    session.lines += [{**line, "uuid": str(number)} for number in range(600)]
+    assert read(session.write(tmp_path))[0] == [[("user", "Hi.")]]
+    with pytest.raises(TranscriptTooLarge, match="one conversation is larger"):
+        read(session.write(tmp_path), max_transcript_bytes=50_000)
+
+
 def test_a_thread_of_twenty_thousand_lines_is_walked(tmp_path: Path) -> None:
     session = Session()
     session.user("Hi.")
