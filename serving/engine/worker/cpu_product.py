@@ -2,10 +2,11 @@
 
 vLLM's own copies the weights of a token's slot for every token (a gather), and multiplies each token with its copy:
 sixteen requests of one adapter copy its weights sixteen times, in every layer of every step. And it marks a token of
-the base model by slot −1, which that gather takes for the last slot: such tokens get the delta of somebody's adapter
-(vllm-project/vllm#48421). Here a step's rows are grouped by slot, once for all layers; a slot's product is two
-matrix products with its weights where they lie, for its own rows only. Rows without a slot are not touched at all, and
-nothing is computed for parts of a layer that an adapter lacks, nor for ranks between its own and the largest served.
+the base model by slot −1, which that gather takes, until 0.32, for the last slot: such tokens get the delta of
+somebody's adapter (vllm-project/vllm#48421). Here a step's rows are grouped by slot, once for all layers; a slot's
+product is two matrix products with its weights where they lie, for its own rows only. Rows without a slot are not
+touched at all, and nothing is computed for parts of a layer that an adapter lacks, nor for ranks between its own and
+the largest served.
 
 `CorrectedGather` is vLLM's own product with the base's tokens left alone: what there is to compare with.
 
