@@ -43,10 +43,10 @@ settings.load_profile("lorry")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and those of the run's engine in one, so that there is but one engine."""
+    """Keep a file's tests in one process, and all files that ask for the run's engine in the same one."""
+    engines = {item.path for item in items if "engine" in getattr(item, "fixturenames", ())}
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("engine" if "engine" in fixtures else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("engine" if item.path in engines else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)
