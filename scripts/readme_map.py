@@ -15,7 +15,7 @@ OTHERS = {
     "docs/": "API, adapter format, profile schema, settings, decisions, glossary, benchmarks",
     "deploy/": "alert rules; images and dashboards: to come",
     "helm/": "the chart: to come",
-    "scripts/": "how .venv is made, how this map is drawn",
+    "scripts/": "how .venv is made, how another vLLM is tried, how this map is drawn",
     ".ci/": "what must pass",
 }
 _WIDTH = 150
