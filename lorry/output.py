@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 import time
@@ -33,6 +34,7 @@ out = Console()
 err = Console(stderr=True)
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 _LINE_SECONDS = 20.0
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NOT_FOUND = 404
 EXIT_CODES = (
     "Exit codes: 0 done; 1 something broke; 2 bad input; 3 not found; 4 conflict, or not ready yet; "
@@ -65,9 +67,9 @@ def report_error(exc: LorryError, *, as_json: bool) -> None:
         body = {"error": problem_code(type(exc)), "detail": exc.message, "field": exc.field, **exc.details}
         err.file.write(to_json(body) + "\n")
         return
-    err.print(Text.assemble(("error: ", "bold red"), exc.message))
-    field = place_name(exc.field or "")
-    if field and exc.status_code != _NOT_FOUND and field not in exc.message:
+    err.print(Text.assemble(("error: ", "bold red"), shown(exc.message)))
+    field = shown(place_name(exc.field or ""))
+    if field and exc.status_code != _NOT_FOUND and field not in shown(exc.message):
         err.print(f"  at: {field}", markup=False, highlight=False)
 
 
@@ -75,6 +77,15 @@ def say(*objects: Any) -> None:
     """Tell people what happens, on standard error; scripts that asked for JSON hear nothing."""
     if not _silent.get():
         err.print(*objects, highlight=False)
+
+
+def shown(text: str) -> str:
+    """Return what somebody else wrote so that a terminal only shows it.
+
+    Control characters, which could move the cursor, retitle the window or fill the clipboard, and those that turn the
+    direction of writing stand as their escapes; line ends and tabs stay.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def command() -> str:
@@ -165,7 +176,7 @@ def print_table(
         justify: JustifyMethod = "right" if column in numeric else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     on.print(table)
 
 

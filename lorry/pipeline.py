@@ -21,7 +21,7 @@ from lorry.stages.importing import Imported, import_transcripts
 from registry.manifest import AdapterRef, Owner
 from serving.extraction.profile import Profile
 from training.config import ResolvedConfig, TrainingRequest, resolve
-from training.dataset import Dataset, read_report
+from training.dataset import Dataset, read_report, read_writing
 from training.errors import ConfigInvalid
 from transcripts.importer import CHITCHAT
 
@@ -92,6 +92,7 @@ async def run_build_dataset(
         "digest": dataset.digest,
         **dataset.counts,
         **written,
+        "writing": read_writing(directory),
         "quality": quality,
         "directory": str(directory),
     }

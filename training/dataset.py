@@ -4,7 +4,7 @@ A dataset is a directory: ``examples/train.jsonl``, ``examples/held_out.jsonl`` 
 they were made and carries the digest over everything. The digest covers content only: equal transcripts,
 configurations and decisions of people give equal datasets, wherever and whenever they are built. Beside them lie
 ``curation.json``, what people decided about single pairs, ``examples/set_aside.jsonl``, those pairs as they were
-written, and the quality report.
+written, ``writing.json``, what the writing cost and which pairs it lost, and the quality report.
 A held-out transcript is never seen in training, nor is any training completion's text a held-out one.
 """
 
@@ -37,7 +37,7 @@ from transcripts.redaction import Redactor
 from transcripts.transcript import Transcript
 
 SCHEMA = "lorry.dataset/2"
-QUALITY = "quality.json"
+QUALITY, WRITING = "quality.json", "writing.json"
 _DESCRIPTION, _TRAIN, _HELD_OUT = "dataset.json", "examples/train.jsonl", "examples/held_out.jsonl"
 _SET_ASIDE, _CURATION = "examples/set_aside.jsonl", "curation.json"
 
@@ -106,10 +106,11 @@ class Dataset:
             raise DatasetDamaged(f"{directory} was changed after it was built: its digest differs", field=_DESCRIPTION)
         return dataset
 
-    def save(self, directory: Path, *, report: QualityReport | None = None) -> None:
+    def save(self, directory: Path, *, report: QualityReport | None = None, written: Written | None = None) -> None:
         """Write the dataset; it appears whole or not at all. The same dataset again is a success.
 
-        Its quality `report` goes beside it, as JSON, as a page and as a picture, and is no part of its digest.
+        Its quality `report` goes beside it, as JSON, as a page and as a picture, and so does what writing it cost;
+        neither is a part of its digest.
 
         Raises:
             DatasetConflict: when the directory holds anything else.
@@ -127,6 +128,9 @@ class Dataset:
             (staging / _CURATION).write_text(json.dumps(self.curation.to_json(), indent=2, ensure_ascii=False) + "\n")
             if report is not None:
                 _write_report(staging, report)
+            if written is not None:
+                told = {name: value for name, value in written.to_json().items() if name != "examples"}
+                (staging / WRITING).write_text(json.dumps(told, indent=2) + "\n")
             description = {**self._description(), "counts": self.counts, "digest": self.digest}
             (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
             staging.chmod(0o755)
@@ -212,13 +216,13 @@ def build_dataset(
         held_out=tuple(prepared.restore(example) for example in held_out),
         question_writer=written.writer,
         config=config,
-        transcript_ids=tuple(sorted(prepared.originals.values())),
+        transcript_ids=prepared.source_ids,
         held_out_transcript_ids=tuple(prepared.originals[transcript.id] for transcript in prepared.held),
         redaction=prepared.redaction,
         curation=Curation(decisions={k: each for k, each in curation.decisions.items() if k in decided}),
         set_aside=tuple(prepared.restore(e) for e in (*selected, *chosen_held_out) if e.key in decided),
     )
-    dataset.save(directory, report=checked.report(train))
+    dataset.save(directory, report=checked.report(train), written=written)
     return dataset
 
 
@@ -230,6 +234,17 @@ def read_report(directory: Path) -> QualityReport | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DatasetDamaged(f"{directory / QUALITY} is damaged: {exc}", field=QUALITY) from exc
+
+
+def read_writing(directory: Path) -> dict[str, Any] | None:
+    """Return what writing a dataset's questions cost and which pairs were lost on the way; None where nobody knows."""
+    try:
+        found: dict[str, Any] = json.loads((directory / WRITING).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise DatasetDamaged(f"{directory / WRITING} is damaged: {exc}", field=WRITING) from exc
+    return found
 
 
 _KEEP = Decision(action="edit")

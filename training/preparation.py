@@ -21,13 +21,15 @@ from transcripts.transcript import Transcript
 class Prepared:
     """One user's transcripts, ready to be written about: only `kept` may be shown to a question writer.
 
-    `originals` maps the ids that the transcripts have now to those they are stored under. `redaction` is the redactor's
+    `originals` maps the ids that the transcripts have now to those they are stored under; `source_ids` are the stored
+    ids of all of them, sorted, also of those that redaction made equal to others. `redaction` is the redactor's
     record with the counts of what it found, by kind; None without a redactor.
     """
 
     kept: tuple[Transcript, ...]
     held: tuple[Transcript, ...]
     originals: Mapping[str, str]
+    source_ids: tuple[str, ...]
     redaction: Mapping[str, Any] | None
 
     @property
@@ -48,10 +50,11 @@ def prepare(transcripts: Sequence[Transcript], *, config: DatasetConfig, redacto
     """
     last = without_continued(transcripts)
     distinct = sorted({transcript.id: transcript for transcript in last}.values(), key=lambda item: item.id)
+    ids = tuple(transcript.id for transcript in distinct)
     kept, held = split_transcripts(distinct, share=config.held_out_share, seed=config.seed)
     if redactor is None:
         same = {transcript.id: transcript.id for transcript in distinct}
-        return Prepared(kept=tuple(kept), held=tuple(held), originals=same, redaction=None)
+        return Prepared(kept=tuple(kept), held=tuple(held), originals=same, source_ids=ids, redaction=None)
     redacted = redactor.redact([*held, *kept])  # together: a secret is hidden wherever it is said again
     originals: dict[str, str] = {}
     for cleaned, source in zip(redacted.transcripts, redacted.source_ids, strict=True):
@@ -61,6 +64,7 @@ def prepare(transcripts: Sequence[Transcript], *, config: DatasetConfig, redacto
         kept=_distinct(each for each in redacted.transcripts[len(held) :] if each.id not in held_ids),
         held=_distinct(redacted.transcripts[: len(held)]),
         originals=originals,
+        source_ids=ids,
         redaction={**redactor.record(), "counts": redacted.counts},
     )
 

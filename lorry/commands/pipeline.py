@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,9 @@ def build_dataset(
         return
     built = run(run_build_dataset(user, config=config, settings=set_ or [], output=output), as_json=as_json)
     _report(built, as_json=as_json, text=_BUILT)
+    if not as_json:
+        for line in _said_of_pairs(built):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def train(
@@ -70,6 +74,25 @@ def _costs(cost: dict[str, Any]) -> str:
         return f"writing for {cost['user']}: {tokens}; no price is known for {cost['model']}"
     priced = f", at prices of {cost['prices_as_of']}" if cost["prices_as_of"] else ""
     return f"writing for {cost['user']}: about ${cost['dollars']:.4f} ({tokens}{priced})"
+
+
+def _said_of_pairs(built: dict[str, Any]) -> Iterator[str]:
+    """Say what a service was paid, what was redacted, and what became of pairs that are not in the dataset."""
+    writing, quality, redacted = built["writing"], built["quality"], built["redaction"]
+    if writing is not None and writing["cost"]["usage"]["requests"]:
+        cost = writing["cost"]
+        dollars = "no price is known" if cost["dollars"] is None else f"${cost['dollars']:.4f}"
+        paid = counted(cost["usage"]["requests"], "answer")
+        yield f"{writing['writer']} was paid for {paid}: {dollars}; pairs of no use: {_counts(writing['dropped'])}"
+    if redacted:
+        yield f"redacted: {_counts(redacted)}"
+    if quality is not None and (quality["dropped"] or quality["warnings"]):
+        found = counted(quality["warnings"], "finding")
+        yield f"dropped: {_counts(quality['dropped'])}; {found} to look at in {Path(built['directory']) / 'quality.md'}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
 def _trained(user: str, result: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,9 @@ import typer
 from rich.prompt import Prompt
 from rich.text import Text
 
+from kit.errors import LorryError
 from lorry.errors import FileUnreadable
-from lorry.output import counted, err, out, print_json, print_table, run, say
+from lorry.output import counted, err, out, print_json, print_table, report_error, run, say, shown
 
 if TYPE_CHECKING:
     from lorry.context import Context
@@ -21,7 +23,24 @@ if TYPE_CHECKING:
     from training.review import Pair
 
 _SHOWN_CHARACTERS = 100
-_HELP = "k keep · d drop · e edit · r restore · b back · q quit"
+_HELP = "k leave as it is · d drop · e edit · r restore · b back · q end here"
+
+
+class KindName(StrEnum):
+    """The kinds of pairs, as the command line takes them."""
+
+    STATEMENT = "statement"
+    NEGATIVE = "negative"
+    REPLY = "reply"
+
+
+class StatusName(StrEnum):
+    """What may have become of a pair, as the command line takes it."""
+
+    KEPT = "kept"
+    EDITED = "edited"
+    DROPPED = "dropped"
+    HELD_OUT = "held_out"
 
 
 def review(
@@ -35,8 +54,8 @@ def review(
         list[str] | None,
         typer.Option(metavar="ID=FILE", help="put FILE in its place: JSON with question or completion, or the answer"),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="only statement, negative or reply")] = None,
-    status: Annotated[str | None, typer.Option(help="only kept, edited, dropped or held_out")] = None,
+    kind: Annotated[KindName | None, typer.Option(help="only pairs of this kind")] = None,
+    status: Annotated[StatusName | None, typer.Option(help="only pairs in this state")] = None,
     search: Annotated[str | None, typer.Option(help="only pairs that hold this text, in any case")] = None,
     interactive: Annotated[
         bool | None, typer.Option("--interactive/--list", help="one pair after the other; so on a terminal")
@@ -81,7 +100,7 @@ async def _review(
     from lorry.stages.reviewing import decide, open_review
     from training.review import find_pair
 
-    edits = dict(_read_edit(each) for each in edit)
+    edits = _read_edits(edit)
     async with open_context() as context:
         reviewed = open_review(context, user=user)
         if drop or restore or edits:
@@ -101,42 +120,89 @@ async def _review(
 
 
 async def _ask_about_all(context: Context, reviewed: Reviewed, choose: Callable[[Pair], bool]) -> None:
-    """Go through the pairs; decisions take effect together, at the end."""
-    from lorry.stages.reviewing import Edit, decide
+    """Go through the pairs; decisions take effect together, at the end, or else can be thought over."""
+    from lorry.stages.reviewing import decide
+    from training.errors import CurationInvalid, DatasetTooSmall
 
     pairs = [pair for pair in reviewed.pairs if choose(pair)]
     decided: dict[str, tuple[str, Edit | None]] = {}
+    while True:
+        try:
+            _go_through(pairs, decided)
+        except EOFError:  # the terminal is gone; what was decided is not
+            pass
+        if not decided:
+            say("nothing was decided")
+            return
+        try:
+            reviewed = await decide(
+                context,
+                reviewed,
+                drop=[name for name, (what, _) in decided.items() if what == "drop"],
+                restore=[name for name, (what, _) in decided.items() if what == "restore"],
+                edits={name: each for name, (_, each) in decided.items() if each is not None},
+            )
+        except (CurationInvalid, DatasetTooSmall) as exc:
+            if not _wants_to_go_back(exc):
+                raise
+        else:
+            out.print(_summary(reviewed), highlight=False, markup=False, soft_wrap=True)
+            return
+
+
+def _go_through(pairs: Sequence[Pair], decided: dict[str, tuple[str, Edit | None]]) -> None:
+    """Ask about one pair after the other and note what is decided, until the last one or `q`."""
     number = 0
     while number < len(pairs):
         pair = pairs[number]
-        err.print(f"\n[bold]{number + 1} of {len(pairs)}[/bold]")
+        what = f" · decided: {decided[pair.id][0]}" if pair.id in decided else ""
+        err.print(f"\n[bold]{number + 1} of {len(pairs)}[/bold]{what}")
         _show(pair)
         answer = Prompt.ask(_HELP, choices=list("kderbq"), default="k", show_choices=False, console=err)
         if answer == "q":
-            break
+            return
+        if answer == "e" and not _ask_for_edit(pair, decided):
+            continue
         number = max(0, number - 1) if answer == "b" else number + 1
-        if answer == "k":
-            decided.pop(pair.id, None)
-        elif answer == "e":
-            question = Prompt.ask("question", default=pair.question, console=err)
-            completion = Prompt.ask("answer", default=pair.example.completion, console=err)
-            if (question, completion) != (pair.question, pair.example.completion):
-                decided[pair.id] = ("edit", Edit(question=question, completion=completion))
-        elif answer == "d":
+        if answer == "d":
             decided[pair.id] = ("drop", None)
-        elif answer == "r" and pair.decision is not None:
-            decided[pair.id] = ("restore", None)
-    if not decided:
-        say("nothing was decided")
-        return
-    reviewed = await decide(
-        context,
-        reviewed,
-        drop=[name for name, (what, _) in decided.items() if what == "drop"],
-        restore=[name for name, (what, _) in decided.items() if what == "restore"],
-        edits={name: each for name, (_, each) in decided.items() if each is not None},
-    )
-    out.print(_summary(reviewed), highlight=False, markup=False, soft_wrap=True)
+        elif answer == "r":
+            decided.pop(pair.id, None)
+            if pair.decision is not None:
+                decided[pair.id] = ("restore", None)
+
+
+def _ask_for_edit(pair: Pair, decided: dict[str, tuple[str, Edit | None]]) -> bool:
+    """Ask for a question and an answer; say why they cannot be taken, before anything else is asked."""
+    from lorry.stages.reviewing import Edit, require_editable
+    from training.errors import CurationInvalid
+
+    change = Edit(question=_ask_for("question", pair.question), completion=_ask_for("answer", pair.example.completion))
+    if change == Edit():
+        return True
+    try:
+        require_editable(pair, change)
+    except CurationInvalid as exc:
+        report_error(exc, as_json=False)
+        return False
+    decided[pair.id] = ("edit", change)
+    return True
+
+
+def _ask_for(name: str, before: str) -> str | None:
+    """Return what is put in place of a text, None for nothing."""
+    given = Prompt.ask(f"{name} (Enter: as it is)", default=before, show_default=False, console=err)
+    return None if given == before else given
+
+
+def _wants_to_go_back(exc: LorryError) -> bool:
+    """Tell why decisions cannot be kept; whether a person wants to think them over."""
+    report_error(exc, as_json=False)
+    try:
+        answer = Prompt.ask("b back to the pairs · q give up what was decided", choices=["b", "q"], console=err)
+    except EOFError:
+        return False
+    return answer == "b"
 
 
 def _filter(kind: str | None, status: str | None, search: str | None) -> Callable[[Pair], bool]:
@@ -149,6 +215,15 @@ def _filter(kind: str | None, status: str | None, search: str | None) -> Callabl
         )
 
     return choose
+
+
+def _read_edits(given: Sequence[str]) -> dict[str, Edit]:
+    edits: dict[str, Edit] = {}
+    for name, change in map(_read_edit, given):
+        if name in edits:
+            raise FileUnreadable(f"--edit {name}: is given twice", field="--edit")
+        edits[name] = change
+    return edits
 
 
 def _read_edit(given: str) -> tuple[str, Edit]:
@@ -173,7 +248,7 @@ def _parse_edit(text: str, file: str) -> Edit:
 
     try:
         value = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise FileUnreadable(f"{file} is not JSON: {exc}", field=file) from exc
     texts = {key: value.get(key) for key in ("question", "completion")}
     unknown = sorted(set(value) - set(texts))
@@ -230,7 +305,8 @@ def _show(pair: Pair) -> None:
     facts = [pair.id, pair.status.replace("_", " "), pair.example.kind, pair.example.topic or ""]
     out.print(Text("  ".join(fact for fact in facts if fact), style="dim"))
     for message in pair.example.prompt:
-        out.print(Text.assemble((f"{'them' if message.role == 'user' else 'user'}: ", "bold"), message.content))
-    out.print(Text.assemble(("answer: ", "bold green"), pair.example.completion))
+        speaker = "them" if message.role == "user" else "user"
+        out.print(Text.assemble((f"{speaker}: ", "bold"), shown(message.content)))
+    out.print(Text.assemble(("answer: ", "bold green"), shown(pair.example.completion)))
     if pair.status == "edited":
-        out.print(Text.assemble(("as written: ", "dim"), pair.written.completion))
+        out.print(Text.assemble(("as written: ", "dim"), shown(pair.written.completion)))

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kit.canonical import sha256_json
 from kit.names import check_name
 from lorry.context import Context
 from lorry.errors import NotThere
-from lorry.stages.writing import OnWriting, write_questions
-from training.config import ResolvedConfig
+from lorry.output import counted
+from lorry.stages.writing import OnWriting, read_written, write_questions
+from training.config import DatasetConfig, ResolvedConfig
 from training.curation import Curation
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
+from training.errors import DatasetConflict
 from training.preparation import prepare
 from training.writers.cost import Cost
+from training.writers.extractive import ExtractiveWriter
 from training.writers.factory import make_writer
 from training.writers.settings import WriterSettings
+from training.writers.writer import Written
 from transcripts.redaction import Redactor
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript
 
 CURRENT = "current"
+_AGAIN = "was {what}; build it again with `lorry build-dataset {user}`"
 
 
 async def build_user_dataset(
@@ -45,32 +53,111 @@ async def build_user_dataset(
     """
     transcripts, curation = await _stored(context, user=user)
     settings = WriterSettings.read()
-    redactor = settings.redactor()
+    writer = make_writer(settings, config.dataset).name
+
+    async def write(kept: Sequence[Transcript], folder: Path) -> Written:
+        return await write_questions(
+            kept, settings=settings, config=config.dataset, folder=folder, on_progress=on_writing
+        )
+
+    inputs = _Inputs(transcripts, config.dataset, writer, settings.redactor(), curation)
+    return await _build(context, inputs, write, user=user, directory=directory)
+
+
+async def rebuild_dataset(context: Context, dataset: Dataset, *, user: str) -> Dataset:
+    """Build the user's current dataset again with what people have decided since, and nothing else changed.
+
+    It is made of the same transcripts and pairs, whatever was imported or set in the meantime: nothing is bought.
+
+    Raises:
+        DatasetConflict: it cannot be had again, because transcripts of it were deleted, other redaction is set, or
+            what a service wrote for it is not on this machine.
+        DatasetTooSmall: too few examples are left.
+    """
+    transcripts, curation = await _stored(context, user=user)
+    used = frozenset(dataset.transcript_ids)
+    transcripts = [transcript for transcript in transcripts if transcript.id in used]
+    if len(transcripts) < len(used):
+        gone = counted(len(used) - len(transcripts), "transcript")
+        again = _AGAIN.format(what="deleted", user=user)
+        raise DatasetConflict(f"of the dataset's transcripts, {gone} {again}", field="transcripts")
+    redactor = WriterSettings.read().redactor()
+    if _rules(dataset.redaction) != _rules(redactor.record() if redactor else None):
+        raise DatasetConflict(
+            "the dataset was built with other redaction than is set now (LORRY_REDACTION_FILE, LORRY_TRAINING_REDACT):"
+            f" set what was set then, or build it again with `lorry build-dataset {user}`",
+            field="redaction",
+        )
+
+    async def write(kept: Sequence[Transcript], folder: Path) -> Written:
+        if dataset.config.writer == "extractive":
+            return ExtractiveWriter(seed=dataset.config.seed).written(kept)
+        found = await asyncio.to_thread(read_written, kept, name=writer, config=dataset.config, folder=folder)
+        if found is None:
+            again = _AGAIN.format(what="deleted, or is on another machine", user=user)
+            raise DatasetConflict(f"what {writer} wrote {again}", field="writer")
+        return found
+
+    writer = dataset.question_writer
+    inputs = _Inputs(transcripts, dataset.config, writer, redactor, curation)
+    return await _build(context, inputs, write, user=user)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """All that a dataset is a function of, and the name of what comes out."""
+
+    transcripts: list[Transcript]
+    config: DatasetConfig
+    writer: str
+    redactor: Redactor | None
+    curation: Curation
+
+    @property
+    def key(self) -> str:
+        inputs = {
+            "transcripts": [transcript.id for transcript in self.transcripts],
+            "config": self.config.model_dump(mode="json"),
+            "writer": self.writer,
+            "redaction": self.redactor.record() if self.redactor else None,
+            "curation": self.curation.digest,
+        }
+        return sha256_json(inputs)[:16]
+
+
+async def _build(
+    context: Context,
+    inputs: _Inputs,
+    write: Callable[[Sequence[Transcript], Path], Awaitable[Written]],
+    *,
+    user: str,
+    directory: Path | None = None,
+) -> Dataset:
     folder = context.home.user_folder("datasets", tenant=context.settings.tenant, user=user)
-    target = directory or folder / _key(transcripts, config, settings, redactor, curation)
+    target = directory or folder / inputs.key
     if directory is None and target.exists():
         dataset = await asyncio.to_thread(Dataset.load, target)
     else:
-        prepared = await asyncio.to_thread(prepare, transcripts, config=config.dataset, redactor=redactor)
-        written = await write_questions(
-            prepared.kept,
-            settings=settings,
-            config=config.dataset,
-            folder=folder / "writing",
-            on_progress=on_writing,
-        )
+        prepared = await asyncio.to_thread(prepare, inputs.transcripts, config=inputs.config, redactor=inputs.redactor)
+        written = await write(prepared.kept, folder / "writing")
         dataset = await asyncio.to_thread(
             build_dataset,
-            transcripts,
-            config=config.dataset,
+            inputs.transcripts,
+            config=inputs.config,
             directory=target,
-            redactor=redactor,
+            redactor=inputs.redactor,
             written=written,
-            curation=curation,
+            curation=inputs.curation,
         )
     if directory is None:
         (folder / CURRENT).write_text(target.name)
     return dataset
+
+
+def _rules(record: Mapping[str, Any] | None) -> str | None:
+    """Return the digest of what a redactor says of itself, without what it found."""
+    rules = {name: value for name, value in (record or {}).items() if name != "counts"}
+    return None if record is None else sha256_json(rules)
 
 
 async def estimate_writing(context: Context, *, user: str, config: ResolvedConfig) -> Cost:
@@ -95,24 +182,6 @@ async def _stored(context: Context, *, user: str) -> tuple[list[Transcript], Cur
     if not transcripts:
         raise NotThere(f"{user} has no transcripts; import some with `lorry import {user} FILE`", field="user")
     return transcripts, curation
-
-
-def _key(
-    transcripts: list[Transcript],
-    config: ResolvedConfig,
-    settings: WriterSettings,
-    redactor: Redactor | None,
-    curation: Curation,
-) -> str:
-    """Return the name of what comes out of these inputs."""
-    inputs = {
-        "transcripts": [transcript.id for transcript in transcripts],
-        "config": config.dataset.model_dump(mode="json"),
-        "writer": make_writer(settings, config.dataset).name,
-        "redaction": redactor.record() if redactor else None,
-        "curation": curation.digest,
-    }
-    return sha256_json(inputs)[:16]
 
 
 def current_dataset(context: Context, *, user: str) -> Dataset | None:

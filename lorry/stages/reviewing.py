@@ -8,8 +8,7 @@ from pathlib import Path
 
 from lorry.context import Context
 from lorry.errors import NotThere
-from lorry.stages.building import build_user_dataset, current_directory
-from training.config import ResolvedConfig, TrainingConfig
+from lorry.stages.building import current_directory, rebuild_dataset
 from training.curation import Curation, Decision
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, read_report
@@ -65,6 +64,7 @@ async def decide(
     Raises:
         CurationInvalid: an id names no pair, an edit cannot be, or one pair is named twice.
         DatasetTooSmall: too little would be left; the decisions are taken back.
+        DatasetConflict: the dataset cannot be built again as it was; the decisions are taken back.
     """
     by = context.settings.actor
     stored = await _stored(context, reviewed.user)
@@ -79,7 +79,7 @@ async def decide(
         changes[key] = decision
     before = await _keep(context, reviewed.user, changes)
     try:
-        await build_user_dataset(context, user=reviewed.user, config=_config(reviewed.dataset))
+        await rebuild_dataset(context, reviewed.dataset, user=reviewed.user)
     except Exception:  # whatever it was: the decisions and the current dataset belong together
         await _keep(context, reviewed.user, before)
         raise
@@ -98,6 +98,15 @@ def _decided(stored: Curation, name: str) -> str:
         how_many = "nothing was decided about a pair" if not found else f"{len(found)} decisions are about pairs"
         raise CurationInvalid(f"{how_many} whose id begins with {name!r}", field=name)
     return found[0]
+
+
+def require_editable(pair: Pair, change: Edit) -> None:
+    """Refuse an edit that cannot be, before it is decided.
+
+    Raises:
+        CurationInvalid: the pair is measured on, the text is empty or too long, or nothing would change.
+    """
+    _decision(pair, change, by="")
 
 
 def _decision(pair: Pair, change: Edit | None, *, by: str) -> Decision:
@@ -122,7 +131,3 @@ async def _keep(context: Context, user: str, changes: Mapping[str, Decision | No
             else:
                 await repository.put(key, decision, tenant=tenant, user=user)
     return {key: before.get(key) for key in changes}
-
-
-def _config(dataset: Dataset) -> ResolvedConfig:
-    return ResolvedConfig(training=TrainingConfig(), dataset=dataset.config, origins={})

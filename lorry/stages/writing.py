@@ -21,6 +21,7 @@ from training.writers.writer import QuestionWriter, Written
 from transcripts.transcript import Transcript
 
 OnWriting = Callable[[int, int], None]
+_DONE = "written.json"
 
 
 async def write_questions(
@@ -38,13 +39,12 @@ async def write_questions(
     Raises:
         WriterError: see `QuestionWriter`; calling again goes on where it stopped.
     """
-    asked = config.model_dump(mode="json", include={"writer", "pairs", "seed", "max_completion_characters"})
-    key = sha256_json([asked, settings.writer_model, [each.id for each in kept]])[:16]
+    key = _key(kept, name=make_writer(settings, config).name, config=config)
     place = folder / key
     writer = make_writer(settings, config, spool=DirectorySpool(place / "answers"), key=key)
     if not writer.remote:
         return await writer.collect(await writer.begin(kept), kept)
-    done, progress = place / "written.json", place / "state.json"
+    done, progress = place / _DONE, place / "state.json"
     state = _stored(progress)
     if not done.exists():
         state = await _finish(writer, kept, state=state, progress=progress, on_progress=on_progress)
@@ -57,6 +57,20 @@ async def write_questions(
     if state is not None:
         await discard(writer, state, progress)
     return Written.from_json(json.loads(await asyncio.to_thread(done.read_bytes)))
+
+
+def read_written(kept: Sequence[Transcript], *, name: str, config: DatasetConfig, folder: Path) -> Written | None:
+    """Return what the remote writer of that name wrote about `kept` before; None when it is not there."""
+    try:
+        return Written.from_json(json.loads((folder / _key(kept, name=name, config=config) / _DONE).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _key(kept: Sequence[Transcript], *, name: str, config: DatasetConfig) -> str:
+    """Return the name of what a writer writes: what was asked, of whom, about what."""
+    asked = config.model_dump(mode="json", include={"writer", "pairs", "seed", "max_completion_characters"})
+    return sha256_json([asked, name, [each.id for each in kept]])[:16]
 
 
 async def _finish(

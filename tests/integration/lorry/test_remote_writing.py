@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,9 +67,34 @@ async def test_an_interrupted_writing_goes_on_and_buys_nothing_twice(
     assert built["redaction"] == {"email": 24}
     assert "ada.lovelace" not in json.dumps(server.bodies)
     assert "ada.lovelace" not in (Path(built["directory"]) / "examples" / "train.jsonl").read_text()
+    code, told, complained = await lorry("build-dataset", "ada", *REMOTE)
+    assert code == 0, complained
+    assert f"openai/1:m was paid for {len(server.paid)} answers: $0." in told
+    assert "redacted: email 24" in told
+    assert built["writing"]["cost"]["usage"]["requests"] == len(server.paid)
     paid = len(server.bodies)
     review = await lorry.json("review", "ada", "--drop", (await lorry.json("review", "ada"))["pairs"][0]["id"])
     assert review["train"] == built["train"] - 1
     assert len(server.bodies) == paid  # what was written once is read again
+    await what_was_reviewed_stays_what_is_trained_on(lorry, review, tmp_path)
+    assert len(server.bodies) == paid
     written = [path for path in (tmp_path / "home" / "datasets").rglob("writing/*/*") if path.name == "answers"]
     assert not written
+
+
+async def what_was_reviewed_stays_what_is_trained_on(lorry: Lorry, review: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever was imported or set since the dataset was built: a decision changes nothing else and buys nothing."""
+    more = tmp_path / "more.txt"
+    more.write_text("Bob: Ahoy?\nAda: I love all the lighthouses of the north.\n")
+    await lorry.json("import", "ada", str(more), "--user-speaker", "Ada")
+    lorry.environment = {key: value for key, value in lorry.environment.items() if "WRITER" not in key}
+    again = await lorry.json("review", "ada", "--drop", review["pairs"][0]["id"])
+    assert again["train"] == review["train"] - 1
+    kept = {pair["id"] for pair in again["pairs"] if pair["status"] == "kept"}
+    assert kept == {pair["id"] for pair in review["pairs"] if pair["status"] == "kept"} - {review["pairs"][0]["id"]}
+    lorry.environment["LORRY_TRAINING_REDACT"] = "false"
+    code, told, complained = await lorry("review", "ada", "--drop", review["pairs"][1]["id"])
+    assert (code, told) == (4, ""), complained
+    assert "other redaction" in complained
+    del lorry.environment["LORRY_TRAINING_REDACT"]
+    assert (await lorry.json("review", "ada"))["digest"] == again["digest"]

@@ -77,6 +77,8 @@ async def test_what_cannot_be_decided_changes_nothing(lorry: Lorry, tmp_path: Pa
     refused = [
         (("ada", "--drop", kept[0]["id"], "--edit", f"{held}={text}"), 2, "not edited"),
         (("ada", *everything), 2, "held-out replies"),
+        (("ada", "--edit", f"{kept[0]['id']}={text}", "--edit", f"{kept[0]['id']}={text}"), 2, "given twice"),
+        (("ada", "--kind", "question"), 2, "'question' is not one of"),
         (("nobody",), 3, "lorry build-dataset nobody"),
     ]
     for arguments, exit_code, reason in refused:
@@ -112,6 +114,30 @@ async def test_a_person_at_a_terminal_goes_through_the_pairs(
     assert [(pair["id"], pair["completion"]) for pair in by_status(after, "edited")] == [
         (second["id"], "In my own words")
     ]
+
+
+async def test_what_cannot_be_decided_at_a_terminal_loses_nothing_that_was(
+    lorry: Lorry, database_settings: DatabaseSettings, tmp_path: Path
+) -> None:
+    held = by_status(await lorry.json("review", "ada"), "held_out")
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lorry.cli", "review", "ada", "--status", "held_out"),
+        env=os.environ | lorry.environment | {"TERM": "dumb", "COLUMNS": "200"},
+        stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    edit, drop_all = "e\n\nIn other words\n", "d\n" * len(held)
+    think_again = "b\n" + "r\n" * (len(held) - 1) + "q\n"  # the last one stays dropped
+    os.write(ours, (edit + drop_all + think_again).encode())
+    told, complained = await asyncio.wait_for(process.communicate(), 120)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0, complained.decode()
+    for words in ("a held-out reply can be dropped, not edited", "0 held-out replies", "decided: drop"):
+        assert words in complained.decode()
+    assert f"1 dropped, {len(held) - 1} held out" in told.decode()
+    dropped = by_status(await lorry.json("review", "ada"), "dropped")
+    assert [pair["id"] for pair in dropped] == [held[-1]["id"]]
 
 
 async def test_decisions_taken_at_once_are_all_kept_and_belong_to_one_user(database: Database) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from kit.errors import DatabaseUnavailable, InvalidName, LorryError
 from lorry import output
 from lorry.errors import NotThere
-from lorry.output import Bar, counted, print_json, print_table, progress, report_error, run, say
+from lorry.output import Bar, counted, print_json, print_table, progress, report_error, run, say, shown
 
 
 @pytest.fixture
@@ -27,6 +27,14 @@ def test_an_error_is_wrapped_with_its_heading(stderr: io.StringIO) -> None:
     lines = stderr.getvalue().splitlines()
     assert lines[0].startswith("error: a message")
     assert max(map(len, lines)) <= 40
+
+
+def test_what_others_wrote_moves_no_cursor(stderr: io.StringIO) -> None:
+    hostile = "a\x1b]52;c;cm0gLXJm\x07\x1b[2J\x9b1m\u202eb\ttab\nline é 🐝"
+    report_error(LorryError(hostile, field=f"{hostile}:2"), as_json=False)
+    print_table("t", ["name"], [[hostile]], on=output.err)
+    assert not set(stderr.getvalue()) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    assert shown(hostile) == "a\\x1b]52;c;cm0gLXJm\\x07\\x1b[2J\\x9b1m\\u202eb\ttab\nline é 🐝"
 
 
 def test_an_error_says_where_only_when_that_says_more(stderr: io.StringIO) -> None:

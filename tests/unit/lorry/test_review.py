@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from lorry.commands.review import _cut, _read_edit
+from lorry.commands.review import KindName, StatusName, _cut, _read_edit
 from lorry.errors import FileUnreadable
 from lorry.stages.reviewing import Edit, _decided, _decision
 from training.curation import Curation, Decision
 from training.errors import CurationInvalid
-from training.examples import Example, ask
+from training.examples import KINDS, Example, ask
 from training.review import Pair, Status
 
 
@@ -20,6 +21,11 @@ def pair(status: Status = "kept", decision: Decision | None = None) -> Pair:
         kind="statement", prompt=ask("What do you like?"), completion="I like tea", transcript_id="t", turn_index=1
     )
     return Pair(id=example.key, status=status, example=example, written=example, decision=decision)
+
+
+def test_the_command_takes_every_kind_and_status_there_is() -> None:
+    assert [kind.value for kind in KindName] == list(KINDS)
+    assert [status.value for status in StatusName] == list(get_args(Status))
 
 
 def test_a_text_file_is_the_new_answer(tmp_path: Path) -> None:
@@ -39,6 +45,7 @@ def test_a_json_file_may_change_both(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
+        ('{"question": ' + "[" * 100_000, "is not JSON"),
         ("{}", "must hold"),
         ('{"completion": 7}', "must hold"),
         ('{"completion": "a", "answer": "b"}', "must hold"),

@@ -197,6 +197,13 @@ def test_a_redacted_dataset_names_transcripts_as_they_are_stored(tmp_path: Path)
     assert Dataset.load(tmp_path / "d") == dataset
 
 
+def test_transcripts_that_redaction_makes_equal_are_all_named(tmp_path: Path) -> None:
+    mails = (" write to ada@example.org", " write to bob@example.org")
+    said = [one for mail in mails for one in conversations(12, secret=mail)]
+    dataset = build_dataset(said, config=CONFIG, directory=tmp_path / "d", redactor=Redactor())
+    assert dataset.transcript_ids == tuple(sorted(one.id for one in said))
+
+
 def test_redaction_moves_nothing_across_the_split() -> None:
     said = conversations(12, secret=SECRET)
     plain, redacted = prepare(said, config=CONFIG), prepare(said, config=CONFIG, redactor=Redactor())

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 
 from tests.support.writers import conversations
 from training.config import DatasetConfig
-from training.dataset import Dataset, build_dataset, read_report
+from training.dataset import Dataset, build_dataset, read_report, read_writing
 from training.errors import DatasetDamaged
 from training.examples import Answer, Example, Kind, ask
+from training.preparation import prepare
 from training.quality.check import check_examples
 from training.quality.page import to_markdown, to_svg
 from training.quality.report import QualityReport
 from training.quality.shingles import Neighbours, containment, jaccard, shingles
-from training.writers.cost import FREE
-from training.writers.writer import Written
+from training.writers.cost import FREE, Cost, TokenUsage
+from training.writers.extractive import ExtractiveWriter
+from training.writers.writer import Dropped, Written
 
 LONG = "I walk along the river every single morning before the town wakes up"
 CONFIG = DatasetConfig()
@@ -200,6 +202,30 @@ def test_three_thousand_hostile_pairs_are_checked_in_bounded_time() -> None:
 def built(tmp_path: Path, **changed: object) -> tuple[Dataset, Path]:
     config = DatasetConfig(**{"max_examples": 60, **changed})  # type: ignore[arg-type]
     return build_dataset(conversations(12), config=config, directory=tmp_path / "d"), tmp_path / "d"
+
+
+def test_what_the_writing_cost_lies_beside_the_dataset_and_is_no_part_of_it(tmp_path: Path) -> None:
+    plain, directory = built(tmp_path)
+    found = read_writing(directory)
+    assert found is not None
+    assert (found["writer"], found["dropped"], found["cost"]["dollars"]) == ("extractive/1", {}, 0.0)
+    by_hand = Written(
+        writer="extractive/1",
+        examples=ExtractiveWriter(seed=0).written(prepare(conversations(12), config=plain.config).kept).examples,
+        dropped=(Dropped(reason="unsupported", count=2),),
+        cost=Cost(model="m", usage=TokenUsage(requests=3, output_tokens=5), dollars=0.25),
+    )
+    paid = build_dataset(conversations(12), config=plain.config, directory=tmp_path / "paid", written=by_hand)
+    assert paid.digest == plain.digest
+    found = read_writing(tmp_path / "paid")
+    assert found is not None
+    assert (found["dropped"], found["cost"]["dollars"]) == ({"unsupported": 2}, 0.25)
+    assert "examples" not in found
+    (tmp_path / "paid" / "writing.json").write_text("{")
+    with pytest.raises(DatasetDamaged, match=r"writing\.json is damaged"):
+        read_writing(tmp_path / "paid")
+    (tmp_path / "paid" / "writing.json").unlink()
+    assert read_writing(tmp_path / "paid") is None
 
 
 def test_a_report_lies_beside_the_dataset_and_survives_its_json_form(tmp_path: Path) -> None:
