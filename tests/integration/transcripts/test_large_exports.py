@@ -14,6 +14,7 @@ import pytest
 
 MEGABYTE = 1_000_000
 CONVERSATION_BYTES = 100_000
+WORDS = ("word" * 10 + " ") * 18
 CODE = """
 import json, resource, sys
 from transcripts.importer import read_transcripts
@@ -35,7 +36,7 @@ def chatgpt(number: int) -> str:
         message = {
             "author": {"role": "assistant" if index % 2 else "user"},
             "create_time": number * 1000 + index,
-            "content": {"content_type": "text", "parts": [f"{key} " + "word " * 150]},
+            "content": {"content_type": "text", "parts": [f"{key} {WORDS}"]},
         }
         nodes[key] = {"id": key, "parent": parent, "children": [], "message": message}
         parent = key
@@ -97,13 +98,13 @@ def test_200_mb_of_chatgpt_take_no_more_memory_than_2(small_and_large: tuple[Pat
     assert grown_mib < 32, f"from {few['peak_kib'] / 1024:.0f} MiB by {grown_mib:.0f} MiB"
 
 
-def test_200_mb_of_one_claude_code_session_take_the_memory_of_what_was_said(directory: Path) -> None:
+def test_60_mb_of_one_claude_code_session_take_the_memory_of_what_was_said(directory: Path) -> None:
     paths = []
-    for lines in (10, 2200):
+    for lines in (10, 640):
         path = directory / f"{lines}.jsonl"
         path.write_text("".join(line + "\n" for line in claude_code(lines)))
         paths.append(path)
-    assert paths[1].stat().st_size > 200 * MEGABYTE
+    assert paths[1].stat().st_size > 60 * MEGABYTE
     few, many = measure(*paths)
     assert (few["turns"], many["turns"]) == (1, 1)
     assert many["peak_kib"] - few["peak_kib"] < 16 * 1024
