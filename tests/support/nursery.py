@@ -82,15 +82,20 @@ def _main() -> None:
     import training.publishing
     import training.trainer  # noqa: F401 - what a worker imports when it first needs it
 
+    running: set[int] = set()
     for line in sys.stdin:
         question = json.loads(line)
         if "look" in question:
             pid, status = os.waitpid(question["look"], os.WNOHANG)
+            running.discard(pid)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
             answer = _fork(question["start"], question["log"])
+            running.add(answer)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    for pid in running:  # tests that were cut off leave no worker behind
+        os.kill(pid, signal.SIGKILL)
 
 
 def _fork(environment: dict[str, str], log: str) -> int:

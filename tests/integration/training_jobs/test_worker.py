@@ -17,6 +17,8 @@ from training.jobs.dispatch import Quota
 from training.jobs.staleness import Rules
 from training.jobs.states import State, Trigger
 from training.jobs.worker import Worker
+from training.jobs.writings.repository import WritingRepository
+from transcripts.store import TranscriptStore
 
 Working = Callable[..., AbstractAsyncContextManager[Worker]]
 
@@ -108,6 +110,31 @@ async def test_a_lasting_failure_names_the_reason_and_a_retry_keeps_what_was_don
     kinds = await harbour.kinds(job.id)
     assert kinds.count("stage finished snapshot") == 1
     assert kinds.count("stage began dataset") == 2
+
+
+async def test_transcripts_erased_while_a_failed_job_waits_for_a_retry_leave_nothing_of_it(
+    harbour: Harbour, working: Working
+) -> None:
+    async def written(job_id: str) -> bool:
+        async with harbour.database.reading() as session:
+            return await WritingRepository(session).written(job_id) is not None
+
+    await harbour.add_user("ann", transcripts=talks("ann", count=1))
+    async with working():
+        job = await harbour.submit("ann")
+        assert (await harbour.until(job.id)).state is State.FAILED
+        assert await written(job.id), "kept for a retry"
+        async with harbour.database.transaction() as session:
+            await TranscriptStore(session).delete("default", "ann")
+        ended = await harbour.until(job.id, State.CANCELED)
+        await harbour.until_true(lambda: _nothing_of(harbour, job.id), what="an empty folder")
+
+        async def forgotten() -> bool:
+            return not await written(job.id)
+
+        await harbour.until_true(forgotten, what="nothing written left")
+    assert ended.error is not None
+    assert ended.error["code"] == "transcripts-erased"
 
 
 async def test_a_failure_that_passes_is_tried_again_with_pauses_until_it_is_given_up(
