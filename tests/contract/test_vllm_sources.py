@@ -46,7 +46,7 @@ def test_every_file_of_ours_that_the_table_names_is_there() -> None:
 
 def test_a_change_of_one_function_is_found_and_shown(tmp_path: Path) -> None:
     old, changed = installed_tree(), "vllm.v1.engine.async_llm:AsyncLLM.abort"
-    for name in NAMES:
+    for name in (*NAMES, "vllm.envs", "vllm.engine.arg_utils"):
         copy_module(name.partition(":")[0], old, tmp_path)
     (tmp_path / "vllm" / "_version.py").write_text("__version__ = version = '0.34.0'\n")
     assert list(differences(old, tmp_path)) == []
@@ -58,6 +58,12 @@ def test_a_change_of_one_function_is_found_and_shown(tmp_path: Path) -> None:
     assert shown.count("===") == 1
     assert f'residents.py: "{changed}"' in shown
     assert "+        return None" in shown
+
+    variables = tmp_path / "vllm" / "envs.py"
+    marker = '    "VLLM_API_KEY": '
+    variables.write_text(variables.read_text().replace(marker, f'    "VLLM_LOG_EVERYTHING": None,\n{marker}'))
+    shown = "".join(differences(old, tmp_path))
+    assert "cached blocks out? VLLM_LOG_EVERYTHING\n" in shown
 
     module.unlink()
     assert "vLLM has no vllm.v1.engine.async_llm any more" in "".join(differences(old, tmp_path))

@@ -5,6 +5,7 @@ A failure here means that another vLLM is installed than those that `serving.eng
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
+from vllm import envs
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
@@ -26,7 +28,7 @@ from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from serving.engine.launch import _REFUSED_ARGUMENTS, plan_launch
+from serving.engine.launch import _REFUSED_ARGUMENTS, SERVER_MODULE, plan_launch
 from serving.engine.priority import PRIORITY_HEADER
 from serving.engine.quiet import STREAMING, leave_out_refusals
 from serving.engine.resolver import refusal
@@ -132,6 +134,20 @@ def test_vllm_knows_every_argument_that_we_pass(device: str) -> None:
     assert len(parsed.lora_target_modules) == 7
     assert parsed.enable_log_requests is False
     assert parsed.disable_uvicorn_access_log is True
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_vllm_knows_every_variable_that_we_set(device: str) -> None:
+    environment = plan_launch(settings(engine_device=device), inherited={}).environment
+    ours = {name for name in environment if name.startswith("VLLM_")}
+    assert ours - envs.environment_variables.keys() == set()
+    assert len(ours) >= 4
+
+
+def test_the_server_that_we_start_is_vllms() -> None:
+    module = importlib.import_module(SERVER_MODULE)
+    assert callable(module.main)
+    assert 'if __name__ == "__main__":' in inspect.getsource(module)
 
 
 def test_no_other_way_to_write_an_argument_gets_round_what_lorry_sets_and_refuses() -> None:

@@ -234,8 +234,26 @@ def known(name: str, version: str) -> str:
     return digests if isinstance(digests, str) else digests[version]
 
 
+_KNOBS = {  # where they are written → what they look like there
+    "vllm/envs.py": r'^    "([A-Z_0-9]+)": ',
+    "vllm/engine/arg_utils.py": r'"(--[a-z0-9-]+)"',
+}
+
+
+def new_knobs(old: Path, new: Path) -> list[str]:
+    """Return environment variables and engine arguments that only the newer of two trees has: none was judged yet."""
+    found = [
+        {knob for file, form in _KNOBS.items() for knob in re.findall(form, (tree / file).read_text(), re.MULTILINE)}
+        for tree in (old, new)
+    ]
+    return sorted(found[1] - found[0])
+
+
 def differences(old: Path, new: Path) -> Iterator[str]:
     """Yield, for a person to read, everything that we lean on and that differs between two trees."""
+    if knobs := new_knobs(old, new):
+        question = "does one of these log requests, open a door or let cached blocks out?"
+        yield f"\n=== launch.py: {question} {', '.join(knobs)}\n"
     versions = minor_version(old), minor_version(new)
     for name, ours in NAMES.items():
         try:
