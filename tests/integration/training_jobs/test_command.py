@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.support.command import Lorry
@@ -47,24 +49,20 @@ async def test_jobs_are_submitted_steered_and_worked_off(lorry: Lorry, harbour: 
 
 
 async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
-    assert (await lorry.json("jobs", "rules"))["enabled"] is False
     changed = await lorry.json("jobs", "rules", "--set", "enabled=yes", "--set", "min_words=5")
     assert (changed["enabled"], changed["min_words"]) == (True, 5)
     code, _, complaint = await lorry("jobs", "rules", "--set", "schedule=monday")
     assert code == 2
     assert "cron line" in complaint
     assert (await lorry.json("jobs", "quota", "--max-daily", "1"))["max_daily"] == 1
-    await lorry.json("jobs", "submit", "ann")
+    (queued,) = await lorry.json("jobs", "submit", "ann")
     code, _, complaint = await lorry("jobs", "submit", "bob")
     assert code == 5
     assert "of its day" in complaint
-    statuses = {each["user"]: each for each in await lorry.json("status")}
-    assert "no adapter" in statuses["bob"]["due"]
-    assert statuses["ann"]["job"] is not None
     code, told, _ = await lorry("status")
     assert code == 0
-    assert "bob: due for a training: " in told
-    assert f"ann: in training, see `lorry jobs show {statuses['ann']['job']}`" in told
+    assert re.search(r"^bob: due for a training: \d+ own words and no adapter$", told, re.MULTILINE), told
+    assert f"ann: in training, see `lorry jobs show {queued['id']}`" in told
 
 
 async def test_a_campaign_is_begun_and_aborted(lorry: Lorry) -> None:
