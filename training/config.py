@@ -24,7 +24,7 @@ Origin = Literal["default", "base", "environment", "file", "argument"]
 Objective = Literal["sft", "distillation"]
 Action = Literal["drop", "warn", "ignore"]
 CONFIG_FILE = "config.resolved.yaml"
-_REMOTE = {"max_examples": 1000, "negative_share": 0.4}
+_REMOTE = {"max_examples": 1000, "statement_share": 0.5, "negative_share": 0.4}
 _Model = TypeVar("_Model", bound=BaseModel)
 LINEAR_LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 
@@ -36,10 +36,15 @@ class DatasetConfig(BaseModel):
 
     seed: int = Field(0, ge=0, lt=2**32, description="chooses questions, order and split")
     max_examples: int = Field(
-        80, ge=1, le=100_000, description="training examples kept; 1000 where a remote writer writes"
+        240, ge=1, le=100_000, description="training examples kept; 1000 where a remote writer writes"
     )
     min_examples: int = Field(8, ge=1, description="fewer are refused")
-    statement_share: float = Field(0.5, ge=0, le=1, description="of the examples kept, at most, before filling up")
+    statement_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="of the examples kept, at most, before filling up; 0.5 with a remote writer",
+    )
     negative_share: float = Field(
         0.08, ge=0, le=1, description="of the examples kept, at most; 0.4 where a remote writer writes"
     )
@@ -87,13 +92,13 @@ class TrainingConfig(BaseModel):
     rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
     alpha: float = Field(32.0, gt=0, description="scale of the adapter's output is alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
-    learning_rate: float = Field(1.5e-3, gt=0, lt=1, description="peak, after warm-up; falls linearly to 0")
+    learning_rate: float = Field(1e-3, gt=0, lt=1, description="peak, after warm-up; falls linearly to 0")
     warmup_share: float = Field(0.1, ge=0, le=1, description="of the steps")
     weight_decay: float = Field(0.0, ge=0, description="of the adapter's weights")
     max_gradient_norm: float = Field(1.0, gt=0, description="larger gradients are scaled down")
     batch_size: int = Field(4, ge=1, le=1024, description="examples a step")
-    statement_epochs: int = Field(3, ge=1, le=1000, description="passes over statements, to be remembered")
-    reply_epochs: int = Field(2, ge=1, le=1000, description="passes over replies and negatives")
+    statement_epochs: int = Field(2, ge=1, le=1000, description="passes over statements, to be remembered")
+    reply_epochs: int = Field(1, ge=1, le=1000, description="passes over replies and negatives")
     min_steps: int = Field(48, ge=0, description="few examples are gone over again until there are so many steps")
     steps: int | None = Field(None, ge=1, description="exactly so many; unset = as the epochs and `min_steps` give")
     max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")

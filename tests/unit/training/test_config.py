@@ -94,8 +94,8 @@ def test_a_missing_file_and_a_damaged_resolved_one_are_refused(tmp_path: Path) -
 
 def test_a_remote_writer_has_room_for_what_it_writes_unless_told_otherwise() -> None:
     remote = resolve(arguments={"dataset.writer": "claude"}).dataset
-    assert (remote.max_examples, remote.negative_share) == (1000, 0.4)
+    assert (remote.max_examples, remote.statement_share, remote.negative_share) == (1000, 0.5, 0.4)
     told = resolve(arguments={"dataset.writer": "claude", "dataset.max_examples": 300}).dataset
     assert (told.max_examples, told.negative_share) == (300, 0.4)
-    assert resolve().dataset.max_examples == 80
+    assert resolve().dataset.max_examples == 240
     assert DatasetConfig.model_validate(remote.model_dump()) == remote
