@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+# What a tensor leaves is the system's again, so that a limit of memory is met where it is set.
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+
 
 class Nursery:
     """The process that workers are forks of; it begins with the first of them."""
@@ -31,7 +34,9 @@ class Nursery:
         """Return the answer to one line."""
         if self._process is None:
             command = [sys.executable, "-m", "tests.support.nursery"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **_ALLOCATION}
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(question) + "\n")
