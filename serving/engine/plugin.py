@@ -44,3 +44,7 @@ def register() -> None:
         from serving.engine.worker.doze import doze_between_steps
 
         doze_between_steps()
+
+        from serving.engine.worker.seeds import make_seeds_rewindable
+
+        make_seeds_rewindable()

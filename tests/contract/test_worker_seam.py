@@ -1,4 +1,4 @@
-"""How `serving.engine.worker_seam` and `worker.doze` get into vLLM's workers, and what they meet there."""
+"""How `serving.engine.worker_seam` and `worker.{doze,seeds}` get into vLLM's workers, and what they meet there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 from vllm.v1.worker.worker_base import WorkerBase
 
 from serving.engine import worker_seam
-from serving.engine.worker import doze
+from serving.engine.worker import doze, seeds
 from serving.engine.worker.extension import LorryWorker
 from serving.errors import AdapterNotLoaded
 
@@ -130,3 +130,11 @@ def test_a_worker_refuses_to_take_out_what_is_in_its_batch_under_whatever_number
 def _remove_lora(runner: Any, number: int) -> bool:
     runner._ensure_lora_enabled = lambda: None
     return worker_seam._remove_unless_scheduled(runner, number)
+
+
+def test_a_cpu_runner_begins_its_steps_by_the_name_that_we_replace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GPUModelRunner, "_update_states", GPUModelRunner._update_states)
+    seeds.make_seeds_rewindable()
+    seeds.make_seeds_rewindable()
+    assert CPUModelRunner._update_states is seeds.update_states
+    assert "self._update_states(scheduler_output)" in inspect.getsource(GPUModelRunner.execute_model)

@@ -110,6 +110,10 @@ READ: dict[str, dict[str, Known]] = {
             "0.33": "574856ed723f0cc9",
         },
     },
+    "worker/seeds.py": {  # runs around the first, before every step; the second takes draws back
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states": "326599f31b273b94",
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._bookkeeping_sync": "13c3e81003a7e168",
+    },
     "worker_seam.py": {
         # replaced by subclasses of ours
         "vllm.lora.worker_manager:WorkerLoRAManager": {"0.32": "78e1dfdf1b14f64b", "0.33": "ec4402d436466a93"},
