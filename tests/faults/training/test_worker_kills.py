@@ -44,9 +44,9 @@ async def test_a_worker_killed_at_any_moment_trains_and_publishes_once_and_tidie
     await harbour.add_user("ann")
     harbour.changes["LORRY_TRAINING_CRASHES"] = "100"
     job = await harbour.submit("ann", steps=40)
-    for life in range(50):
+    for life in range(30):
         harbour.start("one")
-        await asyncio.sleep(0.5 + 0.2 * life)
+        await asyncio.sleep(0.5 * 1.25**life)
         harbour.kill("one")
         if (await harbour.jobs.get(job.id)).ended:
             break
