@@ -43,8 +43,8 @@ settings.load_profile("lorry")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all files that ask for the run's engine in the same one."""
-    engines = {item.path for item in items if "engine" in getattr(item, "fixturenames", ())}
+    """Keep a file's tests in one process, and all files that use the run's engine in the same one."""
+    engines = {item.path for item in items if "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("engine" if item.path in engines else str(item.path)))
 
