@@ -42,6 +42,7 @@ settings.register_profile("lorry", deadline=None)
 settings.load_profile("lorry")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, and all files that use the run's engine in the same one."""
     engines = {item.path for item in items if "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts}
