@@ -5,8 +5,8 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 # Threads that wait must not spin: on a machine with other work that makes two threads slower than one.
 export OMP_WAIT_POLICY ?= PASSIVE
-# Tests compute in one thread, so two processes share them; those that need the run's engine stay in one of the two.
-SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
+# Tests compute in one thread, so two processes share them; those that need the run's engine stay in one of them.
+SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help setup demo up check format test test-faults bench clean
 

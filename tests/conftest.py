@@ -33,6 +33,7 @@ from registry.artifact.peft_config import LINEAR_LAYERS
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity, Manifest, Owner
 from tests.support.ports import free_port_block
+from tests.support.side_by_side import OneEngine
 from training.base_models import DEFAULT_BASE, prepare_base
 
 _TEMPLATE = "lorry_template"
@@ -42,12 +43,9 @@ settings.register_profile("lorry", deadline=None)
 settings.load_profile("lorry")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all files that use the run's engine in the same one."""
-    engines = {item.path for item in items if "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("engine" if item.path in engines else str(item.path)))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneEngine:
+    """Share the tests between processes our way."""
+    return OneEngine(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
