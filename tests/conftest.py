@@ -43,6 +43,12 @@ settings.register_profile("lorry", deadline=None)
 settings.load_profile("lorry")
 
 
+def pytest_xdist_setupnodes() -> None:
+    """Tell no process that its terminal has 80 columns: pytest loads readline, and that tells the environment so."""
+    for name in ("COLUMNS", "LINES"):
+        os.unsetenv(name)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneEngine:
     """Share the tests between processes our way."""
     return OneEngine(config, log)
