@@ -67,10 +67,11 @@ def report_error(exc: LorryError, *, as_json: bool) -> None:
         body = {"error": problem_code(type(exc)), "detail": exc.message, "field": exc.field, **exc.details}
         err.file.write(to_json(body) + "\n")
         return
-    err.print(Text.assemble(("error: ", "bold red"), shown(exc.message)))
+    whole = not err.is_terminal  # nobody finds a path in a log that is broken at column 80
+    err.print(Text.assemble(("error: ", "bold red"), shown(exc.message)), soft_wrap=whole)
     field = shown(place_name(exc.field or ""))
     if field and exc.status_code != _NOT_FOUND and field not in shown(exc.message):
-        err.print(f"  at: {field}", markup=False, highlight=False)
+        err.print(f"  at: {field}", markup=False, highlight=False, soft_wrap=whole)
 
 
 def say(*objects: Any) -> None:

@@ -22,11 +22,21 @@ def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
-def test_an_error_is_wrapped_with_its_heading(stderr: io.StringIO) -> None:
-    report_error(LorryError("a message of many words that does not fit into one line"), as_json=False)
-    lines = stderr.getvalue().splitlines()
+LONG = "a message of many words that does not fit into one line"
+
+
+def test_an_error_is_wrapped_with_its_heading_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(output, "err", Console(file=text, width=40, force_terminal=True, color_system=None))
+    report_error(LorryError(LONG, field="some/where"), as_json=False)
+    lines = text.getvalue().splitlines()
     assert lines[0].startswith("error: a message")
     assert max(map(len, lines)) <= 40
+
+
+def test_an_error_that_goes_to_a_file_keeps_its_lines_whole(stderr: io.StringIO) -> None:
+    report_error(LorryError(LONG, field=f"some/{'long/' * 10}where"), as_json=False)
+    assert stderr.getvalue() == f"error: {LONG}\n  at: some/{'long/' * 10}where\n"
 
 
 def test_what_others_wrote_moves_no_cursor(stderr: io.StringIO) -> None:
