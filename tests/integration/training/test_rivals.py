@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,10 @@ def owner(user: str, *, tenant: str = "default") -> Owner:
 
 
 @pytest.fixture
-async def registry(registry_url: str) -> RegistryClient:
-    client = RegistryClient(url=registry_url, token=TOKEN)
-    await client.register_base(BASE, config=BASE_CONFIG)
-    return client
+async def registry(registry_url: str) -> AsyncIterator[RegistryClient]:
+    async with RegistryClient(url=registry_url, token=TOKEN) as client:
+        await client.register_base(BASE, config=BASE_CONFIG)
+        yield client
 
 
 async def test_others_live_adapters_are_fetched_the_same_ones_each_time(

@@ -44,7 +44,9 @@ class Memory:
     def leases(self) -> dict[str, int]:
         return self.running
 
-    async def withdraw(self, version_id: str, reason: LorryError) -> None:
+    async def withdraw(
+        self, version_id: str, reason: LorryError, *, abort: bool, wait_seconds: float | None, because: str
+    ) -> None:
         self.versions.discard(version_id)
 
     async def end_all(self, reason: LorryError) -> None:
