@@ -18,15 +18,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock
 
 from kit.canonical import canonical_json
 from kit.errors import MasterKeyInvalid, MasterKeyMissing
-from kit.kms import Kms
 from kit.sealing import KEY_BYTES, new_key, seal, unseal
 from kit.settings import MasterKeySettings
+
+if TYPE_CHECKING:
+    from kit.kms import Kms
 
 _LOCK_SECONDS = 10
 _FILE = "file:"
@@ -72,6 +74,8 @@ def open_master_keys(settings: MasterKeySettings) -> MasterKeys:
     """
     file = KeyFile(settings.master_key_file) if settings.master_key_file else None
     if settings.kms_key_id:
+        from kit.kms import Kms  # boto3 is slow to import, and a key file needs none of it
+
         kms = KmsKey(Kms(settings), settings.kms_key_id)
         return _Both(kms, file) if file else kms
     if file is None:

@@ -24,8 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from kit.errors import LorryError
-from kit.problems import problem_code
+from kit.errors import LorryError, problem_code
 from kit.reasons import place_name
 from lorry.errors import NotConfirmed
 

@@ -9,8 +9,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, text
 
 from kit.database import Database
@@ -54,6 +52,9 @@ async def _migrate(database: Database, revision: str) -> None:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
+    from alembic import command  # slow to import, and every command imports this module
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from kit.database import Database
-from kit.storage import ObjectStorage
 from lorry.errors import AlreadyRunning, PartDied
 from lorry.local.machine import check_machine
 from lorry.local.part import RunningPart, start_part, stop_orphans, tail
@@ -124,6 +123,8 @@ class Stack:
 
     async def _prepare_bucket(self) -> None:
         """Have the bucket, which the services expect to find."""
+        from kit.storage import ObjectStorage  # boto3 is slow to import, and most commands start nothing
+
         storage = await asyncio.to_thread(ObjectStorage, self.plan.storage)
         try:
             await storage.create_bucket()
