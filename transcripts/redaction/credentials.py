@@ -34,12 +34,19 @@ _AUTHORIZATION = re.compile(
 )
 # `password: x`, `API_TOKEN=x`, `the password is x`, `pass phrase - "x y z"`
 _NAMED = re.compile(
-    r"(?P<name>pass(?:word|wd|phrase|code)|\bpwd|\bpin(?:[_-]?(?:code|number))?\b|secret(?!ar|ly)|token(?!i|s\b)|api[_-]?key|access[_-]?key|credentials?)"
-    r"\w{0,20}['\"\]]{0,2}(?P<sign>\s{0,3}(?::=|=>|={1,3}|:)\s{0,3}|\s{1,3}(?:is|was):?\s{1,3}(?:now\s{1,3})?)"
+    r"(?P<name>(?P<password>pass(?:word|wort|wd|phrase|code)|\bpwd|\bpw\b|kennwort"
+    r"|contrase[ñn]\u0303?a|\bsenha|mot de passe)"
+    r"|\bpin(?:[_-]?(?:code|number))?\b|secret(?!ar|ly)|token(?!i|s\b)|api[_-]?key|access[_-]?key|credentials?)"
+    r"\w{0,20}['\"\]]{0,2}(?P<sign>\s{0,3}(?::=|=>|={1,3}|:)\s{0,3}"
+    r"|\s{1,3}(?:is|was|to|ist|lautet|es|est|é):?\s{1,3}(?:now\s{1,3})?|[ \t](?=[^\s'\"`]*\d))"
     r"(?:\"(?P<double>[^\"\n]{1,200})\"|'(?P<single>[^'\n]{1,200})'|`(?P<back>[^`\n]{1,200})`|(?P<bare>[^\s'\"`]{4,200}))",
     re.IGNORECASE,
 )
+# `curl -u name:x`, `Bearer x` where no header is named
+_ACCOUNT = re.compile(r"(?<!\S)(?:-u|--user)[ =]{1,2}['\"]?[\w.@+-]{1,64}:(?P<value>[^\s'\"]{4,200})")
+_BEARER = re.compile(r"\bbearer\s{1,3}(?P<value>(?=[A-Za-z._~+/=-]{0,199}\d)[A-Za-z0-9._~+/=-]{16,200})", re.IGNORECASE)
 _MIN_PASSWORD = 4
+_MIN_BARE_PASSWORD = 6
 _BARE_TRAIL = ".,;:!?)]}>"
 _RANDOM = re.compile(r"[A-Za-z0-9_+=-]{24,512}")
 _RANDOM_BITS = 3.7
@@ -84,6 +91,13 @@ def _in_piece(piece: str) -> Iterator[Finding]:
         yield Finding(kind="secret/token", start=start, end=end)
     for match in _AUTHORIZATION.finditer(piece):
         yield Finding(kind="secret/authorization", start=match.start("value"), end=match.end("value"))
+    for match in _ACCOUNT.finditer(piece):
+        value = match["value"].rstrip(_BARE_TRAIL)
+        if value and not value.isdecimal():  # docker run -u 1000:1000
+            start = match.start("value")
+            yield Finding(kind="secret/password", start=start, end=start + len(value))
+    for match in _BEARER.finditer(piece):
+        yield Finding(kind="secret/authorization", start=match.start("value"), end=match.end("value"))
     for match in _NAMED.finditer(piece):
         yield from _named(match)
     for match in _RANDOM.finditer(piece):
@@ -100,8 +114,16 @@ def _named(match: re.Match[str]) -> Iterator[Finding]:
         value = value.rstrip(_BARE_TRAIL)
         end = start + len(value)
     counted = match["name"].lower() == "token" and value.isdecimal()  # max_tokens: 4096
+    if match["sign"].isspace() and not (match["password"] and _is_mixed(value)):
+        return
     if not counted and _is_password(value, quoted=group != "bare", assigned="=" in match["sign"]):
         yield Finding(kind="secret/password", start=start, end=end)
+
+
+def _is_mixed(value: str) -> bool:
+    """Whether what merely follows the word reads as a password: some letters, some digits."""
+    letters, digits = sum(map(str.isalpha, value)), sum(map(str.isdecimal, value))
+    return len(value) >= _MIN_BARE_PASSWORD and letters > 0 and digits > 0
 
 
 def _is_password(value: str, *, quoted: bool, assigned: bool) -> bool:

@@ -22,8 +22,10 @@ _EMAIL = re.compile(
 )
 _PHONE = re.compile(r"(?<![\w.,/-])(?:\+|\(|00)?\d(?:[ ()./\u00a0\u2011-]{0,3}\d){6,16}(?![\w/-])(?![.,]\d)")
 _NO_PHONE = re.compile(r"\d+\.\d+|\d{4}-\d\d-\d\d(?:[ T-]?\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}(?: .*)?")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){10,32}", re.IGNORECASE)
-_CARD = re.compile(r"(?<![\dA-Za-z.])[2-6](?:[ -]?\d){12,18}(?!\d)")
+# What stands between groups: a space or hyphen, or one that does not break, as pages and documents have them.
+_BETWEEN = " \u00a0\u2007\u202f\u2010\u2011-"
+_IBAN = re.compile(rf"(?<![A-Za-z0-9])[A-Z]{{2}}\d{{2}}(?:[{_BETWEEN}]?[A-Z0-9]){{10,32}}", re.IGNORECASE)
+_CARD = re.compile(rf"(?<![\dA-Za-z.])[2-6](?:[{_BETWEEN}]?\d){{12,18}}(?!\d)")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])")
 
@@ -73,7 +75,7 @@ def find_ibans(text: str) -> Iterator[Finding]:
     """Yield account numbers of the right length and check sum, in groups or not."""
     for match in _IBAN.finditer(text):
         wanted = _IBAN_CHARACTERS.get(match[0][:2].upper(), 0)
-        places = [place for place, character in enumerate(match[0]) if character not in " -"][:wanted]
+        places = [place for place, character in enumerate(match[0]) if character not in _BETWEEN][:wanted]
         account = "".join(match[0][place] for place in places).upper()
         if wanted and len(account) == wanted and _has_check_sum(account):
             yield Finding(kind="iban", start=match.start(), end=match.start() + places[-1] + 1)

@@ -43,8 +43,13 @@ SECRETS = {
 IDENTIFIERS = {
     "email": ["jo.doe+x@mail.example.co.uk", "jo [at] example (dot) org", "ünï@bücher.example"],
     "phone": ["+49 30 901820", "(212) 736-5000", "212-736-5000", "+44 20 7946 0958", "0049 30 901820"],
-    "iban": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "fr14 2004 1010 0505 0001 3M02 606"],
-    "card": ["4111 1111 1111 1111", "378282246310005", "5555-5555-5555-4444"],
+    "iban": [
+        "DE89 3704 0044 0532 0130 00",
+        "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000",
+        "GB82WEST12345698765432",
+        "fr14 2004 1010 0505 0001 3M02 606",
+    ],
+    "card": ["4111 1111 1111 1111", "4111\u00a01111\u202f1111\u20111111", "378282246310005", "5555-5555-5555-4444"],
     "ip": ["8.8.8.8", "2001:4860:4860::8888"],
 }
 NOBODYS = [
@@ -56,6 +61,8 @@ NOBODYS = [
     "The secret is patience; my password is long. It's @home, a@b, e-mail me!",
     "pineapple: 1200g, tokenizer: gpt2-large, tokens: 150k, secretary: Anna-Maria, my token of love is here",
     "commit 9c8e7f1b2a3d4e5f60718293a4b5c6d7e8f90123 in GradientAccumulationPlugin",
+    "reset my password 2 times, a secret 100-year-old recipe, docker run -u 1000:1000, the password to the safe",
+    "bearer of bad news, pin 12abc3 on the map, pass code review 2nd time, the secret to success is 42 days of work",
     "11/12/2024 and 12.11.2024, 1714550400 seconds, 0.5555555555",
 ]
 
@@ -107,6 +114,15 @@ def test_what_is_nobodys_stays_as_it_is(text: str) -> None:
         ("API_TOKEN=foobar", "API_TOKEN=[redacted secret]"),
         ("passphrase: 'correct horse battery staple'", "passphrase: '[redacted secret]'"),
         ("the pin is 4711.", "the pin is [redacted secret]."),
+        ("Passwort: geheim1234!", "Passwort: [redacted secret]!"),
+        ("das Kennwort ist Sommer2024", "das Kennwort ist [redacted secret]"),
+        ("mot de passe : Azerty1234", "mot de passe : [redacted secret]"),
+        ("contraseña: Gatito99x", "contraseña: [redacted secret]"),
+        ("pw = S3cr3tPass", "pw = [redacted secret]"),
+        ("log in with password hunter22x please", "log in with password [redacted secret] please"),
+        ("I set the db password to Zebra!42x", "I set the db password to [redacted secret]"),
+        ("curl -u admin:letmein99 https://x", "curl -u admin:[redacted secret] https://x"),
+        ("send Bearer abcdefghijklmnop123456 with it", "send Bearer [redacted secret] with it"),
         ("Authorization: Bearer abcdefgh12", "Authorization: Bearer [redacted secret]"),
         ("postgresql://joe:swordfish@db/x", "postgresql://joe:[redacted secret]@db/x"),
     ],
