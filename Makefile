@@ -35,7 +35,7 @@ test: setup  ## every test but the faults; real PostgreSQL, S3, training and vLL
 	@$(PY) -m pytest tests --ignore=tests/faults $(SIDE_BY_SIDE) --durations=15
 
 test-faults: setup  ## tests that kill or break engines and servers (under 25 minutes)
-	@$(PY) -m pytest tests/faults --durations=15
+	@$(PY) -m pytest tests/faults $(SIDE_BY_SIDE) --durations=15
 
 bench: setup  ## benchmarks, ours and a peer's in one run: make bench [NAME=first_profile] [QUICK=1]
 	@$(PY) -m bench $(if $(NAME),$(NAME)) $(if $(QUICK),--quick)

@@ -354,7 +354,7 @@ async def meanwhile(*work: Coroutine[Any, Any, Value]) -> AsyncIterator[list[asy
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], *, within_seconds: float = 10.0) -> float:
+async def until(condition: Callable[[], Awaitable[bool] | bool], *, within_seconds: float = 30.0) -> float:
     """Look until the condition holds, which nothing tells; returns the seconds that it took."""
     began = time.monotonic()
     async with asyncio.timeout(within_seconds):

@@ -32,8 +32,8 @@ class Revivable:
     async def killed(self) -> AsyncIterator[None]:
         """Kill it with −9; start it again when the block ends."""
         process = self.process
-        family = [*process.children(recursive=True), process]
-        for each in family:
+        family = [process, *process.children(recursive=True)]
+        for each in family:  # the one that answers first: nobody is to hear from it that another died
             each.kill()
         await asyncio.to_thread(psutil.wait_procs, family, 10)
         async with self._revived_after():

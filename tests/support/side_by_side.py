@@ -13,4 +13,6 @@ class OneEngine(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist leav
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "end to end" if file.startswith("tests/e2e/") else file
+        if file.startswith("tests/e2e/") or (file.startswith("tests/faults/serving/") and "/pool/" not in file):
+            return "the run's engine"
+        return file
