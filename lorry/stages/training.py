@@ -25,6 +25,7 @@ from training.preparation import prepare
 from training.rivals import fetch_rivals
 from training.trainer import TrainedAdapter, Trainer, TrainingProgress
 from training.writers.settings import WriterSettings
+from transcripts.redaction import Redactor
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript
 
@@ -123,10 +124,11 @@ async def evaluate_users(
 
 
 async def _probes(context: Context, *, user: str, dataset: Dataset) -> tuple[Probe, ...]:
-    """Return what redaction has hidden in the dataset's transcripts, as far as they are still stored."""
-    redactor = WriterSettings.read().redactor()
-    if redactor is None:
-        return ()
+    """Return what redaction finds in the dataset's transcripts, as far as they are still stored.
+
+    Where redaction is switched off, it was trained on: then above all it must not come out.
+    """
+    redactor = Redactor(WriterSettings.read().redaction())
     used = await _used_transcripts(context, user=user, dataset=dataset)
     return tuple(await asyncio.to_thread(probe_redacted, used, redactor))
 

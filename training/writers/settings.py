@@ -65,9 +65,15 @@ class WriterSettings(Settings):
         Raises:
             ConfigInvalid: the file cannot be used, naming the key; what it holds is not repeated.
         """
-        if not self.training_redact:
-            return None
-        return Redactor(RedactionSettings() if self.redaction_file is None else _read_redaction(self.redaction_file))
+        return Redactor(self.redaction()) if self.training_redact else None
+
+    def redaction(self) -> RedactionSettings:
+        """Return what is to be looked for, whether it is replaced or not.
+
+        Raises:
+            ConfigInvalid: the file cannot be used, naming the key; what it holds is not repeated.
+        """
+        return RedactionSettings() if self.redaction_file is None else _read_redaction(self.redaction_file)
 
 
 def _read_redaction(path: Path) -> RedactionSettings:

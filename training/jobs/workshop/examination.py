@@ -87,13 +87,13 @@ class Examination:
             return await asyncio.to_thread(evaluate, evaluator)
 
     async def _probes(self, job: Assignment) -> tuple[Probe, ...]:
-        """Return what redaction has hidden: the adapter must not say it."""
+        """Return what redaction finds, replaced before the training or not: the adapter must not say it."""
         from training.evaluation.leaks import probe_redacted
 
-        if self._materials.redactor is None:
+        if self._materials.finder is None:
             return ()
         transcripts = await self._materials.transcripts(job)
-        return tuple(await asyncio.to_thread(probe_redacted, transcripts, self._materials.redactor))
+        return tuple(await asyncio.to_thread(probe_redacted, transcripts, self._materials.finder))
 
 
 async def adapter_digest(trained: TrainedAdapter) -> str:

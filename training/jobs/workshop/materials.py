@@ -23,6 +23,7 @@ class Materials:
     def __init__(self, settings: WorkerSettings, *, database: Database, redactor: Redactor | None) -> None:
         self._settings = settings
         self._database = database
+        self.finder = redactor  # finds what the adapter must not say, also where nothing is replaced
         self.redactor = redactor if settings.training_redact else None
 
     def folder(self, job_id: str) -> Path:
