@@ -99,9 +99,15 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(4, ge=1, le=1024, description="examples a step")
     statement_epochs: int = Field(2, ge=1, le=1000, description="passes over statements, to be remembered")
     reply_epochs: int = Field(1, ge=1, le=1000, description="passes over replies and negatives")
-    min_steps: int = Field(48, ge=0, description="few examples are gone over again until there are so many steps")
-    steps: int | None = Field(None, ge=1, description="exactly so many; unset = as the epochs and `min_steps` give")
-    max_length: int = Field(160, ge=32, description="tokens of one example; longer prompts lose their oldest turns")
+    min_steps: int = Field(
+        48, ge=0, le=1_000_000, description="few examples are gone over again until there are so many steps"
+    )
+    steps: int | None = Field(
+        None, ge=1, le=1_000_000, description="exactly so many; unset = as the epochs and `min_steps` give"
+    )
+    max_length: int = Field(
+        160, ge=32, le=1 << 20, description="tokens of one example; longer prompts lose their oldest turns"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
     objective: Objective = Field(
         "sft",
@@ -124,7 +130,7 @@ class TrainingConfig(BaseModel):
     min_validation: int = Field(8, ge=1, description="watched replies; with fewer, all are trained on and none watched")
     validations: int = Field(6, ge=1, description="looks at the watched replies in a training; the best weights stay")
     patience: int = Field(3, ge=1, description="looks without a better loss, after which the training stops")
-    threads: int | None = Field(None, ge=1, description="CPU threads; unset = `LORRY_THREADS`")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; unset = `LORRY_THREADS`")
 
 
 class TrainingRequest(BaseModel):

@@ -71,6 +71,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, te
         ({"learning_rate": -1}, "learning_rate"),
         ({"dataset.held_out_share": 1.5}, "dataset.held_out_share"),
         ({"rnk": 3}, "rnk"),
+        pytest.param({"steps": 10**400}, "steps", id="a plan that no memory holds"),
+        ({"min_steps": 10**9}, "min_steps"),
+        ({"threads": 10**6}, "threads"),
+        ({"max_length": 10**12}, "max_length"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(arguments: dict[str, object], field: str) -> None:
