@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -21,7 +21,7 @@ from anthropic.types.messages import MessageBatch
 from kit.errors import LorryError
 from training.errors import WriterRefused, WriterUnavailable
 from training.writers.cost import TokenUsage
-from training.writers.remote import KeptAnswer, host_of
+from training.writers.remote import KeptAnswer, host_of, without_echo
 from training.writers.settings import WriterSettings
 
 PUBLIC_URL = "https://api.anthropic.com"
@@ -78,13 +78,14 @@ class ClaudeService:
 
     async def ask(self, params: dict[str, Any]) -> KeptAnswer:
         """Return the answer to one request, at once and at the full price."""
-        return _answer(await self._patiently(lambda: self._client.messages.create(**params)))
+        return _answer(await self._patiently(lambda: self._client.messages.create(**params), sent=[params]))
 
     async def count_tokens(self, params: dict[str, Any]) -> int | None:
         """Return how many tokens a request would send; None at a service that does not count, as some proxies."""
         counted = {key: value for key, value in params.items() if key != "max_tokens"}
         try:
-            return (await self._patiently(lambda: self._client.messages.count_tokens(**counted))).input_tokens
+            count = await self._patiently(lambda: self._client.messages.count_tokens(**counted), sent=[params])
+            return count.input_tokens
         except _Missing:
             return None
 
@@ -107,7 +108,7 @@ class ClaudeService:
             except APIConnectionError as exc:
                 raise SubmissionUncertain from exc
 
-        return _view(await self._patiently(create))
+        return _view(await self._patiently(create, sent=[each["params"] for each in requests]))
 
     async def batch(self, batch_id: str) -> BatchView | None:
         """Return how a batch stands; None when the service does not know it."""
@@ -116,8 +117,8 @@ class ClaudeService:
         except _Missing:
             return None
 
-    async def batches_between(self, first: float, last: float) -> list[BatchView]:
-        """Return the account's batches created in that time, in seconds since 1970; newest first."""
+    async def batches_since(self, first: float) -> list[BatchView]:
+        """Return the account's batches created since then, in seconds since 1970; newest first."""
 
         async def listed() -> list[BatchView]:
             found = []
@@ -125,7 +126,7 @@ class ClaudeService:
                 view = _view(batch)
                 if view.created_at < first:
                     break
-                if view.created_at <= last and batch.archived_at is None:
+                if batch.archived_at is None:
                     found.append(view)
             return found
 
@@ -162,8 +163,11 @@ class ClaudeService:
         except _Missing:
             return
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Try a call several times, pausing as long as the service asks, or longer each time."""
+    async def _patiently(self, call: Callable[[], Awaitable[T]], *, sent: Sequence[dict[str, Any]] = ()) -> T:
+        """Try a call several times, pausing as long as the service asks, or longer each time.
+
+        What was `sent` is never repeated by an error, whatever the service says of it.
+        """
         pause = _FIRST_PAUSE_SECONDS
         for attempt in range(1, self._settings.writer_attempts + 1):
             wait = None
@@ -171,7 +175,7 @@ class ClaudeService:
                 return await call()
             except APIStatusError as exc:
                 wait = _retry_after(exc)
-                error = _translate(exc, wait)
+                error = _translate(exc, wait, sent)
             except (APIConnectionError, httpx2.TransportError) as exc:
                 error = WriterUnavailable(
                     f"Claude at {host_of(self._settings.writer_url or PUBLIC_URL)} does not answer:"
@@ -192,7 +196,7 @@ class _Missing(WriterRefused):
     """The service does not know it."""
 
 
-def _translate(exc: APIStatusError, wait: float | None) -> LorryError:
+def _translate(exc: APIStatusError, wait: float | None, sent: Sequence[dict[str, Any]]) -> LorryError:
     """Return our error for one of the service's; its message names no transcript."""
     kind = _error_type(exc.body)
     told = f"Claude answered {exc.status_code} {kind}".strip()
@@ -204,7 +208,7 @@ def _translate(exc: APIStatusError, wait: float | None) -> LorryError:
     elif exc.status_code in {401, 403}:
         error = WriterRefused(f"{told}: check LORRY_WRITER_API_KEY", field="LORRY_WRITER_API_KEY")
     else:
-        error = WriterRefused(f"{told}: {_message(exc.body)}")
+        error = WriterRefused(f"{told}: {without_echo(_message(exc.body), *sent)}")
     error.__cause__ = exc
     return error
 
@@ -216,7 +220,7 @@ def _error_type(body: object) -> str:
 
 def _message(body: object) -> str:
     error = body.get("error") if isinstance(body, dict) else None
-    return str(error.get("message", ""))[:300] if isinstance(error, dict) else "no reason given"
+    return str(error.get("message", "")) if isinstance(error, dict) else "no reason given"
 
 
 def _retry_after(exc: APIStatusError) -> float | None:

@@ -236,9 +236,16 @@ def host_of(url: str | None) -> str:
         return "LORRY_WRITER_URL"
 
 
-def without_echo(told: str, sent: dict[str, Any]) -> str:
-    """Return the beginning of what a service says of a request, unless it repeats some of what it was sent."""
-    texts = [str(message.get("content", "")) for message in sent.get("messages", ())]
+def _texts(message: dict[str, Any]) -> list[str]:
+    """The texts of a message, whose content is a text or a list of blocks."""
+    content = message.get("content", "")
+    blocks = content if isinstance(content, list) else [content]
+    return [str(block.get("text", "")) if isinstance(block, dict) else str(block) for block in blocks]
+
+
+def without_echo(told: str, *sent: dict[str, Any]) -> str:
+    """Return the beginning of what a service says of requests, unless it repeats some of what it was sent."""
+    texts = [text for params in sent for message in params.get("messages", ()) for text in _texts(message)]
     texts += [json.dumps(text)[1:-1] for text in texts]  # as it stands in JSON
     looked_at = told[: _SHOWN_CHARACTERS + _ECHO_CHARACTERS]  # what is cut off must not begin an echo either
     windows = [looked_at[at : at + _ECHO_CHARACTERS] for at in range(len(looked_at) - _ECHO_CHARACTERS + 1)]

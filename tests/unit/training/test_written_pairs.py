@@ -196,7 +196,10 @@ def test_the_same_question_twice_counts_once_and_more_than_asked_is_left_out() -
 )
 def test_what_a_service_says_is_shown_unless_it_repeats_what_it_was_sent(told: str, shown: bool) -> None:
     content = 'I think my dog is called Waldemar the Second, and she said "Waldemar the Second, come" again.'
+    blocks = [{"type": "text", "text": "before"}, {"type": "text", "text": content}]
+    other = {"messages": [{"content": "nothing"}]}
     assert (without_echo(told, {"messages": [{"content": content}]}) == told[:300]) is shown
+    assert (without_echo(told, other, {"messages": [{"content": blocks}]}) == told[:300]) is shown
 
 
 @pytest.mark.parametrize(
