@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from croniter import croniter
+from croniter import CroniterError, croniter
 
 from training.jobs.errors import JobRequestInvalid
 from training.jobs.states import Trigger
+
+_CRON_FIELDS = 5
+_DICE = re.compile(r"(?<![a-z])[rh](?![a-z])", re.IGNORECASE)  # croniter's own: another moment each time it is asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +44,10 @@ class Rules:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise JobRequestInvalid(f"{name} must not be negative (got {value})", field=name)
-        if self.schedule is not None and not croniter.is_valid(self.schedule):
+        if self.schedule is not None and not _is_schedule(self.schedule):
             raise JobRequestInvalid(
-                f"schedule must be a cron line of five fields, such as `0 3 * * 1` (got {self.schedule!r})",
+                "schedule must be a cron line of five fields that some moment fits, such as `0 3 * * 1`"
+                f" (got {self.schedule!r})",
                 field="schedule",
             )
         return self
@@ -113,7 +118,22 @@ def _calendar(known: Knowledge, rules: Rules, now: datetime) -> Due | None:
     if rules.schedule is None or known.trained_at is None or known.words == known.trained_words:
         return None
     last = max(moment for moment in (known.trained_at, known.submitted_at) if moment is not None)
-    moment = croniter(rules.schedule, now.astimezone(UTC)).get_prev(datetime)
-    if moment <= last:
+    moment = _last_moment(rules.schedule, now)
+    if moment is None or moment <= last:
         return None
     return Due(trigger=Trigger.SCHEDULE, reason=f"scheduled for {moment:%Y-%m-%d %H:%M} UTC")
+
+
+def _is_schedule(line: str) -> bool:
+    if len(line.split()) != _CRON_FIELDS or _DICE.search(line) or not croniter.is_valid(line):
+        return False
+    return _last_moment(line, datetime.now(UTC)) is not None
+
+
+def _last_moment(line: str, now: datetime) -> datetime | None:
+    """Return the last moment of a cron line; None for one that no moment fits, such as the 30th of February."""
+    try:
+        moment: datetime = croniter(line, now.astimezone(UTC)).get_prev(datetime)
+    except CroniterError:
+        return None
+    return moment

@@ -39,9 +39,12 @@ class Upkeep:
         self._triggers = Triggers(database, base=settings.training_base)
         self._campaigns = Campaigns(database)
 
-    async def submit_what_is_due(self) -> None:
-        """Have triggers and campaigns submit what is due."""
+    async def pull_triggers(self) -> None:
+        """Have tenants' rules submit what is due."""
         await self._triggers.pull()
+
+    async def advance_campaigns(self) -> None:
+        """Have campaigns submit what is due."""
         await self._campaigns.advance()
 
     async def bury(self, worker_id: str) -> None:

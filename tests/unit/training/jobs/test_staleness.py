@@ -73,6 +73,28 @@ def test_the_calendar_is_a_reason_once_for_each_of_its_moments() -> None:
     assert trigger(replace(before, submitted_at=NOW - timedelta(days=1)), **monday) is None, "submitted since"
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param("0 0 30 2 *", id="the 30th of February"),
+        pytest.param("* * * * * * 2099", id="with seconds and years"),
+        pytest.param("@hourly", id="an alias"),
+        pytest.param("R R * * *", id="by lot"),
+        pytest.param("H * * * *", id="by hash"),
+    ],
+)
+def test_a_schedule_without_moments_of_its_own_is_refused_and_a_stored_one_is_never_due(schedule: str) -> None:
+    with pytest.raises(JobRequestInvalid, match="five fields"):
+        replace(RULES, schedule=schedule).check()
+    if schedule == "0 0 30 2 *":  # kept by an earlier version
+        assert trigger(replace(TRAINED, words=1001, trained_at=NOW - timedelta(days=5)), schedule=schedule) is None
+
+
+@pytest.mark.parametrize("schedule", ["0 3 * * 1", "*/15 8-18 * mar,apr fri", "0 0 29 2 *", "0 0 l * *"])
+def test_a_schedule_that_some_moment_fits_is_taken(schedule: str) -> None:
+    assert replace(RULES, schedule=schedule).check().schedule == schedule
+
+
 def test_erased_words_are_no_new_words() -> None:
     assert found(replace(TRAINED, words=200)) is None
 
