@@ -100,7 +100,7 @@ class Desk:
             done = await record.stages(job.job_id)
             if stage in done:
                 return GOES_ON
-            row = await repository.get(job.job_id)
+            row = await repository.get(job.job_id, lock=True)  # a job's events are written one after the other
             wish = Wish(row.wish) if row is not None else Wish.NONE
             if wish is not Wish.NONE:
                 job.stop(StopReason.CANCELED if wish is Wish.CANCEL else StopReason.PAUSED)

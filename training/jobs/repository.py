@@ -149,6 +149,11 @@ class JobRepository:
         """Change columns of a job."""
         await self._change(JobRow.id == job_id, values=values)
 
+    async def tell(self, job_id: str, *, run: int, progress: Mapping[str, Any]) -> None:
+        """Write down how far a run is, unless it has ended meanwhile."""
+        mine = (JobRow.id == job_id, JobRow.run == run, JobRow.state == State.RUNNING)
+        await self._change(*mine, values={"progress": progress})
+
     async def holds(self, worker_id: str) -> list[Hold]:
         """Return what this worker holds."""
         query = select(JobRow.id, JobRow.tenant, JobRow.user_id, JobRow.run, JobRow.wish).where(

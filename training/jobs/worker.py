@@ -48,9 +48,14 @@ class Worker:
         writers: WriterSettings | None = None,
         redaction: RedactionSettings | None = None,
     ) -> None:
+        """Read what is redacted, unless told; nothing else happens before `run`.
+
+        Raises:
+            ConfigInvalid: the redaction file cannot be used.
+        """
         self._settings = settings
         self._writers = writers or WriterSettings()
-        self._redactor = Redactor(redaction or RedactionSettings())
+        self._redactor = Redactor(redaction or self._writers.redaction())
         self._boot = _identify_process()
         self._heard = time.monotonic()
         self._lost = False
@@ -93,7 +98,8 @@ class Worker:
             (self._watch, poll),
             (self._dispatch, poll),
             (self._adopt, max(poll, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE)),
-            (self._upkeep.submit_what_is_due, self._settings.training_upkeep_seconds),
+            (self._upkeep.pull_triggers, self._settings.training_upkeep_seconds),
+            (self._upkeep.advance_campaigns, self._settings.training_upkeep_seconds),
             (self._sweep, self._settings.training_upkeep_seconds),
         ]
         tasks = [asyncio.create_task(self._again_and_again(chore, every)) for chore, every in chores]
@@ -161,9 +167,9 @@ class Worker:
         await self._queue.close()
         try:
             async with self._database.transaction() as session:
-                if not self._desk.assignments:
+                ours = await WorkerRepository(session).leave(self._settings.worker_id, boot=self._boot)
+                if ours and not self._desk.assignments:  # else what this id holds is the other process's
                     await JobRepository(session).release(self._settings.worker_id)
-                await WorkerRepository(session).leave(self._settings.worker_id, boot=self._boot)
         except LorryError as exc:
             _log.warning("could not sign off: %s", type(exc).__name__)
 
@@ -209,7 +215,7 @@ class Worker:
                 if job.transcript_ids and not await store.has_all(job.tenant, job.user, job.transcript_ids):
                     job.stop(StopReason.ERASED)
                 if (progress := job.progress) is not None:
-                    await repository.update(job_id, {"progress": progress.to_json()})
+                    await repository.tell(job_id, run=job.run, progress=progress.to_json())
 
     async def _dispatch(self) -> None:
         """Hand waiting jobs over, as many as all workers have free slots for."""

@@ -97,6 +97,28 @@ async def test_a_worker_that_comes_back_after_its_work_was_adopted_lets_go_of_it
     assert frozen.poll() is None
 
 
+async def test_a_worker_whose_id_another_process_has_taken_leaves_that_one_its_jobs(harbour: Harbour) -> None:
+    """A machine that was cut off comes back when its place was filled: whoever has the id now goes on undisturbed."""
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=100_000)
+    frozen = harbour.start("one")
+    await harbour.until_true(lambda: _steps_done(harbour, job.id, 1), what="a step")
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        harbour.start("one", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "elsewhere"))
+        began = len(await harbour.jobs.events(job.id))
+        await harbour.until_true(lambda: _training_again(harbour, job.id, began), what="train")
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    assert await asyncio.to_thread(frozen.wait, 120) is not None, "it stops by itself"
+    row = await harbour.jobs.get(job.id)
+    assert (row.state, row.worker_id) == (State.RUNNING, "one")
+    done = (row.progress or {}).get("done", 0)
+    await harbour.until_true(lambda: _steps_done(harbour, job.id, done + 2), what="two more steps", seconds=60)
+    await harbour.jobs.cancel(job.id)
+    assert (await harbour.until(job.id, seconds=60)).state is State.CANCELED
+
+
 async def test_a_user_under_whom_workers_die_is_given_up_and_blocks_nobody(harbour: Harbour) -> None:
     await harbour.add_user("poison")
     await harbour.add_user("bob")

@@ -44,10 +44,11 @@ class WorkerRepository:
         )
         return (await self._session.execute(statement)).first() is not None
 
-    async def leave(self, worker_id: str, *, boot: str) -> None:
-        """Write down that a worker has stopped in order; its work is adopted at once."""
+    async def leave(self, worker_id: str, *, boot: str) -> bool:
+        """Write down that a worker has stopped in order; False when another process has its id now."""
         statement = update(WorkerRow).where(WorkerRow.id == worker_id, WorkerRow.boot == boot)
-        await self._session.execute(statement.values(left_at=func.now()))
+        gone = await self._session.execute(statement.values(left_at=func.now()).returning(WorkerRow.id))
+        return gone.first() is not None
 
     async def dead(self) -> list[str]:
         """Return the ids of workers that have left or lapsed."""
