@@ -10,10 +10,12 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
 from training.jobs import states
+from training.jobs.costs.repository import CostRepository
 from training.jobs.errors import JobNotFound, NothingToTrainOn, TrainingActive
 from training.jobs.job import Event, Job, Submission
 from training.jobs.models import JobRow
@@ -163,6 +165,12 @@ class Jobs:
             TrainingActive: the user has another job by now.
             JobNotFound, IllegalJobTransition: see `get` and `states.retry`.
         """
+        try:
+            return await self._retry(job_id, tenant=tenant)
+        except IntegrityError as exc:  # one active job a user: another began between our look and our change
+            raise TrainingActive("the user has another job by now", field="user_id") from exc
+
+    async def _retry(self, job_id: str, *, tenant: str | None) -> Job:
         async with self._database.transaction() as session:
             repository, record = JobRepository(session), RecordRepository(session)
             row = await _require(repository, job_id, tenant=tenant, lock=True)
@@ -173,6 +181,7 @@ class Jobs:
                 raise TrainingActive(f"{row.user_id} is being trained by job {other.id}", job_id=other.id)
             if before is not State.FAILED:
                 await record.forget_stages(job_id)
+                await CostRepository(session).set_aside(job_id, run=row.run)
             await repository.update(
                 job_id,
                 {

@@ -84,3 +84,51 @@ async def test_a_writing_that_costs_more_than_is_left_of_the_month_is_refused_be
     (row,) = await harbour.costs.sums(job_id=job.id, by="kind")
     assert (row["is_estimate"], row["of"]) == (True, "write")
     assert row["dollars"] > 1e-6
+
+
+async def test_writings_that_are_estimated_at_once_share_what_is_left_of_the_month(
+    harbour: Harbour, working: Working
+) -> None:
+    users = ("ann", "bob", "cid")
+    server = ClaudeServer(looks=1_000_000)
+    for user in users:
+        await harbour.add_user(user, transcripts=conversations())
+    async with serving(server.app()) as url:
+        harbour.changes |= {"LORRY_WRITER_URL": url, "LORRY_WRITER_API_KEY": KEY, "LORRY_WRITER_POLL_SECONDS": "0.1"}
+        first = await harbour.submit("ann", settings={"dataset.writer": "claude"})
+        async with working():
+            await harbour.until_event(first.id, "stage finished", stage="estimate")
+            (estimate,) = [each for each in await harbour.costs.sums(job_id=first.id) if each["is_estimate"]]
+            await harbour.quotas.put("default", Quota(max_monthly_dollars=2.5 * estimate["dollars"]))
+            rest = [await harbour.submit(user, settings={"dataset.writer": "claude"}) for user in users[1:]]
+
+            async def settled() -> bool:
+                kinds = [await harbour.kinds(job.id) for job in rest]
+                return all("failed" in each or "stage finished estimate" in each for each in kinds)
+
+            await harbour.until_true(settled, what="two estimates")
+            states = [(await harbour.jobs.get(job.id)).state for job in rest]
+            for job in (first, *rest):
+                if not (await harbour.jobs.get(job.id)).ended:
+                    await harbour.jobs.cancel(job.id)
+                await harbour.until(job.id)
+    assert sorted(state is State.FAILED for state in states) == [False, True], "one of them was promised the rest"
+
+
+async def test_a_model_without_a_price_is_refused_where_dollars_are_limited(harbour: Harbour, working: Working) -> None:
+    await harbour.add_user("ann", transcripts=conversations())
+    await harbour.quotas.put("default", Quota(max_monthly_dollars=100))
+    server = ClaudeServer()
+    async with serving(server.app()) as url:
+        harbour.changes |= {
+            "LORRY_WRITER_URL": url,
+            "LORRY_WRITER_API_KEY": KEY,
+            "LORRY_WRITER_MODEL": "nobody-knows-its-price",
+        }
+        job = await harbour.submit("ann", settings={"dataset.writer": "claude"})
+        async with working():
+            failed = await harbour.until(job.id)
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["stage"]) == ("quota-exhausted", "estimate")
+    assert "no price is known" in failed.error["message"]
+    assert not server.paid

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from training.jobs.assignment import Assignment
-from training.jobs.models import CostRow
+from training.jobs.models import CostRow, JobRow, StageRow
+from training.jobs.states import ACTIVE, Stage
 from training.writers.cost import Cost
 
 MONTH = timedelta(days=30)
@@ -32,6 +34,32 @@ class CostRepository:
         keys = ["job_id", "kind", "is_estimate"]
         await self._session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
 
+    async def set_aside(self, job_id: str, *, run: int) -> None:
+        """Have what the job has cost stand beside what it will cost when it is done once more from its beginning."""
+        spent = (CostRow.job_id == job_id, CostRow.is_estimate.is_(False), CostRow.kind.not_like("%.%"))
+        earlier = func.concat(CostRow.kind, f".{run}")
+        await self._session.execute(update(CostRow).where(*spent).values(kind=earlier))
+
+    async def promised_dollars(self, tenant: str, *, except_job: str) -> float:
+        """Return what the writings that the tenant's other jobs have begun, or may begin any moment, will cost yet."""
+        active = select(JobRow.id).where(JobRow.state.in_(ACTIVE), JobRow.id != except_job)
+        written = select(StageRow.job_id).where(StageRow.stage == Stage.WRITE)
+        spent = aliased(CostRow)
+        rest = func.greatest(CostRow.dollars - func.coalesce(spent.dollars, 0.0), 0.0)
+        theirs = (spent.job_id == CostRow.job_id) & (spent.kind == CostRow.kind) & spent.is_estimate.is_(False)
+        query = (
+            select(func.coalesce(func.sum(rest), 0.0))
+            .outerjoin(spent, theirs)
+            .where(
+                CostRow.tenant == tenant,
+                CostRow.kind == "write",
+                CostRow.is_estimate,
+                CostRow.job_id.in_(active),
+                CostRow.job_id.not_in(written),
+            )
+        )
+        return float((await self._session.execute(query)).scalar_one())
+
     async def sums(
         self,
         *,
@@ -42,7 +70,8 @@ class CostRepository:
         by: str = "tenant",
     ) -> list[dict[str, Any]]:
         """Return sums by ``tenant``, ``user_id``, ``job_id`` or ``kind``; estimates and what was spent apart."""
-        key = {"tenant": CostRow.tenant, "user_id": CostRow.user_id, "job_id": CostRow.job_id, "kind": CostRow.kind}[by]
+        kind = func.split_part(CostRow.kind, ".", 1)  # the rest names an earlier run of the job
+        key = {"tenant": CostRow.tenant, "user_id": CostRow.user_id, "job_id": CostRow.job_id, "kind": kind}[by]
         sums = [func.sum(getattr(CostRow, name)).label(name) for name in _AMOUNTS]
         query = select(key.label("of"), CostRow.is_estimate, *sums).group_by(key, CostRow.is_estimate).order_by(key)
         for column, value in ((CostRow.tenant, tenant), (CostRow.user_id, user), (CostRow.job_id, job_id)):

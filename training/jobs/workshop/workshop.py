@@ -116,8 +116,9 @@ class Workshop:
             settings=settings,
             phase=Phase.PREPARE,
         )
+        await asyncio.to_thread(shutil.rmtree, self.folder(job_id), ignore_errors=True)
+        await self._writing.forget_content(job_id)  # whether or not the service answers
         if not await self._writing.clear(job):
             return False
-        await asyncio.to_thread(shutil.rmtree, self.folder(job_id), ignore_errors=True)
         await self._writing.forget(job_id)
         return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from kit.database import Database
-from training.errors import WriterUnavailable
+from training.errors import ConfigInvalid, WriterError, WriterUnavailable
 from training.jobs.assignment import Assignment
 from training.jobs.costs.repository import CostRepository, cost_row, writing_cost
 from training.jobs.errors import QuotaExhausted
@@ -14,6 +15,7 @@ from training.jobs.quotas.repository import QuotaRepository
 from training.jobs.repository import JobRepository
 from training.jobs.workshop.materials import Materials
 from training.jobs.writings.repository import WritingRepository
+from training.writers.cost import Cost
 from training.writers.factory import make_writer
 from training.writers.settings import WriterSettings
 from training.writers.spool import DirectorySpool
@@ -22,6 +24,7 @@ from training.writers.writer import QuestionWriter, Written
 
 _WAIT_SECONDS = 0.25  # between two looks at whether a job that waits must stop
 _DISCARD_STEPS = 20
+_log = logging.getLogger(__name__)
 
 
 class Writing:
@@ -39,20 +42,15 @@ class Writing:
         cost = await writer.estimate(prepared.kept)
         async with self._database.transaction() as session:
             costs = CostRepository(session)
-            quota = await QuotaRepository(session).get(job.tenant)
+            quota = await QuotaRepository(session).get(job.tenant, lock=True)  # estimates take turns
             spent = await costs.spent_dollars(job.tenant)
+            promised = await costs.promised_dollars(job.tenant, except_job=job.job_id)
             await costs.keep(writing_cost(job, cost, is_estimate=True))
             for kind in ("train", "evaluate"):
                 seconds = await costs.mean_device_seconds(kind)
                 if seconds is not None:
                     await costs.keep(cost_row(job, kind, is_estimate=True, device_seconds=seconds))
-        wanted = cost.dollars or 0.0
-        if quota.max_monthly_dollars is not None and wanted and spent + wanted > quota.max_monthly_dollars:
-            raise QuotaExhausted(
-                f"writing would cost about {wanted:.2f} dollars, and of {quota.max_monthly_dollars:.2f} in 30 days "
-                f"{spent:.2f} are spent",
-                field="max_monthly_dollars",
-            )
+        _require_paid_for(cost, limit=quota.max_monthly_dollars, spent=spent, promised=promised)
         return {"writer": writer.name, "cost": cost.to_json()}
 
     async def write(self, job: Assignment) -> dict[str, Any]:
@@ -64,11 +62,17 @@ class Writing:
             return _result(written)
         prepared = await self._materials.prepared(job)
         writer = await self._writer(job)
-        state = state or await writer.begin(prepared.kept)
-        await self._keep(job, state)
+        if state is not None and state.phase in {"discarding", "discarded"}:  # of a run before, that was given up
+            await self._finish_discarding(job, writer, state)
+            state = None
+        if state is None:
+            state = await writer.begin(prepared.kept)
+            await self._keep(job, state)
         while not state.written:
             job.check()
             job.tell(*state.progress)
+            if state.phase == "submitting":
+                writer = await self._writer(job)  # which batches are others' is known anew
             state = await writer.poll(state, prepared.kept)
             await self._keep(job, state)
             if not state.written:
@@ -82,21 +86,27 @@ class Writing:
 
     async def clear(self, job: Assignment) -> bool:
         """Delete what the writer's service keeps of a job that has ended; False when that is not done yet."""
-        async with self._database.reading() as session:
-            state = await WritingRepository(session).state(job.job_id)
-        if state is None or state.discarded:
-            return True
-        writer = await self._writer(job)
         try:
+            async with self._database.reading() as session:
+                state = await WritingRepository(session).state(job.job_id)
+            if state is None or state.discarded:
+                return True
+            writer = await self._writer(job)
             for _ in range(_DISCARD_STEPS):
                 state = await writer.discard(state)
                 await self._keep(job, state)
                 if state.discarded or state.wait_seconds > 1.0:
                     break
                 await asyncio.sleep(state.wait_seconds)
-        except WriterUnavailable:
+        except (WriterError, ConfigInvalid) as exc:  # away, or a key that is no longer set: tried again later
+            _log.warning("a question writer's service still keeps a job's results: %s", type(exc).__name__)
             return False
         return state.discarded
+
+    async def forget_content(self, job_id: str) -> None:
+        """Remove every word that was written for a job; what its service is yet to delete stays known by its ids."""
+        async with self._database.transaction() as session:
+            await WritingRepository(session).forget_content(job_id)
 
     async def forget(self, job_id: str) -> None:
         """Remove what was written for a job."""
@@ -123,6 +133,15 @@ class Writing:
             if state.spent.usage.requests:
                 await CostRepository(session).keep(writing_cost(job, state.spent, is_estimate=False))
 
+    async def _finish_discarding(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
+        """Have everything of an earlier run deleted: its batch has the names that the next one's will have."""
+        while not state.discarded:
+            job.check()
+            state = await writer.discard(state)
+            await self._keep(job, state)
+            await _wait(job, state.wait_seconds)
+        await self.forget(job.job_id)
+
     async def _discard(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
         """Delete what the service keeps; what it does not delete now is deleted by `clear`, later."""
         try:
@@ -135,6 +154,24 @@ class Writing:
                     await _wait(job, min(state.wait_seconds, 5.0))
         except WriterUnavailable:
             return
+
+
+def _require_paid_for(cost: Cost, *, limit: float | None, spent: float, promised: float) -> None:
+    """Refuse a writing that what is left of the tenant's month does not pay for; other jobs' estimates count."""
+    if limit is None or cost.dollars == 0:
+        return
+    if cost.dollars is None:
+        raise QuotaExhausted(
+            f"no price is known for {cost.model}, and the tenant may spend {limit:.2f} dollars in 30 days: "
+            "put its price into LORRY_WRITER_PRICES_FILE",
+            field="max_monthly_dollars",
+        )
+    if spent + promised + cost.dollars > limit:
+        raise QuotaExhausted(
+            f"writing would cost about {cost.dollars:.2f} dollars, and of {limit:.2f} in 30 days {spent:.2f} are spent"
+            f" and {promised:.2f} promised to jobs that run",
+            field="max_monthly_dollars",
+        )
 
 
 async def _wait(job: Assignment, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -46,13 +46,21 @@ class WritingRepository:
         """Remove what the job's question writer has written."""
         await self._session.execute(delete(WritingRow).where(WritingRow.job_id == job_id))
 
+    async def forget_content(self, job_id: str) -> None:
+        """Remove what the job's question writer has written; how far its work is holds no word and stays."""
+        await self._session.execute(update(WritingRow).where(WritingRow.job_id == job_id).values(written=None))
+
     async def remaining(self, *, failed_before: datetime) -> list[JobRow]:
-        """Return jobs that have ended, those that failed only so long ago left out, whose writing is still kept."""
+        """Return jobs that have ended, those that failed only so long ago left out, whose writing is still kept.
+
+        At most a hundred, by lot: those whose service does not answer must not keep the others from their turn.
+        """
         over = or_(
             and_(JobRow.ended_at.is_not(None), JobRow.state != State.FAILED),
             and_(JobRow.state == State.FAILED, JobRow.ended_at < failed_before),
         )
-        query = select(JobRow).join(WritingRow, WritingRow.job_id == JobRow.id).where(over).limit(100)
+        query = select(JobRow).join(WritingRow, WritingRow.job_id == JobRow.id).where(over)
+        query = query.order_by(func.random()).limit(100)
         return list((await self._session.execute(query)).scalars())
 
     async def _row(self, job_id: str) -> WritingRow | None:

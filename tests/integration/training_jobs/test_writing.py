@@ -1,0 +1,175 @@
+"""The stage `write` of a worker: what a question writer is shown, whom it waits for, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+
+import pytest
+
+from tests.support.claude_server import KEY, ClaudeServer
+from tests.support.registry_server import serving
+from tests.support.training_jobs import Harbour
+from tests.support.writers import conversations
+from training.jobs.repository import JobRepository
+from training.jobs.states import State
+from training.jobs.worker import Worker
+from training.jobs.writings.repository import WritingRepository
+from transcripts.store import TranscriptStore
+
+Working = Callable[..., AbstractAsyncContextManager[Worker]]
+CLAUDE = {"dataset.writer": "claude"}
+
+
+@pytest.fixture
+async def claude(harbour: Harbour) -> AsyncIterator[ClaudeServer]:
+    """The service; its batches do not end by themselves."""
+    server = ClaudeServer(looks=1_000_000)
+    async with serving(server.app()) as url:
+        harbour.changes |= {
+            "LORRY_WRITER_URL": url,
+            "LORRY_WRITER_API_KEY": KEY,
+            "LORRY_WRITER_POLL_SECONDS": "0.1",
+            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
+        }
+        yield server
+
+
+async def batches(harbour: Harbour, claude: ClaudeServer, count: int) -> None:
+    """Wait until so many batches were submitted."""
+
+    async def submitted() -> bool:
+        return claude.created >= count
+
+    await harbour.until_true(submitted, what=f"{count} batches", seconds=120)
+
+
+async def test_a_worker_replaces_what_the_redaction_file_names_before_anything_leaves_it(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    rules = harbour.directory / "redaction.yaml"
+    rules.write_text('names: ["Zebulon"]\npatterns: {badge: "B-[0-9]{4}"}\n')
+    harbour.changes["LORRY_REDACTION_FILE"] = str(rules)
+    await harbour.add_user("ann", transcripts=conversations(secret=" with Zebulon, badge B-1234"))
+    async with working():
+        job = await harbour.submit("ann", settings=CLAUDE)
+        await batches(harbour, claude, 1)
+        await harbour.jobs.cancel(job.id)
+        await harbour.until(job.id)
+    sent = json.dumps(claude.sent)
+    assert "[redacted name]" in sent
+    assert "[redacted badge]" in sent
+    assert "Zebulon" not in sent
+    assert "B-1234" not in sent
+
+
+async def test_users_whose_batches_are_of_one_size_do_not_wait_for_one_anothers_to_end(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    users = ("ann", "bob", "cid", "dan")
+    for user in users:
+        await harbour.add_user(user, transcripts=conversations())
+    async with working():
+        jobs = [await harbour.submit(user, settings=CLAUDE) for user in users]
+        await batches(harbour, claude, len(users))
+        assert {len(batch.requests) for batch in claude.batches.values()} == {
+            len(claude.batches["msgbatch_001"].requests)
+        }
+        for job in jobs:
+            await harbour.jobs.cancel(job.id)
+        for job in jobs:
+            await harbour.until(job.id)
+
+
+async def test_a_canceled_job_that_is_retried_before_its_batch_has_ended_gets_one_of_its_own(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    await harbour.add_user("ann", transcripts=conversations())
+    async with working():
+        job = await harbour.submit("ann", settings=CLAUDE)
+        await batches(harbour, claude, 1)
+        await harbour.until_true(lambda: _knows_batch(harbour, job.id), what="the batch known")
+        await harbour.jobs.cancel(job.id)
+        assert (await harbour.until(job.id)).state is State.CANCELED
+        (first,) = claude.batches.values()
+        await harbour.jobs.retry(job.id)
+        await harbour.until_event(job.id, "retried")
+
+        async def canceling() -> bool:
+            return first.status == "canceling"
+
+        await harbour.until_true(canceling, what="the first batch canceled")
+        claude.end(first)
+        await batches(harbour, claude, 2)
+        assert claude.deleted == [first.id]
+        await harbour.jobs.cancel(job.id)
+        await harbour.until(job.id)
+
+
+async def test_nothing_anybody_said_stays_where_the_service_cannot_be_asked_to_delete(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    await harbour.add_user("ann", transcripts=conversations())
+    async with working():
+        job = await harbour.submit("ann", settings=CLAUDE)
+        await batches(harbour, claude, 1)
+        await harbour.until_true(lambda: _knows_batch(harbour, job.id), what="the batch known")
+        await harbour.jobs.pause(job.id)
+        await harbour.until(job.id, State.PAUSED)
+    async with harbour.database.transaction() as session:
+        await WritingRepository(session).keep(job.id, written={"examples": ["what ann has said"]})
+    assert harbour.leftovers(job.id)
+    del harbour.changes["LORRY_WRITER_API_KEY"]
+    async with working():
+        async with harbour.database.transaction() as session:
+            await TranscriptStore(session).delete("default", "ann")
+        assert (await harbour.until(job.id)).state is State.CANCELED
+        await harbour.until_true(lambda: _no_content(harbour, job.id), what="no content", seconds=60)
+        assert await _knows_batch(harbour, job.id), "the batch is yet to be deleted"
+    harbour.changes["LORRY_WRITER_API_KEY"] = KEY
+    async with working():
+
+        async def deleted() -> bool:
+            for batch in claude.batches.values():
+                if batch.status == "canceling":
+                    claude.end(batch)
+            return not claude.batches and not await _knows_batch(harbour, job.id)
+
+        await harbour.until_true(deleted, what="the batch deleted", seconds=60)
+
+
+async def test_a_writing_that_gets_no_further_forgives_no_workers_death(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    await harbour.add_user("ann", transcripts=conversations())
+    async with working():
+        job = await harbour.submit("ann", settings=CLAUDE)
+        await batches(harbour, claude, 1)
+        await harbour.until_true(lambda: _knows_batch(harbour, job.id), what="the batch known")
+        await harbour.jobs.pause(job.id)
+        await harbour.until(job.id, State.PAUSED)
+    async with harbour.database.transaction() as session:
+        writings = WritingRepository(session)
+        state = await writings.state(job.id)
+        assert state is not None
+        gone = {name: replace(item, outcome="given_up") for name, item in state.items.items()}
+        await writings.keep(job.id, state=replace(state, phase="written", items=gone).to_json())
+        await JobRepository(session).update(job.id, {"crashes": 2})
+    async with working(LORRY_TRAINING_ATTEMPTS="1"):
+        await harbour.jobs.resume(job.id)
+        failed = await harbour.until(job.id)
+    assert (failed.state, failed.crashes) == (State.FAILED, 2), "deaths while answers are gathered count together"
+
+
+async def _knows_batch(harbour: Harbour, job_id: str) -> bool:
+    async with harbour.database.reading() as session:
+        state = await WritingRepository(session).state(job_id)
+    return state is not None and bool(state.batches)
+
+
+async def _no_content(harbour: Harbour, job_id: str) -> bool:
+    async with harbour.database.reading() as session:
+        written = await WritingRepository(session)._row(job_id)
+    return (written is None or written.written is None) and harbour.leftovers(job_id) == []
