@@ -146,3 +146,31 @@ async def test_a_campaign_holds_nobody_to_two_trainings_at_once(campaigns: Campa
 async def test_a_rate_that_cannot_be_kept_is_refused(campaigns: Campaigns, per_hour: float) -> None:
     with pytest.raises(JobRequestInvalid, match="per_hour"):
         await begin(campaigns, per_hour=per_hour)
+
+
+async def test_many_who_are_in_training_keep_nobody_else_from_their_turn(
+    campaigns: Campaigns, database: Database
+) -> None:
+    busy = [f"aa-{number:02d}" for number in range(60)]
+    async with database.transaction() as session:
+        for user in busy:
+            await TranscriptStore(session).add("default", user, talks(user, count=1))
+    jobs = Jobs(database)
+    for user in busy:
+        await jobs.pause((await jobs.submit(Submission(tenant="default", user=user, base="old"))).id)
+    campaign = await begin(campaigns)
+    assert await campaigns.advance() == 1
+    (job,) = await jobs.list(campaign_id=campaign.id)
+    assert job.user_id == "ann"
+
+
+async def test_an_abort_that_was_cut_short_is_finished_by_another(campaigns: Campaigns, database: Database) -> None:
+    campaign = await begin(campaigns)
+    await campaigns.advance()
+    async with database.transaction() as session:  # the process ended here
+        await CampaignRepository(session).set_state(campaign.id, "aborted", ended=True)
+    (job,) = await Jobs(database).list(campaign_id=campaign.id)
+    assert job.state is State.QUEUED
+    ended_at = (await campaigns.get(campaign.id)).ended_at
+    aborted = await campaigns.abort(campaign.id)
+    assert (aborted.counts, aborted.ended_at) == ({"canceled": 1, "waiting": 2}, ended_at)

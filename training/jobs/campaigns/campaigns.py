@@ -30,7 +30,7 @@ _MAX_PER_HOUR = 100_000.0
 _ALLOWED = {
     "pause": {"running": "paused"},
     "resume": {"paused": "running"},
-    "abort": {"running": "aborted", "paused": "aborted"},
+    "abort": {"running": "aborted", "paused": "aborted", "aborted": "aborted"},
 }
 _ENDED_USERS = frozenset(state.value for state in ENDED) | {"skipped", "forgotten"}
 
@@ -149,6 +149,8 @@ class Campaigns:
     async def abort(self, campaign_id: str, *, tenant: str | None = None) -> Campaign:
         """End the campaign and cancel its jobs that have not ended; versions that are live by then stay live.
 
+        Again, it cancels what an abort that was cut short has left.
+
         Raises:
             CampaignNotFound, IllegalJobTransition: there is none, or it has ended.
         """
@@ -169,7 +171,8 @@ class Campaigns:
             state = _ALLOWED[verb].get(row.state)
             if state is None:
                 raise IllegalJobTransition(f"{verb} does not apply to a campaign that is {row.state}", field="state")
-            await repository.set_state(campaign_id, state, ended=state == "aborted")
+            if state != row.state:
+                await repository.set_state(campaign_id, state, ended=state == "aborted")
             return await _campaign(repository, await _require(repository, campaign_id))
 
     async def advance(self) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.jobs.models import CampaignRow, CampaignUserRow, JobRow
+from training.jobs.states import ACTIVE
 
 
 class CampaignRepository:
@@ -52,13 +53,20 @@ class CampaignRepository:
         await self._session.execute(update(CampaignRow).where(CampaignRow.id == campaign_id).values(**values))
 
     async def waiting(self, campaign_id: str, *, limit: int) -> list[str]:
-        """Return users whose turn has not come, in order."""
+        """Return users whose turn has not come, in order, but nobody who has a job of another kind that is active."""
+        busy = exists().where(
+            JobRow.tenant == CampaignRow.tenant,
+            JobRow.user_id == CampaignUserRow.user_id,
+            JobRow.state.in_(ACTIVE),
+        )
         query = (
             select(CampaignUserRow.user_id)
+            .join(CampaignRow, CampaignRow.id == CampaignUserRow.campaign_id)
             .where(
                 CampaignUserRow.campaign_id == campaign_id,
                 CampaignUserRow.job_id.is_(None),
                 CampaignUserRow.skipped.is_(None),
+                ~busy,
             )
             .order_by(CampaignUserRow.user_id)
             .limit(limit)
