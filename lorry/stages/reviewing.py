@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lorry.context import Context
 from lorry.errors import NotThere
@@ -79,11 +80,20 @@ async def decide(
         changes[key] = decision
     before = await _keep(context, reviewed.user, changes)
     try:
-        await rebuild_dataset(context, reviewed.dataset, user=reviewed.user)
+        await _rebuild(context, reviewed)
     except Exception:  # whatever it was: the decisions and the current dataset belong together
-        await _keep(context, reviewed.user, before)
+        await _keep(context, reviewed.user, before, instead_of=changes)
         raise
     return open_review(context, user=reviewed.user)
+
+
+async def _rebuild(context: Context, reviewed: Reviewed) -> None:
+    """Build the dataset again until it has everything that was decided: others may review the same user."""
+    while True:
+        decided = (await _stored(context, reviewed.user)).digest
+        await rebuild_dataset(context, reviewed.dataset, user=reviewed.user)
+        if (await _stored(context, reviewed.user)).digest == decided:
+            return
 
 
 async def _stored(context: Context, user: str) -> Curation:
@@ -119,15 +129,30 @@ def _decision(pair: Pair, change: Edit | None, *, by: str) -> Decision:
     return edited.decisions[pair.id]
 
 
-async def _keep(context: Context, user: str, changes: Mapping[str, Decision | None]) -> dict[str, Decision | None]:
-    """Keep decisions and return what there was before about the same pairs."""
+async def _keep(
+    context: Context,
+    user: str,
+    changes: Mapping[str, Decision | None],
+    *,
+    instead_of: Mapping[str, Decision | None] | None = None,
+) -> dict[str, Decision | None]:
+    """Keep decisions and return what there was before about the same pairs.
+
+    With `instead_of`, only those are replaced that still say what it says: what somebody has decided since stays.
+    """
     tenant = context.settings.tenant
     async with context.database.transaction() as session:
         repository = CurationRepository(session)
         before = (await repository.get(tenant=tenant, user=user)).decisions
         for key, decision in changes.items():
+            if instead_of is not None and _effect(before.get(key)) != _effect(instead_of[key]):
+                continue
             if decision is None:
                 await repository.remove(key, tenant=tenant, user=user)
             else:
                 await repository.put(key, decision, tenant=tenant, user=user)
     return {key: before.get(key) for key in changes}
+
+
+def _effect(decision: Decision | None) -> dict[str, Any] | None:
+    return None if decision is None else decision.effect

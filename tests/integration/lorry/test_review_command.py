@@ -166,3 +166,10 @@ async def test_decisions_about_an_erased_user_are_forgotten(database: Database) 
         assert await CurationRepository(session).forget_erased() == 0
         await TranscriptStore(session).delete("default", "ann")
         assert await CurationRepository(session).forget_erased() == 1
+
+
+async def test_what_two_people_decide_at_once_stands_in_one_dataset(lorry: Lorry) -> None:
+    kept = by_status(await lorry.json("review", "ada"), "kept")[:3]
+    await asyncio.gather(*(lorry.json("review", "ada", "--drop", pair["id"]) for pair in kept))
+    after = await lorry.json("review", "ada")
+    assert {pair["id"] for pair in by_status(after, "dropped")} == {pair["id"] for pair in kept}
