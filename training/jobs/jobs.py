@@ -22,7 +22,8 @@ from training.jobs.models import JobRow
 from training.jobs.quotas.quotas import require_quota
 from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
-from training.jobs.states import Phase, Standing, State, Wish
+from training.jobs.states import Phase, Stage, Standing, State, Wish
+from training.jobs.writings.repository import WritingRepository
 from transcripts.store import TranscriptStore
 
 
@@ -179,7 +180,7 @@ class Jobs:
             other = await repository.active(tenant=row.tenant, user=row.user_id)
             if other is not None:
                 raise TrainingActive(f"{row.user_id} is being trained by job {other.id}", job_id=other.id)
-            if before is not State.FAILED:
+            if before is not State.FAILED or await self._has_lost_its_questions(session, job_id):
                 await record.forget_stages(job_id)
                 await CostRepository(session).set_aside(job_id, run=row.run)
             await repository.update(
@@ -199,6 +200,12 @@ class Jobs:
             )
             await record.add_event(job_id, "retried", {"from": before})
             return Job.of(await _require(repository, job_id, tenant=tenant))
+
+    async def _has_lost_its_questions(self, session: AsyncSession, job_id: str) -> bool:
+        """Whether what was written for a job is kept no longer: a failed one's is, for some days."""
+        if Stage.WRITE not in await RecordRepository(session).stages(job_id):
+            return False
+        return await WritingRepository(session).written(job_id) is None
 
     async def _move(self, job_id: str, move: Callable[[Standing], Standing], *, tenant: str | None) -> Job:
         async with self._database.transaction() as session:

@@ -110,6 +110,11 @@ class Upkeep:
         await self._tidy(row)
 
     async def _tidy(self, row: JobRow) -> None:
+        """Remove what is left of a job, unless it was retried since the row was read: then all of it is in use."""
+        async with self._database.reading() as session:
+            now = await JobRepository(session).get(row.id)
+        if now is not None and now.ended_at is None:
+            return
         await self._workshop.tidy(
             row.id, settings=row.request.get("settings", {}), tenant=row.tenant, user=row.user_id, base=row.base
         )

@@ -98,8 +98,13 @@ class ClaudeBatchWriter:
         """Cancel what runs, delete every batch that has ended, clear the spool."""
         self._desk.spool.clear()
         async with _Service(self._desk) as service:
-            if state.phase == "submitting" and (found := await self._find_submitted(state, service)) is not None:
-                state = replace(state, batch=found.id, batches=(*state.batches, found.id))
+            if state.phase == "submitting":
+                try:
+                    found = await self._find_submitted(state, service)
+                except _StillUnknown:
+                    return replace(state, wait_seconds=self._desk.settings.writer_poll_seconds)
+                if found is not None:
+                    state = replace(state, batch=found.id, batches=(*state.batches, found.id))
             left = [batch for batch in state.batches if batch not in state.deleted]
             deleted = [batch for batch in left if await self._delete(batch, service)]
         gone = len(deleted) == len(left)

@@ -372,6 +372,33 @@ async def test_giving_up_while_submitting_finds_what_was_submitted(
     assert not claude.batches
 
 
+async def test_giving_up_while_submitting_waits_for_a_batch_that_may_be_its_own(
+    claude: ClaudeServer, writer: QuestionWriter
+) -> None:
+    claude.looks = 1_000_000
+    state = await writer.poll(await writer.begin(KEPT), KEPT)
+    await writer.poll(state, KEPT)  # and nobody heard the answer
+    waiting = again(await writer.discard(state))
+    assert (waiting.phase, waiting.wait_seconds > 0) == ("submitting", True)
+    for batch in claude.batches.values():
+        claude.end(batch)
+    assert (await writer.discard(waiting)).discarded
+    assert not claude.batches
+
+
+@pytest.mark.parametrize("hours", [-0.2, 3])
+async def test_a_batch_is_found_again_however_late_it_was_submitted_and_whatever_the_clock_says(
+    claude: ClaudeServer, writer: QuestionWriter, hours: float
+) -> None:
+    """The service was away for hours after the intent was kept, or the clock that it was kept by is ahead."""
+    state = await writer.poll(await writer.begin(KEPT), KEPT)
+    assert state.intent_at is not None
+    state = replace(state, intent_at=state.intent_at - hours * 3600)
+    await writer.poll(state, KEPT)
+    await finish(writer, state, KEPT)
+    assert claude.created == 1
+
+
 async def test_other_transcripts_are_not_asked_about_with_an_older_state(
     claude: ClaudeServer, writer: QuestionWriter
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from kit.database import Database
 from tests.support.training_jobs import talks
 from training.jobs.assignment import Assignment
@@ -12,8 +14,12 @@ from training.jobs.costs.repository import CostRepository, cost_row
 from training.jobs.errors import TrainingActive
 from training.jobs.job import Job, Submission
 from training.jobs.jobs import Jobs
+from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
-from training.jobs.states import Phase
+from training.jobs.states import STAGES, Phase, Stage, State
+from training.jobs.writings.repository import WritingRepository
+from training.writers.cost import FREE
+from training.writers.writer import Written
 from transcripts.store import TranscriptStore
 
 ANNS = Submission(tenant="default", user="ann", base="base")
@@ -66,3 +72,22 @@ async def test_what_a_run_has_cost_stays_when_the_job_begins_anew(database: Data
             assert await CostRepository(session).spent_dollars("default") == spent
         await Jobs(database).retry(job.id)
         await Jobs(database).cancel(job.id)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_failed_job_whose_questions_are_kept_no_longer_has_them_written_again(
+    database: Database, kept: bool
+) -> None:
+    """Else it would train on what the offline writer makes of them, whoever was asked to write."""
+    (job,) = await ended_jobs(database, count=1)
+    async with database.transaction() as session:
+        repository = JobRepository(session)
+        await repository.update(job.id, {"state": State.FAILED})
+        for stage in (*STAGES[Phase.PREPARE], Stage.DATASET):
+            await RecordRepository(session).add_stage(job.id, stage, result={}, seconds=1.0)
+        if kept:
+            written = Written(writer="claude/1:model", examples=(), dropped=(), cost=FREE)
+            await WritingRepository(session).keep(job.id, written=written.to_json())
+    assert (await Jobs(database).retry(job.id)).phase is (Phase.TRAIN if kept else Phase.PREPARE)
+    async with database.reading() as session:
+        assert bool(await RecordRepository(session).stages(job.id)) is kept
