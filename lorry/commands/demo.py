@@ -13,7 +13,7 @@ from lorry.output import command, out, print_json, run, say
 
 _MIN_CONVERSATIONS = 5
 _MIN_WORDS = 1000
-_EXAMPLES = 160  # of each person: three are to be trained, measured and asked within ten minutes
+_SMALLER = {"dataset.max_examples": 128, "min_steps": 36}  # three are trained, measured and asked within ten minutes
 
 
 def demo(
@@ -43,10 +43,11 @@ async def _demo(*, people: int, seed: int, config: Path | None, as_json: bool) -
     started = time.monotonic()
     settings = [f"seed={seed}"] if seed else []
     resolved = pipeline.resolve_config(config, settings)
-    if resolved.origins["dataset.max_examples"] == "default":
-        usual = resolved.dataset.max_examples
-        resolved = pipeline.resolve_config(config, [*settings, f"dataset.max_examples={_EXAMPLES}"])
-        say(f"At most {_EXAMPLES} examples a person instead of {usual}, so that it ends within ten minutes.")
+    smaller = {key: value for key, value in _SMALLER.items() if resolved.origins[key] == "default"}
+    if smaller:
+        resolved = pipeline.resolve_config(config, [*settings, *(f"{key}={value}" for key, value in smaller.items())])
+        said = ", ".join(f"{key}={value}" for key, value in smaller.items())
+        say(f"Trained on less than usual, so that it ends within ten minutes: {said}.")
     say("[bold]1. The base model and the parts[/bold]")
     base_directory(make_plan())
     async with open_context(on_state=announce) as context:
