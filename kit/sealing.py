@@ -22,6 +22,7 @@ import hmac
 import secrets
 import struct
 from collections.abc import Callable, Iterator
+from itertools import cycle
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -212,10 +213,10 @@ class Opener:
         return plain
 
 
-def open_stream(fill: Fill, key: bytes, *, context: bytes) -> Iterator[memoryview]:
-    """Yield the plain bytes of one sealed content, chunk by chunk, each until the next one is asked for.
+def open_stream(fill: Fill, key: bytes, *, context: bytes, lasting: int = 1) -> Iterator[memoryview]:
+    """Yield the plain bytes of one sealed content, chunk by chunk, each until `lasting` more were asked for.
 
-    Nothing is copied and three chunks of memory are reused, so that what looks at a chunk finds it in the processor's
+    Nothing is copied and few chunks of memory are reused, so that what looks at a chunk finds it in the processor's
     cache. Only an exhausted iterator has shown all of the content.
 
     Raises:
@@ -227,13 +228,13 @@ def open_stream(fill: Fill, key: bytes, *, context: bytes) -> Iterator[memoryvie
     opener = Opener(key, context=context)
     opener._read_header(bytes(header))
     size = opener._sealed_chunk_bytes
-    plain = memoryview(bytearray(size - _TAG_BYTES))
+    plains = cycle([memoryview(bytearray(size - _TAG_BYTES)) for _ in range(lasting)])
     this, other = memoryview(bytearray(size)), memoryview(bytearray(size))
     this_bytes = fill(this)
     while this_bytes == size and (other_bytes := fill(other)):
-        yield opener._open_into(plain, this, last=False)
+        yield opener._open_into(next(plains), this, last=False)
         this, other, this_bytes = other, this, other_bytes
-    yield opener._open_into(plain, this[:this_bytes], last=True)
+    yield opener._open_into(next(plains), this[:this_bytes], last=True)
 
 
 def _whole_chunks(held: bytearray, data: bytes | memoryview, *, size: int) -> Iterator[bytearray | memoryview]:

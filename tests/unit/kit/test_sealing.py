@@ -276,6 +276,19 @@ def test_a_stream_opens_what_was_sealed_at_every_length(plain_bytes: int) -> Non
         assert b"".join(pieces) == plain
 
 
+@pytest.mark.parametrize("lasting", [1, 2, 5])
+def test_pieces_of_a_stream_last_until_so_many_more_were_asked_for(lasting: int) -> None:
+    key, plain = new_key(), random.Random(lasting).randbytes(10_000)
+    sealer = Sealer(key, context=b"this", chunk_bytes=1024)
+    sealed = sealer.update(plain) + sealer.finish()
+
+    held: list[memoryview] = []
+    for number, piece in enumerate(open_stream(filling(sealed), key, context=b"this", lasting=lasting)):
+        held.append(piece)
+        for earlier in range(max(0, number - lasting + 1), number + 1):
+            assert bytes(held[earlier]) == plain[earlier * 1024 : (earlier + 1) * 1024]
+
+
 @pytest.mark.parametrize("cut", [1, 15, 16, 17, 500, 1040, 1041, 2080, 2600])
 def test_a_stream_that_ends_early_is_refused(cut: int) -> None:
     key = new_key()
