@@ -62,3 +62,24 @@ async def test_nobody_is_a_rival_on_another_base(registry: RegistryClient, tmp_p
             registry, owner=owner("ann"), adapter=ADAPTER, base=other, limit=3, directory=tmp_path / "to"
         )
         assert found == {}
+
+
+async def test_a_rival_that_cannot_be_had_any_more_is_nobodys_fault(
+    registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner erased it after it was listed."""
+    live = {}
+    for seed, user in enumerate(("bob", "cid")):
+        live[user] = await publish(registry, tmp_path / "made", owner=owner(user), seed=seed)
+        await make_live(registry, live[user], owner=owner(user))
+    listed = await registry.list_adapters("default", base=BASE.id, alias="live", suspended=False, limit=200)
+
+    async def as_before(*_: object, **__: object) -> object:
+        return listed
+
+    monkeypatch.setattr(registry, "list_adapters", as_before)
+    await registry.lifecycle.erase_version(live["bob"], why="asked to", force=True)
+    found = await fetch_rivals(
+        registry, owner=owner("ann"), adapter=ADAPTER, base=BASE, limit=1, directory=tmp_path / "to"
+    )
+    assert set(found) == {live["cid"]}

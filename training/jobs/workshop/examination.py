@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +84,11 @@ class Examination:
             )
             return report.users["user"]
 
-        async with self._device.evaluator(job.base) as evaluator:
-            return await asyncio.to_thread(evaluate, evaluator)
+        try:
+            async with self._device.evaluator(job.base) as evaluator:
+                return await asyncio.to_thread(evaluate, evaluator)
+        finally:  # other people's weights: they may be erased while this job waits for a retry
+            await asyncio.to_thread(shutil.rmtree, self._materials.folder(job.job_id) / "rivals", ignore_errors=True)
 
     async def _probes(self, job: Assignment) -> tuple[Probe, ...]:
         """Return what redaction finds, replaced before the training or not: the adapter must not say it."""
