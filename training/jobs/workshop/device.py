@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.base_models import prepare_base
+from training.errors import AdapterUnreadable, OutOfMemory
 from training.jobs.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from training.evaluation import Evaluator
     from training.trainer import Trainer
+
+# What may have ended while an adapter was half on the base: whoever comes next gets one that was loaded anew.
+_UNSETTLING = (OutOfMemory, AdapterUnreadable, MemoryError, RuntimeError)
 
 
 @dataclass(kw_only=True)
@@ -48,7 +52,11 @@ class Device:
                 loaded.trainer = await asyncio.to_thread(
                     Trainer, loaded.directory, device=self._settings.training_device
                 )
-            yield loaded.trainer
+            try:
+                yield loaded.trainer
+            except _UNSETTLING:
+                loaded.trainer = None
+                raise
 
     @asynccontextmanager
     async def evaluator(self, base: str) -> AsyncIterator[Evaluator]:
@@ -61,7 +69,11 @@ class Device:
                 loaded.evaluator = await asyncio.to_thread(
                     Evaluator, loaded.directory, device=self._settings.training_device
                 )
-            yield loaded.evaluator
+            try:
+                yield loaded.evaluator
+            except _UNSETTLING:
+                loaded.evaluator = None
+                raise
 
     async def _of(self, base: str) -> _Loaded:
         directory = await self.base_directory(base)
