@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -49,6 +49,7 @@ class CostRepository:
         theirs = (spent.job_id == CostRow.job_id) & (spent.kind == CostRow.kind) & spent.is_estimate.is_(False)
         query = (
             select(func.coalesce(func.sum(rest), 0.0))
+            .select_from(CostRow)
             .outerjoin(spent, theirs)
             .where(
                 CostRow.tenant == tenant,
@@ -70,7 +71,7 @@ class CostRepository:
         by: str = "tenant",
     ) -> list[dict[str, Any]]:
         """Return sums by ``tenant``, ``user_id``, ``job_id`` or ``kind``; estimates and what was spent apart."""
-        kind = func.split_part(CostRow.kind, ".", 1)  # the rest names an earlier run of the job
+        kind = func.split_part(CostRow.kind, literal_column("'.'"), literal_column("1"))  # a run before: `write.3`
         key = {"tenant": CostRow.tenant, "user_id": CostRow.user_id, "job_id": CostRow.job_id, "kind": kind}[by]
         sums = [func.sum(getattr(CostRow, name)).label(name) for name in _AMOUNTS]
         query = select(key.label("of"), CostRow.is_estimate, *sums).group_by(key, CostRow.is_estimate).order_by(key)
