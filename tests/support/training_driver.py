@@ -96,12 +96,13 @@ def no_room_for_the_adapter(train: Train, root: Path) -> dict[str, Any]:
 
 
 def no_memory(train: Train, root: Path) -> dict[str, Any]:
-    """Allow little more memory than there is in use, once the training runs; then allow all and train again."""
+    """Allow no memory beyond what is in use, once the training runs; then allow all and train again."""
 
     def on_progress(progress: TrainingProgress) -> None:
         if progress.step == 2:
             in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 20), resource.RLIM_INFINITY))
+            # Far below what is in use: what happens to be freed in the meantime makes no room.
+            resource.setrlimit(resource.RLIMIT_AS, (in_use // 2, resource.RLIM_INFINITY))
 
     found: dict[str, Any] = {}
     try:
