@@ -11,11 +11,16 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from training.config import LINEAR_LAYERS, TrainingConfig
 from training.errors import BaseModelUnavailable
+
+# PEFT shows a bar when it takes an adapter off, and the first bar starts a thread: where memory has run out that thread
+# ends before it began, and whoever started it waits for it for ever.
+tqdm.monitor_interval = 0
 
 
 def compute_dtype(device: str) -> torch.dtype:
