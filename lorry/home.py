@@ -87,7 +87,10 @@ class Home:
         try:
             lock.acquire(timeout=0)
         except Timeout as exc:
-            raise AlreadyRunning(f"another lorry process runs its parts from {self.path}") from exc
+            raise AlreadyRunning(
+                f"another lorry process runs its parts from {self.path}; wait until it ends, or try again when it has"
+                " started them"
+            ) from exc
         try:
             yield
         finally:

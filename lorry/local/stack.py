@@ -1,14 +1,15 @@
 """The parts of one machine, started in order, watched, and stopped in reverse.
 
 A command either owns the stack (starts the parts it needs, stops them when it ends) or, when `lorry up`
-owns it already, uses the parts that run.
+owns it already, uses the parts that run. A command that needs no part of this machine owns nothing, so that
+any number of them run at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -33,13 +34,27 @@ class Stack:
         self._base_directory = base_directory
         self._on_state = on_state
         self._attached = attached
+        self._ownership: ExitStack | None = None
         self._running: dict[str, RunningPart] = {}
+
+    async def own(self) -> None:
+        """Own the home's parts until `stop`, and stop those that a killed owner left running.
+
+        Raises:
+            AlreadyRunning: when another process owns them.
+        """
+        if self._ownership is None:
+            with ExitStack() as owning:
+                owning.enter_context(self.plan.home.ownership())
+                await asyncio.to_thread(stop_orphans, self.plan.home.read_processes())
+                self._ownership = owning.pop_all()
 
     async def ensure(self, last: str) -> None:
         """Have every part up to and including `last` run and be healthy.
 
         Raises:
-            AlreadyRunning: when another lorry process owns the home and does not run that part.
+            AlreadyRunning: when another lorry process owns the home and does not run that part, or came to own
+                it after this stack was opened.
             MachineTooSmall, PortInUse, PartDied, PartUnhealthy: when a part cannot be started.
         """
         wanted = PART_NAMES[: PART_NAMES.index(last) + 1]
@@ -47,6 +62,8 @@ class Stack:
             self._require_running(last)
             return
         missing = tuple(name for name in wanted if name in self.plan.local_parts and name not in self._running)
+        if missing:
+            await self.own()
         check_machine(missing, home=self.plan.home.path)
         await self._start_together([name for name in missing if name in {"postgres", "seaweedfs"}])
         if set(missing) & {"postgres", "seaweedfs", "registry"}:
@@ -54,7 +71,8 @@ class Stack:
         if set(missing) & {"seaweedfs", "registry"}:
             await self._prepare_bucket()
         await self._start_together([name for name in missing if name not in {"postgres", "seaweedfs"}])
-        self.plan.home.write_state({name: running.part.address for name, running in self._running.items()})
+        if self._ownership is not None:
+            self.plan.home.write_state({name: running.part.address for name, running in self._running.items()})
 
     def will_start(self, name: str) -> bool:
         """Say whether `ensure` would start that part, which takes its time."""
@@ -70,12 +88,14 @@ class Stack:
             self._require_running(name)
 
     async def stop(self) -> None:
-        """Stop every part that this stack started, the latest first."""
-        for name in reversed(list(self._running)):
-            self._on_state(name, "stopping", 0.0)
-            await self._running.pop(name).stop()
-            self._remember()
-            self._on_state(name, "stopped", 0.0)
+        """Stop every part that this stack started, the latest first, and own nothing any more."""
+        with self._ownership or ExitStack():
+            for name in reversed(list(self._running)):
+                self._on_state(name, "stopping", 0.0)
+                await self._running.pop(name).stop()
+                self._remember()
+                self._on_state(name, "stopped", 0.0)
+        self._ownership = None
 
     def addresses(self) -> list[tuple[str, str, int]]:
         """Return (name, address, pid) of every part that this stack started."""
@@ -145,13 +165,16 @@ class Stack:
 
 @asynccontextmanager
 async def open_stack(plan: Plan, *, base_directory: BaseDirectory, on_state: OnState) -> AsyncIterator[Stack]:
-    """Attach to the parts that run from this home, or own a new stack until the block ends."""
+    """Attach to the parts that run from this home, or own it from the first part that `ensure` starts."""
     if plan.home.read_state() is not None:
         with plan.home.guest():
             yield Stack(plan, base_directory=base_directory, on_state=on_state, attached=True)
         return
-    async with own_stack(plan, base_directory=base_directory, on_state=on_state) as stack:
+    stack = Stack(plan, base_directory=base_directory, on_state=on_state, attached=False)
+    try:
         yield stack
+    finally:
+        await stack.stop()
 
 
 @asynccontextmanager
@@ -161,10 +184,9 @@ async def own_stack(plan: Plan, *, base_directory: BaseDirectory, on_state: OnSt
     Raises:
         AlreadyRunning: when another process owns them.
     """
-    with plan.home.ownership():
-        await asyncio.to_thread(stop_orphans, plan.home.read_processes())
-        stack = Stack(plan, base_directory=base_directory, on_state=on_state, attached=False)
-        try:
-            yield stack
-        finally:
-            await stack.stop()
+    stack = Stack(plan, base_directory=base_directory, on_state=on_state, attached=False)
+    await stack.own()
+    try:
+        yield stack
+    finally:
+        await stack.stop()

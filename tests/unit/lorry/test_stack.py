@@ -30,3 +30,17 @@ def test_only_an_engine_of_our_own_is_started(tmp_path: Path) -> None:
     assert stack(tmp_path, attached=False).will_start("engine")
     assert not stack(tmp_path, attached=True).will_start("engine")
     assert not stack(tmp_path, attached=False, engine_url="http://engine").will_start("engine")
+
+
+async def test_a_command_that_starts_nothing_here_owns_nothing(tmp_path: Path) -> None:
+    one, other = (stack(tmp_path, attached=False, database_url="postgresql+asyncpg://elsewhere/lorry") for _ in range(2))
+    for each in (one, other):
+        await each.ensure("postgres")
+    assert not Home.open(tmp_path).is_owned()
+    await one.own()
+    with pytest.raises(AlreadyRunning, match="try again"):
+        await other.own()
+    await one.stop()
+    await other.own()
+    await other.stop()
+    assert not Home.open(tmp_path).is_owned()
