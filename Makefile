@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Tests compute in one thread, so two processes share them; those that need the run's engine stay in one of them.
 SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo up check format test test-faults bench clean
+.PHONY: help setup demo up check format test test-faults fuzz bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -36,6 +36,9 @@ test: setup  ## every test but the faults; real PostgreSQL, S3, training and vLL
 
 test-faults: setup  ## tests that kill or break engines and servers (under 25 minutes)
 	@$(PY) -m pytest tests/faults $(SIDE_BY_SIDE) --durations=15
+
+fuzz: setup  ## the tests that draw their own examples, with new ones each time
+	@$(PY) -m pytest tests/unit tests/integration -m hypothesis --hypothesis-profile fuzz $(SIDE_BY_SIDE)
 
 bench: setup  ## benchmarks, ours and a peer's in one run: make bench [NAME=first_profile] [QUICK=1]
 	@$(PY) -m bench $(if $(NAME),$(NAME)) $(if $(QUICK),--quick)
