@@ -43,11 +43,10 @@ async def _demo(*, people: int, seed: int, config: Path | None, as_json: bool) -
     started = time.monotonic()
     settings = [f"seed={seed}"] if seed else []
     resolved = pipeline.resolve_config(config, settings)
-    smaller = {key: value for key, value in _SMALLER.items() if resolved.origins[key] == "default"}
+    smaller = [f"{key}={value}" for key, value in _SMALLER.items() if resolved.origins[key] == "default"]
     if smaller:
-        resolved = pipeline.resolve_config(config, [*settings, *(f"{key}={value}" for key, value in smaller.items())])
-        said = ", ".join(f"{key}={value}" for key, value in smaller.items())
-        say(f"Trained on less than usual, so that it ends within ten minutes: {said}.")
+        resolved = pipeline.resolve_config(config, [*settings, *smaller])
+        say(f"Trained on less than usual, so that it ends within ten minutes: {', '.join(smaller)}.")
     say("[bold]1. The base model and the parts[/bold]")
     base_directory(make_plan())
     async with open_context(on_state=announce) as context:

@@ -29,9 +29,8 @@ from transcripts.transcript import Transcript
 
 _TOKENS_BESIDE_PAIRS = 1024
 _COUNTED_ITEMS = 8  # so many are counted by the service; the others are reckoned from them
-_CLOCK_SKEW_SECONDS = (
-    900.0  # a machine's clock may be wrong; what others have submitted since is told by its size and ids
-)
+# A machine's clock may be wrong; what others have submitted since is told by its size and ids.
+_CLOCK_SKEW_SECONDS = 900.0
 _FOR_GOOD = {"invalid_request_error", "permission_error", "authentication_error", "not_found_error", "billing_error"}
 
 

@@ -6,29 +6,26 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.claude_server import KEY, ClaudeServer, Failure, Outcome
-from tests.support.registry_server import serving
+from tests.support.claude_server import ClaudeServer, Failure, Outcome
+from tests.support.claude_writing import CLAUDE, serving_claude
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
 from training.jobs.states import State
 
 pytestmark = pytest.mark.faults
 ENDED_WELL = {State.SUCCEEDED, State.REJECTED}
-CLAUDE = {"dataset.writer": "claude"}
 
 
 @pytest.fixture
 async def claude(harbour: Harbour) -> AsyncIterator[ClaudeServer]:
     """The service that writes questions; workers are told where it is."""
-    server = ClaudeServer()
-    async with serving(server.app()) as url:
-        harbour.changes |= {
-            "LORRY_WRITER_URL": url,
-            "LORRY_WRITER_API_KEY": KEY,
-            "LORRY_WRITER_POLL_SECONDS": "0.2",
-            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
-            "LORRY_WRITER_TIMEOUT_SECONDS": "10",
-        }
+    async with serving_claude(
+        harbour,
+        ClaudeServer(),
+        LORRY_WRITER_POLL_SECONDS="0.2",
+        LORRY_WRITER_LONGEST_PAUSE_SECONDS="0.2",
+        LORRY_WRITER_TIMEOUT_SECONDS="10",
+    ) as server:
         await harbour.add_user("ann", transcripts=conversations())
         yield server
 

@@ -10,8 +10,8 @@ import pytest
 
 from kit.database import Database
 from kit.errors import LorryError
-from tests.support.claude_server import KEY, ClaudeServer
-from tests.support.registry_server import serving
+from tests.support.claude_server import ClaudeServer
+from tests.support.claude_writing import CLAUDE, serving_claude
 from tests.support.training_jobs import Harbour, talks
 from tests.support.writers import conversations
 from training.jobs.dispatch import Quota
@@ -71,11 +71,8 @@ async def test_a_writing_that_costs_more_than_is_left_of_the_month_is_refused_be
     claude = ClaudeServer()
     await harbour.add_user("ann", transcripts=conversations())
     await harbour.quotas.put("default", Quota(max_monthly_dollars=1e-6))
-    async with (
-        serving(claude.app()) as url,
-        working(LORRY_WRITER_URL=url, LORRY_WRITER_API_KEY=KEY, LORRY_WRITER_TIMEOUT_SECONDS="10"),
-    ):
-        job = await harbour.submit("ann", settings={"dataset.writer": "claude"})
+    async with serving_claude(harbour, claude, LORRY_WRITER_TIMEOUT_SECONDS="10"), working():
+        job = await harbour.submit("ann", settings=CLAUDE)
         failed = await harbour.until(job.id)
     assert failed.state is State.FAILED
     assert failed.error is not None
@@ -93,14 +90,13 @@ async def test_writings_that_are_estimated_at_once_share_what_is_left_of_the_mon
     server = ClaudeServer(looks=1_000_000)
     for user in users:
         await harbour.add_user(user, transcripts=conversations())
-    async with serving(server.app()) as url:
-        harbour.changes |= {"LORRY_WRITER_URL": url, "LORRY_WRITER_API_KEY": KEY, "LORRY_WRITER_POLL_SECONDS": "0.1"}
-        first = await harbour.submit("ann", settings={"dataset.writer": "claude"})
+    async with serving_claude(harbour, server, LORRY_WRITER_POLL_SECONDS="0.1"):
+        first = await harbour.submit("ann", settings=CLAUDE)
         async with working():
             await harbour.until_event(first.id, "stage finished", stage="estimate")
             (estimate,) = [each for each in await harbour.costs.sums(job_id=first.id) if each["is_estimate"]]
             await harbour.quotas.put("default", Quota(max_monthly_dollars=2.5 * estimate["dollars"]))
-            rest = [await harbour.submit(user, settings={"dataset.writer": "claude"}) for user in users[1:]]
+            rest = [await harbour.submit(user, settings=CLAUDE) for user in users[1:]]
 
             async def settled() -> bool:
                 kinds = [await harbour.kinds(job.id) for job in rest]
@@ -119,13 +115,8 @@ async def test_a_model_without_a_price_is_refused_where_dollars_are_limited(harb
     await harbour.add_user("ann", transcripts=conversations())
     await harbour.quotas.put("default", Quota(max_monthly_dollars=100))
     server = ClaudeServer()
-    async with serving(server.app()) as url:
-        harbour.changes |= {
-            "LORRY_WRITER_URL": url,
-            "LORRY_WRITER_API_KEY": KEY,
-            "LORRY_WRITER_MODEL": "nobody-knows-its-price",
-        }
-        job = await harbour.submit("ann", settings={"dataset.writer": "claude"})
+    async with serving_claude(harbour, server, LORRY_WRITER_MODEL="nobody-knows-its-price"):
+        job = await harbour.submit("ann", settings=CLAUDE)
         async with working():
             failed = await harbour.until(job.id)
     assert failed.error is not None

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from tests.support.claude_server import KEY, ClaudeServer
-from tests.support.registry_server import serving
+from tests.support.claude_writing import CLAUDE, serving_claude
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
+from training.jobs.job import Job
 from training.jobs.repository import JobRepository
 from training.jobs.states import State
 from training.jobs.worker import Worker
@@ -20,20 +21,14 @@ from training.jobs.writings.repository import WritingRepository
 from transcripts.store import TranscriptStore
 
 Working = Callable[..., AbstractAsyncContextManager[Worker]]
-CLAUDE = {"dataset.writer": "claude"}
 
 
 @pytest.fixture
 async def claude(harbour: Harbour) -> AsyncIterator[ClaudeServer]:
     """The service; its batches do not end by themselves."""
-    server = ClaudeServer(looks=1_000_000)
-    async with serving(server.app()) as url:
-        harbour.changes |= {
-            "LORRY_WRITER_URL": url,
-            "LORRY_WRITER_API_KEY": KEY,
-            "LORRY_WRITER_POLL_SECONDS": "0.1",
-            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
-        }
+    never_done = ClaudeServer(looks=1_000_000)
+    impatience = {"LORRY_WRITER_POLL_SECONDS": "0.1", "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2"}
+    async with serving_claude(harbour, never_done, **impatience) as server:
         yield server
 
 
@@ -44,6 +39,14 @@ async def batches(harbour: Harbour, claude: ClaudeServer, count: int) -> None:
         return claude.created >= count
 
     await harbour.until_true(submitted, what=f"{count} batches", seconds=120)
+
+
+async def begun(harbour: Harbour, claude: ClaudeServer) -> Job:
+    """Have a job of ann's that waits for its batch, and knows it."""
+    job = await harbour.submit("ann", settings=CLAUDE)
+    await batches(harbour, claude, 1)
+    await harbour.until_true(lambda: _knows_batch(harbour, job.id), what="the batch known")
+    return job
 
 
 async def test_a_worker_replaces_what_the_redaction_file_names_before_anything_leaves_it(
@@ -88,9 +91,7 @@ async def test_a_canceled_job_that_is_retried_before_its_batch_has_ended_gets_on
 ) -> None:
     await harbour.add_user("ann", transcripts=conversations())
     async with working():
-        job = await harbour.submit("ann", settings=CLAUDE)
-        await batches(harbour, claude, 1)
-        await harbour.until_true(lambda: _knows_batch(harbour, job.id), what="the batch known")
+        job = await begun(harbour, claude)
         await harbour.jobs.cancel(job.id)
         assert (await harbour.until(job.id)).state is State.CANCELED
         (first,) = claude.batches.values()
@@ -113,9 +114,7 @@ async def test_nothing_anybody_said_stays_where_the_service_cannot_be_asked_to_d
 ) -> None:
     await harbour.add_user("ann", transcripts=conversations())
     async with working():
-        job = await harbour.submit("ann", settings=CLAUDE)
-        await batches(harbour, claude, 1)
-        await harbour.until_true(lambda: _knows_batch(harbour, job.id), what="the batch known")
+        job = await begun(harbour, claude)
         await harbour.jobs.pause(job.id)
         await harbour.until(job.id, State.PAUSED)
     async with harbour.database.transaction() as session:
@@ -145,9 +144,7 @@ async def test_a_writing_that_gets_no_further_forgives_no_workers_death(
 ) -> None:
     await harbour.add_user("ann", transcripts=conversations())
     async with working():
-        job = await harbour.submit("ann", settings=CLAUDE)
-        await batches(harbour, claude, 1)
-        await harbour.until_true(lambda: _knows_batch(harbour, job.id), what="the batch known")
+        job = await begun(harbour, claude)
         await harbour.jobs.pause(job.id)
         await harbour.until(job.id, State.PAUSED)
     async with harbour.database.transaction() as session:
