@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.engines import Engines, open_engines
 from bench.load import Ask, Caller, burst, require_answers
-from bench.report import Measure, compare, report
+from bench.report import Measure, compare, report, rounds_or
 
 _REQUESTS = 16
 _ADAPTERS = 4
@@ -31,7 +31,9 @@ async def run(*, quick: bool) -> Path:
     limits = {"max_loras": _ADAPTERS, "max_cpu_loras": 2 * _ADAPTERS, "max_num_seqs": _REQUESTS, "kv_cache_gib": 1}
     async with open_engines(engine=limits) as engines:
         adapters = await engines.shelf.add(_ADAPTERS)
-        speeds = await _measure(engines, adapters, rounds=1 if quick else 6, answer_tokens=16 if quick else 64)
+        speeds = await _measure(
+            engines, adapters, rounds=1 if quick else rounds_or(6), answer_tokens=16 if quick else 64
+        )
     return report("engine_cpu_product", _measures(speeds), peer="stock vLLM, filesystem resolver", quick=quick)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.engines import Engines, Side, open_engines
 from bench.load import Ask, Caller, require_answers
-from bench.report import compare, report
+from bench.report import compare, report, rounds_or
 
 _TARGET = 1.03
 _PROMPT_TOKENS, _ANSWER_TOKENS = 32, 16
@@ -20,7 +20,7 @@ _WARM_UP = 3
 
 async def run(*, quick: bool) -> Path:
     """Measure and write the report."""
-    rounds, requests = (2, 5) if quick else (10, 20)
+    rounds, requests = (2, 5) if quick else (rounds_or(10), 20)
     async with open_engines() as engines:
         (model,) = await engines.shelf.add(1)
         seconds: dict[str, list[float]] = {name: [] for name in engines.sides}

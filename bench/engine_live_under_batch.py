@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.engines import Engines, Side, open_engines, tell
 from bench.load import Answer, Ask, Caller, at_quantile, keep_up, require_answers
-from bench.report import Measure, compare, report
+from bench.report import Measure, compare, report, rounds_or
 
 _SLOTS, _LIVE_SLOTS = 8, 2
 _SEATS, _LIVE_SEATS = 16, 2
@@ -54,7 +54,7 @@ class Found:
 
 async def run(*, quick: bool) -> Path:
     """Measure and write the report."""
-    rounds, seconds = (1, 15.0) if quick else (3, 120.0)
+    rounds, seconds = (1, 15.0) if quick else (rounds_or(3), 120.0)
     engine = {"max_loras": _SLOTS, "max_cpu_loras": 64, "max_num_seqs": _SEATS, "max_model_len": 512}
     ours = {"live_slots": _LIVE_SLOTS, "live_seats": _LIVE_SEATS}
     async with open_engines(engine=engine, ours=ours) as engines:

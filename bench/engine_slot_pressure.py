@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.engines import Engines, Side, open_engines, tell
 from bench.load import Ask, Caller, burst, require_answers
-from bench.report import Measure, compare, report
+from bench.report import Measure, compare, report, rounds_or
 
 _SLOTS, _SEATS = 4, 16
 _FACTORS = (2, 8)
@@ -25,7 +25,7 @@ Rates = dict[str, dict[str, list[float]]]
 
 async def run(*, quick: bool) -> Path:
     """Measure and write the report."""
-    rounds, requests = (1, 64) if quick else (3, 384)
+    rounds, requests = (1, 64) if quick else (rounds_or(3), 384)
     most = _SLOTS * max(_FACTORS)
     engine = {"max_loras": _SLOTS, "max_cpu_loras": 2 * most, "max_num_seqs": _SEATS, "max_model_len": 512}
     async with open_engines(engine=engine) as engines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -41,6 +42,11 @@ class Measure:
     rounds: int
     ours_spread: tuple[float, float]
     peer_spread: tuple[float, float] | None
+
+
+def rounds_or(usual: int) -> int:
+    """Return how many rounds to run: LORRY_BENCH_ROUNDS, or as many as usual."""
+    return int(os.environ.get("LORRY_BENCH_ROUNDS", usual))
 
 
 def compare(
