@@ -26,12 +26,14 @@ Action = Literal["drop", "edit"]
 class Decision:
     """What is done with one pair; `question` and `completion` are what an edit puts in place; None = as written.
 
-    `by` and `at` say who decided and when; they are no part of a dataset.
+    `transcript_id` says which conversation an edited pair is from: the edit goes when that is erased. `by` and `at` say
+    who decided and when. None of the three is part of a dataset.
     """
 
     action: Action
     question: str | None = None
     completion: str | None = None
+    transcript_id: str | None = None
     by: str = ""
     at: str = ""
 
@@ -93,9 +95,15 @@ class Curation:
         changed = edit(example, question=question, completion=completion)
         if changed == example:
             raise CurationInvalid("the edit changes nothing", field=example.key)
-        return self._with(
-            example.key, Decision(action="edit", question=question, completion=completion, by=by, at=_now())
+        decision = Decision(
+            action="edit",
+            question=question,
+            completion=completion,
+            transcript_id=example.transcript_id,
+            by=by,
+            at=_now(),
         )
+        return self._with(example.key, decision)
 
     def without(self, key: str) -> Curation:
         """Return the curation without a decision about that pair."""
@@ -106,7 +114,12 @@ class Curation:
         return {
             "schema": SCHEMA,
             "decisions": {
-                key: {**decision.effect, "by": decision.by, "at": decision.at}
+                key: {
+                    **decision.effect,
+                    "transcript_id": decision.transcript_id,
+                    "by": decision.by,
+                    "at": decision.at,
+                }
                 for key, decision in sorted(self.decisions.items())
             },
         }
@@ -162,12 +175,13 @@ def _decision(key: str, value: Any) -> Decision:
             action=value["action"],
             question=value["question"],
             completion=value["completion"],
+            transcript_id=value.get("transcript_id"),
             by=str(value.get("by", "")),
             at=str(value.get("at", "")),
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise CurationInvalid(f"the decision about {key} lacks {exc}", field=key) from exc
-    texts = (decision.question, decision.completion)
+    texts = (decision.question, decision.completion, decision.transcript_id)
     if decision.action not in ("drop", "edit") or not all(text is None or isinstance(text, str) for text in texts):
         raise CurationInvalid(f"the decision about {key} is neither a drop nor an edit", field=key)
     return decision

@@ -22,6 +22,7 @@ class CurationRow(Base):
     action: Mapped[Literal["drop", "edit"]] = mapped_column(Text)
     question: Mapped[str | None] = mapped_column(Text)
     completion: Mapped[str | None] = mapped_column(Text)
+    transcript_id: Mapped[str | None] = mapped_column(Text)
     decided_by: Mapped[str] = mapped_column(Text)
     decided_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 

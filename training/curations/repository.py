@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,7 +26,7 @@ class CurationRepository:
 
     async def put(self, key: str, decision: Decision, *, tenant: str, user: str) -> None:
         """Keep a decision; it replaces an earlier one about the same pair."""
-        values = {**decision.effect, "decided_by": decision.by}
+        values = {**decision.effect, "transcript_id": decision.transcript_id, "decided_by": decision.by}
         row = {"tenant": check_name(tenant, field="tenant"), "user_id": check_name(user, field="user_id"), "key": key}
         statement = insert(CurationRow).values(**row, **values)
         keys = [CurationRow.tenant, CurationRow.user_id, CurationRow.key]
@@ -47,11 +47,17 @@ class CurationRepository:
         )
 
     async def forget_erased(self) -> int:
-        """Forget the decisions about users who have no transcripts any more; return how many there were."""
+        """Forget what was decided about erased transcripts; return how many decisions there were.
+
+        An edit goes with the transcript that its pair is from, for it may quote it; a drop says nothing about anybody
+        and stays until the user has no transcript at all.
+        """
         theirs = exists().where(
             TranscriptRow.tenant == CurationRow.tenant, TranscriptRow.user_id == CurationRow.user_id
         )
-        gone = await self._session.execute(delete(CurationRow).where(~theirs).returning(CurationRow.key))
+        source = theirs.where(TranscriptRow.id == CurationRow.transcript_id)
+        erased = or_(~theirs, and_(CurationRow.transcript_id.is_not(None), ~source))
+        gone = await self._session.execute(delete(CurationRow).where(erased).returning(CurationRow.key))
         return len(gone.all())
 
 
@@ -60,6 +66,7 @@ def _decision(row: CurationRow) -> Decision:
         action=row.action,
         question=row.question,
         completion=row.completion,
+        transcript_id=row.transcript_id,
         by=row.decided_by,
         at=row.decided_at.isoformat(timespec="seconds"),
     )

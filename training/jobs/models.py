@@ -153,13 +153,17 @@ class TrainedRow(Base):
 
 
 class CostRow(Base):
-    """What one stage of a job cost; `is_estimate` rows were written before it ran."""
+    """What one stage of a job cost; `is_estimate` rows were written before it ran.
+
+    `earlier_run` is 0 for the run that goes on, and the run's number when the job was retried from its beginning since.
+    """
 
     __tablename__ = "training_cost"
 
     job_id: Mapped[str] = mapped_column(Text, primary_key=True)
     kind: Mapped[str] = mapped_column(Text, primary_key=True)
     is_estimate: Mapped[bool] = mapped_column(primary_key=True)
+    earlier_run: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, server_default="0")
     tenant: Mapped[str] = mapped_column(Text)
     user_id: Mapped[str] = mapped_column(Text)
     input_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -163,6 +163,7 @@ def _add_tenancy() -> None:
         sa.Column("job_id", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, primary_key=True),
         sa.Column("is_estimate", sa.Boolean, primary_key=True),
+        sa.Column("earlier_run", sa.Integer, primary_key=True, autoincrement=False, server_default="0"),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("user_id", sa.Text, nullable=False),
         sa.Column("input_tokens", sa.BigInteger, server_default="0", nullable=False),

@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("action", sa.Text, nullable=False),
         sa.Column("question", sa.Text),
         sa.Column("completion", sa.Text),
+        sa.Column("transcript_id", sa.Text),
         sa.Column("decided_by", sa.Text, nullable=False),
         sa.Column("decided_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("action in ('drop', 'edit')", name="ck_training_curation_action"),

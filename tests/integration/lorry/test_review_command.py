@@ -18,7 +18,7 @@ from tests.support.command import Lorry
 from tests.support.people import write_transcripts
 from tests.support.registry_server import registry_settings, registry_url
 from tests.support.writers import conversations
-from training.curation import Curation
+from training.curation import Curation, Decision
 from training.curations.repository import CurationRepository
 from transcripts.store import TranscriptStore
 
@@ -166,6 +166,21 @@ async def test_decisions_about_an_erased_user_are_forgotten(database: Database) 
         assert await CurationRepository(session).forget_erased() == 0
         await TranscriptStore(session).delete("default", "ann")
         assert await CurationRepository(session).forget_erased() == 1
+
+
+async def test_an_edit_goes_with_the_transcript_it_is_about_and_a_drop_stays(database: Database) -> None:
+    one, other = conversations(2)
+    async with database.transaction() as session:
+        store, repository = TranscriptStore(session), CurationRepository(session)
+        await store.add("default", "ann", [one, other])
+        for key, source in (("a" * 16, one), ("b" * 16, other)):
+            decision = Decision(action="edit", completion="what she said", transcript_id=source.id)
+            await repository.put(key, decision, tenant="default", user="ann")
+        await repository.put("c" * 16, Decision(action="drop"), tenant="default", user="ann")
+        assert await repository.forget_erased() == 0
+        await store.delete("default", "ann", one.id)
+        assert await repository.forget_erased() == 1
+        assert set((await repository.get(tenant="default", user="ann")).decisions) == {"b" * 16, "c" * 16}
 
 
 async def test_what_two_people_decide_at_once_stands_in_one_dataset(lorry: Lorry) -> None:

@@ -33,7 +33,9 @@ def test_only_an_engine_of_our_own_is_started(tmp_path: Path) -> None:
 
 
 async def test_a_command_that_starts_nothing_here_owns_nothing(tmp_path: Path) -> None:
-    one, other = (stack(tmp_path, attached=False, database_url="postgresql+asyncpg://elsewhere/lorry") for _ in range(2))
+    one, other = (
+        stack(tmp_path, attached=False, database_url="postgresql+asyncpg://elsewhere/lorry") for _ in range(2)
+    )
     for each in (one, other):
         await each.ensure("postgres")
     assert not Home.open(tmp_path).is_owned()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, literal_column, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -30,15 +30,14 @@ class CostRepository:
     async def keep(self, values: Mapping[str, Any]) -> None:
         """Write down a cost; the same job's and kind's again replaces it, so that nothing counts twice."""
         statement = insert(CostRow).values(**values)
-        changed = {key: value for key, value in values.items() if key not in {"job_id", "kind", "is_estimate"}}
-        keys = ["job_id", "kind", "is_estimate"]
+        keys = ["job_id", "kind", "is_estimate", "earlier_run"]
+        changed = {key: value for key, value in values.items() if key not in keys}
         await self._session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
 
     async def set_aside(self, job_id: str, *, run: int) -> None:
         """Have what the job has cost stand beside what it will cost when it is done once more from its beginning."""
-        spent = (CostRow.job_id == job_id, CostRow.is_estimate.is_(False), CostRow.kind.not_like("%.%"))
-        earlier = func.concat(CostRow.kind, f".{run}")
-        await self._session.execute(update(CostRow).where(*spent).values(kind=earlier))
+        spent = (CostRow.job_id == job_id, CostRow.is_estimate.is_(False), CostRow.earlier_run == 0)
+        await self._session.execute(update(CostRow).where(*spent).values(earlier_run=run))
 
     async def promised_dollars(self, tenant: str, *, except_job: str) -> float:
         """Return what the writings that the tenant's other jobs have begun, or may begin any moment, will cost yet."""
@@ -46,7 +45,12 @@ class CostRepository:
         written = select(StageRow.job_id).where(StageRow.stage == Stage.WRITE)
         spent = aliased(CostRow)
         rest = func.greatest(CostRow.dollars - func.coalesce(spent.dollars, 0.0), 0.0)
-        theirs = (spent.job_id == CostRow.job_id) & (spent.kind == CostRow.kind) & spent.is_estimate.is_(False)
+        theirs = and_(
+            spent.job_id == CostRow.job_id,
+            spent.kind == CostRow.kind,
+            spent.is_estimate.is_(False),
+            spent.earlier_run == 0,
+        )
         query = (
             select(func.coalesce(func.sum(rest), 0.0))
             .select_from(CostRow)
@@ -71,8 +75,8 @@ class CostRepository:
         by: str = "tenant",
     ) -> list[dict[str, Any]]:
         """Return sums by ``tenant``, ``user_id``, ``job_id`` or ``kind``; estimates and what was spent apart."""
-        kind = func.split_part(CostRow.kind, literal_column("'.'"), literal_column("1"))  # a run before: `write.3`
-        key = {"tenant": CostRow.tenant, "user_id": CostRow.user_id, "job_id": CostRow.job_id, "kind": kind}[by]
+        keys = {"tenant": CostRow.tenant, "user_id": CostRow.user_id, "job_id": CostRow.job_id, "kind": CostRow.kind}
+        key = keys[by]
         sums = [func.sum(getattr(CostRow, name)).label(name) for name in _AMOUNTS]
         query = select(key.label("of"), CostRow.is_estimate, *sums).group_by(key, CostRow.is_estimate).order_by(key)
         for column, value in ((CostRow.tenant, tenant), (CostRow.user_id, user), (CostRow.job_id, job_id)):
