@@ -1,4 +1,4 @@
-"""Personal identifiers: e-mail addresses, telephone numbers, bank accounts, cards, network addresses.
+"""Personal identifiers: e-mail addresses, telephone numbers, bank accounts, cards, social security numbers, IPs.
 
 What has a check sum is checked, so that an order number stays what it is.
 """
@@ -26,6 +26,8 @@ _NO_PHONE = re.compile(r"\d+\.\d+|\d{4}-\d\d-\d\d(?:[ T-]?\d\d.*)?|\d{1,2}[./]\d
 _BETWEEN = " \u00a0\u2007\u202f\u2010\u2011-"
 _IBAN = re.compile(rf"(?<![A-Za-z0-9])[A-Z]{{2}}\d{{2}}(?:[{_BETWEEN}]?[A-Z0-9]){{10,32}}", re.IGNORECASE)
 _CARD = re.compile(rf"(?<![\dA-Za-z.])[2-6](?:[{_BETWEEN}]?\d){{12,18}}(?!\d)")
+# Area, group and serial; those that the Social Security Administration never gives away are left alone.
+_SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}([- \u00a0\u2011])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])")
 
@@ -98,6 +100,12 @@ def find_cards(text: str) -> Iterator[Finding]:
 def _luhn(digits: list[int]) -> bool:
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def find_social_security_numbers(text: str) -> Iterator[Finding]:
+    """Yield numbers of the United States' form, 3-2-4 digits, that can have been given to somebody."""
+    for match in _SSN.finditer(text):
+        yield Finding(kind="ssn", start=match.start(), end=match.end())
 
 
 def find_ips(text: str) -> Iterator[Finding]:

@@ -21,7 +21,14 @@ from typing import Any
 from kit.canonical import sha256_json
 from transcripts.redaction.credentials import CredentialDetector
 from transcripts.redaction.finding import Detector, Finding, merge
-from transcripts.redaction.identifiers import PhoneDetector, find_cards, find_emails, find_ibans, find_ips
+from transcripts.redaction.identifiers import (
+    PhoneDetector,
+    find_cards,
+    find_emails,
+    find_ibans,
+    find_ips,
+    find_social_security_numbers,
+)
 from transcripts.redaction.own import NameDetector, PatternDetector, ValueDetector
 from transcripts.redaction.plugins import PluginDetector
 from transcripts.redaction.settings import KINDS, RedactionSettings
@@ -192,6 +199,8 @@ def _detectors(settings: RedactionSettings) -> Iterator[Detector]:
         yield find_ibans
     if settings.card:
         yield find_cards
+    if settings.ssn:
+        yield find_social_security_numbers
     if settings.ip:
         yield find_ips
     if settings.names:

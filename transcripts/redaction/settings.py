@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from kit.canonical import sha256_json
 
 _MAX_PATTERN_CHARACTERS = 1000
-KINDS = ("secret", "email", "phone", "iban", "card", "ip", "name")
+KINDS = ("secret", "email", "phone", "iban", "card", "ssn", "ip", "name")
 
 
 def _kind(value: str) -> str:
@@ -56,6 +56,7 @@ class RedactionSettings(BaseModel):
     )
     iban: bool = Field(True, description="bank accounts with a right check sum")
     card: bool = Field(True, description="payment cards with a right check digit")
+    ssn: bool = Field(True, description="social security numbers of the United States")
     ip: bool = Field(True, description="public IPv4 and IPv6 addresses")
     names: tuple[PersonName, ...] = Field((), description="names to hide, in any case, as whole words")
     patterns: dict[Kind, Pattern] = Field(

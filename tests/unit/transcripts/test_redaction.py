@@ -50,6 +50,7 @@ IDENTIFIERS = {
         "fr14 2004 1010 0505 0001 3M02 606",
     ],
     "card": ["4111 1111 1111 1111", "4111\u00a01111\u202f1111\u20111111", "378282246310005", "5555-5555-5555-4444"],
+    "ssn": ["078-05-1120", "219 09 9999", "219\u201109\u20119999"],
     "ip": ["8.8.8.8", "2001:4860:4860::8888"],
 }
 NOBODYS = [
@@ -63,6 +64,7 @@ NOBODYS = [
     "commit 9c8e7f1b2a3d4e5f60718293a4b5c6d7e8f90123 in GradientAccumulationPlugin",
     "reset my password 2 times, a secret 100-year-old recipe, docker run -u 1000:1000, the password to the safe",
     "bearer of bad news, pin 12abc3 on the map, pass code review 2nd time, the secret to success is 42 days of work",
+    "part 000-12-3456, 666-12-3456, 912-34-5678, 123-00-4567, 123-45-0000, 1123-45-6789, A123-45-6789 and 123-45 6789",
     "11/12/2024 and 12.11.2024, 1714550400 seconds, 0.5555555555",
 ]
 
