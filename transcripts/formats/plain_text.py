@@ -4,7 +4,8 @@ A line that starts at the margin with a name, a colon and white space (or nothin
 every other line, and every indented one, continues the turn before it. A name is one word, or up to
 four of which the first and the last do not begin in lower case ("Maria del Carmen", not "and she said"). Blank lines
 inside a turn are kept, around it dropped. A line of three or more ``-`` or ``=`` alone begins a
-new conversation. The importer is told which name is the user's.
+new conversation. The importer is told which name is the user's. A carriage return alone ends a line too, as it did on
+old Macs; errors then name the one line that the file has for everybody else.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class PlainText(TranscriptFormat):
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield the conversations between separators."""
         open_conversation = _Open(source)
-        for line in source.lines():
-            text = line.text.rstrip()
+        for line, said in ((line, said) for line in source.lines() for said in line.text.split("\r")):
+            text = said.rstrip()
             if SEPARATOR.fullmatch(text):
                 yield from open_conversation.close()
                 open_conversation = _Open(source)

@@ -120,6 +120,7 @@ def test_one_conversation_in_two_formats_is_one_transcript(tmp_path: Path) -> No
         *(t.id for t in read_transcripts(write(tmp_path, json.dumps([shared]), "a"))),
         *(t.id for t in read_transcripts(write(tmp_path, first, "b"))),
         *(t.id for t in read_transcripts(write(tmp_path, plain, "c"), user_speaker="Me")),
+        *(t.id for t in read_transcripts(write(tmp_path, plain.replace("\n", ""), "d"), user_speaker="Me")),
     }
     assert len(ids) == 1
 
