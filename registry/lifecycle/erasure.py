@@ -123,10 +123,14 @@ class Eraser:
         await repository.delete_reports(version_ids)
 
     async def _remove(self, owner: Owner, version_ids: Sequence[str]) -> None:
+        async with self._database.reading() as session:
+            settled = await LifecycleRepository(session).list_settled(
+                version_ids, settle_seconds=self._remains.settle_seconds
+            )
         for version_id in version_ids:
             await self._remains.remove(owner, version_id)
         async with self._database.transaction() as session:
-            await LifecycleRepository(session).mark_removed(version_ids, settle_seconds=self._remains.settle_seconds)
+            await LifecycleRepository(session).mark_removed(settled)
 
     async def _tombstone(self, version_id: str) -> Tombstone:
         async with self._database.transaction() as session:

@@ -64,6 +64,9 @@ def one_of(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[
     return cast("ColumnElement[bool]", column == any_(literal(list(values), ARRAY(column.type))))
 
 
+_DEAD = (State.ERASED, State.REJECTED)
+
+
 class LifecycleRepository(RegistryRepository):
     """What steering reads and writes, within one transaction.
 
@@ -273,17 +276,27 @@ class LifecycleRepository(RegistryRepository):
         )
         return list(await self._session.scalars(statement.order_by(VersionRow.version_id)))
 
-    async def mark_removed(self, version_ids: Sequence[str], *, settle_seconds: float) -> list[str]:
-        """Remember that no byte of these versions is left; return those of which it was not known.
+    async def list_settled(self, version_ids: Sequence[str], *, settle_seconds: float) -> list[str]:
+        """Return those of these versions whose bytes nobody can bring back who begins to remove them now.
 
-        What may still be served is passed over, and so is a dead version for which an upload URL may have been signed
-        less than `settle_seconds` ago: whoever holds it can put the bytes there again.
+        A dead version for which an upload URL may have been signed less than `settle_seconds` ago is not among them:
+        whoever holds it can put the bytes there again, before or after they are removed.
         """
         settled = _last_signed() <= func.now() - timedelta(seconds=settle_seconds)
-        dead = VersionRow.state.in_((State.ERASED, State.REJECTED)) & settled
+        statement = select(VersionRow.version_id).where(
+            one_of(VersionRow.version_id, version_ids),
+            or_(VersionRow.state == State.RETIRED, VersionRow.state.in_(_DEAD) & settled),
+        )
+        return list(await self._session.scalars(statement))
+
+    async def mark_removed(self, version_ids: Sequence[str]) -> list[str]:
+        """Remember that no byte of these versions is left; return those of which it was not known.
+
+        They were settled before they were removed. What may be served by now is passed over.
+        """
         statement = (
             update(VersionRow)
-            .where(one_of(VersionRow.version_id, version_ids), or_(VersionRow.state == State.RETIRED, dead))
+            .where(one_of(VersionRow.version_id, version_ids), VersionRow.state.in_((State.RETIRED, *_DEAD)))
             .where(VersionRow.removed_at.is_(None))
             .values(removed_at=func.now())
             .returning(VersionRow.version_id)

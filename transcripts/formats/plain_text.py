@@ -41,8 +41,8 @@ class PlainText(TranscriptFormat):
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield the conversations between separators."""
         open_conversation = _Open(source)
-        for line, said in ((line, said) for line in source.lines() for said in line.text.split("\r")):
-            text = said.rstrip()
+        pieces = ((line, piece.rstrip()) for line in source.lines() for piece in line.text.split("\r"))
+        for line, text in pieces:
             if SEPARATOR.fullmatch(text):
                 yield from open_conversation.close()
                 open_conversation = _Open(source)

@@ -263,11 +263,15 @@ class Reconciler:
             How much there was of each.
         """
         async with self._database.transaction() as session:
-            known = await UpkeepRepository(session).find_known(version_ids)
-        dead = [each for each in known.values() if each.gone]
+            repository = UpkeepRepository(session)
+            known = await repository.find_known(version_ids)
+            dead = [each for each in known.values() if each.gone]
+            settled = await repository.list_settled(
+                [each.version_id for each in dead], settle_seconds=self._remains.settle_seconds
+            )
         removed = {each.version_id: await self._remains.remove(each.owner, each.version_id) for each in dead}
         async with self._database.transaction() as session:
-            await UpkeepRepository(session).mark_removed(list(removed), settle_seconds=self._remains.settle_seconds)
+            await UpkeepRepository(session).mark_removed(settled)
         return removed
 
     async def _look_up(self, pattern: re.Pattern[str], keys: Iterable[str]) -> dict[str, Known]:

@@ -73,18 +73,22 @@ class Retention:
     async def _remove(self, at: At[Retain]) -> StepPage:
         """Remove the bytes of retired versions: first the bytes, then the note that they are gone."""
         async with self._database.transaction() as session:
-            due = await UpkeepRepository(session).list_removable(
+            repository = UpkeepRepository(session)
+            due = await repository.list_removable(
                 after=at.after,
                 default_seconds=TenantPolicy().remove_after_seconds,
                 lease_seconds=self._lease_seconds,
                 limit=at.request.limit,
+            )
+            settled = await repository.list_settled(
+                [known.version_id for known in due], settle_seconds=self._remains.settle_seconds
             )
         if not at.request.dry_run:
             for known in due:
                 await self._remains.remove(known.owner, known.version_id)
                 async with self._database.transaction() as session:
                     repository = UpkeepRepository(session)
-                    if await repository.mark_removed([known.version_id], settle_seconds=self._remains.settle_seconds):
+                    if known.version_id in settled and await repository.mark_removed([known.version_id]):
                         repository.record(
                             at.actor,
                             "removed",

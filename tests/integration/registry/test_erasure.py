@@ -16,6 +16,9 @@ from kit.storage import ObjectStorage
 from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
 from registry.errors import Leased, NotServable, RegistryUnavailable, VersionNotFound
+from registry.lifecycle.erasure import Eraser
+from registry.lifecycle.remains import Remains
+from registry.lifecycle.schemas import Erasure
 from registry.manifest import AdapterRef, Owner
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
@@ -202,6 +205,30 @@ async def test_without_an_object_store_an_erased_version_is_unreadable_at_once_a
     assert tombstone.removed_at > tombstone.erased_at
     assert await keys(storage) == []
     assert await rows(database, "select count(*) from audit where action = 'erased'") == [(1,)]
+
+
+async def test_what_comes_back_while_an_upload_url_lapses_is_not_taken_for_gone(
+    registry_settings: RegistrySettings,
+    client: RegistryClient,
+    database: Database,
+    storage: ObjectStorage,
+    tmp_path: Path,
+) -> None:
+    version_id = await publish(client, tmp_path)
+    (key,) = await keys(storage)
+
+    class Lapsing(Remains):
+        async def remove(self, owner: Owner, version_id: str) -> int:
+            removed = await super().remove(owner, version_id)
+            await storage.put(key, b"put back at the last moment")
+            await let_urls_lapse(database)
+            return removed
+
+    remains = Lapsing(storage, upload_seconds=registry_settings.registry_upload_seconds)
+    eraser = Eraser(database, remains, lease_seconds=30)
+    assert (await eraser.erase_version(version_id, Erasure(why="asked for"), actor="test")).removed_at is None
+    assert (await client.lifecycle.erase_version(version_id, why="again")).removed_at is not None
+    assert await keys(storage) == []
 
 
 async def test_an_owner_of_whom_nothing_is_known_has_nothing_to_erase(
