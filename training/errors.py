@@ -95,7 +95,10 @@ class WriterStale(WriterError):
 
 
 class WriterFailed(WriterError):
-    """The question writer gave too little that can be used."""
+    """The question writer gave too little that can be used.
+
+    Where no work goes on from what was answered, the detail `spent` is what it cost, as `Cost.to_json` writes it.
+    """
 
 
 class CurationInvalid(TrainingError):

@@ -70,7 +70,10 @@ class ClaudeBatchWriter:
                 if state.items[item.id].outcome == "done":
                     return state if state.named("open") else replace(state, phase="written")
         reasons = {state.items[item.id].reason or "" for item in plan.items[:SAMPLES]}
-        raise WriterFailed(f"no sample was answered usefully ({', '.join(sorted(reasons))}): nothing was submitted")
+        raise WriterFailed(
+            f"no sample was answered usefully ({', '.join(sorted(reasons))}): nothing was submitted",
+            spent=state.spent.to_json(),
+        )
 
     async def poll(self, state: WriterState, transcripts: Sequence[Transcript]) -> WriterState:
         """Take one step of the drawing above."""

@@ -69,7 +69,9 @@ class OpenAICompatibleWriter:
                 if state.items[item.id].outcome == "done":
                     return _advance(state)
         reasons = {state.items[item.id].reason or "" for item in plan.items[:SAMPLES]}
-        raise WriterFailed(f"no sample was answered usefully ({', '.join(sorted(reasons))})")
+        raise WriterFailed(
+            f"no sample was answered usefully ({', '.join(sorted(reasons))})", spent=state.spent.to_json()
+        )
 
     async def poll(self, state: WriterState, transcripts: Sequence[Transcript]) -> WriterState:
         """Ask the next few requests at once; one that the service refuses is given up, the others go on.

@@ -139,6 +139,27 @@ async def test_nothing_anybody_said_stays_where_the_service_cannot_be_asked_to_d
         await harbour.until_true(deleted, what="the batch deleted", seconds=60)
 
 
+async def test_what_useless_samples_cost_is_written_down_for_every_run(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    claude.answer = lambda params: json.dumps({"pairs": []})
+    await harbour.add_user("ann", transcripts=conversations())
+    spent = []
+    async with working(LORRY_TRAINING_ATTEMPTS="1"):
+        job = await harbour.submit("ann", settings=CLAUDE)
+        for run in range(2):
+            if run:
+                await harbour.jobs.retry(job.id)
+            failed = await harbour.until(job.id)
+            assert failed.error is not None
+            assert failed.error["code"] == "writer-failed"
+            rows = await harbour.costs.sums(job_id=job.id, by="kind")
+            spent += [row["dollars"] for row in rows if row["of"] == "write" and not row["is_estimate"]]
+    assert claude.calls["ask"] == 6
+    assert spent == [pytest.approx(spent[0]), pytest.approx(2 * spent[0])]
+    assert spent[0] > 0
+
+
 async def test_a_writing_that_gets_no_further_forgives_no_workers_death(
     harbour: Harbour, working: Working, claude: ClaudeServer
 ) -> None:

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from kit.database import Database
-from training.errors import ConfigInvalid, WriterError, WriterUnavailable
+from training.errors import ConfigInvalid, WriterError, WriterFailed, WriterUnavailable
 from training.jobs.assignment import Assignment
 from training.jobs.costs.repository import CostRepository, cost_row, writing_cost
 from training.jobs.errors import QuotaExhausted
@@ -66,7 +66,11 @@ class Writing:
             await self._finish_discarding(job, writer, state)
             state = None
         if state is None:
-            state = await writer.begin(prepared.kept)
+            try:
+                state = await writer.begin(prepared.kept)
+            except WriterFailed as exc:
+                await self._keep_spent(job, exc)
+                raise
             await self._keep(job, state)
         while not state.written:
             job.check()
@@ -132,6 +136,13 @@ class Writing:
             await JobRepository(session).update(job.job_id, {"crashes": 0})
             if state.spent.usage.requests:
                 await CostRepository(session).keep(writing_cost(job, state.spent, is_estimate=False))
+
+    async def _keep_spent(self, job: Assignment, failure: WriterFailed) -> None:
+        """Write down what useless samples cost, beside what other runs cost: a retry pays for its own."""
+        if (spent := failure.details.get("spent")) is not None:
+            values = writing_cost(job, Cost.from_json(spent), is_estimate=False)
+            async with self._database.transaction() as session:
+                await CostRepository(session).keep({**values, "earlier_run": job.run})
 
     async def _finish_discarding(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
         """Have everything of an earlier run deleted: its batch has the names that the next one's will have."""
