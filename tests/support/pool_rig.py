@@ -37,6 +37,7 @@ from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import BaseIdentity, Manifest, Owner
 from serving.engine.installer import SEALED_FILE
 from tests.support.faulty_s3 import FaultyS3, faulty_s3
+from tests.support.folders import found_under
 from tests.support.ports import free_port_block
 from tests.support.revival import Revivable
 from training.base_models import DEFAULT_BASE
@@ -246,7 +247,7 @@ class Rig:
 
     def on_disk(self, version_id: str) -> list[Path]:
         """Return everything on the engine's disk that has a version's name, but locks."""
-        return [path for path in self.cache.rglob(f"*{version_id}*") if not path.name.endswith(".lock")]
+        return [path for path in found_under(self.cache) if version_id in path.name and path.suffix != ".lock"]
 
     def sealed(self, version_id: str) -> Path:
         """Return a version's file on the engine's disk."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
+from tests.support.folders import found_under
 from tests.support.nursery import Nursery, WorkerProcess
 from tests.support.registry_server import TOKEN
 from training.jobs.costs.costs import Costs
@@ -203,8 +204,7 @@ class Harbour:
 
     def leftovers(self, job_id: str) -> list[Path]:
         """Return what lies on disk of a job."""
-        folder = self.directory / "training" / "jobs" / job_id
-        return sorted(folder.rglob("*")) if folder.exists() else []
+        return found_under(self.directory / "training" / "jobs" / job_id)
 
     def close(self) -> None:
         """Kill what still runs."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.folders import sized_under
 from tests.support.pool_rig import Rig, meanwhile, rot, until
 
 RandomAdapter = Callable[..., Path]
@@ -63,7 +64,7 @@ async def failed_loads(rig: Rig) -> float:
 
 def written(rig: Rig) -> list[Path]:
     """Every file in the cache that has something in it."""
-    return [path for path in rig.cache.rglob("*") if path.is_file() and path.stat().st_size]
+    return [path for path, size_bytes in sized_under(rig.cache).items() if size_bytes]
 
 
 async def test_an_engine_that_is_restarted_under_load_serves_from_its_disk_again(
