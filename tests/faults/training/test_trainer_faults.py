@@ -104,5 +104,5 @@ def test_out_of_memory_is_said_and_the_next_training_goes_on(scenarios: Path, un
     assert result["error"] == "OutOfMemory"
     assert "batch_size" in result["message"]
     assert result["left"] == ["checkpoints"]
-    assert result["resumed_from"] in range(2, 8)
+    assert result["resumed_from"] in range(2, 9), "the last step may still find what the one before it has freed"
     assert_as_if_undisturbed(root, undisturbed)
