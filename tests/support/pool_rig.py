@@ -51,11 +51,11 @@ ENGINE = {
     "LORRY_KV_CACHE_GIB": "1",
     "LORRY_HEARTBEAT_SECONDS": "0.5",
     "LORRY_REGISTRY_TIMEOUT_SECONDS": "2",
-    "LORRY_REFUSAL_TTL_SECONDS": "0.5",
+    "LORRY_REFUSAL_TTL_SECONDS": "3",
 }
 """Few slots and little memory, so that adapters come and go; and short memories, so that tests need not wait."""
 _COUNTS = ("_total", "_count")
-_REFUSAL_SECONDS = 0.7  # a little longer than the engine remembers a refusal
+_REFUSAL_SECONDS = 3.2  # a little longer than the engine remembers a refusal
 
 
 @dataclass(frozen=True, kw_only=True)
