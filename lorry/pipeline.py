@@ -56,8 +56,8 @@ async def run_everything(
             imported = await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
             on_imported(imported)
         dataset = await build_with_bar(context, user=user, config=resolved)
-        trained, report = await train_and_evaluate(context, {user: dataset}, config=resolved)
-        published = (await publish_users(context, trained, report))[user]
+        trained, everybody = await train_and_publish(context, {user: dataset}, config=resolved)
+        published = everybody[user]
         published.require_live()
         profile = (await extract_profiles(context, [user], force=False))[user]
         run = {"run_directory": str(trained[user].directory), "evaluation": published.manifest.evaluation}
@@ -130,7 +130,8 @@ async def run_train(
         raise ConfigInvalid("--dataset names one user's dataset; name one user", field="--dataset")
     async with open_context() as context:
         datasets = {user: require_dataset(context, user=user, directory=dataset) for user in users}
-        trained, report = await train_and_evaluate(context, datasets, config=resolved)
+        trained = await train_with_bars(context, datasets, config=resolved)
+        report = await evaluate_with_bar(context, trained, datasets)
         published = await publish_users(context, trained, report) if publish else {}
     return {user: _describe_run(run, report.users[user], published.get(user)) for user, run in trained.items()}
 
@@ -170,17 +171,22 @@ async def import_with_bar(
 
 async def train_and_publish(
     context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig
-) -> dict[str, Published]:
-    """Train, evaluate against one another, show the tables, publish."""
-    trained, report = await train_and_evaluate(context, datasets, config=config)
-    return await publish_users(context, trained, report)
+) -> tuple[dict[str, TrainedAdapter], dict[str, Published]]:
+    """Train, evaluate against one another, show the tables, publish; have the engine run by then.
+
+    Evaluating keeps one core busy, and an engine takes most of a minute to start: it does so meanwhile.
+    """
+    trained = await train_with_bars(context, datasets, config=config)
+    async with context.stack.starting("engine"):
+        report = await evaluate_with_bar(context, trained, datasets)
+        return trained, await publish_users(context, trained, report)
 
 
-async def train_and_evaluate(
+async def train_with_bars(
     context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig
-) -> tuple[dict[str, TrainedAdapter], EvaluationReport]:
-    """Train every user and score everybody's held-out replies, with a bar for each; show the tables."""
-    from lorry.stages.training import evaluate_users, train_users  # torch is imported only by what needs it
+) -> dict[str, TrainedAdapter]:
+    """Train every user, with a bar for each."""
+    from lorry.stages.training import train_users  # torch is imported only by what needs it
 
     with progress() as bars:
         steps = {user: Bar(bars, f"training {user}", waits=number > 0) for number, user in enumerate(datasets)}
@@ -192,11 +198,21 @@ async def train_and_evaluate(
         for user, bar in steps.items():
             record = trained[user].record
             bar.finish(f"loss {record.losses[-1]:.2f}", total=record.steps)
+    return trained
+
+
+async def evaluate_with_bar(
+    context: Context, trained: Mapping[str, TrainedAdapter], datasets: Mapping[str, Dataset]
+) -> EvaluationReport:
+    """Score everybody's held-out replies, with a bar; show the tables."""
+    from lorry.stages.training import evaluate_users
+
+    with progress() as bars:
         scoring = Bar(bars, "evaluating on held-out turns")
         report = await evaluate_users(context, trained, datasets, on_score=scoring)
         scoring.finish()
     show_evaluation(report)
-    return trained, report
+    return report
 
 
 async def publish_users(

@@ -74,6 +74,23 @@ class Stack:
         if self._ownership is not None:
             self.plan.home.write_state({name: running.part.address for name, running in self._running.items()})
 
+    @asynccontextmanager
+    async def starting(self, last: str) -> AsyncIterator[None]:
+        """Have the parts up to and including `last` start while the block runs, and be healthy when it has ended.
+
+        Raises:
+            AlreadyRunning, MachineTooSmall, PortInUse, PartDied, PartUnhealthy: as `ensure`, once the block has
+                ended; a block that fails itself is heard instead.
+        """
+        start = asyncio.create_task(self.ensure(last))
+        try:
+            yield
+        except BaseException:
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            raise
+        await start
+
     def will_start(self, name: str) -> bool:
         """Say whether `ensure` would start that part, which takes its time."""
         return not self._attached and name in self.plan.local_parts and name not in self._running

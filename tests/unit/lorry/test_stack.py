@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,28 @@ def test_a_part_that_its_owner_does_not_run_is_missed_before_any_work(tmp_path: 
         with pytest.raises(AlreadyRunning, match="not the engine"):
             stack(tmp_path, attached=True).require("engine")
     stack(tmp_path, attached=False).require("engine")
+
+
+async def test_a_part_that_cannot_start_meanwhile_is_missed_once_the_work_is_done(tmp_path: Path) -> None:
+    done = []
+
+    async def work_meanwhile() -> None:
+        async with stack(tmp_path, attached=True).starting("engine"):
+            await asyncio.sleep(0)
+            done.append("the work")
+
+    with pytest.raises(AlreadyRunning, match="not the engine"):
+        await work_meanwhile()
+    assert done
+
+
+async def test_work_that_fails_is_heard_instead_of_the_part_that_should_start_meanwhile(tmp_path: Path) -> None:
+    async def work_that_fails() -> None:
+        async with stack(tmp_path, attached=True).starting("engine"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await work_that_fails()
 
 
 def test_only_an_engine_of_our_own_is_started(tmp_path: Path) -> None:
