@@ -50,7 +50,6 @@ async def run_everything(
     resolved = resolve_config(config, settings)
     check_name(user, field="user_id")
     async with open_context() as context:
-        context.stack.require("engine")  # before the training, not after it
         imported: Imported | None = None
         if path is not None:
             imported = await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
