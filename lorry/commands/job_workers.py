@@ -11,6 +11,7 @@ import typer
 from lorry.commands.job_settings import base_name
 from lorry.context import Context, open_context
 from lorry.output import print_json, print_table, run, say, shown_time
+from lorry.patience import kept
 from training.jobs.fleet.fleet import Fleet
 from training.jobs.settings import WorkerSettings
 
@@ -48,7 +49,8 @@ async def _work(*, until_idle: bool, worker_id: str | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop.set)
         say("working; Ctrl-C stops after the current step, and nothing is lost")
-        await worker.run(until_idle=until_idle)
+        async with kept(context):
+            await worker.run(until_idle=until_idle)
 
 
 async def _workers() -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from lorry.commands import job_tenancy, job_words, job_workers
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import Context, open_context
 from lorry.output import EXIT_CODES, Bar, out, print_json, print_table, progress, run, say, to_json
+from lorry.patience import kept, patiently
 from training.jobs.costs.costs import Costs
 from training.jobs.fleet.fleet import Fleet
 from training.jobs.job import Event, Job, Submission
@@ -24,6 +26,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="id, as `lorry jobs su
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 _POLL_SECONDS = 0.5
 _EVER_DAYS = 36_500
+_LATER = "nothing of the job is lost: look again with `lorry jobs events JOB --follow` when it does"
 
 
 @app.callback(invoke_without_command=True)
@@ -172,12 +175,14 @@ async def _wait(context: Context, queued: list[Job]) -> list[Job]:
     with progress() as bars:
         shown = {job.id: Bar(bars, f"training {job.user_id}") for job in queued}
         latest = {job.id: job for job in queued}
-        while any(not job.ended for job in latest.values()):
-            await asyncio.sleep(_POLL_SECONDS)
-            for job_id in [each.id for each in latest.values() if not each.ended]:
-                job = latest[job_id] = await jobs.get(job_id)
-                share = (job.progress or {}).get("share", 0.0)
-                shown[job_id](round(100 * share), 100, f"{job.state.value} {(job.progress or {}).get('stage', '')}")
+        async with kept(context):
+            while any(not job.ended for job in latest.values()):
+                await asyncio.sleep(_POLL_SECONDS)
+                for job_id in [each.id for each in latest.values() if not each.ended]:
+                    job = latest[job_id] = await patiently(partial(jobs.get, job_id), then=_LATER)
+                    share = (job.progress or {}).get("share", 0.0)
+                    stage = (job.progress or {}).get("stage", "")
+                    shown[job_id](round(100 * share), 100, f"{job.state.value} {stage}")
         for job in latest.values():
             shown[job.id].finish(job_words.said(job))
     return list(latest.values())
@@ -192,20 +197,28 @@ async def _show(job_id: str) -> tuple[Job, list[dict[str, Any]]]:
 async def _events(job_id: str, *, follow: bool, as_json: bool) -> list[Event]:
     """Return the job's events so far; with `follow`, print them and wait for more until it has ended."""
     async with open_context() as context:
-        jobs, tenant = Jobs(context.database), context.settings.tenant
-        found: list[Event] = []
-        while True:
-            job = await jobs.get(job_id, tenant=tenant)  # before its events: one that has ended has no further ones
-            while new := await jobs.events(job_id, after=found[-1].id if found else 0):
+        jobs, found = Jobs(context.database), list[Event]()
+
+        async def look() -> tuple[Job, list[Event]]:
+            """Return the job as it was before its newest events: one that has ended has no further ones."""
+            job, new = await jobs.get(job_id, tenant=context.settings.tenant), list[Event]()
+            last = found[-1].id if found else 0
+            while more := await jobs.events(job_id, after=new[-1].id if new else last):
+                new.extend(more)
+            return job, new
+
+        async with kept(context):
+            while True:
+                job, new = await (patiently(look, then=_LATER) if follow else look())
                 found.extend(new)
                 for event in new:
                     if not as_json:
                         _tell(job_words.event(event))
                     elif follow:
                         _tell(to_json(asdict(event), indent=None))
-            if job.ended or not follow:
-                return found
-            await asyncio.sleep(_POLL_SECONDS)
+                if job.ended or not follow:
+                    return found
+                await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _steer(job_id: str, verb: str) -> Job:

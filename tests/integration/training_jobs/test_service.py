@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
+from lorry.local.postgres import database_url
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
 from training.jobs.costs.repository import CostRepository
@@ -24,6 +28,7 @@ from transcripts.store import TranscriptStore
 
 TOKEN = "a-token-for-trainings"
 USER = "/v1/tenants/default/users/ann/trainings"
+SESSIONS = "from pg_stat_activity where datname = $1"
 
 
 @pytest.fixture
@@ -239,3 +244,31 @@ async def test_every_route_documents_its_refusals(service: httpx.AsyncClient) ->
             assert operation.get("description"), f"{verb} {path} says nothing"
             if "{job_id}" in path or "{campaign_id}" in path:
                 assert "404" in operation["responses"], f"{verb} {path}"
+
+
+async def test_a_stream_outlives_a_database_that_is_away(
+    service: httpx.AsyncClient, database: Database, postgres_directory: Path
+) -> None:
+    name = make_url(database.settings.database_url).database
+    address = database_url(postgres_directory, name="postgres").replace("+asyncpg", "")
+    server = await asyncpg.connect(address)
+    job = (await service.post(USER, json={})).json()["id"]
+    lines: list[str] = []
+    try:
+        headers = {"accept": "text/event-stream"}
+        async with service.stream("GET", f"/v1/trainings/{job}/events", headers=headers) as answer:
+            async for line in answer.aiter_lines():
+                lines.append(line)
+                if line == "event: event" and len(lines) < 5:
+                    await server.execute(f'alter database "{name}" with allow_connections false')
+                    await server.execute(
+                        "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name
+                    )
+                if "does not answer" in line and lines.count(line) == 1:
+                    await server.execute(f'alter database "{name}" with allow_connections true')
+                    await Jobs(database).cancel(job)
+    finally:
+        await server.execute(f'alter database "{name}" with allow_connections true')
+        await server.close()
+    assert ": the database does not answer; waiting for it" in lines
+    assert [line for line in lines if line.startswith("event: ")][-2:] == ["event: event", "event: end"]
