@@ -56,10 +56,10 @@ async def run_everything(
             on_imported(imported)
         dataset = await build_with_bar(context, user=user, config=resolved)
         trained, report = await train_and_evaluate(context, {user: dataset}, config=resolved)
-        published = (await publish_users(context, trained, report))[user]
+        published = (await publish_users(context, trained, report, config=resolved))[user]
         published.require_live()
         profile = (await extract_profiles(context, [user], force=False))[user]
-        run = {"run_directory": str(trained[user].directory), "evaluation": published.manifest.evaluation}
+        run = {"run_directory": str(trained[user].directory), "evaluation": published.evaluation}
         return {**describe_profile(context, profile), **run, "import": imported.to_json() if imported else None}
 
 
@@ -130,7 +130,7 @@ async def run_train(
     async with open_context() as context:
         datasets = {user: require_dataset(context, user=user, directory=dataset) for user in users}
         trained, report = await train_and_evaluate(context, datasets, config=resolved)
-        published = await publish_users(context, trained, report) if publish else {}
+        published = await publish_users(context, trained, report, config=resolved) if publish else {}
     return {user: _describe_run(run, report.users[user], published.get(user)) for user, run in trained.items()}
 
 
@@ -172,7 +172,7 @@ async def train_and_publish(
 ) -> dict[str, Published]:
     """Train, evaluate against one another, show the tables, publish."""
     trained, report = await train_and_evaluate(context, datasets, config=config)
-    return await publish_users(context, trained, report)
+    return await publish_users(context, trained, report, config=config)
 
 
 async def train_and_evaluate(
@@ -199,7 +199,7 @@ async def train_and_evaluate(
 
 
 async def publish_users(
-    context: Context, trained: Mapping[str, TrainedAdapter], report: EvaluationReport
+    context: Context, trained: Mapping[str, TrainedAdapter], report: EvaluationReport, *, config: ResolvedConfig
 ) -> dict[str, Published]:
     """Publish every user's version and move `live` where the gate allows, saying so."""
     from training.publishing import publish
@@ -214,6 +214,7 @@ async def publish_users(
                 report.users[user],
                 owner=owner,
                 registry=context.registry,
+                policy=config.gate,
                 base_directory=base_directory(context.plan),
             )
             bar(number, len(trained), f"{user} version {published[user].manifest.version}")
@@ -336,7 +337,7 @@ def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig
     if "base" in arguments or "base" in request.training:
         raise ConfigInvalid("base: the engine has to run the same one; set LORRY_BASE_MODEL", field="base")
     environment = {"base": own.base_model, "threads": own.threads}
-    resolved = resolve(request, arguments=arguments, environment=environment)
+    resolved = resolve(request, arguments=arguments, environment=environment, bounds=own.gate_bounds())
     if resolved.training.rank > own.max_lora_rank:
         raise ConfigInvalid(
             f"rank: {resolved.training.rank} is more than the {own.max_lora_rank} that registry and engine take;"
@@ -361,7 +362,7 @@ def _describe_run(run: TrainedAdapter, evaluation: UserEvaluation, published: Pu
             "version_id": published.manifest.version_id,
             "live": published.live,
             "gate": published.decision.to_json(),
-            "evaluation": published.manifest.evaluation,
+            "evaluation": published.evaluation,
         }
     return described
 

@@ -9,9 +9,10 @@ from pydantic import Field, SecretStr
 
 from kit.names import Name
 from kit.settings import DatabaseUrl, MasterKeySettings
+from training.policy import GateSettings
 
 
-class LorrySettings(MasterKeySettings):
+class LorrySettings(MasterKeySettings, GateSettings):
     """The single-machine composition.
 
     Each of `database_url`, `s3_endpoint_url` (or bare AWS credentials), `registry_url`, `engine_url` that is set

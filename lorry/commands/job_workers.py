@@ -70,6 +70,7 @@ def worker_settings(context: Context, *, worker_id: str | None = None) -> Worker
         "training_bases_directory": plan.home.folder("bases"),
         "training_device": own.device,
         "training_threads": own.threads,
+        "training_gate_file": own.training_gate_file,
         "log_level": own.log_level,
     }
     if worker_id is not None:

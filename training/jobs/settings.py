@@ -10,13 +10,14 @@ from pydantic import Field, SecretStr
 from kit.names import Name
 from kit.settings import DatabaseSettings
 from training.base_models import DEFAULT_BASE
+from training.policy import GateSettings
 
 
 def _host_name() -> str:
     return socket.gethostname()[:100] or "worker"
 
 
-class WorkerSettings(DatabaseSettings):
+class WorkerSettings(DatabaseSettings, GateSettings):
     """Everything that one training worker needs."""
 
     worker_id: Name = Field(

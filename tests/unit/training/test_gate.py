@@ -10,7 +10,8 @@ from training.evaluation.general import GeneralAbility, GeneralScore
 from training.evaluation.intervals import Estimate
 from training.evaluation.leaks import Leaks
 from training.evaluation.yes_no import YesNo
-from training.gate import GatePolicy, decide
+from training.gate import decide
+from training.policy import GatePolicy
 from training.publishing import evaluation_for_manifest
 
 

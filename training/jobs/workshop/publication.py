@@ -56,6 +56,7 @@ class Publication:
             owner=Owner.named(tenant=job.tenant, user=job.user),
             registry=self._registry,
             adapter=job.adapter,
+            policy=self._materials.config(job).gate,
             base_directory=await self._device.base_directory(job.base),
             on_progress=job.tell,
         )
