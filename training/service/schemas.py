@@ -214,7 +214,7 @@ class WorkerList(_Strict):
 class CampaignBody(_Strict):
     """Who is to be trained again, for which base, how fast."""
 
-    base: str = Field(min_length=1, max_length=500)
+    base: str = Field(min_length=1, max_length=500, description="a registered base model, by name or directory")
     per_hour: float = Field(60.0, gt=0, le=100_000, allow_inf_nan=False, description="trainings begun in an hour")
     priority: int = Field(-100, ge=-1000, le=1000)
     settings: Settings = Field(default_factory=dict, max_length=_MAX_SETTINGS)

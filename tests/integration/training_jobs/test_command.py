@@ -65,7 +65,11 @@ async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
     assert f"ann: in training, see `lorry jobs show {queued['id']}`" in told
 
 
-async def test_a_campaign_is_begun_and_aborted(lorry: Lorry) -> None:
+async def test_a_campaign_is_begun_and_aborted(lorry: Lorry, harbour: Harbour) -> None:
+    code, _, complaint = await lorry("campaigns", "begin")
+    assert code == 2
+    assert "known are smollm2-135m-instruct. Register another with `lorry bases add" in complaint
+    await lorry.json("bases", "add", str(harbour.base))
     begun = await lorry.json("campaigns", "begin", "--per-hour", "30")
     assert (begun["state"], begun["users"], begun["done"]) == ("running", 2, 0)
     code, told, _ = await lorry("campaigns", "pause", begun["id"])

@@ -16,8 +16,12 @@ from sqlalchemy import make_url
 from kit.database import Database
 from kit.settings import DatabaseSettings
 from lorry.local.postgres import database_url
+from registry.client import RegistryClient
+from tests.support.adapters import BASE, BASE_CONFIG
+from tests.support.registry_server import TOKEN as REGISTRY_TOKEN
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
+from training.base_models import DEFAULT_BASE
 from training.jobs.costs.repository import CostRepository
 from training.jobs.jobs import Jobs
 from training.jobs.repository import JobRepository
@@ -32,12 +36,18 @@ SESSIONS = "from pg_stat_activity where datname = $1"
 
 
 @pytest.fixture
-async def service(database_settings: DatabaseSettings, database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with the service's token; ann has transcripts."""
+async def service(
+    database_settings: DatabaseSettings, database: Database, registry_url: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the service's token; ann has transcripts, and the registry knows no base."""
     async with database.transaction() as session:
         await TranscriptStore(session).add("default", "ann", talks("ann"))
     settings = TrainingServiceSettings(
-        **database_settings.model_dump(), training_token=SecretStr(TOKEN), training_events_seconds=0.05
+        **database_settings.model_dump(),
+        training_token=SecretStr(TOKEN),
+        training_events_seconds=0.05,
+        registry_url=registry_url,
+        registry_token=SecretStr(REGISTRY_TOKEN),
     )
     async with serving(create_app(settings)) as url:
         headers = {"authorization": f"Bearer {TOKEN}"}
@@ -195,7 +205,12 @@ async def test_rules_say_who_is_stale_and_why(service: httpx.AsyncClient) -> Non
     assert (bad.status_code, bad.json()["field"]) == (422, "schedule")
 
 
-async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient) -> None:
+async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient, registry_url: str) -> None:
+    refused = await service.post("/v1/tenants/default/campaigns", json={"base": "next", "per_hour": 10})
+    assert (refused.status_code, refused.json()["field"]) == (422, "base")
+    assert refused.json()["known"] == [DEFAULT_BASE]
+    async with RegistryClient(url=registry_url, token=REGISTRY_TOKEN) as registry:
+        await registry.register_base(BASE.model_copy(update={"id": "next"}), config=BASE_CONFIG)
     begun = (await service.post("/v1/tenants/default/campaigns", json={"base": "next", "per_hour": 10})).json()
     assert (begun["state"], begun["users"], begun["counts"]) == ("running", 1, {"waiting": 1})
     path = f"/v1/campaigns/{begun['id']}"
@@ -206,6 +221,15 @@ async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient
     assert (await service.get("/v1/campaigns")).json()["campaigns"][0]["state"] == "aborted"
     bad = await service.post("/v1/tenants/default/campaigns", json={"base": "next", "users": ["nobody"]})
     assert (bad.status_code, bad.json()["field"]) == (422, "users")
+
+
+async def test_a_service_without_a_registry_begins_no_campaign(database_settings: DatabaseSettings) -> None:
+    settings = TrainingServiceSettings(**database_settings.model_dump(), training_token=SecretStr(TOKEN))
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url, headers=headers) as client:
+        refused = await client.post("/v1/tenants/default/campaigns", json={"base": DEFAULT_BASE})
+    assert refused.status_code == 503
+    assert "set LORRY_REGISTRY_URL" in refused.json()["detail"]
 
 
 async def test_listing_goes_on_after_the_last_job_of_a_page(service: httpx.AsyncClient) -> None:
