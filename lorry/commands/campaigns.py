@@ -11,11 +11,11 @@ import typer
 
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import open_context
-from lorry.output import EXIT_CODES, out, print_json, print_table, run
+from lorry.output import out, print_json, print_table, run
 from training.jobs.campaigns.bases import known_bases
 from training.jobs.campaigns.campaigns import Campaign, Campaigns
 
-app = typer.Typer(epilog=EXIT_CODES)
+app = typer.Typer()
 CampaignId = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id, as `lorry campaigns begin` printed it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 _COLUMNS = ["campaign", "state", "done", "of", "users"]

@@ -13,7 +13,7 @@ import typer
 from lorry.commands import job_tenancy, job_words, job_workers
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import Context, open_context
-from lorry.output import EXIT_CODES, Bar, out, print_json, print_table, progress, run, say, to_json
+from lorry.output import Bar, out, print_json, print_table, progress, run, say, to_json
 from lorry.patience import kept, patiently
 from training.jobs.costs.costs import Costs
 from training.jobs.fleet.fleet import Fleet
@@ -21,7 +21,7 @@ from training.jobs.job import Event, Job, Submission
 from training.jobs.jobs import Jobs
 from training.jobs.states import State
 
-app = typer.Typer(epilog=EXIT_CODES)
+app = typer.Typer()
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="id, as `lorry jobs submit` printed it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 _POLL_SECONDS = 0.5
@@ -62,16 +62,28 @@ def submit(
     set_: Annotated[list[str] | None, typer.Option("--set", help="one setting, such as steps=60")] = None,
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="higher ones come first")] = 0,
     why: Annotated[str, typer.Option(help="kept with the job")] = "",
-    watch: Annotated[bool, typer.Option("--watch", help="wait until they have ended")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="wait until they have ended; exit code 1 if one failed, 4 if one was refused"),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Queue a training of each user; workers do them (`lorry jobs work`)."""
     jobs = run(_submit(users, config, set_ or [], priority=priority, why=why, watch=watch), as_json=as_json)
     if as_json:
         print_json([asdict(job) for job in jobs])
-        return
-    for job in jobs:
-        _tell(f"{job.user_id}: {job.id} {job_words.said(job)}")
+    else:
+        for job in jobs:
+            _tell(f"{job.user_id}: {job.id} {job_words.said(job)}")
+    if code := _ended_with(jobs) if watch else 0:
+        raise typer.Exit(code)
+
+
+def _ended_with(jobs: list[Job]) -> int:
+    """Return the exit code that says how watched jobs ended."""
+    if any(job.state is State.FAILED for job in jobs):
+        return 1
+    return 4 if any(job.state is not State.SUCCEEDED for job in jobs) else 0
 
 
 @app.command()

@@ -57,7 +57,7 @@ async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
     assert (await lorry.json("jobs", "quota", "--max-daily", "1"))["max_daily"] == 1
     (queued,) = await lorry.json("jobs", "submit", "ann")
     code, _, complaint = await lorry("jobs", "submit", "bob")
-    assert code == 5
+    assert code == 6
     assert "of its day" in complaint
     code, told, _ = await lorry("status")
     assert code == 0
