@@ -13,6 +13,7 @@ from kit.names import check_name
 from lorry.context import Context
 from lorry.errors import NotThere
 from lorry.output import counted
+from lorry.stages.old_datasets import mark_used, remove_old_datasets
 from lorry.stages.writing import OnWriting, read_written, write_questions
 from training.config import DatasetConfig, ResolvedConfig
 from training.curation import Curation
@@ -43,7 +44,8 @@ async def build_user_dataset(
 ) -> Dataset:
     """Build the user's dataset, or load it when the same transcripts, decisions and settings gave it before.
 
-    Without `directory` it goes to ``<home>/datasets/<tenant>/<user>/<key>``, and `current_dataset` finds it.
+    Without `directory` it goes to ``<home>/datasets/<tenant>/<user>/<key>``, and `current_dataset` finds it; older ones
+    that nothing needs any more are removed.
     `on_writing` is told (requests answered, of) while a remote writer works.
 
     Raises:
@@ -150,7 +152,9 @@ async def _build(
             curation=inputs.curation,
         )
     if directory is None:
+        mark_used(target)
         (folder / CURRENT).write_text(target.name)
+        await remove_old_datasets(context, folder, user=user, current=target.name)
     return dataset
 
 
