@@ -34,7 +34,15 @@ async def test_jobs_are_submitted_steered_and_worked_off(lorry: Lorry, harbour: 
     assert (await lorry.json("jobs", "cancel", bob["id"]))["state"] == "canceled"
     code, told, complaint = await lorry("jobs", "work", "--until-idle", "--worker-id", "here")
     assert code == 0, complaint
+    lines = [line for line in complaint.splitlines() if line.startswith(f"job {ann['id']}: ")]
+    assert [line.split()[2] for line in lines[:3]] == ["snapshot", "estimate", "write"]
+    assert re.search(r": write done in \d+\.\d s, next: dataset, when a device is free$", lines[2]), lines
+    assert "publish done in" in lines[-2]
+    assert not re.search(r"\bann\b", complaint)
     shown = await lorry.json("jobs", "show", ann["id"])
+    assert lines[-1] == f"job {ann['id']}: {shown['state']}"
+    code, told, _ = await lorry("jobs", "events", ann["id"], "--follow")
+    assert re.search(r"  train done in \d+\.\d s, next: evaluate$", told, re.MULTILINE), told
     assert shown["state"] in {"succeeded", "rejected"}, shown["error"]
     assert {each["of"] for each in shown["costs"] if not each["is_estimate"]} == {"write", "train", "evaluate"}
     code, told, _ = await lorry("jobs", columns=80)
