@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -22,7 +23,11 @@ from tests.support.registry_server import TOKEN as REGISTRY_TOKEN
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
 from training.base_models import DEFAULT_BASE
+from training.jobs.campaigns.campaigns import Campaigns
+from training.jobs.campaigns.repository import CampaignRepository
 from training.jobs.costs.repository import CostRepository
+from training.jobs.health.repository import Health, HealthRepository
+from training.jobs.job import Submission
 from training.jobs.jobs import Jobs
 from training.jobs.repository import JobRepository
 from training.jobs.settings import TrainingServiceSettings
@@ -256,6 +261,42 @@ async def test_metrics_count_jobs_by_state_and_name_nobody(service: httpx.AsyncC
     assert 'lorry_training_workers{state="alive"} 0.0' in text
     assert "lorry_training_database_up 1.0" in text
     assert "ann" not in text.replace("canceled", "")
+
+
+async def test_metrics_tell_what_is_wrong_and_of_whom_nobody(service: httpx.AsyncClient, database: Database) -> None:
+    before = (await service.get("/metrics")).text
+    assert "lorry_training_spent_share 0.0" in before
+    assert "lorry_training_recent_failures{" not in before
+    async with database.transaction() as session:
+        await TranscriptStore(session).add("default", "bob", talks("bob"))
+        cost = {"job_id": "j1", "kind": "write", "is_estimate": False, "tenant": "default", "user_id": "ann"}
+        await CostRepository(session).keep({**cost, "dollars": 3.0})
+    jobs, campaigns = Jobs(database), Campaigns(database)
+    for user, code in (("ann", "workers-died"), ("bob", "disk-full")):
+        job = await jobs.submit(Submission(tenant="default", user=user, base="b"))
+        async with database.transaction() as session:
+            repository = JobRepository(session)
+            ended = {"state": State.FAILED, "error": {"code": code}, "ended_at": await repository.now()}
+            await repository.update(job.id, ended)
+    campaign = await campaigns.begin("default", base="next", known={"next"}, per_hour=60.0)
+    await service.put("/v1/tenants/default/training-quota", json={"max_monthly_dollars": 4.0})
+    health = await examine(database)
+    assert health == Health(
+        failures={"disk-full": 1, "workers-died": 1}, poison_users=1, stalled_campaigns=0, spent_share=0.75
+    )
+    async with database.transaction() as session:
+        for user in ("ann", "bob"):
+            at = await JobRepository(session).now() - timedelta(hours=1, seconds=90)
+            values = {"submitted_at": at, "job_id": "j1" if user == "ann" else None}
+            await CampaignRepository(session).set_user(campaign.id, user, values)
+    assert (await examine(database)).stalled_campaigns == 1
+    await campaigns.pause(campaign.id)
+    assert (await examine(database)).stalled_campaigns == 0
+
+
+async def examine(database: Database) -> Health:
+    async with database.reading() as session:
+        return await HealthRepository(session).examine()
 
 
 async def test_every_route_documents_its_refusals(service: httpx.AsyncClient) -> None:
