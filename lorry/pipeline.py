@@ -265,6 +265,9 @@ def show_evaluation(report: EvaluationReport) -> None:
     rows = [_cost_row(user, each) for user, each in report.users.items()]
     title = "What the adapters cost"
     print_table(title, columns, rows, numeric=frozenset(columns[1:]), whole=frozenset(columns[:1]), on=err)
+    for user, each in report.users.items():
+        if each.rivals_left_out:
+            say(Text(f"{user}: {counted(each.rivals_left_out, 'rival')} could not be read and is not compared with"))
     if len(report.users) < 2:
         return
     names = list(report.users)
