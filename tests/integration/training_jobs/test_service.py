@@ -37,7 +37,6 @@ from transcripts.store import TranscriptStore
 
 TOKEN = "a-token-for-trainings"
 USER = "/v1/tenants/default/users/ann/trainings"
-SESSIONS = "from pg_stat_activity where datname = $1"
 
 
 @pytest.fixture
@@ -315,25 +314,34 @@ async def test_a_stream_outlives_a_database_that_is_away(
     service: httpx.AsyncClient, database: Database, postgres_directory: Path
 ) -> None:
     name = make_url(database.settings.database_url).database
-    address = database_url(postgres_directory, name="postgres").replace("+asyncpg", "")
-    server = await asyncpg.connect(address)
+    server = await asyncpg.connect(database_url(postgres_directory, name="postgres").replace("+asyncpg", ""))
     job = (await service.post(USER, json={})).json()["id"]
     lines: list[str] = []
+    away = False
     try:
         headers = {"accept": "text/event-stream"}
         async with service.stream("GET", f"/v1/trainings/{job}/events", headers=headers) as answer:
             async for line in answer.aiter_lines():
                 lines.append(line)
-                if line == "event: event" and len(lines) < 5:
-                    await server.execute(f'alter database "{name}" with allow_connections false')
-                    await server.execute(
-                        "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name
-                    )
+                if lines.count("event: event") == 1 and not away and not line:
+                    await rename(server, name, f"{name}_away")
+                    away = True
                 if "does not answer" in line and lines.count(line) == 1:
-                    await server.execute(f'alter database "{name}" with allow_connections true')
+                    await rename(server, f"{name}_away", name)
                     await Jobs(database).cancel(job)
     finally:
-        await server.execute(f'alter database "{name}" with allow_connections true')
         await server.close()
     assert ": the database does not answer; waiting for it" in lines
     assert [line for line in lines if line.startswith("event: ")][-2:] == ["event: event", "event: end"]
+
+
+async def rename(server: asyncpg.Connection, old: str | None, new: str | None) -> None:
+    """Give a database another name, which nobody may use while that is done."""
+    for _ in range(200):
+        await server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", old)
+        try:
+            await server.execute(f'alter database "{old}" rename to "{new}"')
+            return
+        except asyncpg.ObjectInUseError:
+            await asyncio.sleep(0.01)
+    raise AssertionError(f"{old} is always in use")

@@ -47,7 +47,8 @@ def runs_elsewhere(tmp_path: Path, *names: str, ready: bool = True) -> User:
 
 async def test_a_command_uses_what_another_runs_and_never_takes_the_lock(tmp_path: Path) -> None:
     runs_elsewhere(tmp_path, *PART_NAMES[:3])
-    assert Ledger(Home.open(tmp_path)).try_lock("starting the engine")
+    holder = Ledger(Home.open(tmp_path))
+    assert holder.try_lock("starting the engine")
     one = stack(tmp_path, patience=0)
     await one.ensure("registry")
     assert [name for name, _, _ in one.addresses()] == ["postgres", "seaweedfs", "registry"]
@@ -85,7 +86,8 @@ async def test_a_command_waits_for_parts_that_another_starts(tmp_path: Path) -> 
 
 async def test_a_command_that_waits_too_long_is_refused_with_what_to_do(tmp_path: Path) -> None:
     runs_elsewhere(tmp_path, "postgres", ready=False)
-    assert Ledger(Home.open(tmp_path)).try_lock("starting parts")
+    holder = Ledger(Home.open(tmp_path))
+    assert holder.try_lock("starting parts")
     with pytest.raises(AlreadyRunning, match="try again when it is done, or end it"):
         await stack(tmp_path, patience=0.3, on_wait=lambda _: None).ensure("postgres")
 

@@ -57,7 +57,7 @@ class Publication:
             registry=self._registry,
             adapter=job.adapter,
             policy=self._materials.config(job).gate,
-            base_directory=await self._device.base_directory(job.base),
+            base_directory=await self._device.base_directory(job.base, check=job.check),
             on_progress=job.tell,
         )
         try:
