@@ -220,8 +220,7 @@ async def publish_users(
             bar(number, len(trained), f"{user} version {published[user].manifest.version}")
     for user, each in published.items():
         if not each.live:
-            reasons = "; ".join(each.decision.reasons)
-            say(Text(f"{user}: version {each.manifest.version} is kept but not live: {reasons}"))
+            say(Text(f"{user}: version {each.manifest.version} is kept but not live: {each.why_not}"))
     return published
 
 

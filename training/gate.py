@@ -19,15 +19,17 @@ _Bound = tuple[str, float | None, float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """Whether a version passed, and every reason, as sentences for people."""
+    """Whether a version passed, and every reason, as sentences for people; `failed` are those that kept it back."""
 
     passed: bool
     reasons: tuple[str, ...]
     policy: GatePolicy
+    failed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that is stored with the version."""
-        return {"passed": self.passed, "reasons": list(self.reasons), "policy": self.policy.model_dump(mode="json")}
+        reasons = {"reasons": list(self.reasons), "failed": list(self.failed)}
+        return {"passed": self.passed, **reasons, "policy": self.policy.model_dump(mode="json")}
 
 
 def decide(evaluation: UserEvaluation, policy: GatePolicy) -> GateDecision:
@@ -37,7 +39,10 @@ def decide(evaluation: UserEvaluation, policy: GatePolicy) -> GateDecision:
         checks.append(_check_identified(evaluation))
     checks += _check_bounds(evaluation, policy)
     return GateDecision(
-        passed=all(passed for passed, _ in checks), reasons=tuple(reason for _, reason in checks), policy=policy
+        passed=all(passed for passed, _ in checks),
+        reasons=tuple(reason for _, reason in checks),
+        policy=policy,
+        failed=tuple(reason for passed, reason in checks if not passed),
     )
 
 

@@ -30,6 +30,15 @@ class Published:
     decision: GateDecision
     live: bool
 
+    @property
+    def why_not(self) -> str:
+        """What kept the version from being live, and what can be done; empty for one that is."""
+        if self.live:
+            return ""
+        if self.decision.passed:
+            return "another version became live at the same time"
+        return f"{'; '.join(self.decision.failed)} (docs/evaluation.md says what each bound asks)"
+
     def require_live(self) -> Manifest:
         """Return the manifest of a version that is live.
 
@@ -37,7 +46,10 @@ class Published:
             GateNotPassed: with the gate's reasons.
         """
         if not self.live:
-            raise GateNotPassed("; ".join(self.decision.reasons), version_id=self.manifest.version_id)
+            raise GateNotPassed(
+                f"version {self.manifest.version} is kept but not live: {self.why_not}",
+                version_id=self.manifest.version_id,
+            )
         return self.manifest
 
 

@@ -58,7 +58,8 @@ def said(job: Job) -> str:
 def became(job: Job) -> str:
     """Return how a job ended, or why it is tried again; empty before either."""
     if job.outcome is not None:
-        live = "live" if job.outcome["live"] else "kept but not live: " + "; ".join(job.outcome["reasons"])
+        why = job.outcome.get("failed") or job.outcome["reasons"]  # jobs of earlier releases have only all reasons
+        live = "live" if job.outcome["live"] else "kept but not live: " + "; ".join(why)
         return f"version {job.outcome['version']}, {live}"
     if job.error is not None:
         again = "" if job.state in ENDED else f", tried {counted(job.attempts, 'time')}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorry.commands import job_tenancy, job_words, job_workers
+from lorry.commands import job_service, job_tenancy, job_words, job_workers
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import Context, open_context
 from lorry.output import Bar, out, print_json, print_table, progress, run, say, to_json
@@ -136,6 +136,7 @@ def retry(job_id: JobId, as_json: Json = False) -> None:
 
 
 app.command()(job_workers.work)
+app.command()(job_service.serve)
 app.command()(job_workers.workers)
 app.command()(job_tenancy.costs)
 app.command()(job_tenancy.quota)
@@ -177,13 +178,13 @@ async def _submit(
             for user in users
         ]
         queued = await Jobs(context.database).submit_all(submissions)
+        if not any(each["state"] == "alive" for each in await Fleet(context.database).workers()):
+            say("no worker is alive; `lorry jobs work` starts one and does what is queued")
         return await _wait(context, queued) if watch else queued
 
 
 async def _wait(context: Context, queued: list[Job]) -> list[Job]:
     jobs = Jobs(context.database)
-    if not any(each["state"] == "alive" for each in await Fleet(context.database).workers()):
-        say("no worker is alive; start one with `lorry jobs work`")
     with progress() as bars:
         shown = {job.id: Bar(bars, f"training {job.user_id}") for job in queued}
         latest = {job.id: job for job in queued}

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from lorry.errors import AlreadyRunning
+from lorry.errors import HomeBusy
 from lorry.home import Home
 
 _POLL_SECONDS = 0.2
@@ -158,7 +158,7 @@ class Ledger:
             enough: asked while waiting whether the right is needed no longer.
 
         Raises:
-            AlreadyRunning: another command held it all the time; it says who, and what to do.
+            HomeBusy: another command held it all the time; it says who, and what to do.
         """
         end, told = time.monotonic() + patience_seconds, False
         while not self.try_lock(doing):
@@ -166,7 +166,7 @@ class Ledger:
                 yield False
                 return
             if time.monotonic() > end:
-                raise AlreadyRunning(self._refusal(patience_seconds))
+                raise HomeBusy(self._refusal(patience_seconds))
             if not told:
                 on_wait(f"waiting for {self._who()} …")
                 told = True

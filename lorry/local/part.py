@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -144,18 +144,21 @@ async def start_part(part: Part) -> RunningPart:
     for port in part.ports:
         check_port(port, part=part.name)
     with part.log_path.open("ab") as log:
-        # Not asyncio's subprocess: that kills its child when the event loop is closed, and a part may outlive us.
-        child = await asyncio.to_thread(
-            subprocess.Popen,
-            part.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **part.environment},
-            start_new_session=True,
-            **run_as(part.system_user),
-        )
+        child = await asyncio.to_thread(_spawn, part, log)
     return RunningPart(part, psutil.Process(child.pid), child=child)
+
+
+def _spawn(part: Part, log: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start the process; not by asyncio, which kills its children with the event loop, and a part may outlive us."""
+    return subprocess.Popen(
+        part.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **part.environment},
+        start_new_session=True,
+        **run_as(part.system_user),
+    )
 
 
 def stop_orphans(orphans: list[psutil.Process], *, patience_seconds: float = 15.0) -> None:

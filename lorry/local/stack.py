@@ -17,7 +17,7 @@ from typing import Literal
 import psutil
 
 from kit.database import Database
-from lorry.errors import AlreadyRunning, LocalError, PartDied
+from lorry.errors import HomeBusy, LocalError, PartDied
 from lorry.local.ledger import Entry, Ledger, User, process_start, withdrawn
 from lorry.local.machine import check_machine
 from lorry.local.part import Part, RunningPart, start_part, stop_orphans, tail
@@ -59,7 +59,7 @@ class Stack:
         """Have every part up to and including `last` run and be healthy; what runs already is used.
 
         Raises:
-            AlreadyRunning: another command was starting or stopping parts for all of the patience, or runs them at
+            HomeBusy: another command was starting or stopping parts for all of the patience, or runs them at
                 other addresses than the settings say.
             MachineTooSmall, PortInUse, PartDied, PartUnhealthy: a part cannot be started.
         """
@@ -241,7 +241,7 @@ class Stack:
             expected = mine.get(entry.name, entry.address)
             if entry.name in wanted and entry.address != expected:
                 using = "; ".join(map(str, self.ledger.users(but=self._user)))
-                raise AlreadyRunning(
+                raise HomeBusy(
                     f"the {entry.name} of {self.plan.home.path} runs at {entry.address}, and the settings say"
                     f" {expected}: set LORRY_PORT_BASE and LORRY_GATEWAY_PORT as they were when it was started, or end"
                     f" what uses it ({using})"

@@ -146,7 +146,10 @@ class Worker:
                         field="LORRY_WORKER_ID",
                     )
             if time.monotonic() > deadline:
-                raise WorkerIdTaken(f"worker {self._settings.worker_id} is alive elsewhere", field="LORRY_WORKER_ID")
+                raise WorkerIdTaken(
+                    f"worker {self._settings.worker_id} is alive elsewhere; give this one another id",
+                    field="LORRY_WORKER_ID",
+                )
             await asyncio.sleep(min(1.0, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE))
 
     def _describe(self) -> dict[str, Any]:

@@ -60,7 +60,9 @@ class JobView(_Strict):
     worker_id: str | None
     progress: dict[str, JsonValue] | None = Field(description="stage, done, total, share of the job, eta_seconds")
     error: dict[str, JsonValue] | None = Field(description="code, message, field, stage")
-    outcome: dict[str, JsonValue] | None = Field(description="version, version_id, live, the gate's reasons")
+    outcome: dict[str, JsonValue] | None = Field(
+        description="version, version_id, live, the gate's reasons, and those of them that failed"
+    )
     submitted_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import signal
+import sys
 
+import httpx
 import pytest
 
 from tests.support.command import Lorry
+from tests.support.ports import free_port_block
 from tests.support.training_jobs import Harbour
 
 
@@ -89,3 +95,35 @@ async def test_a_campaign_is_begun_and_aborted(lorry: Lorry, harbour: Harbour) -
     code, _, complaint = await lorry("campaigns", "show", "c" + 32 * "0")
     assert code == 3
     assert "no campaign" in complaint
+
+
+async def test_a_machine_serves_its_trainings_over_http(lorry: Lorry, harbour: Harbour) -> None:
+    port = free_port_block(1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lorry.cli", "jobs", "serve", "--port", str(port)),
+        env=os.environ | lorry.environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        first = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        assert first.startswith(f"export TRAINING_URL=http://127.0.0.1:{port} TRAINING_TOKEN=$(cat ")
+        token = (harbour.directory / "home" / "secrets" / "training-token").read_text()
+        headers = {"authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
+            answer = await client_answers(client, "/v1/tenants/default/users/ann/trainings")
+            assert answer.status_code == 201
+    finally:
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 60)
+    assert [job["user_id"] for job in await lorry.json("jobs")] == ["ann"]
+
+
+async def client_answers(client: httpx.AsyncClient, path: str) -> httpx.Response:
+    """Submit a training as soon as the service listens."""
+    for _ in range(300):
+        try:
+            return await client.post(path, json={})
+        except httpx.ConnectError:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the service never listened")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lorry.errors import AlreadyRunning
+from lorry.errors import HomeBusy
 from lorry.home import Home
 from lorry.local.ledger import Entry, Ledger, process_start
 
@@ -85,8 +85,6 @@ async def test_who_needs_the_lock_no_longer_goes_on_without_it(tmp_path: Path) -
 async def test_who_has_waited_long_enough_is_told_who_holds_it_and_what_to_do(tmp_path: Path) -> None:
     one, other = ledger(tmp_path), ledger(tmp_path)
     assert one.try_lock("stopping parts")
-    with pytest.raises(
-        AlreadyRunning, match=rf"pid {os.getpid()}\), which is stopping parts [\s\S]*`kill {os.getpid()}`"
-    ):
+    with pytest.raises(HomeBusy, match=rf"pid {os.getpid()}\), which is stopping parts [\s\S]*`kill {os.getpid()}`"):
         async with other.locked("x", patience_seconds=0.3, on_wait=lambda _: None, enough=lambda: False):
             pass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorry.context import quiet
-from lorry.errors import AlreadyRunning
+from lorry.errors import HomeBusy
 from lorry.home import Home
 from lorry.local.ledger import Entry, Ledger, User, process_start
 from lorry.local.plan import PART_NAMES, Plan
@@ -88,11 +88,11 @@ async def test_a_command_that_waits_too_long_is_refused_with_what_to_do(tmp_path
     runs_elsewhere(tmp_path, "postgres", ready=False)
     holder = Ledger(Home.open(tmp_path))
     assert holder.try_lock("starting parts")
-    with pytest.raises(AlreadyRunning, match="try again when it is done, or end it"):
+    with pytest.raises(HomeBusy, match="try again when it is done, or end it"):
         await stack(tmp_path, patience=0.3, on_wait=lambda _: None).ensure("postgres")
 
 
 async def test_parts_at_other_addresses_than_the_settings_say_are_refused(tmp_path: Path) -> None:
     runs_elsewhere(tmp_path, *PART_NAMES[:3])
-    with pytest.raises(AlreadyRunning, match=r"registry .*18300.*19000: set LORRY_PORT_BASE"):
+    with pytest.raises(HomeBusy, match=r"registry .*18300.*19000: set LORRY_PORT_BASE"):
         await stack(tmp_path, port_base=19_000, s3_endpoint_url="aws").ensure("registry")

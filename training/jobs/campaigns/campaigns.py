@@ -103,9 +103,11 @@ class Campaigns:
             known = await TranscriptStore(session).users(tenant)
             wanted = sorted(set(users)) if users is not None else known
             if unknown := sorted(set(wanted) - set(known)):
-                raise JobRequestInvalid(f"{unknown[0]} has no transcripts", field="users")
+                raise JobRequestInvalid(
+                    f"{unknown[0]} has no transcripts; import some first, or leave them out", field="users"
+                )
             if not wanted:
-                raise JobRequestInvalid(f"nobody in {tenant} has transcripts", field="tenant")
+                raise JobRequestInvalid(f"nobody in {tenant} has transcripts; import some first", field="tenant")
             values = {
                 "id": f"c{uuid.uuid4().hex}",
                 "tenant": tenant,

@@ -52,5 +52,10 @@ async def unless_stopped(future: asyncio.Future[T], check: Check) -> T:
 def end_of(future: asyncio.Future[Any]) -> asyncio.Future[None]:
     """Return the end of another's work: whether it failed was for that other to hear."""
     ended: asyncio.Future[None] = future.get_loop().create_future()
-    future.add_done_callback(lambda _: ended.done() or ended.set_result(None))
+
+    def settle(_: asyncio.Future[Any]) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    future.add_done_callback(settle)
     return ended

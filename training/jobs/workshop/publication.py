@@ -72,6 +72,7 @@ class Publication:
             "live": published.live,
             "passed": published.decision.passed,
             "reasons": list(published.decision.reasons),
+            "failed": list(published.decision.failed),
         }
 
     async def _take_back(self, version_id: str) -> None:
