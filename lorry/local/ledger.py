@@ -44,6 +44,14 @@ class Entry:
         """Whether that very process still runs."""
         return process_start(self.pid) == self.started
 
+    @property
+    def process(self) -> psutil.Process | None:
+        """That process; None when it has ended."""
+        try:
+            return psutil.Process(self.pid) if self.alive else None
+        except psutil.NoSuchProcess:
+            return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class User:

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from kit.database import Database
 from lorry.errors import HomeBusy, LocalError, PartDied
 from lorry.local.ledger import Entry, Ledger, User, process_start, withdrawn
@@ -165,7 +163,7 @@ class Stack:
     async def _start(self, wanted: Sequence[str], *, first: bool) -> None:
         entries = self.ledger.entries()
         if first and entries and self._are_orphans():
-            await asyncio.to_thread(stop_orphans, [psutil.Process(entry.pid) for entry in entries])
+            await asyncio.to_thread(stop_orphans, [process for entry in entries if (process := entry.process)])
             entries = []
         self._write(entries)
         ready = {entry.name for entry in entries if entry.ready}
@@ -189,7 +187,8 @@ class Stack:
             found = next((entry for entry in self.ledger.entries() if entry.name == name), None)
             base = self._base_directory() if name == "engine" and found is None else Path()
             part = await asyncio.to_thread(self.plan.part, name, base_directory=base)
-            running[name] = RunningPart(part, psutil.Process(found.pid)) if found else await self._started(part)
+            process = found.process if found else None
+            running[name] = RunningPart(part, process) if process else await self._started(part)
         await asyncio.gather(*(self._become_healthy(name, each) for name, each in running.items()))
 
     async def _started(self, part: Part) -> RunningPart:
@@ -260,7 +259,8 @@ class Stack:
         stopping = [entry for entry in before if entry.name in unused]
         for entry in reversed(stopping):
             self._on_state(entry.name, "stopping", 0.0)
-            await self._part_of(entry).stop()
+            if (running := self._part_of(entry)) is not None:
+                await running.stop()
             self._own.pop(entry.name, None)
             self._on_state(entry.name, "stopped", 0.0)
         alive = {entry.name for entry in before}
@@ -272,11 +272,14 @@ class Stack:
         used = {name for user in users for name in user.parts}
         return [entry.name for entry in entries if entry.name not in used]
 
-    def _part_of(self, entry: Entry) -> RunningPart:
-        own = self._own.get(entry.name)
+    def _part_of(self, entry: Entry) -> RunningPart | None:
+        """Return the part that an entry is about, whoever started it; None when it has just ended."""
+        own, process = self._own.get(entry.name), entry.process
         if own is not None and own.pid == entry.pid:
             return own
-        return RunningPart(self.plan.part(entry.name, base_directory=Path()), psutil.Process(entry.pid))
+        if process is None:
+            return None
+        return RunningPart(self.plan.part(entry.name, base_directory=Path()), process)
 
     # ----- words
 
