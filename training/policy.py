@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from kit.settings import Settings
 from training.errors import ConfigInvalid
@@ -25,9 +25,9 @@ def _or_none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in {NONE, ""} else value
 
 
-_Nats = Annotated[float | None, BeforeValidator(_or_none), Field(allow_inf_nan=False)]
-_Share = Annotated[float | None, BeforeValidator(_or_none), Field(ge=0, allow_inf_nan=False)]
-_Count = Annotated[int | None, BeforeValidator(_or_none), Field(ge=0)]
+_Nats = Annotated[FiniteFloat | None, BeforeValidator(_or_none)]
+_Share = Annotated[Annotated[FiniteFloat, Field(ge=0)] | None, BeforeValidator(_or_none)]
+_Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_or_none)]
 
 
 class GatePolicy(BaseModel):
@@ -38,9 +38,7 @@ class GatePolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_gain_nats: float = Field(
-        0.0, allow_inf_nan=False, description="gain over the base in nats per held-out token, more than"
-    )
+    min_gain_nats: FiniteFloat = Field(0.0, description="gain over the base in nats per held-out token, more than")
     min_held_out_tokens: int = Field(1, ge=1, description="held-out tokens that it must be measured on")
     require_identified: bool = Field(False, description="the own adapter must beat every other user's")
     min_gain_low_nats: _Nats = Field(None, description="low end of the gain's interval; none = not asked")
