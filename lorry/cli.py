@@ -28,6 +28,7 @@ from lorry.commands import (
     transcripts,
     up,
 )
+from lorry.output import EXIT_CODES
 
 app = typer.Typer(
     name="lorry",
@@ -57,6 +58,19 @@ app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
 app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
+
+
+def _print_exit_codes_below_help(group: typer.Typer) -> None:
+    """Have every command of a group, and the group itself, print under its help how it can end."""
+    group.info.epilog = EXIT_CODES
+    for command in group.registered_commands:
+        command.epilog = EXIT_CODES
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _print_exit_codes_below_help(inner.typer_instance)
+
+
+_print_exit_codes_below_help(app)
 
 
 def _print_version(asked: bool) -> None:

@@ -79,7 +79,7 @@ async def _demo(*, people: int, seed: int, config: Path | None, as_json: bool) -
         return {
             "seconds": round(seconds, 1),
             "profiles": described,
-            "evaluation": {user: each.manifest.evaluation for user, each in published.items()},
+            "evaluation": {user: each.evaluation for user, each in published.items()},
             "load_seconds": report,
         }
 

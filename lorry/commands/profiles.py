@@ -28,10 +28,12 @@ class Format(StrEnum):
 def profile(
     user: Annotated[str, typer.Argument(help="user_id")],
     format: Annotated[Format, typer.Option(help="Markdown for people, JSON for programs")] = Format.md,
+    as_json: Annotated[bool, typer.Option("--json", help="the same as --format json")] = False,
 ) -> None:
     """Print a user's profile: every statement above the user's own words that support it."""
-    found = run(_latest(user), as_json=format is Format.json)
-    if format is Format.json:
+    as_json = as_json or format is Format.json
+    found = run(_latest(user), as_json=as_json)
+    if as_json:
         print_json(found.model_dump(mode="json"))
     else:
         out.file.write(render_markdown(found))

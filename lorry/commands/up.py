@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
+from collections.abc import Sequence
+from functools import partial
 
-from lorry.context import announce, base_directory, make_plan
-from lorry.home import Home
+from rich.text import Text
+
+from lorry.context import announce, base_directory, make_plan, tell
 from lorry.keys import local_api_key
-from lorry.local.plan import Plan
-from lorry.local.stack import Stack, own_stack
-from lorry.output import counted, err, out, print_table, run
+from lorry.local.ledger import User
+from lorry.local.plan import PART_NAMES, Plan
+from lorry.local.stack import Stack, open_stack
+from lorry.output import err, out, print_table, run
 
 
 def up() -> None:
     """Start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway; stop them on Ctrl-C.
 
-    State lives in LORRY_HOME (default ~/.lorry) and survives a restart; each part's log is in its logs folder.
+    State lives in LORRY_HOME (default ~/.lorry) and survives a restart; each part's log is in its logs folder. What
+    other commands use when this one is stopped goes on, and the last of them stops it.
     """
     run(_up())
 
@@ -26,25 +31,24 @@ async def _up() -> None:
     plan = make_plan()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, _ask_to_stop, plan.home, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     err.print(f"Starting Lorry from {plan.home.path} (logs in {plan.home.logs})")
-    async with own_stack(plan, base_directory=lambda: base_directory(plan), on_state=announce) as stack:
+    base = partial(base_directory, plan)
+    async with open_stack(plan, base_directory=base, on_state=announce, on_wait=tell) as stack:
         starting = asyncio.create_task(stack.ensure("gateway"))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
             await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+        tell_who_goes_on(await stack.stop())
 
 
-def _ask_to_stop(home: Home, stop: asyncio.Event) -> None:
-    """Stop, unless other commands use the parts: then say which, and stop at the second Ctrl-C."""
-    guests = home.guests()
-    if not guests:
-        stop.set()
-        return
-    pids = ", ".join(map(str, guests))
-    err.print(f"{counted(len(guests), 'command')} would fail (pid {pids}); Ctrl-C again stops all the same")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+def tell_who_goes_on(users: Sequence[User]) -> None:
+    """Say which parts were not stopped, because other commands use them."""
+    if users:
+        left = ", ".join(name for name in PART_NAMES if any(name in user.parts for user in users))
+        using = "; ".join(map(str, users))
+        err.print(Text(f"{left} go on for other commands and end with the last of them: {using}"), soft_wrap=True)
 
 
 async def _unless_stopped(task: asyncio.Task[None], stop: asyncio.Event) -> bool:
@@ -79,7 +83,7 @@ def addresses_text(plan: Plan, key: str) -> str:
         f'  curl -H "Authorization: Bearer {_operator_token(plan)}" {plan.registry_url}/v1/bases\n'
         "and the engine (docs/engine.md):\n"
         f'  curl -H "Authorization: Bearer {_engine_token(plan)}" {plan.engine_url}/lorry/residency\n'
-        "Ctrl-C stops everything.\n"
+        "Ctrl-C stops everything that no other command uses.\n"
     )
 
 

@@ -47,8 +47,11 @@ class Worker:
         *,
         writers: WriterSettings | None = None,
         redaction: RedactionSettings | None = None,
+        tell: Callable[[str], None] = _log.info,
     ) -> None:
         """Read what is redacted, unless told; nothing else happens before `run`.
+
+        `tell` is given what the worker does, in lines: its log's unless a command prints them.
 
         Raises:
             ConfigInvalid: the redaction file cannot be used.
@@ -56,6 +59,7 @@ class Worker:
         self._settings = settings
         self._writers = writers or WriterSettings()
         self._redactor = Redactor(redaction or self._writers.redaction())
+        self._tell = tell
         self._boot = _identify_process()
         self._heard = time.monotonic()
         self._lost = False
@@ -81,7 +85,7 @@ class Worker:
                     settings, database=database, registry=registry, writers=self._writers, redactor=self._redactor
                 )
                 self._database, self._queue = database, DurableQueue(settings)
-                self._desk = Desk(settings, database=database, workshop=workshop)
+                self._desk = Desk(settings, database=database, workshop=workshop, tell=self._tell)
                 self._upkeep = Upkeep(settings, database=database, workshop=workshop)
                 await self._work(until_idle=until_idle)
         finally:
@@ -142,7 +146,10 @@ class Worker:
                         field="LORRY_WORKER_ID",
                     )
             if time.monotonic() > deadline:
-                raise WorkerIdTaken(f"worker {self._settings.worker_id} is alive elsewhere", field="LORRY_WORKER_ID")
+                raise WorkerIdTaken(
+                    f"worker {self._settings.worker_id} is alive elsewhere; give this one another id",
+                    field="LORRY_WORKER_ID",
+                )
             await asyncio.sleep(min(1.0, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE))
 
     def _describe(self) -> dict[str, Any]:

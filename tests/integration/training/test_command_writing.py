@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -71,3 +72,29 @@ async def test_a_writing_that_failed_is_cleaned_up_and_begun_anew(
     assert not claude.batches
     claude.outcome = lambda name, asked: "succeeded"
     assert (await write(at, tmp_path)).examples
+
+
+async def test_two_commands_that_want_the_same_pay_once(
+    claude: ClaudeServer, at: WriterSettings, tmp_path: Path
+) -> None:
+    first, second = await asyncio.gather(write(at, tmp_path), write(at, tmp_path))
+    assert first == second
+    assert set(claude.paid.values()) == {1}
+    assert not claude.batches
+
+
+async def test_a_batch_that_others_claim_is_not_taken_for_ones_own(
+    claude: ClaudeServer, at: WriterSettings, tmp_path: Path
+) -> None:
+    """Somebody's batch of the same size runs when this one's submission was cut off before it was noted."""
+    asked: list[Path] = []
+
+    async def claimed(place: Path) -> set[str]:
+        asked.append(place)
+        return set(claude.batches) if len(asked) > 1 else set()
+
+    theirs = asyncio.create_task(write(at, tmp_path / "theirs"))
+    mine = await write_questions(KEPT, settings=at, config=CONFIG, folder=tmp_path / "mine", claimed=claimed)
+    assert mine.examples == (await theirs).examples
+    assert len(asked) >= 2
+    assert {place.parent for place in asked} == {tmp_path / "mine"}
