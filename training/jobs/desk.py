@@ -167,7 +167,7 @@ class Desk:
             settled = await repository.settle(job.job_id, run=job.run, values=values)
             if settled is not None:
                 kind = event_kind(ending, State(settled.state))
-                await record.add_event(job.job_id, kind, {"error": values.get("error")} if ending.error else {})
+                await record.add_event(job.job_id, kind, _explained(ending, values))
             return settled
 
     async def _tidy(self, row: JobRow) -> None:
@@ -190,6 +190,14 @@ class Desk:
                     raise Parked from None
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MAX_PATIENCE_SECONDS)
+
+
+def _explained(ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the event of a run's end says beside its kind: an error, or what kept the version from being live."""
+    if ending.error:
+        return {"error": values.get("error")}
+    failed = (values.get("outcome") or {}).get("failed")
+    return {"why": "; ".join(failed)} if failed else {}
 
 
 def stages_of(phase: str) -> tuple[Stage, ...]:
