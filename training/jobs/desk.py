@@ -145,8 +145,8 @@ class Desk:
     async def settle(self, job: Assignment, ending: Ending) -> None:
         """Write down how the run ended; done again, it changes nothing."""
         row = await self._patiently(lambda: self._settle(job, ending))
-        if row is not None:
-            self._tell(f"job {job.job_id}: {run_ended(State(row.state), code=(row.error or {}).get('code'))}")
+        if row is not None and (said := run_ended(State(row.state), code=(row.error or {}).get("code"))):
+            self._tell(f"job {job.job_id}: {said}")
         if row is not None and row.state in {State.SUCCEEDED, State.REJECTED, State.CANCELED}:
             await self._patiently(lambda: self._tidy(row))
 
