@@ -91,7 +91,7 @@ def report_error(exc: LorryError, *, as_json: bool) -> None:
 def say(*objects: Any) -> None:
     """Tell people what happens, on standard error; scripts that asked for JSON hear nothing."""
     if not _silent.get():
-        err.print(*objects, highlight=False)
+        err.print(*objects, highlight=False, soft_wrap=not err.is_terminal)  # a line of a log stays one line
 
 
 def shown(text: str) -> str:

@@ -101,7 +101,7 @@ def event(told: Event) -> str:
             f"{shown_time(told.at, seconds=True)}  {stage_done(told.detail['stage'], seconds=told.detail['seconds'])}"
         )
     detail = {key: value for key, value in told.detail.items() if value not in (None, "")}
-    error = detail.pop("error", None)
+    error, why = detail.pop("error", None), detail.pop("why", None)
     facts = [f"{key}={value}" for key, value in detail.items()]
-    message = [f"({error['message']})"] if error else []
+    message = [f"({text})" for text in ((error or {}).get("message"), why) if text]
     return " ".join([shown_time(told.at, seconds=True) + " ", told.kind, *facts, *message])

@@ -225,6 +225,7 @@ def process_start(pid: int) -> float | None:
 def _own_command() -> str:
     """Return how this process was called, without options: enough for a person to recognise it."""
     called = Path(sys.argv[0]).name or "python"
+    called = "lorry" if called == "cli.py" else called  # as `python -m lorry.cli`
     words = []
     for word in sys.argv[1:_WORDS]:
         if word.startswith("-"):

@@ -148,7 +148,7 @@ class Stack:
         """
         while not (dead := self.dead()):  # noqa: ASYNC110 - nobody tells us of the end of others' children
             await asyncio.sleep(_WATCH_SECONDS)
-        raise PartDied(self._explain(dead[0]))
+        raise PartDied(f"{self._ended(dead[0])}\n{tail(self._log(dead[0]))}")
 
     async def keep(self) -> None:
         """Start again what ends by itself, until cancelled; a start that fails is tried again later."""
@@ -156,7 +156,7 @@ class Stack:
             await asyncio.sleep(_WATCH_SECONDS)
             if not (dead := self.dead()):
                 continue
-            self._on_wait(f"{self._explain(dead[0])}\nstarting it again …")
+            self._on_wait(f"{self._ended(dead[0])}; starting it again …")
             try:
                 await self.ensure(self._used[-1])
             except LocalError as exc:
@@ -300,10 +300,13 @@ class Stack:
 
     # ----- words
 
-    def _explain(self, name: str) -> str:
-        own, log = self._own.get(name), self.plan.home.logs / f"{name}.log"
+    def _ended(self, name: str) -> str:
+        own = self._own.get(name)
         code = f" with code {own.exit_code}" if own is not None and own.exit_code is not None else ""
-        return f"{name} ended by itself{code}; see {log}\n{tail(log)}"
+        return f"{name} ended by itself{code}; see {self._log(name)}"
+
+    def _log(self, name: str) -> Path:
+        return self.plan.home.logs / f"{name}.log"
 
 
 @asynccontextmanager

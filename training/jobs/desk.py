@@ -145,8 +145,8 @@ class Desk:
     async def settle(self, job: Assignment, ending: Ending) -> None:
         """Write down how the run ended; done again, it changes nothing."""
         row = await self._patiently(lambda: self._settle(job, ending))
-        if row is not None:
-            self._tell(f"job {job.job_id}: {run_ended(State(row.state), code=(row.error or {}).get('code'))}")
+        if row is not None and (said := run_ended(State(row.state), code=(row.error or {}).get("code"))):
+            self._tell(f"job {job.job_id}: {said}")
         if row is not None and row.state in {State.SUCCEEDED, State.REJECTED, State.CANCELED}:
             await self._patiently(lambda: self._tidy(row))
 
@@ -167,7 +167,7 @@ class Desk:
             settled = await repository.settle(job.job_id, run=job.run, values=values)
             if settled is not None:
                 kind = event_kind(ending, State(settled.state))
-                await record.add_event(job.job_id, kind, {"error": values.get("error")} if ending.error else {})
+                await record.add_event(job.job_id, kind, _explained(ending, values))
             return settled
 
     async def _tidy(self, row: JobRow) -> None:
@@ -190,6 +190,14 @@ class Desk:
                     raise Parked from None
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MAX_PATIENCE_SECONDS)
+
+
+def _explained(ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the event of a run's end says beside its kind: an error, or what kept the version from being live."""
+    if ending.error:
+        return {"error": values.get("error")}
+    failed = (values.get("outcome") or {}).get("failed")
+    return {"why": "; ".join(failed)} if failed else {}
 
 
 def stages_of(phase: str) -> tuple[Stage, ...]:

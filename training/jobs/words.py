@@ -13,9 +13,12 @@ def stage_done(stage: str, *, seconds: float) -> str:
 
 
 def run_ended(state: State, *, code: str | None) -> str:
-    """Return what a job is now that a run of it has ended; an error by its code, since its text may name somebody."""
+    """Return what a job is now that a run of it has ended; an error by its code, since its text may name somebody.
+
+    Empty for a job that only waits for its next phase: what comes next was said with the stage.
+    """
     if state is State.QUEUED:
-        return f"will be tried again after {code}" if code else "waits for its next turn"
+        return f"will be tried again after {code}" if code else ""
     return f"{state.value} ({code})" if code else state.value
 
 

@@ -83,18 +83,19 @@ async def test_two_commands_that_want_the_same_pay_once(
     assert not claude.batches
 
 
-async def test_a_batch_that_others_claim_is_not_taken_for_ones_own(
+async def test_what_others_claim_is_asked_anew_before_each_submission(
     claude: ClaudeServer, at: WriterSettings, tmp_path: Path
 ) -> None:
-    """Somebody's batch of the same size runs when this one's submission was cut off before it was noted."""
     asked: list[Path] = []
 
     async def claimed(place: Path) -> set[str]:
         asked.append(place)
-        return set(claude.batches) if len(asked) > 1 else set()
+        return {"somebody's"}
 
-    theirs = asyncio.create_task(write(at, tmp_path / "theirs"))
-    mine = await write_questions(KEPT, settings=at, config=CONFIG, folder=tmp_path / "mine", claimed=claimed)
-    assert mine.examples == (await theirs).examples
-    assert len(asked) >= 2
-    assert {place.parent for place in asked} == {tmp_path / "mine"}
+    claude.fail("create", Failure(status=529))
+    with pytest.raises(WriterUnavailable):
+        await write_questions(KEPT, settings=at, config=CONFIG, folder=tmp_path, claimed=claimed)
+    before = len(asked)
+    assert (await write_questions(KEPT, settings=at, config=CONFIG, folder=tmp_path, claimed=claimed)).examples
+    assert len(asked) >= before + 2, "at the beginning, and when it submits"
+    assert {place.parent for place in asked} == {tmp_path}
