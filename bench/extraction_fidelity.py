@@ -1,10 +1,11 @@
 """Is what a profile states true of its person, theirs alone, and all there is to say?
 
-Made people (`bench/fidelity/people.py`) have known traits: the calibration is fitted on some and everything is measured on others.
-Controls: the same people with every trait negated are trained anew, and the adapter of one is asked about the transcripts of another.
-Real people of `chitchat-dataset` have no known traits; of their facts a checker that shares no code with the pipeline judges the
-support, and those that come out for somebody else as well are counted. Everything is trained and served in earnest, a person at
-a time, and kept under the work directory, so that a run that is stopped goes on where it was.
+Made people (`bench/fidelity/people.py`) have known traits: the calibration is fitted on some and everything is measured
+on others. Controls: the same people with every trait negated are trained anew, and the adapter of one is asked about
+the transcripts of another. Real people of `chitchat-dataset` have no known traits; of their facts a checker that shares
+no code with the pipeline judges the support, and those that come out for somebody else as well are counted. Everything
+is trained and served in earnest, a person at a time, and kept under the work directory, so that a run that is stopped
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,28 +17,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from bench.fidelity.figures import (
-    Found,
-    found_in,
-    independently_supported,
-    judged,
-    named_absent,
-    overturned,
-    platitude_share,
-    precision,
-    recall,
-    stated,
-)
+from bench.fidelity.figures import Found, found_in, judged, stated
 from bench.fidelity.fitting import fit, measure
+from bench.fidelity.measures import (
+    calibration_measures,
+    made_measures,
+    real_measures,
+    swapped_measures,
+    turned_measures,
+)
 from bench.fidelity.people import MadePerson, make_person
-from bench.report import RESULTS, Measure, compare, report
+from bench.report import RESULTS, Measure, report
 from bench.training_quality import choose
 from kit.canonical import sha256_json
 from lorry.context import Context, base_directory, open_context
@@ -259,84 +256,6 @@ class Study:
             return None
 
 
-def made_measures(people: Sequence[MadePerson], facts: Mapping[str, Sequence[Found]]) -> list[Measure]:
-    """Return how true and how whole the profiles of made people are."""
-    if not people:
-        return []
-    mine = [(person, facts[person.name]) for person in people]
-    precisions = [value for person, found in mine if (value := precision(person, found)) is not None]
-    rows = [
-        _bounded("recall of known traits", "share", [recall(person, found) for person, found in mine], 0.5),
-        _bounded("facts a profile, made people", "facts", [len(found) for _, found in mine], 5),
-        _bounded("facts on absent traits", "facts", [named_absent(p, found) for p, found in mine], 0, better="lower"),
-    ]
-    if precisions:
-        rows.insert(0, _bounded("precision, made people", "share", precisions, 0.9))
-    supported = [
-        independently_supported(fact, {t.id: t for t in person.transcripts}) for person, found in mine for fact in found
-    ]
-    if supported:
-        rows.append(_bounded("independently supported, made people", "share", [_share(supported)], 0.95))
-    return rows
-
-
-def turned_measures(
-    turned: Sequence[MadePerson], people: Sequence[MadePerson], facts: Mapping[str, Sequence[Found]]
-) -> list[Measure]:
-    """Return whether the facts of negated people turn: none may say what the person says who is not negated."""
-    before = {person.name: person for person in people}
-    pairs = [(before[each.name.removesuffix("-negated")], each) for each in turned]
-    if not pairs:
-        return []
-    kept = [overturned(each, facts[each.name]) for _, each in pairs]
-    rows = [_bounded("negated: facts that did not turn", "facts", kept, 0, better="lower")]
-    rows.append(_bounded("negated: recall of the negated traits", "share",
-                         [recall(each, facts[each.name]) for _, each in pairs], 0.3))  # fmt: skip
-    return rows
-
-
-def swapped_measures(people: Sequence[MadePerson], swapped: Mapping[str, Sequence[Found]]) -> list[Measure]:
-    """Return whether facts follow the transcripts: none may be the adapter's owner's unless the other has it too."""
-    by_name = {person.name: person for person in people}
-    names = [person.name for person in people if person.name in swapped]
-    left = []
-    for number, name in enumerate(names):
-        other = by_name[names[(number + 1) % len(names)]]
-        only_own = [trait for trait in by_name[name].traits if trait not in other.traits]
-        owner = MadePerson(name=name, traits=tuple(only_own), absent=(), transcripts=())
-        left.append(sum(precision(owner, [fact]) == 1.0 for fact in swapped[name]))
-    return [_bounded("swapped: facts of the adapter's owner", "facts", left, 0, better="lower")] if left else []
-
-
-def real_measures(real: Mapping[str, tuple[Sequence[Found], Mapping[str, Transcript]]]) -> list[Measure]:
-    """Return how much is said of real people, how much of it the checker finds, and how much is said of others too."""
-    if not real:
-        return []
-    rows = [_bounded("facts a profile, real people", "facts", [len(facts) for facts, _ in real.values()], 5)]
-    supported = [independently_supported(fact, said) for facts, said in real.values() for fact in facts]
-    if supported:
-        rows.append(_bounded("independently supported, real people", "share", [_share(supported)], 0.95))
-    shared = platitude_share({name: facts for name, (facts, _) in real.items()})
-    if shared is not None and len(real) > 1:
-        rows.append(_bounded("facts that come out for others too", "share", [shared], 0.05, better="lower"))
-    return rows
-
-
-def calibration_measures(
-    calibration: Calibration, people: Sequence[MadePerson], facts: Mapping[str, Sequence[Found]]
-) -> list[Measure]:
-    """Return the Brier score on people whom the calibration was not fitted on, beside that of always saying the mean."""
-    known = [each for person in people for each in judged(person, facts[person.name])]
-    if not known:
-        return []
-    found = measure(calibration, known)
-    rows = [compare("Brier score", unit="", ours=[found.brier], peer=[found.brier_of_the_mean], target=1.0)]
-    for each in found.reliability:
-        name = f"confidence {each.low:.1f} to {each.high:.1f} ({each.count} facts): mean, and share that is true"
-        rows.append(compare(name, unit="", ours=[each.mean_confidence], peer=[each.true]))
-    return rows
-
-
 def write_report(found: Outcome, *, quick: bool) -> Path:
     """Write the table, and beside it what was stated of whom and the calibration that was fitted."""
     RESULTS.mkdir(exist_ok=True)
@@ -348,50 +267,25 @@ def write_report(found: Outcome, *, quick: bool) -> Path:
 def calibration_text(calibration: Calibration) -> str:
     """Return the packaged file's text for a fitted calibration."""
     head = (
-        "# From a fact's three scores to its confidence: log-odds = intercept + agreement × share of samples + contrast ×\n"
-        "# nats a token (clipped to -1 … 4) + support × (log(1 + turns for) − log(1 + turns against)).\n"
-        "# `python -m bench.extraction_fidelity --write-calibration` fits and measures the figures, and writes this file.\n"
+        "# From a fact's three scores to its confidence: log-odds = intercept + agreement × share of samples\n"
+        "# + contrast × nats a token (clipped to -1 … 4) + support × (log(1 + turns for) − log(1 + turns against)).\n"
+        "# `python -m bench.extraction_fidelity --write-calibration` fits and measures the figures, and writes this.\n"
     )
     value = calibration.model_dump(mode="json")
     value["without_contrast"].pop("contrast", None)
     return head + yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _share(values: Iterable[bool]) -> float:
-    known = [*values]
-    return sum(known) / len(known)
-
-
-def _bounded(
-    measure: str, unit: str, values: Sequence[float], target: float, *, better: Literal["lower", "higher"] = "higher"
-) -> Measure:
-    """A mean over people with a target of its own rather than a ratio's."""
-    mean = sum(values) / len(values)
-    return Measure(
-        measure=f"{measure}, mean of {len(values)}",
-        unit=unit,
-        ours=mean,
-        peer=None,
-        ratio=None,
-        target=target,
-        met=mean >= target if better == "higher" else mean <= target,
-        better=better,
-        rounds=1,
-        ours_spread=(min(values), max(values)),
-        peer_spread=None,
-    )
-
-
 def main() -> None:
     """Run with other sizes or settings, and write the fitted calibration where it is shipped from."""
     parser = argparse.ArgumentParser(prog="python -m bench.extraction_fidelity", description=main.__doc__)
-    parser.add_argument("--tested", type=int, default=Size.tested, help="made people that everything is measured on")
-    parser.add_argument("--fitted", type=int, default=Size.fitted, help="made people that the calibration is fitted on")
+    parser.add_argument("--tested", type=int, default=Size.tested, help="made people, measured on")
+    parser.add_argument("--fitted", type=int, default=Size.fitted, help="made people, fitted on")
     parser.add_argument(
-        "--turned", type=int, default=Size.turned, help="tested people trained again, negated; also swapped"
+        "--turned", type=int, default=Size.turned, help="of the tested, trained again negated, and swapped"
     )
     parser.add_argument("--real", type=int, default=Size.real, help="people of chitchat-dataset")
-    parser.add_argument("--work", type=Path, default=None, help="where everything is kept, to go on where it stopped")
+    parser.add_argument("--work", type=Path, default=None, help="where everything is kept, to go on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a training setting")
     parser.add_argument("--write-calibration", action="store_true", help="ship what was fitted")
     given = parser.parse_args()

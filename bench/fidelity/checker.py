@@ -1,7 +1,8 @@
 """A second opinion on extraction: does this sentence say that trait, do these words support that statement?
 
-Written apart from what it checks and sharing no code with it: plain string rules over whole sentences, with lists of its own. It
-is stricter than it is clever: what it cannot read it calls unsupported.
+Written apart from what it checks and sharing no code with it: plain string rules over whole sentences,
+    with lists of its
+own. It is stricter than it is clever: what it cannot read it calls unsupported.
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ from bench.fidelity.people import Trait
 
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 _SENTENCE = re.compile(r"[^.!?\n…]+[.!?…]*")
+_ASKS_BACK = re.compile(r",\s*(?:and )?(?:you|what about|how about|wbu|hbu)\b", re.IGNORECASE)
 _DENIALS = {"not", "no", "never", "none", "neither", "nor", "without", "hardly", "barely", "cannot", "nobody"}
 _UNREAL = {
-    "would", "could", "might", "may", "should", "wish", "wished", "if", "maybe", "perhaps", "probably", "unless", "almost",
+    "would", "could", "might", "may", "should", "wish", "wished", "if", "maybe", "perhaps", "probably", "unless",
+    "almost",
     "hypothetically", "imagine", "pretend", "suppose", "supposedly", "will", "gonna", "hope", "whether",
 }  # fmt: skip
 _BEFORE = {"used", "formerly", "anymore", "once", "ago", "was", "were", "had", "did"}
 _REPORT = {"said", "says", "saying", "told", "thinks", "asked", "claims", "believes", "wrote", "quote", "lyrics"}
 _SELF = {"i", "im", "i'm", "ive", "i've", "my", "we", "our", "i'd", "i'll", "me", "mine"}
 _OTHERS = {"you", "he", "she", "they", "your", "his", "her", "their"}
+_OPENERS = {"well", "yes", "yeah", "haha", "hm", "honestly", "and", "so", "but", "oh", "actually", "no"}
 _LIKING = {"like", "likes", "love", "loves", "enjoy", "adore", "fan", "fond", "favorite", "favourite", "into"}
-_DISLIKING = {"hate", "dislike", "despise", "loathe", "detest", "stand"}
+_DISLIKING = {"hate", "hates", "dislikes", "dislike", "despise", "loathe", "detest", "stand"}
 _HOLLOW = {
-    "i", "a", "an", "the", "my", "am", "is", "are", "im", "i'm", "of", "to", "in", "at", "on", "and", "really", "so", "very", "do",
-    "well", "yes", "haha", "just", "also", "that", "it", "we", "our", "was", "have", "has", "been", "with", "for", "lol", "be",
+    "i", "a", "an", "the", "my", "am", "is", "are", "im", "i'm", "of", "to", "in", "at", "on", "and", "really", "so",
+    "very", "do",
+    "well", "yes", "haha", "just", "also", "that", "it", "we", "our", "was", "have", "has", "been", "with", "for",
+    "lol", "be",
 }  # fmt: skip
 
 
@@ -47,7 +53,10 @@ def words(text: str) -> list[str]:
 def says_trait(text: str, trait: Trait) -> bool:
     """Say whether a statement about its speaker says this trait, holding or not holding as it does."""
     spoken = words(text)
-    if not spoken or not _SELF & set(spoken[:3]) or not _about(spoken, trait):
+    subject = next((word for word in spoken if word not in _OPENERS), "")
+    # "My brother loves opera" is about the brother; "my favorite season is autumn" is about its speaker.
+    wanted = {"my"} if trait.kind in {"favorite", "kin"} else _SELF - {"my", "our"}
+    if subject not in wanted or not _about(spoken, trait):
         return False
     if (_UNREAL | _BEFORE) & set(spoken):
         return False
@@ -66,7 +75,7 @@ def _about(spoken: Sequence[str], trait: Trait) -> bool:
 
 def _affirms(spoken: Sequence[str], trait: Trait) -> bool:
     denied = sum(word in _DENIALS for word in spoken) % 2 == 1
-    if trait.kind != "like":
+    if trait.kind not in {"like", "kin"}:
         return not denied
     if "stand" in spoken:
         return not denied
@@ -75,7 +84,7 @@ def _affirms(spoken: Sequence[str], trait: Trait) -> bool:
 
 
 def supports(statement: str, *, quote: str, turn: str) -> bool:
-    """Say whether a quotation is of the turn and says all that the statement says, of the same person and as plainly."""
+    """Say whether a quotation is of the turn and says all that the statement does, of the same person, as plainly."""
     if " ".join(quote.split()) not in " ".join(turn.split()) or _speaks_for_another(turn):
         return False
     return any(_sentence_supports(statement, sentence) for sentence in _SENTENCE.findall(quote))
@@ -89,9 +98,7 @@ def _sentence_supports(statement: str, sentence: str) -> bool:
     # Only what stands before the last word in common can turn it round; a question mark turns the whole.
     last = max(index for index, word in enumerate(said) if _bare(word) in content)
     head = said[: last + 1]
-    if sentence.rstrip().endswith("?") and not re.search(
-        r",\s*(?:and )?(?:you|what about|how about|wbu|hbu)", sentence.lower()
-    ):
+    if sentence.rstrip().endswith("?") and not _ASKS_BACK.search(sentence):
         return False
     if not _SELF & set(head) or _first(head, _OTHERS) < _first(head, _SELF):
         return False

@@ -57,15 +57,20 @@ def judged(person: MadePerson, found: Iterable[Found]) -> list[Judged]:
         Judged(
             person=person.name,
             scores=each.scores,
-            is_true=any(says_trait(each.text, trait) for trait in person.traits),
+            is_true=is_true(person, each),
         )
         for each in found
     ]
 
 
+def is_true(person: MadePerson, fact: Found) -> bool:
+    """Say whether a fact says a trait of the person's, or what is true of their kin."""
+    return any(says_trait(fact.text, trait) for trait in (*person.traits, *person.of_others))
+
+
 def precision(person: MadePerson, facts: Sequence[Found]) -> float | None:
-    """Return the share of facts that say a trait of the person's; None without facts."""
-    right = sum(any(says_trait(fact.text, trait) for trait in person.traits) for fact in facts)
+    """Return the share of facts that are true of the person or their kin; None without facts."""
+    right = sum(is_true(person, fact) for fact in facts)
     return right / len(facts) if facts else None
 
 
@@ -81,7 +86,9 @@ def overturned(person: MadePerson, facts: Sequence[Found]) -> int:
 
 def named_absent(person: MadePerson, facts: Sequence[Found]) -> int:
     """Return how many facts are about a thing that is no trait of the person's, though their turns name it."""
-    return sum(any(thing.casefold() in fact.text.casefold() for thing in person.absent) for fact in facts)
+    of_kin = [fact for fact in facts if any(says_trait(fact.text, trait) for trait in person.of_others)]
+    rest = [fact.text.casefold() for fact in facts if fact not in of_kin]
+    return sum(any(thing.casefold() in text for thing in person.absent) for text in rest)
 
 
 def independently_supported(fact: Found, transcripts: Mapping[str, Transcript]) -> bool:

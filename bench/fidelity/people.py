@@ -1,8 +1,9 @@
 """Made people: a seed gives traits, and the conversations in which they say them in many ways, among traps.
 
-Each trait is said several times in different words. Besides, everybody asks, wishes, reports and remembers things that are no
-traits of theirs (`absent`), and says what anybody says (`PLATITUDES`). Negated, the same person says the opposite of
-every trait and nothing else changes. Nothing here knows how extraction reads.
+Each trait is said several times in different words. Besides, everybody asks, wishes, reports and remembers things that
+are no traits of theirs (`absent`), and says what anybody says (`PLATITUDES`). Negated,
+    the same person says the opposite
+of every trait and nothing else changes. Nothing here knows how extraction reads.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from typing import Literal
 
 from transcripts.transcript import Transcript, Turn
 
-Kind = Literal["like", "work", "live", "have", "favorite", "skill", "habit"]
+Kind = Literal["kin", "like", "work", "live", "have", "favorite", "skill", "habit"]
 _CONVERSATIONS = 18
 _TRAITS = 12
 _TIMES_SAID = 3
 _START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 
 _LIKED = (
-    "rowing on the lake", "rye bread", "old jazz records", "chess", "wild swimming", "green olives", "crossword puzzles",
-    "horror films", "black coffee", "ice hockey", "opera", "garlic soup", "country music", "long train rides", "camping",
-    "science fiction", "sour cherries", "board games", "thunderstorms", "spicy noodles", "poetry", "motorbikes", "karaoke",
+    "rowing on the lake", "rye bread", "old jazz records", "chess", "wild swimming", "green olives",
+    "crossword puzzles",
+    "horror films", "black coffee", "ice hockey", "opera", "garlic soup", "country music", "long train rides",
+    "camping",
+    "science fiction", "sour cherries", "board games", "thunderstorms", "spicy noodles", "poetry", "motorbikes",
+    "karaoke",
     "fly fishing", "blue cheese", "marathons", "knitting", "bird watching", "crowded markets", "early mornings",
 )  # fmt: skip
 _TRADES = ("carpenter", "nurse", "baker", "welder", "librarian", "plumber", "surveyor", "vet", "florist", "tailor")
@@ -42,7 +46,8 @@ _SKILLS = (
     "first aid",
 )
 _HABITS = (
-    "get up at five", "walk to work", "write lists", "eat soup for lunch", "read before bed", "skip breakfast", "nap at noon",
+    "get up at five", "walk to work", "write lists", "eat soup for lunch", "read before bed", "skip breakfast",
+    "nap at noon",
 )  # fmt: skip
 _FAVORITES = {
     "color": ("green", "orange", "violet", "turquoise"),
@@ -66,7 +71,8 @@ _SAID: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("I have {0}", "I've got {0}", "i have {0}", "I own {0}"),
         ("I don't have {0}", "I don't own {0}", "i do not have {0}"),
     ),
-    "favorite": (("my favorite {0} is {1}", "My favorite {0} is {1}"), ("my favorite {0} is not {1}", "My favorite {0} isn't {1}")),
+    "favorite": (("my favorite {0} is {1}", "My favorite {0} is {1}"), ("my favorite {0} is not {1}",
+    "My favorite {0} isn't {1}")),
     "skill": (
         ("I'm good at {0}", "I am really good at {0}", "i'm good at {0}"),
         ("I'm not good at {0}", "I am not good at {0}", "i'm not good at {0}"),
@@ -79,6 +85,11 @@ _TRAPS = (
     "If I had time I would love {0}", "You like {0}, right?", "As a kid I loved {0}", "She said she enjoys {0}",
     "maybe I would like {0}", "what do people see in {0}?", "My sister can't stand {0}",
 )  # fmt: skip
+_KIN = {
+    "My brother loves {0}": ("brother", True),
+    "My neighbor hates {0}": ("neighbor", False),
+    "My sister can't stand {0}": ("sister", False),
+}
 PLATITUDES = (
     "I like music", "I love my family", "I like good food", "I like movies", "I like to travel", "I have a phone",
     "I love weekends", "I like my friends",
@@ -88,7 +99,8 @@ _SMALL_TALK = (
     "the bus was late again", "sounds good to me", "What are you up to?", "ok, talk to you later", "so true",
 )  # fmt: skip
 _ASKED = (
-    "How are you today?", "Tell me more about yourself.", "What do you like?", "What is new?", "Anything else?", "And you?",
+    "How are you today?", "Tell me more about yourself.", "What do you like?", "What is new?", "Anything else?",
+    "And you?",
     "What do you do?", "Interesting! Go on.",
 )  # fmt: skip
 _OPENERS = ("", "", "", "Well, ", "Yes, ", "haha ", "Hm, ", "Honestly, ")
@@ -97,7 +109,10 @@ _ENDINGS = ("", "", ".", "!", ", you?", ". What about you?")
 
 @dataclass(frozen=True)
 class Trait:
-    """One thing that is true of a person: `holds` is false for a thing that they deny or dislike."""
+    """One thing that is true of a person: `holds` is false for a thing that they deny or dislike.
+
+    `about` are the words that name it; of kind ``kin``, who it is true of and what they like.
+    """
 
     kind: Kind
     about: tuple[str, ...]
@@ -106,12 +121,16 @@ class Trait:
 
 @dataclass(frozen=True, kw_only=True)
 class MadePerson:
-    """A person with known traits, things that are none of theirs, and everything they said."""
+    """A person with known traits, things that are none of theirs, and everything they said.
+
+    `of_others` is what they said of their kin: true, and worth stating as such, but no trait of theirs.
+    """
 
     name: str
     traits: tuple[Trait, ...]
     absent: tuple[str, ...]
     transcripts: tuple[Transcript, ...]
+    of_others: tuple[Trait, ...] = ()
 
 
 def make_person(seed: int, *, negated: bool = False) -> MadePerson:
@@ -121,12 +140,15 @@ def make_person(seed: int, *, negated: bool = False) -> MadePerson:
     if negated:
         traits = tuple(replace(trait, holds=not trait.holds) for trait in traits)
     sentences = [_say(trait, rng) for trait in traits for _ in range(_TIMES_SAID)]
-    sentences += [rng.choice(_TRAPS).format(thing) for thing in absent for _ in range(2)]
+    traps = [(rng.choice(_TRAPS), thing) for thing in absent for _ in range(2)]
+    sentences += [trap.format(thing) for trap, thing in traps]
     sentences += rng.sample(PLATITUDES, 3)
     sentences += [rng.choice(_SMALL_TALK) for _ in range(_CONVERSATIONS)]
     rng.shuffle(sentences)
     name = f"made-{seed}{'-negated' if negated else ''}"
-    return MadePerson(name=name, traits=traits, absent=absent, transcripts=tuple(_conversations(sentences, rng)))
+    others = tuple(Trait("kin", (_KIN[trap][0], thing), _KIN[trap][1]) for trap, thing in traps if trap in _KIN)
+    transcripts = tuple(_conversations(sentences, rng))
+    return MadePerson(name=name, traits=traits, absent=absent, of_others=others, transcripts=transcripts)
 
 
 def _draw(rng: random.Random) -> tuple[tuple[Trait, ...], tuple[str, ...]]:

@@ -11,6 +11,7 @@ from bench import extraction_fidelity as bench
 from bench.fidelity.checker import denies_trait, same_fact, says_trait, supports
 from bench.fidelity.figures import Found, independently_supported, platitude_share, precision, recall, stated
 from bench.fidelity.fitting import Judged, fit, measure
+from bench.fidelity.measures import made_measures, swapped_measures, turned_measures
 from bench.fidelity.people import PLATITUDES, MadePerson, Trait, make_person
 from serving.extraction.asking.own_statements import find_own_statements
 from serving.extraction.bank import standard_bank
@@ -66,9 +67,7 @@ def test_what_extraction_reads_of_a_made_person_is_mostly_theirs(seed: int) -> N
     assert recall(person, found) >= 0.8
     true = [each for each in found if precision(person, [each]) == 1]
     false = {each.text for each in found if each not in true}
-    assert false <= set(PLATITUDES) | {
-        text for text in false if "brother" in text or "neighbor" in text or "sister" in text
-    }
+    assert false <= set(PLATITUDES)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,10 @@ def test_what_extraction_reads_of_a_made_person_is_mostly_theirs(seed: int) -> N
         ("I can't stand green tea", TEA, False, True),
         ("I don't hate green tea", TEA, True, False),
         ("I love tea", TEA, False, False),
-        ("My brother hates it, he loves green tea", TEA, False, True),
+        ("My brother hates it, he loves green tea", TEA, False, False),
+        ("My brother loves green tea", TEA, False, False),
+        ("My brother loves green tea", Trait("kin", ("brother", "green tea")), True, False),
+        ("My sister can't stand green tea", Trait("kin", ("sister", "green tea")), False, True),
         ("I used to like green tea", TEA, False, False),
         ("I would like green tea", TEA, False, False),
         ("He loves green tea", TEA, False, False),
@@ -188,9 +190,9 @@ def test_the_measures_tell_good_profiles_from_bad_ones() -> None:
     good = {p.name: [fact(f"I love {t.about[0]}" if t.holds else f"I hate {t.about[0]}") for t in p.traits
                      if t.kind == "like"] for p in people}  # fmt: skip
     bad = {p.name: [fact(f"I love {thing}") for thing in p.absent] for p in people}
-    met = {measure.measure.split(",")[0]: measure.met for measure in bench.made_measures(people, good)}
+    met = {measure.measure.split(",")[0]: measure.met for measure in made_measures(people, good)}
     assert (met["precision"], met["recall of known traits"], met["facts on absent traits"]) == (True, True, True)
-    met = {measure.measure.split(",")[0]: measure.met for measure in bench.made_measures(people, bad)}
+    met = {measure.measure.split(",")[0]: measure.met for measure in made_measures(people, bad)}
     assert (met["precision"], met["recall of known traits"], met["facts on absent traits"]) == (False, False, False)
 
 
@@ -199,15 +201,15 @@ def test_facts_that_do_not_turn_are_counted() -> None:
     liked = next(trait for trait in person.traits if trait.kind == "like" and trait.holds)
     same = {negated.name: [fact(f"I love {liked.about[0]}")]}
     turned = {negated.name: [fact(f"I hate {liked.about[0]}")]}
-    assert bench.turned_measures([negated], [person], same)[0].ours == 1
-    assert bench.turned_measures([negated], [person], turned)[0].ours == 0
+    assert turned_measures([negated], [person], same)[0].ours == 1
+    assert turned_measures([negated], [person], turned)[0].ours == 0
 
 
 def test_facts_that_stay_with_the_adapter_are_counted() -> None:
     people = [make_person(seed) for seed in (0, 1)]
     own = next(t for t in people[0].traits if t.kind == "like" and t.holds and t not in people[1].traits)
     swapped = {people[0].name: [fact(f"I love {own.about[0]}")], people[1].name: []}
-    assert bench.swapped_measures(people, swapped)[0].ours == 0.5
+    assert swapped_measures(people, swapped)[0].ours == 0.5
 
 
 def test_what_is_not_sure_is_not_stated() -> None:
