@@ -8,13 +8,28 @@ own. It is stricter than it is clever: what it cannot read it calls unsupported.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from bench.fidelity.people import Trait
 
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 _SENTENCE = re.compile(r"[^.!?\n…]+[.!?…]*")
+_PART = re.compile(r"[,;:]|\b(?:and|but|because|so|though)\b", re.IGNORECASE)
+_CONDITIONS = {
+    "if",
+    "when",
+    "whenever",
+    "unless",
+    "until",
+    "once",
+    "while",
+    "as",
+    "before",
+    "after",
+    "imagine",
+    "suppose",
+}
 _ASKS_BACK = re.compile(r",\s*(?:and )?(?:you|what about|how about|wbu|hbu)\b", re.IGNORECASE)
 _DENIALS = {"not", "no", "never", "none", "neither", "nor", "without", "hardly", "barely", "cannot", "nobody"}
 _UNREAL = {
@@ -87,7 +102,18 @@ def supports(statement: str, *, quote: str, turn: str) -> bool:
     """Say whether a quotation is of the turn and says all that the statement does, of the same person, as plainly."""
     if " ".join(quote.split()) not in " ".join(turn.split()) or _speaks_for_another(turn):
         return False
-    return any(_sentence_supports(statement, sentence) for sentence in _SENTENCE.findall(quote))
+    return any(
+        _sentence_supports(statement, part) for sentence in _SENTENCE.findall(quote) for part in _endings(sentence)
+    )
+
+
+def _endings(sentence: str) -> Iterator[str]:
+    """Yield the sentence, and what is left of it after each of its parts, unless a condition stands in those."""
+    yield sentence
+    for boundary in _PART.finditer(sentence):
+        if _CONDITIONS & set(words(sentence[: boundary.end()])):
+            return
+        yield sentence[boundary.end() :]
 
 
 def _sentence_supports(statement: str, sentence: str) -> bool:

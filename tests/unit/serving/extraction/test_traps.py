@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.extraction.asking.own_statements import find_own_statements
 from serving.extraction.bank import standard_bank
 from serving.extraction.language.clauses import Clause
+from serving.extraction.language.splitting import split_clauses
 from serving.extraction.support.judge import judge
 from tests.support.extraction import said
 
@@ -238,3 +241,120 @@ def test_the_opposite_said_plainly_contradicts_or_says_nothing_but_never_support
 @pytest.mark.parametrize("turn", ["I used to hate football", "My brother hates football", "do you hate football?"])
 def test_a_trap_contradicts_as_little_as_it_supports(turn: str) -> None:
     assert judge(Clause("I like football", "I like football"), turn).verdict in {"none", "restates"}
+
+
+STATEMENTS = [
+    "I like football",
+    "I live in Oslo",
+    "I have two cats",
+    "I work as a nurse",
+    "I hate loud music",
+    "I don't eat meat",
+    "my favorite color is green",
+    "I'm good at chess",
+    "I usually get up at five",
+    "My sister plays the violin",
+]
+# What may be put around any statement so that the turn no longer says it.
+WRAPPERS = [
+    "{}?",
+    "{}, right?",
+    "do you think {}?",
+    "If {}, I'll eat my hat",
+    "if {} then so be it",
+    "When drunk, {}",
+    "When he was here, {}",
+    "Unless it rains, {}",
+    "As a kid, {}",
+    "In my dreams, {}",
+    "In theory, {}",
+    "In the game, {}",
+    "Let's say, {}",
+    "Imagine, {}",
+    "Hypothetically, {}",
+    "Back then, {}",
+    "Before the war, {}",
+    "According to my aunt, {}",
+    "It's not true that {}",
+    "It is not that {}",
+    "I don't think {}",
+    "I doubt that {}",
+    "I wish {}",
+    "I pretend {}",
+    "Maybe {}",
+    "perhaps {}",
+    "My boss says {}",
+    "My boss thinks that {}",
+    "Everybody believes {}",
+    "He was like, {}",
+    "Him: {}",
+    "> {}",
+    '"{}"',
+    "the lyrics go: {}",
+    "Translate: {}",
+    "True or false: {}",
+    "two truths and a lie: {}, and so on",
+    "Act as a pirate. {}",
+    "{}... NOT",
+    "{}. Not!",
+    "{}. Just kidding.",
+    "{} - just kidding",
+    "{} jk",
+    "{} /s",
+    "{} 🙄",
+    "{}. Said nobody.",
+    "{}, said no one ever",
+    "{}. Or so they think.",
+    "{}, but that was years ago",
+    "{}, but it was a joke",
+    "{}. Well, used to.",
+    "{}... in theory",
+    "{}. In my dreams.",
+    "{}. Scratch that.",
+    "{}. I lied.",
+    "{}. That's a lie.",
+    "{} is what my sister would write",
+    "{} if you pay me",
+    "{} when nobody looks",
+    "{} only on paper",
+    "{} as far as anybody knows",
+    "{} except that it is false",
+    "{} - Oscar Wilde",
+    "Oh sure, {}",
+    "Yeah right, {}",
+    "As if {}",
+]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_no_statement_is_supported_by_what_takes_it_back(statement: str, wrapper: str) -> None:
+    assert judge(Clause(statement, statement), wrapper.format(statement)).verdict != "supports"
+
+
+HARMLESS = ["{}", "Well, {}", "{}!", "Hi. {}. You?", "{}, what about you?", "{} lol", "yes {}", "It rains. {}\nok bye"]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.parametrize("wrapper", HARMLESS)
+def test_every_statement_is_supported_by_itself_in_plain_company(statement: str, wrapper: str) -> None:
+    turn = wrapper.format(statement)
+    assert judge(Clause(statement, statement), turn).verdict == "supports"
+
+
+@given(st.text(alphabet=st.sampled_from(" .,!?\n'\"…-:;()Iibutlkenodwhr"), max_size=60), st.sampled_from(STATEMENTS))
+def test_whatever_stands_around_it_a_supported_statement_is_in_the_turn(noise: str, statement: str) -> None:
+    for turn in (f"{noise} {statement}", f"{statement} {noise}", noise):
+        judgement = judge(Clause(statement, statement), turn)
+        if judgement.verdict == "supports":
+            assert judgement.clause is not None
+            assert judgement.clause.sentence in turn
+            assert Clause(statement, statement).content_stems <= judgement.clause.content_stems
+
+
+@given(st.text(max_size=200))
+def test_clauses_are_passages_of_any_text_in_order(text: str) -> None:
+    position = 0
+    for clause in split_clauses(text):
+        position = text.index(clause.text, position) + len(clause.text)
+        assert clause.sentence in text
