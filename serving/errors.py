@@ -33,6 +33,7 @@ ServingError                     500
 ├── ExtractionError              500
 │   ├── BankInvalid              422
 │   ├── BaseNotServed            503
+│   ├── BudgetTooSmall           422
 │   ├── CorrectionInvalid        422
 │   ├── CorrectionNotFound       404
 │   ├── FactNotFound             404
@@ -235,6 +236,12 @@ class BaseNotServed(ExtractionError):
     """The engine does not call its base model as extraction was told, so nothing can be compared with it."""
 
     status_code = 503
+
+
+class BudgetTooSmall(ExtractionError):
+    """That few tokens do not hold even the heading of a profile."""
+
+    status_code = 422
 
 
 class CorrectionInvalid(ExtractionError):

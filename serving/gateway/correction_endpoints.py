@@ -1,4 +1,4 @@
-"""What people correct of a user's profile, and what changed in it since the one before."""
+"""What people correct of a user's profile."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kit.database import Database
-from serving.errors import ProfileNotExtracted
 from serving.extraction.corrections.correction import Correction
 from serving.extraction.corrections.service import Corrections
-from serving.extraction.corrections.shown import shown_difference
-from serving.extraction.profile import Difference, Statement
+from serving.extraction.profile import Statement
 from serving.gateway.auth import CallerDep
 from serving.gateway.endpoints import UserId, refusals
 
@@ -97,17 +94,6 @@ async def withdraw_correction(
 ) -> None:
     """Take a correction back; it stays in the list of those withdrawn."""
     await _corrections(request, caller.tenant).withdraw(user_id, correction_id, by=by)
-
-
-@router.get("/difference")
-async def get_difference(user_id: UserId, request: Request, caller: CallerDep) -> Difference:
-    """Return what changed from the profile before the newest one to the newest."""
-    database: Database = request.app.state.database
-    async with database.reading() as session:
-        found = await shown_difference(session, caller.tenant, user_id)
-    if found is None:
-        raise ProfileNotExtracted(f"nothing is kept of how a profile of {user_id!r} differs from the one before")
-    return found
 
 
 def _corrections(request: Request, tenant: str) -> Corrections:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from serving.errors import BudgetTooSmall
 from serving.extraction.profile.profile import Profile, Statement
 from serving.extraction.render.markdown import plain
 from serving.extraction.render.tokens import CountTokens, estimate_tokens
@@ -22,10 +23,10 @@ def render_context(profile: Profile, *, budget_tokens: int | None = None, count:
         count: how many tokens a text has.
 
     Raises:
-        ValueError: when the budget is smaller than 64 tokens, or holds not even the heading.
+        BudgetTooSmall: when the budget is smaller than 64 tokens, or holds not even the heading.
     """
     if budget_tokens is not None and budget_tokens < LEAST_BUDGET_TOKENS:
-        raise ValueError(f"budget_tokens must be at least {LEAST_BUDGET_TOKENS}")
+        raise BudgetTooSmall(f"budget_tokens must be at least {LEAST_BUDGET_TOKENS}", field="budget_tokens")
     facts = sorted(profile.statements(), key=lambda found: (-found[1].confidence, found[1].text.casefold()))
     fact_lines = [_fact(statement, title=section.title) for section, statement in facts]
     pattern_lines = [f"- {plain(pattern.text)}" for pattern in profile.patterns]
@@ -48,7 +49,7 @@ def render_context(profile: Profile, *, budget_tokens: int | None = None, count:
 
     facts_kept = _most(len(fact_lines), lambda kept: fits(kept, 0))
     if facts_kept is None:
-        raise ValueError(f"budget_tokens: {budget_tokens} do not hold the heading")
+        raise BudgetTooSmall(f"{budget_tokens} tokens do not hold even the heading", field="budget_tokens")
     return page(facts_kept, _most(len(pattern_lines), lambda kept: fits(facts_kept, kept)) or 0)
 
 

@@ -103,6 +103,22 @@ async def test_a_correction_that_is_not_there_cannot_be_withdrawn(http: httpx.As
     assert refused.status_code == (404 if number == "1" else 422)
 
 
+async def test_a_context_fits_its_budget_and_a_budget_too_small_is_refused(
+    extracted: dict[str, Any], http: httpx.AsyncClient
+) -> None:
+    url = "/v1/users/ann/profile/context"
+    whole = await http.get(url)
+    assert whole.headers["content-type"] == "text/markdown; charset=utf-8"
+    budget = -(-len(whole.content) // 3) - 1
+    page = await http.get(url, params={"budget_tokens": budget})
+    assert len(page.content) <= 3 * budget
+    assert "less certain facts left out)" in page.text or "How they write" not in page.text
+    assert "I love green tea" in whole.text
+    for tokens in (63, 0, -1, 10**7):
+        assert (await http.get(url, params={"budget_tokens": tokens})).status_code == 422
+    assert (await http.get("/v1/users/nobody/profile/context")).status_code == 404
+
+
 async def test_another_tenants_key_sees_and_changes_nothing(
     extracted: dict[str, Any], http: httpx.AsyncClient, gateway: Gateway
 ) -> None:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from serving.errors import ProfileExists
+from serving.errors import BudgetTooSmall, ProfileExists
 from serving.extraction.profile import (
     AdapterVersion,
     Agreement,
@@ -221,7 +221,7 @@ def test_a_context_never_exceeds_its_budget_and_leaves_out_the_least_sure(budget
     profile = many_facts(200)
     try:
         text = render_context(profile, budget_tokens=budget, count=count)
-    except ValueError:
+    except BudgetTooSmall:
         assert count(render_context(many_facts(1))) > budget, "even the heading is too much"
         return
     assert count(text) <= budget
@@ -231,7 +231,7 @@ def test_a_context_never_exceeds_its_budget_and_leaves_out_the_least_sure(budget
 
 
 def test_a_budget_without_room_for_anything_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 64"):
+    with pytest.raises(BudgetTooSmall, match="at least 64"):
         render_context(a_profile(), budget_tokens=63)
 
 
