@@ -16,6 +16,7 @@ from bench.fidelity.people import Trait
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 _SENTENCE = re.compile(r"[^.!?\n…]+[.!?…]*")
 _PART = re.compile(r"[,;:]|\b(?:and|but|because|so|though)\b", re.IGNORECASE)
+_FEWEST_WORDS = 3
 _CONDITIONS = {
     "if",
     "when",
@@ -110,7 +111,11 @@ def supports(statement: str, *, quote: str, turn: str) -> bool:
 def _endings(sentence: str) -> Iterator[str]:
     """Yield the sentence, and what is left of it after each of its parts, unless a condition stands in those."""
     yield sentence
+    begin = 0
     for boundary in _PART.finditer(sentence):
+        part, begin = words(sentence[begin : boundary.start()]), boundary.end()
+        if len(part) < _FEWEST_WORDS and boundary[0].isalpha():
+            continue  # "you and I love tea" is of both
         if _CONDITIONS & set(words(sentence[: boundary.end()])):
             return
         yield sentence[boundary.end() :]
