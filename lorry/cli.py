@@ -13,6 +13,7 @@ from kit.telemetry import configure_logging
 from lorry.commands import (
     adapter_lifecycle,
     adapters,
+    banks,
     bases,
     campaigns,
     demo,
@@ -52,6 +53,7 @@ app.command(rich_help_panel="Look")(status.status)
 app.command(rich_help_panel="Look")(profiles.profile)
 adapters.app.add_typer(adapter_lifecycle.app)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
+app.add_typer(banks.app, name="bank", rich_help_panel="Look")
 app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
 app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")

@@ -32,6 +32,11 @@ ServingError                     500
 │   └── EngineAnswerUnusable     502
 ├── ExtractionError              500
 │   ├── BankInvalid              422
+│   ├── BaseNotServed            503
+│   ├── BudgetTooSmall           422
+│   ├── CorrectionInvalid        422
+│   ├── CorrectionNotFound       404
+│   ├── FactNotFound             404
 │   └── ProfileExists            409
 └── GatewayError                 500
     ├── Unauthorized             401
@@ -225,6 +230,36 @@ class BankInvalid(ExtractionError):
     """The question bank is not valid."""
 
     status_code = 422
+
+
+class BaseNotServed(ExtractionError):
+    """The engine does not call its base model as extraction was told, so nothing can be compared with it."""
+
+    status_code = 503
+
+
+class BudgetTooSmall(ExtractionError):
+    """That few tokens do not hold even the heading of a profile."""
+
+    status_code = 422
+
+
+class CorrectionInvalid(ExtractionError):
+    """A profile cannot be corrected like this."""
+
+    status_code = 422
+
+
+class CorrectionNotFound(ExtractionError):
+    """The user's profile has no such correction that is in force."""
+
+    status_code = 404
+
+
+class FactNotFound(ExtractionError):
+    """The user's profile does not state that."""
+
+    status_code = 404
 
 
 class ProfileExists(ExtractionError):

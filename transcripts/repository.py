@@ -110,6 +110,15 @@ class TranscriptRepository:
         )
         return int((await self._session.execute(query)).scalar_one())
 
+    async def present(self, transcript_ids: Sequence[str], *, tenant: str, user: str) -> frozenset[str]:
+        """Return which of these the user has."""
+        query = select(TranscriptRow.id).where(
+            TranscriptRow.tenant == tenant,
+            TranscriptRow.user_id == user,
+            TranscriptRow.id == func.any(cast(list(transcript_ids), ARRAY(Text))),
+        )
+        return frozenset((await self._session.execute(query)).scalars())
+
     async def own_words(self, *, tenant: str) -> dict[str, int]:
         """Return how many words of their own each user of the tenant has stored."""
         query = (

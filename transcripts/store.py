@@ -106,6 +106,11 @@ class TranscriptStore:
         ids = sorted(set(transcript_ids))
         return await self._repository.count(ids, tenant=tenant, user=user) == len(ids)
 
+    async def present(self, tenant: str, user: str, transcript_ids: Iterable[str]) -> frozenset[str]:
+        """Return which of these transcripts the user still has."""
+        _check_owner(tenant, user)
+        return await self._repository.present(sorted(set(transcript_ids)), tenant=tenant, user=user)
+
     async def own_words(self, tenant: str) -> dict[str, int]:
         """Return how many words of their own every user of the tenant has stored."""
         check_name(tenant, field="tenant")

@@ -21,7 +21,7 @@ from serving.errors import EngineUnavailable
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
 from serving.extraction.extractor import Extractor
-from serving.gateway import endpoints, openai_endpoints
+from serving.gateway import bank_endpoints, correction_endpoints, endpoints, openai_endpoints, profile_endpoints
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Authenticator
 from serving.gateway.hints import Hints
@@ -65,6 +65,9 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     install_openai_errors(app)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.include_router(endpoints.router)
+    app.include_router(profile_endpoints.router)
+    app.include_router(correction_endpoints.router)
+    app.include_router(bank_endpoints.router)
     app.include_router(openai_endpoints.router)
     _add_operations(app)
     return app

@@ -19,6 +19,14 @@ from tests.support.registry_server import serving
 ROUTES = [
     ("GET", "/v1/users/ann/profile"),
     ("POST", "/v1/users/ann/profile"),
+    ("GET", "/v1/users/ann/profile/context"),
+    ("GET", "/v1/users/ann/profile/difference"),
+    ("GET", "/v1/users/ann/profile/corrections"),
+    ("POST", "/v1/users/ann/profile/corrections"),
+    ("DELETE", "/v1/users/ann/profile/corrections/1"),
+    ("GET", "/v1/bank"),
+    ("PUT", "/v1/bank"),
+    ("DELETE", "/v1/bank"),
     ("POST", "/v1/users/ann/query"),
     ("POST", "/v1/chat/completions"),
     ("GET", "/v1/models"),
@@ -30,6 +38,7 @@ def test_the_routes_tested_here_are_all_that_need_a_key(gateway_settings: Gatewa
     paths = create_app(gateway_settings).openapi()["paths"]
     described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     keyed = {(m, p.replace("ann", "{user_id}") if "/users/ann/" in p else p) for m, p in ROUTES}
+    keyed = {(m, p.replace("corrections/1", "corrections/{correction_id}")) for m, p in keyed}
     keyed = {(m, "/v1/models/{model}" if p.startswith("/v1/models/") else p) for m, p in keyed}
     assert described - keyed == {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/version"), ("GET", "/metrics")}
 

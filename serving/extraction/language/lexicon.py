@@ -70,6 +70,7 @@ OPENERS = _words(
     "anyway anyways plus also wow aww though like sure right hello"
 )
 LIKES = _words("like love enjoy adore fan fond interested interest favorite favourite hobby obsessed passionate")
+LIKING_NOUNS = _words("favorite favourite fave fav hobby hobbies interest interests passion passions obsession")
 DISLIKES = _words("hate dislike despise loathe detest annoy annoying annoys annoyed disgusting gross")
 # Verbs by which a clause about somebody else of the speaker's (``my brother …``) is told from a mere name.
 VERBS = _words(

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from serving.extraction.words import Clause, split_clauses
+from serving.extraction.language.clauses import Clause
+from serving.extraction.language.splitting import split_clauses
 
 # Of the content words of both claims together, this share must be common to both.
 MIN_OVERLAP = 0.6

@@ -1,9 +1,10 @@
 """Support: whether one of the person's own turns backs a statement, contradicts it, or neither.
 
 A turn supports a statement when one of its clauses, whose subject is the speaker, begins with the statement word
-for word, but for articles, intensifiers and inflection within one tense; denies or affirms alike; and is not
-a question, a wish, a doubt, a condition or of another time. A clause that comes close but says it differently
-restates it: that clause may then stand as the statement. Whatever is unclear is no support.
+for word, but for articles, intensifiers and inflection within one tense; goes on with nothing that may limit it;
+denies or affirms alike; and is not a question, a wish, a doubt, a condition, of another time, or taken back by what
+stands around it. A clause that comes close but says it differently restates it: that clause may then stand as the
+statement. Whatever is unclear is no support.
 
 Laws: a clause that states something supports itself; if a turn supports a statement, the
 statement has no content word that the turn lacks.
@@ -11,11 +12,13 @@ statement has no content word that the turn lacks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from serving.extraction.voice import is_own_voice
-from serving.extraction.words import Clause, split_clauses
+from serving.extraction.language.clauses import Clause
+from serving.extraction.language.splitting import split_clauses
+from serving.extraction.language.voice import is_own_voice
 
 Verdict = Literal["supports", "restates", "contradicts", "none"]
 
@@ -23,26 +26,9 @@ Verdict = Literal["supports", "restates", "contradicts", "none"]
 MIN_COVERAGE = 0.6
 _MIN_SHARED = 2
 _MAX_RESTATED_WORDS = 25
-_LIMITERS = frozenset(
-    {
-        *("in", "as", "than", "any", "by", "when", "while", "if", "unless", "until", "till", "over", "with", "without"),
-        *(
-            "except",
-            "but",
-            "only",
-            "for",
-            "at",
-            "on",
-            "to",
-            "from",
-            "of",
-            "like",
-            "during",
-            "because",
-            "since",
-            "where",
-        ),
-    }
+# What may follow a claim without limiting it; after anything else the person's whole clause is what they said.
+_HARMLESS = frozenset(
+    ("and", "you", "u", "your", "what", "how", "lol", "etc", "plus", "so", "btw", "yes", "yeah", "too")
 )
 
 
@@ -58,6 +44,11 @@ _NONE = Judgement(verdict="none")
 _ORDER: tuple[Verdict, ...] = ("supports", "contradicts", "restates", "none")
 
 
+def read_turn(turn_text: str) -> tuple[Clause, ...]:
+    """Return the clauses of a turn that its writer may have meant; none when it is not their own voice."""
+    return tuple(split_clauses(turn_text)) if is_own_voice(turn_text) else ()
+
+
 def judge(statement: Clause, turn_text: str) -> Judgement:
     """Return the strongest of what the clauses of `turn_text` do to `statement`; support counts most.
 
@@ -65,14 +56,17 @@ def judge(statement: Clause, turn_text: str) -> Judgement:
         statement: one clause with a first-person subject.
         turn_text: what the person wrote at once.
     """
-    if not is_own_voice(turn_text):
-        return _NONE
-    judgements = [_judge_clause(statement, clause) for clause in split_clauses(turn_text)]
+    return judge_clauses(statement, read_turn(turn_text))
+
+
+def judge_clauses(statement: Clause, clauses: Sequence[Clause]) -> Judgement:
+    """Do what `judge` does with a turn that `read_turn` has read."""
+    judgements = (_judge_clause(statement, clause) for clause in clauses)
     return min(judgements, key=lambda j: _ORDER.index(j.verdict), default=_NONE)
 
 
 def _judge_clause(statement: Clause, clause: Clause) -> Judgement:
-    if not statement.is_statement or clause.is_question or clause.subject is None:
+    if not statement.is_statement or clause.is_limited or clause.is_question or clause.subject is None:
         return _NONE
     if _contradicts(statement, clause):
         return Judgement(verdict="contradicts", clause=clause)
@@ -101,9 +95,9 @@ def _runs_on(clause: Clause, statement: Clause) -> bool:
     follows: ``I never drink`` in ``I never drink and drive``.
     """
     following = clause.claim[len(statement.claim) :]
-    if not following or (following[0] == "by" and "way" in following[:3]):  # "by the way" limits nothing
+    if not following or following in {("by", "the", "way"), ("by", "way"), ("as", "well"), ("as",)}:
         return False
-    return clause.claim_is_content[len(statement.claim)] or following[0] in _LIMITERS or statement.is_negated
+    return following[0] not in _HARMLESS or statement.is_negated
 
 
 def _contradicts(statement: Clause, clause: Clause) -> bool:

@@ -1,7 +1,8 @@
 """The question bank: topics, what is asked about each, and what answers look like.
 
-The bank is a versioned YAML file; `standard_bank` is the one that Lorry ships. Laws: every topic and question id
-occurs once; the asks that `Topic.asks` returns for a smaller count are the first of those for a larger one.
+The bank is a versioned YAML file; `standard_bank` is the one that Lorry ships, and a tenant may have its own
+(`extension.py`). Laws: every topic and question id occurs once; the asks that `Topic.asks` returns for a smaller
+count are the first of those for a larger one.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serving.errors import BankInvalid
+from serving.extraction.bank.answer_schema import check_answer_schema
+from serving.extraction.bank.document import read_document, validated
 
-STANDARD_BANK = Path(__file__).with_name("bank.yaml")
+STANDARD_BANK = Path(__file__).with_name("standard.yaml")
 
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 _Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")]
@@ -30,15 +32,12 @@ class Question(_Frozen):
     """One thing to ask, in several wordings; `answer_schema` is the JSON Schema that the engine enforces."""
 
     id: _Identifier
-    paraphrases: tuple[_Text, ...] = Field(min_length=2, max_length=4)
+    paraphrases: tuple[_Text, ...] = Field(min_length=2, max_length=8)
     answer_schema: dict[str, Any]
 
     @model_validator(mode="after")
-    def _answers_are_strings(self) -> Self:
-        answers = self.answer_schema.get("properties", {}).get("answers", {})
-        is_list = answers.get("type") == "array" and answers.get("items", {}).get("type") == "string"
-        if self.answer_schema.get("type") != "string" and not is_list:
-            raise ValueError(f"{self.id}: answer_schema must be a string, or have `answers`, an array of strings")
+    def _can_be_asked(self) -> Self:
+        check_answer_schema(self.answer_schema, question=self.id)
         if len(set(self.paraphrases)) != len(self.paraphrases):
             raise ValueError(f"{self.id}: a paraphrase occurs twice")
         return self
@@ -59,8 +58,8 @@ class Topic(_Frozen):
     topic: _Identifier
     title: _Text
     stance: Literal["likes", "dislikes"] | None = None
-    cues: tuple[_Text, ...] = ()
-    questions: tuple[Question, ...] = Field(min_length=1)
+    cues: tuple[_Text, ...] = Field((), max_length=200)
+    questions: tuple[Question, ...] = Field(min_length=1, max_length=20)
 
     @model_validator(mode="after")
     def _can_be_recognised(self) -> Self:
@@ -85,7 +84,7 @@ class Bank(_Frozen):
 
     name: _Identifier
     version: _Text
-    topics: tuple[Topic, ...] = Field(min_length=1)
+    topics: tuple[Topic, ...] = Field(min_length=1, max_length=50)
 
     @model_validator(mode="after")
     def _names_occur_once(self) -> Self:
@@ -97,27 +96,17 @@ class Bank(_Frozen):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a YAML file.
+        """Read a YAML file that holds a whole bank.
 
         Raises:
             BankInvalid: naming the file, the entry and the reason.
         """
         try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as exc:
-            raise BankInvalid(f"{path} cannot be read: {exc.strerror}", field=str(path)) from exc
-        except (yaml.YAMLError, UnicodeDecodeError) as exc:
-            raise BankInvalid(f"{path} is not YAML: {exc}", field=str(path)) from exc
-        if not isinstance(value, dict):
-            raise BankInvalid(f"{path} must hold name, version and topics", field=str(path))
-        # The shared schema stands at the top of the file only so that YAML can anchor it.
-        value.pop("answer_schema", None)
-        try:
-            return cls.model_validate(value)
-        except ValidationError as exc:
-            first = exc.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or str(path)
-            raise BankInvalid(f"{path}: {field}: {first['msg']}", field=field) from exc
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+            raise BankInvalid(f"{path} cannot be read: {reason}", field=str(path)) from exc
+        return validated(cls, read_document(text, name=str(path)), name=str(path))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A profile for a person to read, and as files.
+"""A profile as files.
 
 A directory holds ``profile.json``, ``USER_PROFILE.md``, ``facts.jsonl`` and ``patterns.jsonl``, all of one
 extraction: it appears whole or not at all.
@@ -16,18 +16,14 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from serving.errors import ProfileExists
-from serving.extraction.profile import Profile, Quote, Statement, TopicSection
+from serving.extraction.profile.profile import Profile
+from serving.extraction.render.markdown import render_markdown
 
 PROFILE_FILE = "profile.json"
 MARKDOWN_FILE = "USER_PROFILE.md"
 FACTS_FILE = "facts.jsonl"
 PATTERNS_FILE = "patterns.jsonl"
 FILES = frozenset({PROFILE_FILE, MARKDOWN_FILE, FACTS_FILE, PATTERNS_FILE})
-
-
-def render_markdown(profile: Profile) -> str:
-    """Return Markdown in which every statement stands above the words that back it."""
-    return "\n".join(_markdown_lines(profile)) + "\n"
 
 
 def write_profile(profile: Profile, directory: Path) -> Path:
@@ -65,10 +61,9 @@ def _swap(new: Path, directory: Path, *, old: Path) -> None:
 
 def fact_lines(profile: Profile) -> Iterator[str]:
     """Yield one JSON object a statement, with its topic and the adapter version that made it."""
-    for section in profile.topics:
-        for statement in section.statements:
-            origin = {"topic": section.topic, "adapter_version": profile.adapter.version}
-            yield json.dumps({**origin, **statement.model_dump(mode="json")}, ensure_ascii=False)
+    for section, statement in profile.statements():
+        origin = {"kind": "fact", "topic": section.topic, "adapter_version": profile.adapter.version}
+        yield json.dumps({**origin, **statement.model_dump(mode="json")}, ensure_ascii=False)
 
 
 def _write_files(profile: Profile, directory: Path) -> None:
@@ -94,46 +89,3 @@ def _refuse_foreign(directory: Path) -> None:
             raise ProfileExists(f"{directory} holds {foreign[0]}, which is no part of a profile", field=foreign[0])
     elif directory.exists():
         raise ProfileExists(f"{directory} is a file", field=str(directory))
-
-
-def _markdown_lines(profile: Profile) -> Iterator[str]:
-    adapter, asked = profile.adapter, profile.asked
-    yield f"# Profile of {_plain(profile.user)}"
-    yield ""
-    yield f"Made {profile.generated_at:%Y-%m-%d %H:%M} UTC by adapter version {adapter.version} ({adapter.version_id}),"
-    yield f"bank {profile.bank.name} {profile.bank.version}, {asked.samples} answers to {asked.questions} questions."
-    yield "Each statement stands above the person's own words that back it. In brackets: how many answers said so,"
-    yield "of all those to questions on the topics where it came up."
-    yield f"{asked.unsupported_claims} further claims of the adapter had no such words and were left out."
-    for section in profile.topics:
-        yield from _section_lines(section)
-    if profile.patterns:
-        yield from ("", "## How they write", "", *(f"- {pattern.text}" for pattern in profile.patterns))
-
-
-def _section_lines(section: TopicSection) -> Iterator[str]:
-    yield from ("", f"## {section.title}", "")
-    if section.not_stated:
-        yield "Not stated."
-    for statement in section.statements:
-        yield from _statement_lines(statement)
-
-
-def _statement_lines(statement: Statement) -> Iterator[str]:
-    agreement = statement.agreement
-    yield f"- **{_plain(statement.text)}** (said in {agreement.k} of {agreement.n} answers)"
-    yield from (f"  > {_quote(quote)}" for quote in statement.support)
-    yield from (f"  > *but:* {_quote(quote)}" for quote in statement.contradictions)
-
-
-def _quote(quote: Quote) -> str:
-    when = f"{quote.time:%Y-%m-%d}, " if quote.time else ""
-    return f"“{_plain(quote.quote)}” ({when}transcript {quote.transcript_id[:8]}, turn {quote.turn})"
-
-
-def _plain(text: str) -> str:
-    """Put text on one line, with what Markdown or HTML would act upon escaped: a quote must not format or link."""
-    line = " ".join(text.split())
-    for mark in "\\`*_[]<>#|":
-        line = line.replace(mark, f"\\{mark}")
-    return line
