@@ -227,7 +227,7 @@ class Jobs:
 async def _require(repository: JobRepository, job_id: str, *, tenant: str | None = None, lock: bool = False) -> JobRow:
     row = await repository.get(job_id, tenant=tenant, lock=lock)
     if row is None:
-        raise JobNotFound(f"there is no training job {job_id[:64]!r}", field="job_id")
+        raise JobNotFound(f"there is no training job {job_id[:64]!r}; `lorry jobs` lists them", field="job_id")
     return row
 
 

@@ -244,7 +244,9 @@ async def _require(
 ) -> CampaignRow:
     row = await repository.get(campaign_id, tenant=tenant, lock=lock)
     if row is None:
-        raise CampaignNotFound(f"there is no campaign {campaign_id[:64]!r}", field="campaign_id")
+        raise CampaignNotFound(
+            f"there is no campaign {campaign_id[:64]!r}; `lorry campaigns` lists them", field="campaign_id"
+        )
     return row
 
 
