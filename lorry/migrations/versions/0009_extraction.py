@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0008_extraction"
-down_revision = "0007_curation"
+revision = "0009_extraction"
+down_revision = "0008_training_health"
 branch_labels = None
 depends_on = None
 
