@@ -9,13 +9,13 @@ import signal
 from lorry.context import announce, base_directory, make_plan
 from lorry.home import Home
 from lorry.keys import local_api_key
-from lorry.local.plan import Plan
+from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.stack import Stack, own_stack
 from lorry.output import counted, err, out, print_table, run
 
 
 def up() -> None:
-    """Start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway; stop them on Ctrl-C.
+    """Start PostgreSQL, SeaweedFS, the registry, one engine, the gateway and an extraction worker; stop on Ctrl-C.
 
     State lives in LORRY_HOME (default ~/.lorry) and survives a restart; each part's log is in its logs folder.
     """
@@ -30,7 +30,7 @@ async def _up() -> None:
     loop.add_signal_handler(signal.SIGINT, _ask_to_stop, plan.home, stop)
     err.print(f"Starting Lorry from {plan.home.path} (logs in {plan.home.logs})")
     async with own_stack(plan, base_directory=lambda: base_directory(plan), on_state=announce) as stack:
-        starting = asyncio.create_task(stack.ensure("gateway"))
+        starting = asyncio.create_task(stack.ensure(PART_NAMES[-1]))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
             await _unless_stopped(asyncio.create_task(stack.watch()), stop)

@@ -24,6 +24,7 @@ from serving.extraction.extractor import Extractor
 from serving.gateway import endpoints, openai_endpoints
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Authenticator
+from serving.gateway.extraction_endpoints import extraction_router
 from serving.gateway.hints import Hints
 from serving.gateway.openai_errors import install_openai_errors
 from serving.gateway.profiles import Profiles
@@ -66,6 +67,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     app.add_exception_handler(ClientDisconnect, _gone)
     app.include_router(endpoints.router)
     app.include_router(openai_endpoints.router)
+    app.include_router(extraction_router(settings))
     _add_operations(app)
     return app
 

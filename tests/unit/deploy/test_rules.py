@@ -11,6 +11,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from registry.metrics import RegistryMetrics
+from serving.jobs.metrics import ExtractionMetrics
 from tests.support.engine_metrics import engine_metrics
 
 PARTS = r"_(total|sum|count|bucket)$"
@@ -24,7 +25,8 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def exposed() -> str:
-    return generate_latest(engine_metrics()).decode() + generate_latest(RegistryMetrics().collectors).decode()
+    others = (RegistryMetrics().collectors, ExtractionMetrics().collectors)
+    return "".join(generate_latest(each).decode() for each in (engine_metrics(), *others))
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
@@ -38,14 +40,15 @@ def test_an_alert_asks_for_measures_that_exist_and_says_what_to_do(rule: dict[st
     assert rule["annotations"]["description"]
 
 
-def test_the_pools_alerts_ask_for_values_that_labels_have() -> None:
-    """All of the engine's series are there from the start, so a value that has none is a slip of the pen."""
+@pytest.mark.parametrize(("file", "least"), [("engine.rules.yml", 10), ("extraction.rules.yml", 7)])
+def test_alerts_ask_for_values_that_labels_have(file: str, least: int) -> None:
+    """All of these series are there from the start, so a value that has none is a slip of the pen."""
     text = exposed()
     asked = 0
-    for rule in yaml.safe_load((RULES / "engine.rules.yml").read_text())["groups"][0]["rules"]:
+    for rule in yaml.safe_load((RULES / file).read_text())["groups"][0]["rules"]:
         for name, matchers in re.findall(r"\b(lorry_\w+)\{([^}]*)\}", rule["expr"]):
             for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
                 for value in values.split("|"):
                     assert re.search(rf'^{name}\{{[^}}]*{label}="{value}"', text, re.MULTILINE), (name, label, value)
                     asked += 1
-    assert asked > 10
+    assert asked > least
