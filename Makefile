@@ -21,7 +21,7 @@ setup:  ## make or refresh .venv (about 5 minutes the first time)
 demo: setup  ## three real people: transcripts to served profiles, in about 10 minutes
 	@OMP_NUM_THREADS=2 .venv/bin/lorry demo
 
-up: setup  ## start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway
+up: setup  ## start PostgreSQL, SeaweedFS, the registry, one vLLM engine, the gateway and an extraction worker
 	@.venv/bin/lorry up
 
 check: setup  ## lint, formatting, types, docs

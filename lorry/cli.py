@@ -19,6 +19,7 @@ from lorry.commands import (
     demo,
     doctor,
     engines,
+    extractions,
     jobs,
     keys,
     pipeline,
@@ -58,6 +59,7 @@ app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
 app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
+app.add_typer(extractions.app, name="extractions", rich_help_panel="Operate")
 app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
 

@@ -55,5 +55,8 @@ class LorrySettings(MasterKeySettings, GateSettings):
     registry_engine_token: SecretStr | None = Field(
         None, description="that registry's token for engines; unset = LORRY_REGISTRY_TOKEN"
     )
+    extraction_webhook_key: SecretStr | None = Field(
+        None, min_length=32, description="what tenants' webhook secrets are made of; unset = one of this home's own"
+    )
     engine_url: str | None = Field(None, description="engine that runs elsewhere; needs LORRY_ENGINE_TOKEN")
     engine_token: SecretStr | None = Field(None, description="bearer token of that engine")

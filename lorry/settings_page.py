@@ -15,6 +15,7 @@ from registry.settings import RegistrySettings
 from serving.engine.settings import EngineSettings
 from serving.extraction.settings import ExtractionSettings
 from serving.gateway.settings import GatewaySettings
+from serving.jobs.settings import ExtractionWorkerSettings
 from training.config import DatasetConfig, TrainingConfig
 from training.jobs.settings import TrainingServiceSettings, WorkerSettings
 from training.policy import GatePolicy
@@ -28,6 +29,7 @@ PROCESSES: dict[str, type[Settings]] = {
     "A training worker (`python -m training.jobs`)": WorkerSettings,
     "Question writers (in a training worker and the command)": WriterSettings,
     "The training service (`python -m training.service`)": TrainingServiceSettings,
+    "An extraction worker (`python -m serving.jobs`)": ExtractionWorkerSettings,
     "Extraction (in the gateway and the command)": ExtractionSettings,
 }
 

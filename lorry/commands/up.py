@@ -19,7 +19,7 @@ from lorry.output import err, out, print_table, run
 
 
 def up() -> None:
-    """Start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway; stop them on Ctrl-C.
+    """Start PostgreSQL, SeaweedFS, the registry, one engine, the gateway and an extraction worker; stop on Ctrl-C.
 
     State lives in LORRY_HOME (default ~/.lorry) and survives a restart; each part's log is in its logs folder. What
     other commands use when this one is stopped goes on, and the last of them stops it.
@@ -36,7 +36,7 @@ async def _up() -> None:
     err.print(f"Starting Lorry from {plan.home.path} (logs in {plan.home.logs})")
     base = partial(base_directory, plan)
     async with open_stack(plan, base_directory=base, on_state=announce, on_wait=tell) as stack:
-        starting = asyncio.create_task(stack.ensure("gateway"))
+        starting = asyncio.create_task(stack.ensure(PART_NAMES[-1]))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
             await _unless_stopped(asyncio.create_task(stack.watch()), stop)

@@ -24,6 +24,7 @@ from serving.extraction.extractor import Extractor
 from serving.gateway import bank_endpoints, correction_endpoints, endpoints, openai_endpoints, profile_endpoints
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Authenticator
+from serving.gateway.extraction_endpoints import extraction_router
 from serving.gateway.hints import Hints
 from serving.gateway.openai_errors import install_openai_errors
 from serving.gateway.profiles import Profiles
@@ -69,6 +70,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     app.include_router(correction_endpoints.router)
     app.include_router(bank_endpoints.router)
     app.include_router(openai_endpoints.router)
+    app.include_router(extraction_router(settings))
     _add_operations(app)
     return app
 

@@ -6,9 +6,10 @@ from pydantic import Field, SecretStr
 
 from kit.settings import DatabaseSettings
 from serving.extraction.settings import ExtractionSettings
+from serving.jobs.settings import BatchSettings
 
 
-class GatewaySettings(DatabaseSettings, ExtractionSettings):
+class GatewaySettings(DatabaseSettings, ExtractionSettings, BatchSettings):
     """One gateway process. It keeps nothing: any number of them may run."""
 
     gateway_host: str = Field("127.0.0.1", description="address to listen on")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 
 from kit.names import Name
 from kit.settings import DatabaseSettings
+from kit.workers import host_name
 from training.base_models import DEFAULT_BASE
 from training.policy import GateSettings
-
-
-def _host_name() -> str:
-    return socket.gethostname()[:100] or "worker"
 
 
 class WorkerSettings(DatabaseSettings, GateSettings):
     """Everything that one training worker needs."""
 
     worker_id: Name = Field(
-        default_factory=_host_name,
+        default_factory=host_name,
         description="stable name of this worker, the same after every start, one for each worker; unset = host name",
     )
     training_base: str = Field(DEFAULT_BASE, description="base model that triggers train for: known name or directory")
