@@ -50,7 +50,6 @@ from serving.extraction.scoring.confidence import CALIBRATION_FILE, Calibration,
 from serving.extraction.settings import ExtractionSettings
 from serving.extraction.support.search import TurnSearch
 from tests.support.ports import free_port_block
-from training.base_models import BaseIdentity
 from training.config import ResolvedConfig
 from transcripts.formats.chitchat import dataset_path
 from transcripts.importer import read_transcripts
@@ -96,6 +95,7 @@ class Study:
     size: Size
     settings: Sequence[str] = ()
     work: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "lorry-extraction-fidelity")
+    extraction: ExtractionSettings = field(default_factory=ExtractionSettings)
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
 
     async def run(self) -> Outcome:
@@ -107,7 +107,6 @@ class Study:
             "LORRY_PORT_BASE": str(ports),
             "LORRY_GATEWAY_PORT": str(ports + 21),
         }
-        self.extraction = ExtractionSettings()
         config = resolve_config(None, list(self.settings))
         async with open_context() as context:
             tested = [make_person(_FIRST_TESTED + number) for number in range(self.size.tested)]
@@ -146,9 +145,8 @@ class Study:
             await TranscriptStore(session).add(context.settings.tenant, user, transcripts)
         dataset = await build_user_dataset(context, user=user, config=config)
         trained = (await train_users(context, {user: dataset}, config=config, on_step=lambda *_: None))[user]
-        directory = base_directory(context.plan)
-        base = BaseIdentity.of_directory(directory, id=trained.base.id)
-        await context.registry.register_base(base, config=(directory / "config.json").read_bytes())
+        config_file = base_directory(context.plan) / "config.json"
+        await context.registry.register_base(trained.base, config=config_file.read_bytes())
         owner = Owner(tenant=context.settings.tenant, user=user)
         draft = draft_from_directory(trained.adapter_directory, owner=owner, base=trained.base)
         manifest = await context.registry.publish(trained.adapter_directory, draft=draft)
@@ -228,15 +226,18 @@ class Study:
         swapped: Mapping[str, list[Found]],
         real: Mapping[str, tuple[list[Found], dict[str, Transcript]]],
     ) -> Outcome:
-        shipped = standard_calibration()
         fresh = self._fit(fitted, tested, facts)
-        keep = lambda found: stated(found, calibration=fresh or shipped, settings=self.extraction)  # noqa: E731
+        calibration = fresh or standard_calibration()
+
+        def keep(found: Sequence[Found]) -> list[Found]:
+            return stated(found, calibration=calibration, settings=self.extraction)
+
         made = {person.name: keep(facts[person.name]) for person in (*tested, *turned)}
         rows = made_measures(tested, made)
         rows += turned_measures(turned, tested, made)
         rows += swapped_measures(tested, {name: keep(found) for name, found in swapped.items()})
         rows += real_measures({name: (keep(found), said) for name, (found, said) in real.items()})
-        rows += calibration_measures(fresh or shipped, tested, facts)
+        rows += calibration_measures(calibration, tested, facts)
         people = {name: [found.text for found in facts] for name, facts in made.items()}
         people |= {f"real-{name}": [fact.text for fact in keep(found)] for name, (found, _) in real.items()}
         return Outcome(measures=tuple(rows), calibration=fresh, people=people)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from serving.extraction.asking.own_statements import find_own_statements
 from serving.extraction.bank import standard_bank
 from serving.extraction.scoring.confidence import Scores, read_calibration, standard_calibration
 from serving.extraction.settings import ExtractionSettings
+from training.config import resolve
 from transcripts.transcript import Transcript, Turn
 
 SEEDS = range(12)
@@ -220,3 +222,52 @@ def test_what_is_not_sure_is_not_stated() -> None:
     facts = [fact("I love tea", contrast=3.0), fact("I love music", contrast=0.0)]
     kept = stated(facts, calibration=standard_calibration(), settings=ExtractionSettings())
     assert [each.text for each in kept] == ["I love tea"]
+
+
+def perfect(person: MadePerson) -> list[Found]:
+    """What a pipeline would propose that contrasts the person's traits with the base, and platitudes not."""
+    own = find_own_statements(person.transcripts, bank=standard_bank(), limit=100)
+    found = []
+    for each in own:
+        text, passage = each.clause.without_opener(), each.passages[0]
+        quotes = ((each.clause.sentence, passage.transcript_id, passage.turn_index),)
+        contrast = 0.1 if text in PLATITUDES else 2.5
+        found.append(Found(text=text, scores=scores(contrast=contrast), quotes=quotes))
+    return found
+
+
+def test_a_perfect_pipeline_meets_every_bound(tmp_path: Path) -> None:
+    tested, fitted = [make_person(n) for n in range(4)], [make_person(1000 + n) for n in range(4)]
+    turned = [make_person(n, negated=True) for n in range(2)]
+    facts = {person.name: perfect(person) for person in (*tested, *fitted, *turned)}
+    swapped = {tested[n].name: perfect(tested[(n + 1) % 3]) for n in range(3)}
+    own = {transcript.id: transcript for transcript in tested[0].transcripts}
+    study = bench.Study(size=bench.Size(), work=tmp_path, say=lambda line: None)
+    found = study._judge(tested, fitted, turned, facts=facts, swapped=swapped, real={"x": (facts[tested[0].name], own)})
+    missed = [measure.measure for measure in found.measures if measure.met is False]
+    assert missed == []
+    assert found.calibration is not None
+    assert found.calibration.measured is not None
+    assert {measure.measure.split(",")[0] for measure in found.measures} >= {
+        "precision", "recall of known traits", "facts a profile", "negated: facts that did not turn", "Brier score",
+        "swapped: facts of the adapter's owner", "independently supported", "facts on absent traits",
+    }  # fmt: skip
+
+
+async def test_what_was_made_of_a_person_is_not_made_again_and_other_settings_make_it_anew(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    async def make() -> list[Found]:
+        made.append(len(made))
+        return [fact(f"I love number {len(made)}")]
+
+    study = bench.Study(size=bench.Size(), work=tmp_path)
+    config = resolve(arguments={})
+    first = await study._kept("facts/a", ["x"], config, make)
+    assert await study._kept("facts/a", ["x"], config, make) == first
+    assert made == [0]
+    assert await study._kept("facts/a", ["y"], config, make) != first
+    await study._kept("facts/a", ["x"], resolve(arguments={"steps": 3}), make)
+    other = bench.Study(size=bench.Size(), work=tmp_path, extraction=ExtractionSettings(extraction_seed=1))
+    await other._kept("facts/a", ["x"], config, make)
+    assert made == [0, 1, 2, 3]
