@@ -71,12 +71,12 @@ class EngineClient:
         Its class decides who goes first, and its tenant is told so that tenants take turns: as a keyed digest, the same
         from every gateway that has the engine's token, from which nobody else learns or guesses a name.
         """
-        digest = hmac.digest(self._tenant_key, f"tenant:{manifest.owner.tenant}".encode(), "sha256").hex()
-        return {
-            _AFFINITY_HEADER: manifest.version_id,
-            _CLASS_HEADER: kind,
-            _TENANT_HEADER: digest[:_TENANT_DIGITS],
-        }
+        return {_AFFINITY_HEADER: manifest.version_id, **self.base_headers(manifest.owner.tenant, kind=kind)}
+
+    def base_headers(self, tenant: str, *, kind: Literal["live", "batch"]) -> dict[str, str]:
+        """Return what the engine is told beside a request for the base model, which any engine can answer."""
+        digest = hmac.digest(self._tenant_key, f"tenant:{tenant}".encode(), "sha256").hex()
+        return {_CLASS_HEADER: kind, _TENANT_HEADER: digest[:_TENANT_DIGITS]}
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
