@@ -13,6 +13,7 @@ from kit.telemetry import configure_logging
 from lorry.commands import (
     adapter_lifecycle,
     adapters,
+    api_keys,
     bases,
     campaigns,
     demo,
@@ -57,6 +58,7 @@ app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
 app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
+app.add_typer(api_keys.app, name="api-keys", rich_help_panel="Operate")
 
 
 def _print_version(asked: bool) -> None:
