@@ -1,8 +1,8 @@
 """`python -m bench.fixed_upstream PORT`: an engine of fixed latency, for what stands before it to be measured.
 
 It answers chats with as many events as `max_tokens` says: the first after `_FIRST_SECONDS`, then one every
-It answers chats with as many events as `max_tokens` says: the first after `_FIRST_SECONDS`, then one each
-`_EVERY_SECONDS`. A question that is `idle` gets its first event at once and the next after an hour. Each event's text is
+`_EVERY_SECONDS`. A question that is `idle` gets its first event at once and the next after an hour. An event says
+in its text when it was written, on the clock that all processes of the machine share.
 """
 
 from __future__ import annotations
