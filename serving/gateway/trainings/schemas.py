@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, field_validator
 
 from kit.names import Name
 from registry.manifest import DEFAULT_ADAPTER
@@ -15,20 +15,23 @@ TUNABLE = frozenset(
 """Settings of a training that a caller may choose: none names a file, a service or somebody's money."""
 
 
+Number = int | FiniteFloat
+
+
 class TrainingBody(BaseModel):
     """What a caller wants trained."""
 
     model_config = ConfigDict(extra="forbid")
 
     adapter: Name = DEFAULT_ADAPTER
-    settings: dict[str, int | float] = Field(
+    settings: dict[str, Number] = Field(
         default_factory=dict, description=f"any of {', '.join(sorted(TUNABLE))}; the service says what fits"
     )
     why: str = Field("", max_length=500, description="kept with the job")
 
     @field_validator("settings")
     @classmethod
-    def _tunable(cls, value: dict[str, int | float]) -> dict[str, int | float]:
+    def _tunable(cls, value: dict[str, Number]) -> dict[str, Number]:
         for name in value:
             if name not in TUNABLE:
                 raise ValueError(f"{name[:64]!r} cannot be set here; {', '.join(sorted(TUNABLE))} can")

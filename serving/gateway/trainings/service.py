@@ -84,7 +84,8 @@ class TrainingService:
             TrainingRefused, TrainingUnavailable: when it does not begin. What breaks off later rises from the lines.
         """
         http = self._require()
-        headers = {"accept": "text/event-stream"} | ({} if last_event_id is None else {"last-event-id": last_event_id})
+        is_id = last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit()
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": str(last_event_id)} if is_id else {})
         params: dict[str, str | int] = {"tenant": tenant, "after": after}
         path = f"/v1/trainings/{training_id}/events"
         try:

@@ -48,8 +48,9 @@ def operations() -> Iterator[Any]:
         yield found.ok()
 
 
-async def settle_in(gateway: Gateway) -> None:
+async def settle_in(gateway: Gateway, stand_in: StandInEngine) -> None:
     """Let both tenants have an ann; what the other one said must not be answered."""
+    stand_in.answer = lambda body: '"tea"'  # JSON, whatever the schema
     await gateway.publish("ann")
     await gateway.say("ann", "I love green tea", "I hate mornings")
     await gateway.say("ann", f"I am {SECRET}", tenant="other")
@@ -58,8 +59,8 @@ async def settle_in(gateway: Gateway) -> None:
         (await other.put("/v1/users/ann/transcripts/talk-1", json={"turns": turns, "title": SECRET})).raise_for_status()
 
 
-async def test_no_route_crashes_or_answers_what_it_does_not_document(gateway: Gateway) -> None:
-    await settle_in(gateway)
+async def test_no_route_crashes_or_answers_what_it_does_not_document(gateway: Gateway, stand_in: StandInEngine) -> None:
+    await settle_in(gateway, stand_in)
     failures: list[str] = []
     for operation in operations():
         failures += await asyncio.to_thread(_attack, operation, gateway)
@@ -82,6 +83,8 @@ def _attack(operation: Any, gateway: Gateway) -> list[str]:
         )
         @given(case=operation.as_strategy(mode), real=st.booleans())
         def call(case: Any, real: bool) -> None:
+            for name in [name for name in case.headers or {} if name.lower() == "x-lorry-deadline"]:
+                del case.headers[name]  # who waits for a moment only is told 504, and rightly so
             if real and isinstance(case.path_parameters, dict):
                 case.path_parameters |= {name: NAMES[name] for name in case.path_parameters if name in NAMES}
             response = case.call(base_url=gateway.url, headers={"authorization": f"Bearer {gateway.key}"}, timeout=60)
@@ -162,10 +165,15 @@ class Malformer:
         return json.dumps(body).encode()
 
 
+def is_busy(answer: httpx.Response) -> bool:
+    """Say whether a gateway refused because it extracts as many profiles as it may."""
+    return answer.status_code == 503 and answer.json()["type"] == "urn:lorry:problem:extraction-busy"
+
+
 async def test_ten_thousand_malformed_requests_break_nothing_and_learn_nothing(
     gateway: Gateway, stand_in: StandInEngine
 ) -> None:
-    await settle_in(gateway)
+    await settle_in(gateway, stand_in)
     malformer, statuses = Malformer(7), Counter[int]()
     turns = asyncio.Semaphore(32)
     limits = httpx.Limits(max_connections=32)
@@ -180,7 +188,7 @@ async def test_ten_thousand_malformed_requests_break_nothing_and_learn_nothing(
                 answer = await http.request(method, path, **rest)
                 statuses[answer.status_code] += 1
                 told = f"{method} {path} {rest}: {answer.status_code} {answer.text[:300]}"
-                assert answer.status_code < 500, told
+                assert answer.status_code < 500 or is_busy(answer), told
                 assert SECRET not in answer.text, told
                 if answer.status_code >= 400 and method != "HEAD":
                     assert answer.headers["content-type"] == "application/problem+json", told

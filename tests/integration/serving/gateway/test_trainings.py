@@ -102,6 +102,10 @@ async def test_a_caller_chooses_no_base_writer_or_priority(http: httpx.AsyncClie
         {"settings": {"out": 1}},
     ):
         assert (await http.post(SUBMIT, json=body)).status_code == 422, body
+    endless = await http.post(
+        SUBMIT, content=b'{"settings": {"alpha": NaN}}', headers={"content-type": "application/json"}
+    )
+    assert endless.status_code == 422
     refused = await http.post(SUBMIT, json={"settings": {"steps": -1}})
     assert refused.status_code == 422
     assert "steps" in refused.json()["detail"]
