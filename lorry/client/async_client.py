@@ -218,8 +218,10 @@ class AsyncClient:
         user: str | None = None,
     ) -> AsyncIterator[Usage]:
         """Yield what the tenant used: a row a user and day, or sums a day; the last 30 days unless it is said."""
-        days = {"since": since and since.isoformat(), "until": until and until.isoformat()}
-        async for row in self._pages(lambda cursor: calls.usage(by=by, user=user, cursor=cursor, **days)):
+        first, last = (None if day is None else day.isoformat() for day in (since, until))
+        async for row in self._pages(
+            lambda cursor: calls.usage(by=by, since=first, until=last, user=user, cursor=cursor)
+        ):
             yield row
 
     @asynccontextmanager
@@ -275,7 +277,7 @@ class AsyncClient:
     async def _open(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[str]]:
         """Yield the lines of a stream, which is begun patiently and not begun again once it runs."""
         request = self._http.build_request(**request_arguments(call, deadline_seconds=self._deadline_seconds))
-        response = await AsyncRetrying(**options(self._attempts))(self._begin, request)
+        response: httpx.Response = await AsyncRetrying(**options(self._attempts))(self._begin, request)
         try:
             yield _lines(response)
         finally:

@@ -216,8 +216,8 @@ class Client:
         user: str | None = None,
     ) -> Iterator[Usage]:
         """Yield what the tenant used: a row a user and day, or sums a day; the last 30 days unless it is said."""
-        days = {"since": since and since.isoformat(), "until": until and until.isoformat()}
-        yield from self._pages(lambda cursor: calls.usage(by=by, user=user, cursor=cursor, **days))
+        first, last = (None if day is None else day.isoformat() for day in (since, until))
+        yield from self._pages(lambda cursor: calls.usage(by=by, since=first, until=last, user=user, cursor=cursor))
 
     @contextmanager
     def stream_query(

@@ -17,7 +17,7 @@ from lorry.client.errors import NotAnswered, Refused
 _PASSING = frozenset({429, 502, 503, 504})
 _STILL_RUNNING = "request-still-running"
 _MOST_SECONDS = 30.0
-_backoff = wait_exponential_jitter(initial=0.2, max=10.0, jitter=0.3)
+_backoff = wait_exponential_jitter(multiplier=0.2, max=10.0, jitter=0.3)
 
 
 def passes(error: BaseException) -> bool:

@@ -192,7 +192,7 @@ def _encoded(payload: Mapping[str, Any]) -> bytes:
 
 
 def _json_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {"content-type": "application/json", **(headers or {})}
+    return {"content-type": "application/json", "accept-encoding": "identity", **(headers or {})}
 
 
 def parse_answers(text: str) -> list[str]:
@@ -249,11 +249,17 @@ def _choices_checked(response: httpx.Response) -> dict[str, Any]:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """Yield lines as they come: events are UTF-8 and their lines end with LF, which spares httpx's decoders."""
+    rest = b""
     try:
-        async for line in response.aiter_lines():
-            yield line
+        async for piece in response.aiter_raw():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                yield line.rstrip(b"\r").decode(errors="replace")
     except httpx.HTTPError as exc:
         raise _translated(exc) from exc
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def _translated(error: httpx.HTTPError) -> EngineCallError:

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 _MAX_ENTRIES = 10_000
+_AHEAD = 0.5
 
 
 class Remembered(Generic[K, V]):
@@ -52,6 +53,8 @@ class Remembered(Generic[K, V]):
         """Return the answer for `key`, from memory or by asking; what `ask` raises rises here."""
         age, known = self._recall(key)
         if known is not None and age < self._seconds:
+            if age > self._seconds * _AHEAD:
+                self._ask(key, ask)  # so that nobody who asks all the time ever waits
             return known
         if known is not None and self._is_down:
             self._ask(key, ask)

@@ -205,18 +205,29 @@ async def test_without_the_database_known_keys_ask_on_and_what_needs_it_is_503(
 
 @asynccontextmanager
 async def without_connections(settings: DatabaseSettings) -> AsyncIterator[None]:
-    """Let nobody connect to a test's database while the block runs, and end who is connected."""
+    """Take a test's database away while the block runs: who is connected is cut off, and it cannot be found."""
     url = make_url(settings.database_url)
-    name = url.database
     elsewhere = url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
     connection = await asyncpg.connect(elsewhere)
     try:
-        await connection.execute(f'alter database "{name}" allow_connections false')
-        await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
+        await rename(connection, str(url.database), "gone")
         yield
     finally:
-        await connection.execute(f'alter database "{name}" allow_connections true')
+        await rename(connection, "gone", str(url.database))
         await connection.close()
+
+
+async def rename(connection: asyncpg.Connection, old: str, new: str) -> None:
+    """Rename a database as soon as nobody is connected to it."""
+    for _ in range(100):
+        await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", old)
+        try:
+            await connection.execute(f'alter database "{old}" rename to "{new}"')
+        except asyncpg.ObjectInUseError:
+            await asyncio.sleep(0.05)
+        else:
+            return
+    raise AssertionError("somebody kept connecting")
 
 
 async def test_a_client_that_leaves_a_query_stream_closes_the_engines(

@@ -48,6 +48,19 @@ async def test_an_answer_is_fresh_for_its_time_and_then_asked_for_again() -> Non
     assert await remembered.get("b", service) == 3
 
 
+async def test_an_answer_is_renewed_before_it_is_old_so_that_nobody_waits() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    await remembered.get("a", service)
+    clock[0] = 0.6
+    service.may_answer.clear()
+    assert await asyncio.wait_for(remembered.get("a", service), 1) == 1
+    service.may_answer.set()
+    await asyncio.sleep(0.01)
+    clock[0] = 1.1
+    assert await remembered.get("a", service) == 2, "what was asked for at 0.6 is fresh until 1.6"
+
+
 async def test_however_many_ask_at_once_the_service_is_asked_once() -> None:
     service = Service()
     service.may_answer.clear()
