@@ -13,6 +13,7 @@ from kit.telemetry import configure_logging
 from lorry.commands import (
     adapter_lifecycle,
     adapters,
+    api_keys,
     banks,
     bases,
     campaigns,
@@ -62,6 +63,7 @@ app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
 app.add_typer(extractions.app, name="extractions", rich_help_panel="Operate")
 app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
+app.add_typer(api_keys.app, name="api-keys", rich_help_panel="Operate")
 
 
 def _print_exit_codes_below_help(group: typer.Typer) -> None:

@@ -218,6 +218,7 @@ class Plan:
                 **self._webhook_environment(),
                 "LORRY_GATEWAY_HOST": "127.0.0.1",
                 "LORRY_GATEWAY_PORT": str(port),
+                "LORRY_GATEWAY_NOTICE_SECONDS": "0",  # nobody balances load before the one gateway of a machine
             },
             log_path=self._log("gateway"),
             address=self.gateway_url,

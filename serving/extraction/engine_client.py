@@ -81,12 +81,12 @@ class EngineClient:
         Its class decides who goes first, and its tenant is told so that tenants take turns: as a keyed digest, the same
         from every gateway that has the engine's token, from which nobody else learns or guesses a name.
         """
-        digest = hmac.digest(self._tenant_key, f"tenant:{manifest.owner.tenant}".encode(), "sha256").hex()
-        return {
-            _AFFINITY_HEADER: manifest.version_id,
-            _CLASS_HEADER: kind,
-            _TENANT_HEADER: digest[:_TENANT_DIGITS],
-        }
+        return {_AFFINITY_HEADER: manifest.version_id, **self.base_headers(manifest.owner.tenant, kind=kind)}
+
+    def base_headers(self, tenant: str, *, kind: Literal["live", "batch"]) -> dict[str, str]:
+        """Return what the engine is told beside a request for the base model, which any engine can answer."""
+        digest = hmac.digest(self._tenant_key, f"tenant:{tenant}".encode(), "sha256").hex()
+        return {_CLASS_HEADER: kind, _TENANT_HEADER: digest[:_TENANT_DIGITS]}
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -235,7 +235,7 @@ def _encoded(payload: Mapping[str, Any]) -> bytes:
 
 
 def _json_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {"content-type": "application/json", **(headers or {})}
+    return {"content-type": "application/json", "accept-encoding": "identity", **(headers or {})}
 
 
 def _content(choice: Any) -> str:
@@ -267,11 +267,17 @@ def _choices_checked(response: httpx.Response) -> dict[str, Any]:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """Yield lines as they come: events are UTF-8 and their lines end with LF, which spares httpx's decoders."""
+    rest = b""
     try:
-        async for line in response.aiter_lines():
-            yield line
+        async for piece in response.aiter_raw():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                yield line.rstrip(b"\r").decode(errors="replace")
     except httpx.HTTPError as exc:
         raise _translated(exc) from exc
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def _translated(error: httpx.HTTPError) -> EngineCallError:

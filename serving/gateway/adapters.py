@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from kit.database import Database
 from registry.client import RegistryClient
-from registry.errors import AdapterNotFound, AliasNotFound
+from registry.errors import AdapterNotFound, AliasNotFound, RegistryUnavailable
 from registry.manifest import LIVE, AdapterRef, Manifest, Owner
 from serving.errors import GatewayError, NoAdapter, UnknownModel, UnknownUser
-from serving.gateway.brief_cache import BriefCache
+from serving.gateway.remembered import Remembered
 from transcripts.store import TranscriptStore
 
 _PREFIX = "users/"
 
 
 class Adapters:
-    """The adapters of every tenant, as the registry resolves them; answers are remembered briefly."""
+    """The adapters of every tenant, as the registry resolves them.
 
-    def __init__(self, registry: RegistryClient, database: Database, *, cache_seconds: float) -> None:
+    Answers are remembered briefly, and longer while the registry is silent: that what was suspended or erased meanwhile
+    is not served is then up to the engines, which close by themselves without the registry.
+    """
+
+    def __init__(
+        self, registry: RegistryClient, database: Database, *, cache_seconds: float, stale_seconds: float = 0.0
+    ) -> None:
         self._registry = registry
         self._database = database
-        self._resolved: BriefCache[AdapterRef, Manifest] = BriefCache(seconds=cache_seconds)
+        self._resolved: Remembered[AdapterRef, Manifest] = Remembered(
+            seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(RegistryUnavailable,)
+        )
 
     async def require(self, ref: AdapterRef) -> Manifest:
         """Return the manifest of the version that `ref` names now.
@@ -30,18 +38,17 @@ class Adapters:
             AliasNotFound, VersionNotFound, NotServable: when another alias or number was asked for.
             RegistryUnavailable: when the registry does not answer.
         """
-        manifest = self._resolved.get(ref)
-        if manifest is None:
-            try:
-                manifest = (await self._registry.resolve(ref)).manifest
-            except AliasNotFound as exc:
-                if ref.selector != LIVE:
-                    raise
-                raise _not_live(ref) from exc
-            except AdapterNotFound as exc:
-                raise await self._reason(ref) from exc
-            self._resolved.put(ref, manifest)
-        return manifest
+        return await self._resolved.get(ref, lambda: self._resolve(ref))
+
+    async def _resolve(self, ref: AdapterRef) -> Manifest:
+        try:
+            return (await self._registry.resolve(ref)).manifest
+        except AliasNotFound as exc:
+            if ref.selector != LIVE:
+                raise
+            raise _not_live(ref) from exc
+        except AdapterNotFound as exc:
+            raise await self._reason(ref) from exc
 
     async def require_live(self, tenant: str, user: str) -> Manifest:
         """Return the user's live version of the default adapter; raises as `require` does."""

@@ -11,10 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.extraction.bank import Bank
 from serving.extraction.bank.document import MOST_CHARACTERS
 from serving.extraction.bank.shelf import BankShelf
-from serving.gateway.auth import CallerDep
+from serving.gateway.auth import Caller, needs
 from serving.gateway.endpoints import refusals
+from serving.gateway.scopes import Scope
 
-router = APIRouter(prefix="/v1/bank", tags=["profiles"], responses=refusals(401, 413, 422, 503))
+router = APIRouter(prefix="/v1/bank", tags=["profiles"], responses=refusals(413, 422, 503))
+Reader = Annotated[Caller, needs(Scope.PROFILES_READ)]
+Writer = Annotated[Caller, needs(Scope.PROFILES_WRITE)]
 
 
 class BankDocument(BaseModel):
@@ -39,13 +42,13 @@ class BankShown(BaseModel):
 
 
 @router.get("")
-async def get_bank(request: Request, caller: CallerDep) -> BankShown:
+async def get_bank(request: Request, caller: Reader) -> BankShown:
     """Return what the tenant's users are asked."""
     return await _shown(_shelf(request), caller.tenant)
 
 
 @router.put("")
-async def put_bank(body: BankDocument, request: Request, caller: CallerDep) -> BankShown:
+async def put_bank(body: BankDocument, request: Request, caller: Writer) -> BankShown:
     """Make a document the tenant's own bank from the next extraction on; the same again changes nothing."""
     shelf = _shelf(request)
     await shelf.put(caller.tenant, body.document, by=body.by)
@@ -54,7 +57,9 @@ async def put_bank(body: BankDocument, request: Request, caller: CallerDep) -> B
 
 @router.delete("")
 async def delete_bank(
-    request: Request, caller: CallerDep, by: Annotated[str, Query(min_length=1, max_length=128, description="who")]
+    request: Request,
+    caller: Writer,
+    by: Annotated[str, Query(min_length=1, max_length=128, description="who")],
 ) -> BankShown:
     """Go back to the bank that Lorry ships; the revisions before are kept."""
     shelf = _shelf(request)

@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serving.extraction.corrections.correction import Correction
 from serving.extraction.corrections.service import Corrections
 from serving.extraction.profile import Statement
-from serving.gateway.auth import CallerDep
+from serving.gateway.auth import Caller, needs
 from serving.gateway.endpoints import UserId, refusals
+from serving.gateway.scopes import Scope
 
-router = APIRouter(prefix="/v1/users/{user_id}/profile", tags=["profiles"], responses=refusals(401, 404, 413, 422, 503))
+router = APIRouter(prefix="/v1/users/{user_id}/profile", tags=["profiles"], responses=refusals(404, 413, 422, 503))
 _LARGEST_ID = 2**63 - 1
+Reader = Annotated[Caller, needs(Scope.PROFILES_READ)]
+Writer = Annotated[Caller, needs(Scope.PROFILES_WRITE)]
 CorrectionId = Annotated[int, Path(ge=1, le=_LARGEST_ID)]
 
 
@@ -62,7 +65,7 @@ class CorrectionList(BaseModel):
 async def list_corrections(
     user_id: UserId,
     request: Request,
-    caller: CallerDep,
+    caller: Reader,
     withdrawn: Annotated[bool, Query(description="also those that are no longer in force")] = False,
 ) -> CorrectionList:
     """Return what people corrected of a user's profile, and who and when."""
@@ -71,7 +74,7 @@ async def list_corrections(
 
 
 @router.post("/corrections", status_code=201)
-async def correct(user_id: UserId, body: CorrectionRequest, request: Request, caller: CallerDep) -> CorrectionShown:
+async def correct(user_id: UserId, body: CorrectionRequest, request: Request, caller: Writer) -> CorrectionShown:
     """Edit, confirm or forbid a fact, from now on and in every later profile."""
     corrections = _corrections(request, caller.tenant)
     match body.kind:
@@ -89,7 +92,7 @@ async def withdraw_correction(
     user_id: UserId,
     correction_id: CorrectionId,
     request: Request,
-    caller: CallerDep,
+    caller: Writer,
     by: Annotated[str, Query(min_length=1, max_length=128, description="who withdraws it")],
 ) -> None:
     """Take a correction back; it stays in the list of those withdrawn."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kit.errors import LorryError, problem_code
 from kit.json_guard import objection
-from serving.gateway.auth import CallerDep
+from serving.gateway.auth import Caller, needs
 from serving.gateway.endpoints import refusals
 from serving.gateway.extraction_schemas import (
     ExtractionList,
@@ -23,6 +23,7 @@ from serving.gateway.extraction_schemas import (
     ResultLine,
     inlined_schema,
 )
+from serving.gateway.scopes import Scope
 from serving.jobs.batch import Submission
 from serving.jobs.batches import Batches
 from serving.jobs.errors import BatchRequestInvalid, MediaTypeUnsupported
@@ -35,6 +36,8 @@ from serving.jobs.vault import Vault
 NDJSON = "application/x-ndjson"
 _JSON = "application/json"
 _FOLLOW_SECONDS = 1.0
+Reader = Annotated[Caller, needs(Scope.EXTRACTIONS_READ)]
+Writer = Annotated[Caller, needs(Scope.EXTRACTIONS_WRITE)]
 BatchId = Annotated[str, Path(pattern="^b[0-9a-f]{32}$", description="as the submission answered it")]
 _LINES = {"type": "string", "description": "a user_id a line, bare or as an object's `user_id`"}
 _SUBMISSION = {
@@ -66,7 +69,7 @@ def extraction_router(settings: BatchSettings) -> APIRouter:
         prefix="/v1/extractions",
         tags=["extractions"],
         lifespan=lifespan,
-        responses=refusals(401, 413, 422, 503),
+        responses=refusals(413, 422, 503),
     )
     router.add_api_route(
         "",
@@ -94,7 +97,7 @@ def extraction_router(settings: BatchSettings) -> APIRouter:
     return router
 
 
-async def submit(request: Request, response: Response, caller: CallerDep) -> ExtractionView:
+async def submit(request: Request, response: Response, caller: Writer) -> ExtractionView:
     """Queue a batch: JSON, or the users as lines (`application/x-ndjson`) with the other fields in the query."""
     submission = await _read_submission(request, tenant=caller.tenant)
     batches: Batches = request.app.state.batches
@@ -105,7 +108,7 @@ async def submit(request: Request, response: Response, caller: CallerDep) -> Ext
 
 async def list_batches(
     request: Request,
-    caller: CallerDep,
+    caller: Reader,
     state: Annotated[list[BatchState] | None, Query(max_length=6, description="only in one of these states")] = None,
     before: Annotated[str | None, Query(pattern="^b[0-9a-f]{32}$", description="last id of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -117,25 +120,25 @@ async def list_batches(
     return ExtractionList(extractions=[ExtractionView.of(batch) for batch in found], next_before=next_before)
 
 
-async def show(extraction_id: BatchId, request: Request, caller: CallerDep) -> ExtractionView:
+async def show(extraction_id: BatchId, request: Request, caller: Reader) -> ExtractionView:
     """Return one batch: how far it is, how long it will take, who failed and why, by number."""
     batches: Batches = request.app.state.batches
     return ExtractionView.of(await batches.get(extraction_id, tenant=caller.tenant))
 
 
-async def pause(extraction_id: BatchId, request: Request, caller: CallerDep) -> ExtractionView:
+async def pause(extraction_id: BatchId, request: Request, caller: Writer) -> ExtractionView:
     """Have no more users taken in hand; those who are come to their end."""
     batches: Batches = request.app.state.batches
     return ExtractionView.of(await batches.pause(extraction_id, tenant=caller.tenant))
 
 
-async def resume(extraction_id: BatchId, request: Request, caller: CallerDep) -> ExtractionView:
+async def resume(extraction_id: BatchId, request: Request, caller: Writer) -> ExtractionView:
     """Have a paused batch go on."""
     batches: Batches = request.app.state.batches
     return ExtractionView.of(await batches.resume(extraction_id, tenant=caller.tenant))
 
 
-async def cancel(extraction_id: BatchId, request: Request, caller: CallerDep) -> ExtractionView:
+async def cancel(extraction_id: BatchId, request: Request, caller: Writer) -> ExtractionView:
     """End a batch now; what was delivered stays."""
     batches: Batches = request.app.state.batches
     return ExtractionView.of(await batches.cancel(extraction_id, tenant=caller.tenant))
@@ -144,7 +147,7 @@ async def cancel(extraction_id: BatchId, request: Request, caller: CallerDep) ->
 async def results(
     extraction_id: BatchId,
     request: Request,
-    caller: CallerDep,
+    caller: Reader,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`sequence` of the last line that you have")] = 0,
     follow: Annotated[bool, Query(description="go on until the batch has ended")] = False,
 ) -> NdjsonResponse:
