@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 
 class OneEngine(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist leaves it untyped
-    """Keeps a file's tests together, and all that use the run's engine: there is one."""
+    """Keeps a file's tests together, and all that use the run's engine, so that there is but one engine."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
