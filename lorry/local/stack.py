@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -148,6 +148,9 @@ class Stack:
         """
         while not (dead := self.dead()):  # noqa: ASYNC110 - nobody tells us of the end of others' children
             await asyncio.sleep(_WATCH_SECONDS)
+        if (own := self._own.get(dead[0])) is not None:
+            with suppress(TimeoutError):  # it looks ended a moment before its parent can learn its code
+                await asyncio.wait_for(own.wait(), 10 * _WATCH_SECONDS)
         raise PartDied(f"{self._ended(dead[0])}\n{tail(self._log(dead[0]))}")
 
     async def keep(self) -> None:
