@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.names import check_name
@@ -46,3 +46,14 @@ class ProfileRepository:
         )
         document = (await self._session.execute(statement)).scalar_one_or_none()
         return None if document is None else Profile.model_validate(document)
+
+    async def count(self, tenant: str, user: str) -> int:
+        """Return how many profiles are kept of the user."""
+        mine = (ProfileRow.tenant == tenant, ProfileRow.user_id == user)
+        return int(
+            (await self._session.execute(select(func.count()).select_from(ProfileRow).where(*mine))).scalar_one()
+        )
+
+    async def erase(self, tenant: str, user: str) -> None:
+        """Remove every profile of the user."""
+        await self._session.execute(delete(ProfileRow).where(ProfileRow.tenant == tenant, ProfileRow.user_id == user))

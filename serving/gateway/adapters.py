@@ -8,6 +8,7 @@ from registry.errors import AdapterNotFound, AliasNotFound
 from registry.manifest import LIVE, AdapterRef, Manifest, Owner
 from serving.errors import GatewayError, NoAdapter, UnknownModel, UnknownUser
 from serving.gateway.brief_cache import BriefCache
+from serving.gateway.erasing import Sign
 from transcripts.store import TranscriptStore
 
 _PREFIX = "users/"
@@ -16,20 +17,27 @@ _PREFIX = "users/"
 class Adapters:
     """The adapters of every tenant, as the registry resolves them; answers are remembered briefly."""
 
-    def __init__(self, registry: RegistryClient, database: Database, *, cache_seconds: float) -> None:
+    def __init__(
+        self, registry: RegistryClient, database: Database, *, cache_seconds: float, sign: Sign | None = None
+    ) -> None:
+        """Ask `registry`; with a `sign`, nobody answers for a user who is being erased."""
         self._registry = registry
         self._database = database
+        self._sign = sign
         self._resolved: BriefCache[AdapterRef, Manifest] = BriefCache(seconds=cache_seconds)
 
     async def require(self, ref: AdapterRef) -> Manifest:
         """Return the manifest of the version that `ref` names now.
 
         Raises:
+            BeingErased: when the user is being erased.
             UnknownUser: when the tenant has neither transcripts nor an adapter of that user.
             NoAdapter: when the user is known but has no live version of this adapter.
             AliasNotFound, VersionNotFound, NotServable: when another alias or number was asked for.
             RegistryUnavailable: when the registry does not answer.
         """
+        if self._sign is not None:
+            await self._sign.require_not_erasing(ref.owner.tenant, ref.owner.user)
         manifest = self._resolved.get(ref)
         if manifest is None:
             try:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import httpx
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import ClientDisconnect
@@ -17,13 +17,15 @@ from kit.database import Database
 from kit.http_metrics import MeasureRequests, RequestMetrics
 from kit.problems import install_problem_handlers
 from registry.client import RegistryClient
+from serving.erasure.desk import ErasureDesk
 from serving.errors import EngineUnavailable
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
 from serving.extraction.extractor import Extractor
-from serving.gateway import endpoints, openai_endpoints
+from serving.gateway import endpoints, erasure_endpoints, openai_endpoints
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Authenticator
+from serving.gateway.erasing import Sign, require_not_erasing
 from serving.gateway.hints import Hints
 from serving.gateway.openai_errors import install_openai_errors
 from serving.gateway.profiles import Profiles
@@ -43,7 +45,9 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
         database = Database(settings)
         try:
             async with _registry(settings, registry_transport) as registry, _engine(settings) as engine:
-                adapters = Adapters(registry, database, cache_seconds=settings.gateway_cache_seconds)
+                sign = Sign(ErasureDesk(database), cache_seconds=settings.gateway_cache_seconds)
+                adapters = Adapters(registry, database, cache_seconds=settings.gateway_cache_seconds, sign=sign)
+                app.state.sign = sign
                 async with Hints(engine, adapters) as hints:
                     app.state.database, app.state.registry, app.state.engine = database, registry, engine
                     _connect(app, settings, adapters=adapters, hints=hints)
@@ -64,7 +68,8 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     install_problem_handlers(app)
     install_openai_errors(app)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.include_router(endpoints.router)
+    app.include_router(endpoints.router, dependencies=[Depends(require_not_erasing)])
+    app.include_router(erasure_endpoints.router)
     app.include_router(openai_endpoints.router)
     _add_operations(app)
     return app
@@ -83,6 +88,7 @@ def _engine(settings: GatewaySettings) -> EngineClient:
 def _connect(app: FastAPI, settings: GatewaySettings, *, adapters: Adapters, hints: Hints) -> None:
     database, engine, seconds = app.state.database, app.state.engine, settings.gateway_cache_seconds
     app.state.adapters = adapters
+    app.state.erasures = ErasureDesk(database)
     app.state.authenticator = Authenticator(database, cache_seconds=seconds)
     extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)
     app.state.hints = hints
