@@ -18,6 +18,7 @@ from lorry.commands import (
     demo,
     doctor,
     engines,
+    erase,
     jobs,
     keys,
     pipeline,
@@ -28,6 +29,7 @@ from lorry.commands import (
     transcripts,
     up,
 )
+from lorry.output import EXIT_CODES
 
 app = typer.Typer(
     name="lorry",
@@ -53,6 +55,7 @@ adapters.app.add_typer(adapter_lifecycle.app)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
 app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
+app.command(rich_help_panel="Operate", epilog=EXIT_CODES)(erase.erase)
 app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
 app.add_typer(registry.app, name="registry", rich_help_panel="Operate")

@@ -6,12 +6,17 @@ import asyncio
 import shlex
 import signal
 
+from kit.database import Database
 from lorry.context import announce, base_directory, make_plan
+from lorry.erasure.conducting import rooms_of
+from lorry.erasure.conductor import Conductor
+from lorry.erasure.stores import stores
 from lorry.home import Home
 from lorry.keys import local_api_key
 from lorry.local.plan import Plan
 from lorry.local.stack import Stack, own_stack
 from lorry.output import counted, err, out, print_table, run
+from registry.client import RegistryClient
 
 
 def up() -> None:
@@ -33,7 +38,24 @@ async def _up() -> None:
         starting = asyncio.create_task(stack.ensure("gateway"))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
-            await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+            erasing = asyncio.create_task(_conduct_erasures(plan, stop))
+            try:
+                await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+            finally:
+                erasing.cancel()  # at any point: the next `lorry up` goes on
+                await asyncio.gather(erasing, return_exceptions=True)
+
+
+async def _conduct_erasures(plan: Plan, stop: asyncio.Event) -> None:
+    """Erase whom somebody asks to be erased, over the API as well, for as long as Lorry is up."""
+    database = Database(plan.database)
+    try:
+        async with RegistryClient(
+            url=plan.registry_url, token=plan.registry_token, actor=plan.settings.actor
+        ) as registry:
+            await Conductor(database, stores(rooms_of(plan, database=database, registry=registry))).run(stop)
+    finally:
+        await database.close()
 
 
 def _ask_to_stop(home: Home, stop: asyncio.Event) -> None:

@@ -39,6 +39,7 @@ async def extract_user_profile(
         if force or profile is None or (profile.adapter.version_id, profile.bank.version) != wanted:
             profile = await extractor.extract(manifest, on_progress=on_progress)
     directory = profile_directory(context.home, tenant=owner.tenant, user=user)
+    context.home.work_on(owner.tenant, user)
     await asyncio.to_thread(write_profile, profile, directory)
     return profile
 
