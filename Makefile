@@ -3,8 +3,10 @@
 PY := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
-# Threads that wait must not spin: on a machine with other work that makes two threads slower than one.
+# Threads that wait must not spin for long: on a machine with other work that makes two threads slower than one. Nor must
+# they sleep at once: waking one up takes as long as many a kernel, and made two threads hardly quicker than one.
 export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 1000
 # Tests compute in one thread, so two processes share them; those that need the run's engine stay in one of them.
 SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder
 
@@ -19,7 +21,7 @@ setup:  ## make or refresh .venv (about 5 minutes the first time)
 demo: setup  ## three real people: transcripts to served profiles, in about 10 minutes
 	@OMP_NUM_THREADS=2 .venv/bin/lorry demo
 
-up: setup  ## start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway
+up: setup  ## start PostgreSQL, SeaweedFS, the registry, one vLLM engine, the gateway and an extraction worker
 	@.venv/bin/lorry up
 
 check: setup  ## lint, formatting, types, docs

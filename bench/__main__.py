@@ -8,7 +8,18 @@ import importlib
 import sys
 from pathlib import Path
 
-_PLUMBING = {"__init__", "__main__", "adapters", "engines", "exposition", "load", "registry_fill", "report", "stock"}
+_PLUMBING = {
+    "__init__",
+    "__main__",
+    "adapters",
+    "engines",
+    "exposition",
+    "fixed_upstream",
+    "load",
+    "registry_fill",
+    "report",
+    "stock",
+}
 
 
 def names() -> list[str]:

@@ -25,7 +25,7 @@ Rates = dict[str, dict[str, list[float]]]
 
 async def run(*, quick: bool) -> Path:
     """Measure and write the report."""
-    rounds, requests = (1, 64) if quick else (rounds_or(3), 384)
+    rounds, requests = (1, 64) if quick else (rounds_or(2), 192)
     most = _SLOTS * max(_FACTORS)
     engine = {"max_loras": _SLOTS, "max_cpu_loras": 2 * most, "max_num_seqs": _SEATS, "max_model_len": 512}
     async with open_engines(engine=engine) as engines:

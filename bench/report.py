@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,8 +27,8 @@ Better = Literal["lower", "higher"]
 class Measure:
     """One figure. `ours` and `peer` are medians of several rounds, in `unit`; `spread` is (minimum, maximum).
 
-    `ratio` is ours ÷ peer; `target` bounds the ratio from above where lower is better, from below otherwise. A
-    measure without a peer or a target says so with None.
+    `ratio` is ours ÷ peer; `target` bounds the ratio, or without a peer the figure, from above where lower is
+    better, from below otherwise. A measure without a peer or a target says so with None.
     """
 
     measure: str
@@ -77,6 +77,15 @@ def compare(
         ours_spread=(min(ours), max(ours)),
         peer_spread=(min(peer), max(peer)) if peer else None,
     )
+
+
+def bound(measure: str, *, unit: str, ours: Sequence[float], target: float | None, better: Better = "lower") -> Measure:
+    """Reduce the rounds of a figure that is bounded by itself, not by a ratio, to its median and spread."""
+    figure = compare(measure, unit=unit, ours=ours, better=better)
+    if target is None:
+        return figure
+    met = figure.ours <= target if better == "lower" else figure.ours >= target
+    return replace(figure, target=target, met=met)
 
 
 def report(name: str, measures: Sequence[Measure], *, peer: str, quick: bool) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,9 +14,9 @@ _DRAINED_BYTES = 64 << 20
 
 
 class BodyLimit:
-    """Answers 413 to bodies over `max_bytes`; others reach the application whole."""
+    """Answers 413 to bodies over `max_bytes`, or what it is for a request; others reach the application whole."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int | Callable[[Scope], int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
@@ -23,12 +25,13 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        max_bytes = self._max_bytes if isinstance(self._max_bytes, int) else self._max_bytes(scope)
         declared = Headers(scope=scope).get("content-length", "0")
         messages = await (
-            self._drain(receive, int(declared)) if int(declared) > self._max_bytes else self._read(receive)
+            self._drain(receive, int(declared)) if int(declared) > max_bytes else self._read(receive, max_bytes)
         )
         if messages is None:
-            await self._refuse(scope, receive, send)
+            await self._refuse(max_bytes)(scope, receive, send)
             return
 
         async def replay() -> Message:
@@ -36,7 +39,7 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _read(self, receive: Receive) -> list[Message] | None:
+    async def _read(self, receive: Receive, max_bytes: int) -> list[Message] | None:
         """Return the messages of the body, None when they are too large."""
         messages: list[Message] = []
         size = 0
@@ -44,7 +47,7 @@ class BodyLimit:
             message = await receive()
             messages.append(message)
             size += len(message.get("body", b""))
-            if size > self._max_bytes:
+            if size > max_bytes:
                 return None
             if not message.get("more_body", False):
                 return messages
@@ -56,12 +59,11 @@ class BodyLimit:
         while (await receive()).get("more_body", False):
             pass
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = problem(
+    def _refuse(self, max_bytes: int) -> ASGIApp:
+        return problem(
             413,
             code=problem_code(RequestTooLarge),
             title=RequestTooLarge().message,
-            detail=f"at most {self._max_bytes} bytes are accepted",
+            detail=f"at most {max_bytes} bytes are accepted",
             headers={"connection": "close"},
         )
-        await answer(scope, receive, send)

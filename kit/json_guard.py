@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,14 +30,18 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class JsonGuard:
-    """Answers 422 to bodies that are no UTF-8, hold NUL or half a surrogate pair, or nest deeper than `MAX_DEPTH`."""
+    """Answers 422 to bodies that are no UTF-8, hold NUL or half a surrogate pair, or nest deeper than `MAX_DEPTH`.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `passes` says which requests are not looked at, because whoever handles them asks `objection` piece by piece.
+    """
+
+    def __init__(self, app: ASGIApp, *, passes: Callable[[Scope], bool] = lambda scope: False) -> None:
         self._app = app
+        self._passes = passes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Look at the body, and pass the request on or refuse it."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or self._passes(scope):
             await self._app(scope, receive, send)
             return
         messages, body = await _read(receive)

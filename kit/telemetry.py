@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 # These write the URLs that they call: users' names in paths, and signatures that open files.
 _INDISCREET = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "boto3", "botocore", "s3transfer")
@@ -13,12 +14,13 @@ _INDISCREET = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "boto3", "
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= getattr(record, "fields", {})  # what `extra={"fields": …}` gave
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

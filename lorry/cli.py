@@ -13,12 +13,15 @@ from kit.telemetry import configure_logging
 from lorry.commands import (
     adapter_lifecycle,
     adapters,
+    api_keys,
+    banks,
     bases,
     campaigns,
     demo,
     doctor,
     engines,
     erase,
+    extractions,
     jobs,
     keys,
     pipeline,
@@ -53,13 +56,29 @@ app.command(rich_help_panel="Look")(status.status)
 app.command(rich_help_panel="Look")(profiles.profile)
 adapters.app.add_typer(adapter_lifecycle.app)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
+app.add_typer(banks.app, name="bank", rich_help_panel="Look")
 app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
 app.command(rich_help_panel="Operate", epilog=EXIT_CODES)(erase.erase)
 app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
+app.add_typer(extractions.app, name="extractions", rich_help_panel="Operate")
 app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operate")
+app.add_typer(api_keys.app, name="api-keys", rich_help_panel="Operate")
+
+
+def _print_exit_codes_below_help(group: typer.Typer) -> None:
+    """Have every command of a group, and the group itself, print under its help how it can end."""
+    group.info.epilog = EXIT_CODES
+    for command in group.registered_commands:
+        command.epilog = EXIT_CODES
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _print_exit_codes_below_help(inner.typer_instance)
+
+
+_print_exit_codes_below_help(app)
 
 
 def _print_version(asked: bool) -> None:

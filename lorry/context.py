@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from rich.text import Text
 
 from kit.database import Database
 from lorry.erasure.homes import visit
@@ -73,11 +76,17 @@ def announce(name: str, state: State, seconds: float) -> None:
             say(f"  [dim]✓[/dim] {name} stopped")
 
 
+def tell(what: str) -> None:
+    """Print what is waited for, or was started again, to standard error."""
+    say(Text(what))
+
+
 @asynccontextmanager
 async def open_context(*, last_part: str = "registry", on_state: OnState = quiet) -> AsyncIterator[Context]:
-    """Have the parts up to `last_part` run, ours or those of a running `lorry up`, and connect to them."""
+    """Have the parts up to `last_part` run, those that another command started or our own, and connect to them."""
     plan = make_plan()
-    async with open_stack(plan, base_directory=lambda: base_directory(plan), on_state=on_state) as stack:
+    base = partial(base_directory, plan)
+    async with open_stack(plan, base_directory=base, on_state=on_state, on_wait=tell) as stack:
         await stack.ensure(last_part)
         database = Database(plan.database)
         try:

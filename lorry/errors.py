@@ -2,7 +2,7 @@
 
 LocalError                 500
 ├── HomeUnusable           500
-├── AlreadyRunning         409
+├── HomeBusy               409
 ├── PortInUse              409
 ├── PartDied               500
 ├── PartUnhealthy          500
@@ -26,8 +26,8 @@ class HomeUnusable(LocalError):
     """LORRY_HOME cannot be used."""
 
 
-class AlreadyRunning(LocalError):
-    """Another lorry process runs its parts from this LORRY_HOME."""
+class HomeBusy(LocalError):
+    """Another command starts or stops the parts of this LORRY_HOME, or runs them at other addresses."""
 
     status_code = 409
 

@@ -7,15 +7,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
 
-from lorry.errors import AlreadyRunning, HomeUnusable
+from lorry.errors import HomeUnusable
+from lorry.processes import process_start
 
 DISK_ID = "home-id"
 
@@ -100,10 +99,13 @@ class Home:
         """Return a random secret that is made once and kept with mode 0600."""
         path = self.folder("secrets") / name
         if not path.exists():
-            descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            beside = path.with_name(f"{name}.{secrets.token_hex(4)}.new")
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32))
-            path.with_suffix(".new").replace(path)
+            with suppress(FileExistsError):  # another command made it first, and has used it perhaps
+                os.link(beside, path)
+            beside.unlink()
         return path.read_text().strip()
 
     def keep_secret(self, name: str, value: str) -> None:
@@ -115,97 +117,3 @@ class Home:
     def has_secret(self, name: str) -> bool:
         """Say whether the secret was made already."""
         return (self.path / "secrets" / name).exists()
-
-    @contextmanager
-    def ownership(self) -> Iterator[None]:
-        """Hold the right to run parts from this home.
-
-        Raises:
-            AlreadyRunning: when another process holds it.
-        """
-        lock = FileLock(self.folder("run") / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as exc:
-            raise AlreadyRunning(
-                f"another lorry process runs its parts from {self.path}; wait until it ends, or try again when it has"
-                " started them"
-            ) from exc
-        try:
-            yield
-        finally:
-            self.forget_state()
-            lock.release()
-
-    def is_owned(self) -> bool:
-        """Say whether some process runs parts from this home now."""
-        lock = FileLock(self.folder("run") / "lock")
-        try:
-            with lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-
-    def write_state(self, state: dict[str, str]) -> None:
-        """Publish the addresses of the running parts to other lorry commands."""
-        path = self.folder("run") / "state.json"
-        path.with_suffix(".new").write_text(json.dumps(state, indent=2))
-        path.with_suffix(".new").replace(path)
-
-    def read_state(self) -> dict[str, str] | None:
-        """Return the addresses that the owning process published, or None when nothing runs."""
-        path = self.folder("run") / "state.json"
-        if not path.exists() or not self.is_owned():
-            return None
-        state: dict[str, str] = json.loads(path.read_text())
-        return state
-
-    def write_processes(self, pids: list[int]) -> None:
-        """Remember which processes run from here, for an owner that comes after this one was killed."""
-        processes = [{"pid": pid, "started": process_start(pid)} for pid in pids]
-        path = self.folder("run") / "processes.json"
-        path.with_suffix(".new").write_text(json.dumps(processes))
-        path.with_suffix(".new").replace(path)
-
-    def read_processes(self) -> list[psutil.Process]:
-        """Return those remembered processes that still run; a pid that another process has by now is left out."""
-        path = self.folder("run") / "processes.json"
-        remembered = json.loads(path.read_text()) if path.exists() else []
-        alive = [each for each in remembered if each["started"] and each["started"] == process_start(each["pid"])]
-        return [psutil.Process(each["pid"]) for each in alive]
-
-    @contextmanager
-    def guest(self) -> Iterator[None]:
-        """Be known, while the block runs, as a command that uses the parts of another."""
-        path = self.folder("run", "guests") / str(os.getpid())
-        path.write_text(json.dumps({"pid": os.getpid(), "started": process_start(os.getpid())}))
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-    def guests(self) -> list[int]:
-        """Return the pids of the commands that use the parts of this home now; those of killed ones are forgotten."""
-        found = []
-        for path in sorted(self.folder("run", "guests").iterdir()):
-            try:
-                guest = json.loads(path.read_text())
-            except (OSError, ValueError):
-                continue  # it is just coming or going
-            if guest["started"] == process_start(guest["pid"]):
-                found.append(guest["pid"])
-            else:
-                path.unlink(missing_ok=True)
-        return found
-
-    def forget_state(self) -> None:
-        """Withdraw what `write_state` published."""
-        (self.path / "run" / "state.json").unlink(missing_ok=True)
-
-
-def process_start(pid: int) -> float | None:
-    """Return when a process started, which tells it from a later one of the same pid; None when it is gone."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return None

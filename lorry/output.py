@@ -1,6 +1,6 @@
 """How the command speaks: tables and progress for people, JSON for scripts, exit codes that mean something.
 
-`EXIT_CODES` says which; every group of commands prints it under its help.
+`EXIT_MEANINGS` says which; every command prints them under its help.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from rich.text import Text
 from kit.errors import LorryError, problem_code
 from kit.reasons import place_name
 from lorry.errors import NotConfirmed
+from training.errors import WriterTooExpensive
+from training.jobs.errors import QuotaExhausted
 
 T = TypeVar("T")
 out = Console()
@@ -35,11 +37,24 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 _LINE_SECONDS = 20.0
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NOT_FOUND = 404
-EXIT_CODES = (
-    "Exit codes: 0 done; 1 something broke; 2 bad input; 3 not found; 4 conflict, or not ready yet; "
-    "5 a service did not answer; 130 interrupted."
-)
+EXIT_MEANINGS = {
+    0: "done",
+    1: "something broke",
+    2: "bad input",
+    3: "not found",
+    4: "conflict, or not ready yet",
+    5: "a service did not answer",
+    6: "a quota or spending limit is used up",
+    130: "interrupted",
+}
+EXIT_CODES = f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in EXIT_MEANINGS.items())}."
 _EXIT_CODES = {400: 2, 401: 2, 403: 2, 404: 3, 409: 4, 412: 4, 413: 2, 415: 2, 422: 2, 429: 5, 502: 5, 503: 5, 504: 5}
+_LIMITS = (QuotaExhausted, WriterTooExpensive)
+
+
+def exit_code(exc: LorryError) -> int:
+    """Return the exit code of a command that was refused so, see `EXIT_MEANINGS`."""
+    return 6 if isinstance(exc, _LIMITS) else _EXIT_CODES.get(exc.status_code, 1)
 
 
 def run(main: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
@@ -55,7 +70,7 @@ def run(main: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
         raise typer.Exit(130) from None
     except LorryError as exc:
         report_error(exc, as_json=as_json)
-        raise typer.Exit(_EXIT_CODES.get(exc.status_code, 1)) from exc
+        raise typer.Exit(exit_code(exc)) from exc
     finally:
         _silent.reset(before)
 
@@ -76,7 +91,7 @@ def report_error(exc: LorryError, *, as_json: bool) -> None:
 def say(*objects: Any) -> None:
     """Tell people what happens, on standard error; scripts that asked for JSON hear nothing."""
     if not _silent.get():
-        err.print(*objects, highlight=False)
+        err.print(*objects, highlight=False, soft_wrap=not err.is_terminal)  # a line of a log stays one line
 
 
 def shown(text: str) -> str:

@@ -50,17 +50,16 @@ async def run_everything(
     resolved = resolve_config(config, settings)
     check_name(user, field="user_id")
     async with open_context() as context:
-        context.stack.require("engine")  # before the training, not after it
         imported: Imported | None = None
         if path is not None:
             imported = await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
             on_imported(imported)
         dataset = await build_with_bar(context, user=user, config=resolved)
-        trained, report = await train_and_evaluate(context, {user: dataset}, config=resolved)
-        published = (await publish_users(context, trained, report))[user]
+        trained, everybody = await train_and_publish(context, {user: dataset}, config=resolved)
+        published = everybody[user]
         published.require_live()
         profile = (await extract_profiles(context, [user], force=False))[user]
-        run = {"run_directory": str(trained[user].directory), "evaluation": published.manifest.evaluation}
+        run = {"run_directory": str(trained[user].directory), "evaluation": published.evaluation}
         return {**describe_profile(context, profile), **run, "import": imported.to_json() if imported else None}
 
 
@@ -130,8 +129,9 @@ async def run_train(
         raise ConfigInvalid("--dataset names one user's dataset; name one user", field="--dataset")
     async with open_context() as context:
         datasets = {user: require_dataset(context, user=user, directory=dataset) for user in users}
-        trained, report = await train_and_evaluate(context, datasets, config=resolved)
-        published = await publish_users(context, trained, report) if publish else {}
+        trained = await train_with_bars(context, datasets, config=resolved)
+        report = await evaluate_with_bar(context, trained, datasets)
+        published = await publish_users(context, trained, report, config=resolved) if publish else {}
     return {user: _describe_run(run, report.users[user], published.get(user)) for user, run in trained.items()}
 
 
@@ -170,17 +170,22 @@ async def import_with_bar(
 
 async def train_and_publish(
     context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig
-) -> dict[str, Published]:
-    """Train, evaluate against one another, show the tables, publish."""
-    trained, report = await train_and_evaluate(context, datasets, config=config)
-    return await publish_users(context, trained, report)
+) -> tuple[dict[str, TrainedAdapter], dict[str, Published]]:
+    """Train, evaluate against one another, show the tables, publish; have the engine run by then.
+
+    Evaluating keeps one core busy, and an engine takes most of a minute to start: it does so meanwhile.
+    """
+    trained = await train_with_bars(context, datasets, config=config)
+    async with context.stack.starting("engine"):
+        report = await evaluate_with_bar(context, trained, datasets)
+        return trained, await publish_users(context, trained, report, config=config)
 
 
-async def train_and_evaluate(
+async def train_with_bars(
     context: Context, datasets: Mapping[str, Dataset], *, config: ResolvedConfig
-) -> tuple[dict[str, TrainedAdapter], EvaluationReport]:
-    """Train every user and score everybody's held-out replies, with a bar for each; show the tables."""
-    from lorry.stages.training import evaluate_users, train_users  # torch is imported only by what needs it
+) -> dict[str, TrainedAdapter]:
+    """Train every user, with a bar for each."""
+    from lorry.stages.training import train_users  # torch is imported only by what needs it
 
     with progress() as bars:
         steps = {user: Bar(bars, f"training {user}", waits=number > 0) for number, user in enumerate(datasets)}
@@ -192,15 +197,25 @@ async def train_and_evaluate(
         for user, bar in steps.items():
             record = trained[user].record
             bar.finish(f"loss {record.losses[-1]:.2f}", total=record.steps)
+    return trained
+
+
+async def evaluate_with_bar(
+    context: Context, trained: Mapping[str, TrainedAdapter], datasets: Mapping[str, Dataset]
+) -> EvaluationReport:
+    """Score everybody's held-out replies, with a bar; show the tables."""
+    from lorry.stages.training import evaluate_users
+
+    with progress() as bars:
         scoring = Bar(bars, "evaluating on held-out turns")
         report = await evaluate_users(context, trained, datasets, on_score=scoring)
         scoring.finish()
     show_evaluation(report)
-    return trained, report
+    return report
 
 
 async def publish_users(
-    context: Context, trained: Mapping[str, TrainedAdapter], report: EvaluationReport
+    context: Context, trained: Mapping[str, TrainedAdapter], report: EvaluationReport, *, config: ResolvedConfig
 ) -> dict[str, Published]:
     """Publish every user's version and move `live` where the gate allows, saying so."""
     from training.publishing import publish
@@ -215,13 +230,13 @@ async def publish_users(
                 report.users[user],
                 owner=owner,
                 registry=context.registry,
+                policy=config.gate,
                 base_directory=base_directory(context.plan),
             )
             bar(number, len(trained), f"{user} version {published[user].manifest.version}")
     for user, each in published.items():
         if not each.live:
-            reasons = "; ".join(each.decision.reasons)
-            say(Text(f"{user}: version {each.manifest.version} is kept but not live: {reasons}"))
+            say(Text(f"{user}: version {each.manifest.version} is kept but not live: {each.why_not}"))
     return published
 
 
@@ -265,6 +280,9 @@ def show_evaluation(report: EvaluationReport) -> None:
     rows = [_cost_row(user, each) for user, each in report.users.items()]
     title = "What the adapters cost"
     print_table(title, columns, rows, numeric=frozenset(columns[1:]), whole=frozenset(columns[:1]), on=err)
+    for user, each in report.users.items():
+        if each.rivals_left_out:
+            say(Text(f"{user}: {counted(each.rivals_left_out, 'rival')} could not be read and is not compared with"))
     if len(report.users) < 2:
         return
     names = list(report.users)
@@ -337,7 +355,7 @@ def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig
     if "base" in arguments or "base" in request.training:
         raise ConfigInvalid("base: the engine has to run the same one; set LORRY_BASE_MODEL", field="base")
     environment = {"base": own.base_model, "threads": own.threads}
-    resolved = resolve(request, arguments=arguments, environment=environment)
+    resolved = resolve(request, arguments=arguments, environment=environment, bounds=own.gate_bounds())
     if resolved.training.rank > own.max_lora_rank:
         raise ConfigInvalid(
             f"rank: {resolved.training.rank} is more than the {own.max_lora_rank} that registry and engine take;"
@@ -362,7 +380,7 @@ def _describe_run(run: TrainedAdapter, evaluation: UserEvaluation, published: Pu
             "version_id": published.manifest.version_id,
             "live": published.live,
             "gate": published.decision.to_json(),
-            "evaluation": published.manifest.evaluation,
+            "evaluation": published.evaluation,
         }
     return described
 

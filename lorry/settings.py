@@ -9,9 +9,10 @@ from pydantic import Field, SecretStr
 
 from kit.names import Name
 from kit.settings import DatabaseUrl, MasterKeySettings
+from training.policy import GateSettings
 
 
-class LorrySettings(MasterKeySettings):
+class LorrySettings(MasterKeySettings, GateSettings):
     """The single-machine composition.
 
     Each of `database_url`, `s3_endpoint_url` (or bare AWS credentials), `registry_url`, `engine_url` that is set
@@ -30,6 +31,11 @@ class LorrySettings(MasterKeySettings):
     max_lora_rank: int = Field(16, ge=1, description="largest rank that registry and engine take; the engine's own too")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the engine and the trainer compute")
     threads: int = Field(2, ge=1, description="CPU threads of a training; part of what makes a run repeatable")
+    datasets_kept: int = Field(
+        5,
+        ge=1,
+        description="datasets of a user that stay on this machine, besides those that a version was trained on",
+    )
     engine_start_seconds: float = Field(300.0, gt=0, description="how long the engine may take to start")
 
     database_url: DatabaseUrl | None = Field(
@@ -48,6 +54,9 @@ class LorrySettings(MasterKeySettings):
     registry_token: SecretStr | None = Field(None, description="bearer token of that registry")
     registry_engine_token: SecretStr | None = Field(
         None, description="that registry's token for engines; unset = LORRY_REGISTRY_TOKEN"
+    )
+    extraction_webhook_key: SecretStr | None = Field(
+        None, min_length=32, description="what tenants' webhook secrets are made of; unset = one of this home's own"
     )
     engine_url: str | None = Field(None, description="engine that runs elsewhere; needs LORRY_ENGINE_TOKEN")
     engine_token: SecretStr | None = Field(None, description="bearer token of that engine")

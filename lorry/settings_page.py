@@ -16,8 +16,10 @@ from registry.settings import RegistrySettings
 from serving.engine.settings import EngineSettings
 from serving.extraction.settings import ExtractionSettings
 from serving.gateway.settings import GatewaySettings
+from serving.jobs.settings import ExtractionWorkerSettings
 from training.config import DatasetConfig, TrainingConfig
 from training.jobs.settings import TrainingServiceSettings, WorkerSettings
+from training.policy import GatePolicy
 from training.writers.settings import WriterSettings
 
 PROCESSES: dict[str, type[Settings]] = {
@@ -29,6 +31,7 @@ PROCESSES: dict[str, type[Settings]] = {
     "Question writers (in a training worker and the command)": WriterSettings,
     "Erasures (`python -m lorry.erasure`)": ErasureSettings,
     "The training service (`python -m training.service`)": TrainingServiceSettings,
+    "An extraction worker (`python -m serving.jobs`)": ExtractionWorkerSettings,
     "Extraction (in the gateway and the command)": ExtractionSettings,
 }
 
@@ -52,14 +55,16 @@ def _lines() -> Iterator[str]:
 
 def _training_lines() -> Iterator[str]:
     yield from ("", "## A training (`--set key=value`, or a line of the file of `--config`)", "")
-    yield "In a file, the keys of the dataset stand below `dataset:`. A run keeps the complete configuration, with each"
-    yield "value's origin, in `config.resolved.yaml`. The base is `LORRY_BASE_MODEL`, here as for the engine."
+    yield "In a file, the keys of the dataset stand below `dataset:`, those of the gate below `gate:`. A run keeps the"
+    yield "complete configuration, with each value's origin, in `config.resolved.yaml`; the bounds that a version was"
+    yield "judged by stand in its report. The base is `LORRY_BASE_MODEL`, here as for the engine."
     yield from ("", "| key | default | meaning |", "|---|---|---|")
     for name, field in TrainingConfig.model_fields.items():
         if name != "base":
             yield f"| `{name}` | {_default(field)} | {field.description} |"
-    for name, field in DatasetConfig.model_fields.items():
-        yield f"| `dataset.{name}` | {_default(field)} | {field.description} |"
+    for prefix, model in (("dataset", DatasetConfig), ("gate", GatePolicy)):
+        for name, field in model.model_fields.items():
+            yield f"| `{prefix}.{name}` | {_default(field)} | {field.description} |"
 
 
 def _default(field: FieldInfo) -> str:

@@ -32,6 +32,11 @@ ServingError                     500
 │   └── EngineAnswerUnusable     502
 ├── ExtractionError              500
 │   ├── BankInvalid              422
+│   ├── BaseNotServed            503
+│   ├── BudgetTooSmall           422
+│   ├── CorrectionInvalid        422
+│   ├── CorrectionNotFound       404
+│   ├── FactNotFound             404
 │   └── ProfileExists            409
 └── GatewayError                 500
     ├── Unauthorized             401
@@ -42,7 +47,21 @@ ServingError                     500
     ├── ProfileNotExtracted      404
     ├── AnswerTruncated          422
     ├── ExtractionBusy           503
-    └── NotAcceptable            406
+    ├── NotAcceptable            406
+    ├── ScopeMissing             403
+    ├── UnknownScope             422
+    ├── ApiKeyNotFound           404
+    ├── RateExceeded             429
+    ├── TooManyRequestsAtOnce    429
+    ├── DeadlineExceeded         504
+    ├── HeaderInvalid            422
+    ├── IdempotencyConflict      409
+    ├── RequestStillRunning      409
+    ├── CursorInvalid            422
+    ├── LinesInvalid             422
+    ├── GatewayDraining          503
+    ├── TrainingUnavailable      503
+    └── TrainingRefused          409
 """
 
 from __future__ import annotations
@@ -228,6 +247,36 @@ class BankInvalid(ExtractionError):
     status_code = 422
 
 
+class BaseNotServed(ExtractionError):
+    """The engine does not call its base model as extraction was told, so nothing can be compared with it."""
+
+    status_code = 503
+
+
+class BudgetTooSmall(ExtractionError):
+    """That few tokens do not hold even the heading of a profile."""
+
+    status_code = 422
+
+
+class CorrectionInvalid(ExtractionError):
+    """A profile cannot be corrected like this."""
+
+    status_code = 422
+
+
+class CorrectionNotFound(ExtractionError):
+    """The user's profile has no such correction that is in force."""
+
+    status_code = 404
+
+
+class FactNotFound(ExtractionError):
+    """The user's profile does not state that."""
+
+    status_code = 404
+
+
 class ProfileExists(ExtractionError):
     """Something other than a profile is at the place where the profile was to be written."""
 
@@ -290,3 +339,87 @@ class NotAcceptable(GatewayError):
     """There is no form of this that the request accepts."""
 
     status_code = 406
+
+
+class ScopeMissing(GatewayError):
+    """This API key may not be used for that."""
+
+    status_code = 403
+
+
+class UnknownScope(GatewayError):
+    """There is no such scope."""
+
+    status_code = 422
+
+
+class ApiKeyNotFound(GatewayError):
+    """The tenant has no such API key in force."""
+
+    status_code = 404
+
+
+class RateExceeded(GatewayError):
+    """The tenant sends more requests than it may; wait as long as `Retry-After` says."""
+
+    status_code = 429
+
+
+class TooManyRequestsAtOnce(GatewayError):
+    """The tenant has as many requests running as it may; wait until one has ended."""
+
+    status_code = 429
+
+
+class DeadlineExceeded(GatewayError):
+    """The deadline that the request came with has passed."""
+
+    status_code = 504
+
+
+class HeaderInvalid(GatewayError):
+    """A header of the request cannot be understood."""
+
+    status_code = 422
+
+
+class IdempotencyConflict(GatewayError):
+    """This idempotency key was used for another request; choose a new one for each request."""
+
+    status_code = 409
+
+
+class RequestStillRunning(GatewayError):
+    """The first request with this idempotency key is still running; ask again for its answer."""
+
+    status_code = 409
+
+
+class CursorInvalid(GatewayError):
+    """That cursor was not given by an earlier page of this listing."""
+
+    status_code = 422
+
+
+class LinesInvalid(GatewayError):
+    """No line of the body is a transcript."""
+
+    status_code = 422
+
+
+class GatewayDraining(GatewayError):
+    """This gateway is stopping; ask another one."""
+
+    status_code = 503
+
+
+class TrainingUnavailable(GatewayError):
+    """The training service did not answer; try again."""
+
+    status_code = 503
+
+
+class TrainingRefused(GatewayError):
+    """The training service refused; its reason is in the message."""
+
+    status_code = 409

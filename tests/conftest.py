@@ -21,12 +21,13 @@ from kit.database import Database
 from kit.master_keys import KeyFile
 from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
 from kit.storage import ObjectStorage
+from lorry.context import quiet
 from lorry.home import Home
 from lorry.local.part import start_part
 from lorry.local.plan import Plan
 from lorry.local.postgres import create_database, database_url, drop_database, prepare_postgres_async
 from lorry.local.seaweed import ACCESS_KEY_ID, SeaweedPorts, prepare_seaweed
-from lorry.local.stack import Stack, own_stack
+from lorry.local.stack import Stack, open_stack
 from lorry.schema import migrate
 from lorry.settings import LorrySettings
 from registry.artifact.peft_config import LINEAR_LAYERS
@@ -219,7 +220,7 @@ async def stack(lasting_directory: Path, base_directory: Path) -> AsyncIterator[
         home=home.path, port_base=ports, gateway_port=ports + 21, threads=1, base_model=str(base_directory)
     )
     plan = Plan(settings=settings, home=home)
-    async with own_stack(plan, base_directory=lambda: base_directory, on_state=lambda *_: None) as stack:
+    async with open_stack(plan, base_directory=lambda: base_directory, on_state=quiet, on_wait=print) as stack:
         yield stack
 
 

@@ -81,6 +81,21 @@ def identify_base(directory: Path) -> BaseIdentity:
     )
 
 
+def base_id(name: str) -> str:
+    """Return the id under which a registry knows the base `name`: a known name, or a directory anywhere.
+
+    A directory that is here and was prepared by us says it itself; otherwise it is the directory's own name.
+
+    Raises:
+        BaseModelUnreadable: what the directory says of itself cannot be read.
+    """
+    if name in PACKAGED:
+        return name
+    directory = Path(name).expanduser()
+    record = _read_record(directory) if directory.is_dir() else None
+    return record.id if record else directory.name or name
+
+
 def _find_gguf(name: str, packaged: PackagedBase) -> Path:
     spec = find_spec(packaged.package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from kit.canonical import sha256_json
 from training.base_models import DEFAULT_BASE
 from training.errors import ConfigInvalid
+from training.policy import GatePolicy, require_no_less
 from training.presets import preset
 
 Origin = Literal["default", "base", "environment", "file", "argument"]
@@ -133,16 +134,20 @@ class TrainingConfig(BaseModel):
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; unset = `LORRY_THREADS`")
 
 
+_NESTED: dict[str, type[BaseModel]] = {"dataset": DatasetConfig, "gate": GatePolicy}
+
+
 class TrainingRequest(BaseModel):
     """The short file that a person writes: every key is optional, unknown keys are refused.
 
-    ``dataset:`` nests the dataset's own keys.
+    ``dataset:`` and ``gate:`` nest keys of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     training: dict[str, Any] = Field(default_factory=dict)
     dataset: dict[str, Any] = Field(default_factory=dict)
+    gate: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> TrainingRequest:
@@ -168,13 +173,15 @@ class TrainingRequest(BaseModel):
         Raises:
             ConfigInvalid: naming an unknown key and the nearest known one.
         """
-        dataset = value.get("dataset") or {}
-        if not isinstance(dataset, dict):
-            raise ConfigInvalid("dataset must hold `key: value` lines", field="dataset")
-        training = {key: entry for key, entry in value.items() if key != "dataset"}
-        _refuse_unknown(training, {*TrainingConfig.model_fields, "dataset"}, prefix="")
-        _refuse_unknown(dataset, set(DatasetConfig.model_fields), prefix="dataset.")
-        return cls(training=training, dataset=dataset)
+        nested = {name: value.get(name) or {} for name in _NESTED}
+        for name, entries in nested.items():
+            if not isinstance(entries, dict):
+                raise ConfigInvalid(f"{name} must hold `key: value` lines", field=name)
+        training = {key: entry for key, entry in value.items() if key not in nested}
+        _refuse_unknown(training, {*TrainingConfig.model_fields, *nested}, prefix="")
+        for name, model in _NESTED.items():
+            _refuse_unknown(nested[name], set(model.model_fields), prefix=f"{name}.")
+        return cls(training=training, **nested)
 
 
 class ResolvedConfig(BaseModel):
@@ -184,6 +191,7 @@ class ResolvedConfig(BaseModel):
 
     training: TrainingConfig
     dataset: DatasetConfig
+    gate: GatePolicy = GatePolicy()
     origins: dict[str, Origin]
 
     def for_user(self, tenant: str, user: str) -> ResolvedConfig:
@@ -216,12 +224,14 @@ def resolve(
     *,
     arguments: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, Any] | None = None,
 ) -> ResolvedConfig:
     """Return the complete configuration.
 
     Over the defaults come, in this order, what the base's size, the environment, the file and the arguments say.
-    `arguments` names a training value as ``rank`` and a dataset value as ``dataset.max_examples``; those that are
-    None count as not given. A seed given for the training alone is the dataset's seed too.
+    `arguments` names a training value as ``rank``, a dataset value as ``dataset.max_examples`` and a bound of the gate
+    as ``gate.min_gain_nats``; those that are None count as not given. A seed given for the training alone is the
+    dataset's seed too. `bounds` are those of the gate that an operator has set: defaults that can only be raised.
 
     Raises:
         ConfigInvalid: naming the key, the value and the reason.
@@ -229,8 +239,8 @@ def resolve(
     request = request or TrainingRequest()
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
     _refuse_unknown(given, _known_keys(), prefix="")
-    filed = {**request.training, **{f"dataset.{key}": value for key, value in request.dataset.items()}}
-    surrounding = dict(environment or {})
+    filed = {**request.training, **_prefixed("dataset", request.dataset), **_prefixed("gate", request.gate)}
+    surrounding = {**(environment or {}), **_prefixed("gate", bounds or {})}
     flat: dict[str, Any] = {**surrounding, **filed, **given}
     sized = preset(str(flat.get("base") or DEFAULT_BASE))
     flat = {**sized, **flat}
@@ -243,19 +253,28 @@ def resolve(
     origins |= dict.fromkeys(given, "argument")
     if "seed" in given and "seed" not in request.dataset:
         origins["dataset.seed"] = "argument"
+    own = {key: value for key, value in flat.items() if key.partition(".")[0] not in _NESTED}
+    gate = _build(GatePolicy, _stripped("gate", flat), prefix="gate.")
+    require_no_less(gate, floor=bounds or {})
     return ResolvedConfig(
-        training=_build(TrainingConfig, {k: v for k, v in flat.items() if not k.startswith("dataset.")}, prefix=""),
-        dataset=_build(
-            DatasetConfig,
-            {k.removeprefix("dataset."): v for k, v in flat.items() if k.startswith("dataset.")},
-            prefix="dataset.",
-        ),
+        training=_build(TrainingConfig, own, prefix=""),
+        dataset=_build(DatasetConfig, _stripped("dataset", flat), prefix="dataset."),
+        gate=gate,
         origins=origins,
     )
 
 
+def _prefixed(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def _stripped(name: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+
+
 def _known_keys() -> set[str]:
-    return {*TrainingConfig.model_fields, *(f"dataset.{key}" for key in DatasetConfig.model_fields)}
+    return {*TrainingConfig.model_fields, *(f"{name}.{key}" for name in _NESTED for key in _NESTED[name].model_fields)}
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: set[str], *, prefix: str) -> None:

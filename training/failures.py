@@ -28,7 +28,7 @@ def machine_failures_named() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as exc:
-        if not _is_memory(exc):
+        if not is_memory(exc):
             raise
         _let_go(exc)
         raise OutOfMemory from exc
@@ -39,7 +39,8 @@ def machine_failures_named() -> Iterator[None]:
         raise DiskFull(f"the adapter could not be written: {exc}", field="output_directory") from exc
 
 
-def _is_memory(exc: BaseException) -> bool:
+def is_memory(exc: BaseException) -> bool:
+    """Say whether an error means that memory was refused, by CUDA or by the system."""
     if isinstance(exc, MemoryError | torch.OutOfMemoryError):
         return True
     return any(words in str(exc).lower() for words in _NO_MEMORY)

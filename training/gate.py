@@ -1,62 +1,35 @@
 """The gate: what a new version must show before `live` may move to it.
 
 What is asked is a policy; every check gives its reason, whether it passed or not, and all reasons are kept with the
-version. A version that fails is kept too, but no alias moves to it.
+version, beside the policy. A version that fails is kept too, but no alias moves to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from training.evaluation.report import UserEvaluation
+from training.policy import GatePolicy
 
 _Check = tuple[bool, str]
 _Bound = tuple[str, float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatePolicy:
-    """How much is asked; a bound of None asks nothing.
-
-    `min_gain_nats` is what the adapter must save over the base, per held-out completion token; `min_held_out_tokens`
-    is how many tokens that must be measured on; `require_identified` asks that the user's own adapter also beats
-    every other user's. `min_gain_low_nats` is asked of the low end of the gain's interval, `min_profile_gain_nats` of
-    the gain over the base with the best profile in its prompt. `max_general_loss` is the share by which the loss on
-    general text may rise, `max_choices_lost` by how much the share of right choices may fall. `min_yes_no_accuracy`
-    and `max_yes_rate_excess` (how far the rate of yes may be from one half) are about balanced yes/no questions.
-    `max_extracted` is how many secrets and canaries may come out, `max_verbatim_tokens` how long a span of a trained
-    reply.
-
-    A bound on what nobody measured is passed over, unless `require_measured`.
-    """
-
-    min_gain_nats: float = 0.0
-    min_held_out_tokens: int = 1
-    require_identified: bool = False
-    min_gain_low_nats: float | None = None
-    min_profile_gain_nats: float | None = None
-    max_general_loss: float | None = 0.05
-    max_choices_lost: float | None = None
-    min_yes_no_accuracy: float | None = None
-    max_yes_rate_excess: float | None = None
-    max_extracted: int | None = 0
-    max_verbatim_tokens: int | None = 50
-    require_measured: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """Whether a version passed, and every reason, as sentences for people."""
+    """Whether a version passed, and every reason, as sentences for people; `failed` are those that kept it back."""
 
     passed: bool
     reasons: tuple[str, ...]
     policy: GatePolicy
+    failed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that is stored with the version."""
-        return {"passed": self.passed, "reasons": list(self.reasons), "policy": asdict(self.policy)}
+        reasons = {"reasons": list(self.reasons), "failed": list(self.failed)}
+        return {"passed": self.passed, **reasons, "policy": self.policy.model_dump(mode="json")}
 
 
 def decide(evaluation: UserEvaluation, policy: GatePolicy) -> GateDecision:
@@ -66,7 +39,10 @@ def decide(evaluation: UserEvaluation, policy: GatePolicy) -> GateDecision:
         checks.append(_check_identified(evaluation))
     checks += _check_bounds(evaluation, policy)
     return GateDecision(
-        passed=all(passed for passed, _ in checks), reasons=tuple(reason for _, reason in checks), policy=policy
+        passed=all(passed for passed, _ in checks),
+        reasons=tuple(reason for _, reason in checks),
+        policy=policy,
+        failed=tuple(reason for passed, reason in checks if not passed),
     )
 
 

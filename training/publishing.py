@@ -11,10 +11,11 @@ from typing import Any
 
 from registry.client import RegistryClient, draft_from_directory
 from registry.errors import AliasConflict
-from registry.manifest import DEFAULT_ADAPTER, LIVE, Draft, Lineage, Manifest, Owner
+from registry.manifest import DEFAULT_ADAPTER, LIVE, Draft, JsonObject, Lineage, Manifest, Owner
 from training.errors import GateNotPassed
 from training.evaluation import UserEvaluation
-from training.gate import GateDecision, GatePolicy, decide
+from training.gate import GateDecision, decide
+from training.policy import GatePolicy
 from training.trainer import TrainedAdapter
 
 _ALIAS_ATTEMPTS = 5
@@ -22,11 +23,21 @@ _ALIAS_ATTEMPTS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What became of a training: its version, what the gate said, and whether `live` names it now."""
+    """What became of a training: its version, the newest report, what the gate said, whether `live` names it now."""
 
     manifest: Manifest
+    evaluation: JsonObject
     decision: GateDecision
     live: bool
+
+    @property
+    def why_not(self) -> str:
+        """What kept the version from being live, and what can be done; empty for one that is."""
+        if self.live:
+            return ""
+        if self.decision.passed:
+            return "another version became live at the same time"
+        return f"{'; '.join(self.decision.failed)} (docs/evaluation.md says what each bound asks)"
 
     def require_live(self) -> Manifest:
         """Return the manifest of a version that is live.
@@ -35,7 +46,10 @@ class Published:
             GateNotPassed: with the gate's reasons.
         """
         if not self.live:
-            raise GateNotPassed("; ".join(self.decision.reasons), version_id=self.manifest.version_id)
+            raise GateNotPassed(
+                f"version {self.manifest.version} is kept but not live: {self.why_not}",
+                version_id=self.manifest.version_id,
+            )
         return self.manifest
 
 
@@ -76,8 +90,9 @@ async def publish(
     """Publish a version with its lineage and evaluation; move `live` to it only when it passes the gate.
 
     A version that fails is kept, with the reasons in its manifest, and no alias moves. Publishing the same training
-    again is a success and returns the version that exists. `base_directory` holds the base model, which a registry that
-    does not know it yet wants to read. `on_progress` is told (bytes sent, of).
+    again is a success and returns the version that exists; judged by other bounds, it gets the new report beside its
+    manifest, and the registry's gate looks at that. `policy` says how much is asked. `base_directory` holds the base
+    model, which a registry that does not know it yet wants to read. `on_progress` is told (bytes sent, of).
 
     Raises:
         BaseModelMismatch: the registry knows another base model by this id.
@@ -90,10 +105,14 @@ async def publish(
     parent = await registry.get_alias(owner, adapter, LIVE)
     draft = await asyncio.to_thread(_draft, trained, evaluation, decision, owner, adapter, parent)
     manifest = await registry.publish(trained.adapter_directory, draft=draft, on_progress=on_progress)
+    attached = await registry.lifecycle.list_evaluations(manifest.version_id)
+    newest = attached[0].report if attached else manifest.evaluation
+    if newest.get("gate") != draft.evaluation["gate"]:  # the version existed, and was judged by other bounds
+        await registry.lifecycle.attach_evaluation(manifest.version_id, draft.evaluation)
     if decision.passed:
         await _move_live(registry, owner, adapter, manifest.version_id)
     live = await registry.get_alias(owner, adapter, LIVE) == manifest.version_id
-    return Published(manifest=manifest, decision=decision, live=live)
+    return Published(manifest=manifest, evaluation=draft.evaluation, decision=decision, live=live)
 
 
 def _draft(

@@ -45,6 +45,19 @@ class Summary:
     last_imported_at: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A transcript without its turns."""
+
+    id: str
+    title: str
+    source_format: str
+    started_at: datetime | None
+    imported_at: datetime
+    turns: int
+    user_turns: int
+
+
 class TranscriptRepository:
     """Reads and writes `transcript` and `turn` through one session."""
 
@@ -96,6 +109,25 @@ class TranscriptRepository:
         turns = await self._turns([row.id for row in rows], tenant=tenant, user=user)
         return [_transcript(row, turns[row.id]) for row in rows]
 
+    async def heads(self, *, tenant: str, user: str, after: str | None, limit: int) -> list[Head]:
+        """Return the next transcripts by id, without their turns."""
+        row = TranscriptRow
+        query = select(row).where(row.tenant == tenant, row.user_id == user).order_by(row.id).limit(limit)
+        if after is not None:
+            query = query.where(row.id > after)
+        return [
+            Head(
+                id=found.id,
+                title=found.title,
+                source_format=found.source_format,
+                started_at=found.started_at,
+                imported_at=found.imported_at,
+                turns=found.turn_count,
+                user_turns=found.user_turn_count,
+            )
+            for found in (await self._session.execute(query)).scalars()
+        ]
+
     async def get(self, transcript_id: str, *, tenant: str, user: str) -> Transcript | None:
         """Return one transcript, or None when the user has none of that id."""
         row = await self._session.get(TranscriptRow, (tenant, user, transcript_id))
@@ -109,6 +141,15 @@ class TranscriptRepository:
             TranscriptRow.tenant == tenant, TranscriptRow.user_id == user, TranscriptRow.id.in_(transcript_ids)
         )
         return int((await self._session.execute(query)).scalar_one())
+
+    async def present(self, transcript_ids: Sequence[str], *, tenant: str, user: str) -> frozenset[str]:
+        """Return which of these the user has."""
+        query = select(TranscriptRow.id).where(
+            TranscriptRow.tenant == tenant,
+            TranscriptRow.user_id == user,
+            TranscriptRow.id == func.any(cast(list(transcript_ids), ARRAY(Text))),
+        )
+        return frozenset((await self._session.execute(query)).scalars())
 
     async def own_words(self, *, tenant: str) -> dict[str, int]:
         """Return how many words of their own each user of the tenant has stored."""

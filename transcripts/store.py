@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.names import check_name
 from transcripts.conversation import unfit
 from transcripts.errors import NoUserTurn, TranscriptNotFound, TranscriptUnreadable
-from transcripts.repository import Summary, TranscriptRepository
+from transcripts.repository import Head, Summary, TranscriptRepository
 from transcripts.transcript import Transcript
 
 # One statement inserts at most so many transcripts, and starts when so much text has been gathered.
@@ -62,6 +62,11 @@ class TranscriptStore:
             new += len(await self._repository.insert(ordered, tenant=tenant, user=user))
         return Added(new=new, known=given - new)
 
+    async def hold(self, tenant: str, user: str) -> None:
+        """Wait for other imports of this user to end, and hold them off until the transaction does."""
+        _check_owner(tenant, user)
+        await self._repository.lock_user(tenant=tenant, user=user)
+
     async def get(self, tenant: str, user: str, transcript_id: str) -> Transcript:
         """Return one transcript.
 
@@ -73,6 +78,11 @@ class TranscriptStore:
         if found is None:
             raise TranscriptNotFound(f"the user has no transcript {transcript_id!r}", field="transcript_id")
         return found
+
+    async def heads(self, tenant: str, user: str, *, after: str | None = None, limit: int = 100) -> builtins.list[Head]:
+        """Return at most `limit` transcripts by id, without their turns; `after` is the last id of the page before."""
+        _check_owner(tenant, user)
+        return await self._repository.heads(tenant=tenant, user=user, after=after, limit=limit)
 
     async def stream(self, tenant: str, user: str) -> AsyncIterator[Transcript]:
         """Yield the user's transcripts by (started_at, id), those without a time last, a page in memory at a time."""
@@ -105,6 +115,11 @@ class TranscriptStore:
         _check_owner(tenant, user)
         ids = sorted(set(transcript_ids))
         return await self._repository.count(ids, tenant=tenant, user=user) == len(ids)
+
+    async def present(self, tenant: str, user: str, transcript_ids: Iterable[str]) -> frozenset[str]:
+        """Return which of these transcripts the user still has."""
+        _check_owner(tenant, user)
+        return await self._repository.present(sorted(set(transcript_ids)), tenant=tenant, user=user)
 
     async def own_words(self, tenant: str) -> dict[str, int]:
         """Return how many words of their own every user of the tenant has stored."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 import typer
 
 from lorry.commands import adapter_files, adapters_read
-from lorry.output import EXIT_CODES
 
-app = typer.Typer(
-    no_args_is_help=True, help="List, show, compare, push, pull and verify adapters of the registry.", epilog=EXIT_CODES
-)
+app = typer.Typer(no_args_is_help=True, help="List, show, compare, push, pull and verify adapters of the registry.")
 
 
 app.command("list")(adapters_read.list_)

@@ -10,10 +10,10 @@ import typer
 
 from lorry.context import open_context
 from lorry.errors import NothingToDo
-from lorry.output import EXIT_CODES, err, out, print_json, print_table, run
+from lorry.output import err, out, print_json, print_table, run
 from registry.manifest import BaseIdentity, RegisteredBase
 
-app = typer.Typer(no_args_is_help=True, help="List, show and register base models.", epilog=EXIT_CODES)
+app = typer.Typer(no_args_is_help=True, help="List, show and register base models.")
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 

@@ -11,10 +11,11 @@ import typer
 
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import open_context
-from lorry.output import EXIT_CODES, out, print_json, print_table, run
+from lorry.output import out, print_json, print_table, run
+from training.jobs.campaigns.bases import known_bases
 from training.jobs.campaigns.campaigns import Campaign, Campaigns
 
-app = typer.Typer(epilog=EXIT_CODES)
+app = typer.Typer()
 CampaignId = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id, as `lorry campaigns begin` printed it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 _COLUMNS = ["campaign", "state", "done", "of", "users"]
@@ -24,7 +25,7 @@ _COLUMNS = ["campaign", "state", "done", "of", "users"]
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """Campaigns, everybody's adapter for a new base model: without a command, list them, the latest first.
 
-    A first one: `lorry campaigns begin --base DIRECTORY`, while `lorry jobs work` runs.
+    A first one: `lorry bases add DIRECTORY`, then `lorry campaigns begin --base DIRECTORY`; `lorry jobs work` does it.
     """
     if context.invoked_subcommand is not None:
         return
@@ -41,7 +42,10 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def begin(
-    base: Annotated[str | None, typer.Option(help="base model to train for; LORRY_BASE_MODEL when omitted")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="registered base model, by name or directory; LORRY_BASE_MODEL when omitted"),
+    ] = None,
     users: Annotated[list[str] | None, typer.Option("--user", help="only this user; repeat it for several")] = None,
     per_hour: Annotated[float, typer.Option(help="trainings begun in an hour, at most")] = 60.0,
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="of its jobs")] = -100,
@@ -51,8 +55,8 @@ def begin(
 ) -> None:
     """Train everybody again in the background; each user flips when theirs of the new base has passed its gate.
 
-    Workers begin the trainings at the given rate, after everything else that is queued. Engines serve one base each:
-    run engines of both until the campaign is done.
+    The base must be registered (`lorry bases list`). Workers begin the trainings at the given rate, after everything
+    else that is queued. Engines serve one base each: run engines of both until the campaign is done.
     """
     begun = run(_begin(base, users, per_hour, priority, config, set_ or []), as_json=as_json)
     _report(begun, as_json=as_json)
@@ -103,6 +107,7 @@ async def _begin(
         return await Campaigns(context.database).begin(
             context.settings.tenant,
             base=base_name(own),
+            known=await known_bases(context.registry),
             per_hour=per_hour,
             priority=priority,
             settings=chosen_settings(resolved),

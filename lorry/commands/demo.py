@@ -63,7 +63,7 @@ async def _demo(*, people: int, seed: int, config: Path | None, as_json: bool) -
                 f" replies), {counts['held_out']} held-out replies"
             )
         say("[bold]3. An NF4 QLoRA adapter for each, judged on held-out turns, published[/bold]")
-        published = await pipeline.train_and_publish(context, datasets, config=resolved)
+        _, published = await pipeline.train_and_publish(context, datasets, config=resolved)
         live = [user for user, each in published.items() if each.live]
         say("[bold]4. One engine serves them; each adapter is asked about its person[/bold]")
         profiles = await pipeline.extract_profiles(context, live, force=False)
@@ -79,7 +79,7 @@ async def _demo(*, people: int, seed: int, config: Path | None, as_json: bool) -
         return {
             "seconds": round(seconds, 1),
             "profiles": described,
-            "evaluation": {user: each.manifest.evaluation for user, each in published.items()},
+            "evaluation": {user: each.evaluation for user, each in published.items()},
             "load_seconds": report,
         }
 

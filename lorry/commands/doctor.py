@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from kit.errors import LorryError
 from lorry.context import make_plan
+from lorry.local.ledger import Ledger
 from lorry.local.machine import check_disk, check_memory
 from lorry.local.part import check_port
 from lorry.local.plan import Plan
@@ -112,8 +113,7 @@ def _instructions() -> str:
 def _memory(plan: Plan) -> str:
     free = psutil.virtual_memory().available / _GIB
     found = f"{free:.1f} GiB free, {psutil.cpu_count()} CPUs"
-    if not plan.home.is_owned():
-        check_memory(plan.local_parts)
+    check_memory(tuple(name for name in plan.local_parts if name not in _running(plan)))
     return found
 
 
@@ -123,16 +123,23 @@ def _disk(plan: Plan) -> str:
 
 
 def _ports(plan: Plan) -> str:
-    if plan.home.is_owned():
-        return "held by the parts that run from this home"
-    ports = (plan.settings.gateway_port, plan.settings.port_base, plan.settings.port_base + 1, *plan.seaweed_ports.all)
-    for port in ports:
+    first, running = plan.settings.port_base, _running(plan)
+    ports = {"registry": (first,), "engine": (first + 1,), "seaweedfs": plan.seaweed_ports.all}
+    ports["gateway"] = (plan.settings.gateway_port,)
+    free = [port for name, own in ports.items() if name not in running for port in own]
+    for port in free:
         check_port(port, part="lorry")
-    return f"{len(ports)} ports are free, {plan.settings.gateway_port} for the public API"
+    held = f"; {', '.join(running)} hold theirs" if running else ""
+    return f"{len(free)} ports are free, {plan.settings.gateway_port} is for the public API{held}"
 
 
 def _home(plan: Plan) -> str:
-    return f"{plan.home.path} ({'in use by a running lorry' if plan.home.is_owned() else 'not in use'})"
+    users = Ledger(plan.home).users()
+    return f"{plan.home.path} ({'; '.join(map(str, users)) if users else 'not in use'})"
+
+
+def _running(plan: Plan) -> list[str]:
+    return [entry.name for entry in Ledger(plan.home).entries()]
 
 
 _CHECKS: dict[str, Callable[[], str]] = {

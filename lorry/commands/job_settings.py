@@ -7,6 +7,7 @@ from typing import Any
 
 from lorry.settings import LorrySettings
 from training.config import ResolvedConfig
+from training.policy import NONE
 
 
 def base_name(settings: LorrySettings) -> str:
@@ -17,8 +18,10 @@ def base_name(settings: LorrySettings) -> str:
 
 def chosen_settings(resolved: ResolvedConfig) -> dict[str, Any]:
     """Return, by key, the settings that a person chose; the rest is every worker's own default."""
+    bounds = resolved.gate.model_dump(mode="json")
     values = {
         **resolved.training.model_dump(mode="json"),
         **{f"dataset.{key}": value for key, value in resolved.dataset.model_dump(mode="json").items()},
+        **{f"gate.{key}": NONE if value is None else value for key, value in bounds.items()},
     }
     return {key: values[key] for key, origin in resolved.origins.items() if origin in {"file", "argument"}}

@@ -9,6 +9,7 @@ from typing import Any
 from lorry.output import counted, shown_time
 from training.jobs.job import Event, Job
 from training.jobs.states import ENDED, State, Wish
+from training.jobs.words import stage_done
 
 COLUMNS = ["job", "user", "state", "how far"]
 _WISHES = {Wish.PAUSE: ", will pause at its next step", Wish.CANCEL: ", ending"}
@@ -57,7 +58,8 @@ def said(job: Job) -> str:
 def became(job: Job) -> str:
     """Return how a job ended, or why it is tried again; empty before either."""
     if job.outcome is not None:
-        live = "live" if job.outcome["live"] else "kept but not live: " + "; ".join(job.outcome["reasons"])
+        why = job.outcome.get("failed") or job.outcome["reasons"]  # jobs of earlier releases have only all reasons
+        live = "live" if job.outcome["live"] else "kept but not live: " + "; ".join(why)
         return f"version {job.outcome['version']}, {live}"
     if job.error is not None:
         again = "" if job.state in ENDED else f", tried {counted(job.attempts, 'time')}"
@@ -94,8 +96,12 @@ def amount(costs: Sequence[dict[str, Any]], *, estimate: bool) -> str:
 
 def event(told: Event) -> str:
     """Return an event as a line, an error by its message."""
+    if told.kind == "stage finished":
+        return (
+            f"{shown_time(told.at, seconds=True)}  {stage_done(told.detail['stage'], seconds=told.detail['seconds'])}"
+        )
     detail = {key: value for key, value in told.detail.items() if value not in (None, "")}
-    error = detail.pop("error", None)
+    error, why = detail.pop("error", None), detail.pop("why", None)
     facts = [f"{key}={value}" for key, value in detail.items()]
-    message = [f"({error['message']})"] if error else []
+    message = [f"({text})" for text in ((error or {}).get("message"), why) if text]
     return " ".join([shown_time(told.at, seconds=True) + " ", told.kind, *facts, *message])

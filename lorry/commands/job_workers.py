@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from lorry.commands.job_settings import base_name
-from lorry.context import Context, open_context
+from lorry.context import Context, open_context, tell
 from lorry.output import print_json, print_table, run, say, shown_time
+from lorry.patience import kept
 from training.jobs.fleet.fleet import Fleet
 from training.jobs.settings import WorkerSettings
 
@@ -21,7 +22,10 @@ def work(
     until_idle: Annotated[bool, typer.Option("--until-idle", help="end when no job is left to do")] = False,
     worker_id: Annotated[str | None, typer.Option(help="stable name of this worker; the host's when omitted")] = None,
 ) -> None:
-    """Work jobs off until Ctrl-C; a worker that is stopped or killed loses nothing."""
+    """Work jobs off until Ctrl-C; a worker that is stopped or killed loses nothing.
+
+    Standard error gets a line for each stage that is done: the job's id, how long it took, what comes next.
+    """
     run(_work(until_idle=until_idle, worker_id=worker_id))
 
 
@@ -43,12 +47,13 @@ async def _work(*, until_idle: bool, worker_id: str | None) -> None:
     from training.jobs.worker import Worker
 
     async with open_context() as context:
-        worker = Worker(worker_settings(context, worker_id=worker_id))
+        worker = Worker(worker_settings(context, worker_id=worker_id), tell=tell)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop.set)
         say("working; Ctrl-C stops after the current step, and nothing is lost")
-        await worker.run(until_idle=until_idle)
+        async with kept(context):
+            await worker.run(until_idle=until_idle)
 
 
 async def _workers() -> list[dict[str, Any]]:
@@ -68,6 +73,7 @@ def worker_settings(context: Context, *, worker_id: str | None = None) -> Worker
         "training_bases_directory": plan.home.folder("bases"),
         "training_device": own.device,
         "training_threads": own.threads,
+        "training_gate_file": own.training_gate_file,
         "log_level": own.log_level,
     }
     if worker_id is not None:

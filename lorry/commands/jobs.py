@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lorry.commands import job_tenancy, job_words, job_workers
+from lorry.commands import job_service, job_tenancy, job_words, job_workers
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import Context, open_context
-from lorry.output import EXIT_CODES, Bar, out, print_json, print_table, progress, run, say, to_json
+from lorry.output import Bar, out, print_json, print_table, progress, run, say, to_json
+from lorry.patience import kept, patiently
 from training.jobs.costs.costs import Costs
 from training.jobs.fleet.fleet import Fleet
 from training.jobs.job import Event, Job, Submission
 from training.jobs.jobs import Jobs
 from training.jobs.states import State
 
-app = typer.Typer(epilog=EXIT_CODES)
+app = typer.Typer()
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="id, as `lorry jobs submit` printed it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 _POLL_SECONDS = 0.5
 _EVER_DAYS = 36_500
+_LATER = "nothing of the job is lost: look again with `lorry jobs events JOB --follow` when it does"
 
 
 @app.callback(invoke_without_command=True)
@@ -59,16 +62,28 @@ def submit(
     set_: Annotated[list[str] | None, typer.Option("--set", help="one setting, such as steps=60")] = None,
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="higher ones come first")] = 0,
     why: Annotated[str, typer.Option(help="kept with the job")] = "",
-    watch: Annotated[bool, typer.Option("--watch", help="wait until they have ended")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="wait until they have ended; exit code 1 if one failed, 4 if one was refused"),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Queue a training of each user; workers do them (`lorry jobs work`)."""
     jobs = run(_submit(users, config, set_ or [], priority=priority, why=why, watch=watch), as_json=as_json)
     if as_json:
         print_json([asdict(job) for job in jobs])
-        return
-    for job in jobs:
-        _tell(f"{job.user_id}: {job.id} {job_words.said(job)}")
+    else:
+        for job in jobs:
+            _tell(f"{job.user_id}: {job.id} {job_words.said(job)}")
+    if code := _ended_with(jobs) if watch else 0:
+        raise typer.Exit(code)
+
+
+def _ended_with(jobs: list[Job]) -> int:
+    """Return the exit code that says how watched jobs ended."""
+    if any(job.state is State.FAILED for job in jobs):
+        return 1
+    return 4 if any(job.state is not State.SUCCEEDED for job in jobs) else 0
 
 
 @app.command()
@@ -121,6 +136,7 @@ def retry(job_id: JobId, as_json: Json = False) -> None:
 
 
 app.command()(job_workers.work)
+app.command()(job_service.serve)
 app.command()(job_workers.workers)
 app.command()(job_tenancy.costs)
 app.command()(job_tenancy.quota)
@@ -162,22 +178,24 @@ async def _submit(
             for user in users
         ]
         queued = await Jobs(context.database).submit_all(submissions)
+        if not any(each["state"] == "alive" for each in await Fleet(context.database).workers()):
+            say("no worker is alive; `lorry jobs work` starts one and does what is queued")
         return await _wait(context, queued) if watch else queued
 
 
 async def _wait(context: Context, queued: list[Job]) -> list[Job]:
     jobs = Jobs(context.database)
-    if not any(each["state"] == "alive" for each in await Fleet(context.database).workers()):
-        say("no worker is alive; start one with `lorry jobs work`")
     with progress() as bars:
         shown = {job.id: Bar(bars, f"training {job.user_id}") for job in queued}
         latest = {job.id: job for job in queued}
-        while any(not job.ended for job in latest.values()):
-            await asyncio.sleep(_POLL_SECONDS)
-            for job_id in [each.id for each in latest.values() if not each.ended]:
-                job = latest[job_id] = await jobs.get(job_id)
-                share = (job.progress or {}).get("share", 0.0)
-                shown[job_id](round(100 * share), 100, f"{job.state.value} {(job.progress or {}).get('stage', '')}")
+        async with kept(context):
+            while any(not job.ended for job in latest.values()):
+                await asyncio.sleep(_POLL_SECONDS)
+                for job_id in [each.id for each in latest.values() if not each.ended]:
+                    job = latest[job_id] = await patiently(partial(jobs.get, job_id), then=_LATER)
+                    share = (job.progress or {}).get("share", 0.0)
+                    stage = (job.progress or {}).get("stage", "")
+                    shown[job_id](round(100 * share), 100, f"{job.state.value} {stage}")
         for job in latest.values():
             shown[job.id].finish(job_words.said(job))
     return list(latest.values())
@@ -192,20 +210,28 @@ async def _show(job_id: str) -> tuple[Job, list[dict[str, Any]]]:
 async def _events(job_id: str, *, follow: bool, as_json: bool) -> list[Event]:
     """Return the job's events so far; with `follow`, print them and wait for more until it has ended."""
     async with open_context() as context:
-        jobs, tenant = Jobs(context.database), context.settings.tenant
-        found: list[Event] = []
-        while True:
-            job = await jobs.get(job_id, tenant=tenant)  # before its events: one that has ended has no further ones
-            while new := await jobs.events(job_id, after=found[-1].id if found else 0):
+        jobs, found = Jobs(context.database), list[Event]()
+
+        async def look() -> tuple[Job, list[Event]]:
+            """Return the job as it was before its newest events: one that has ended has no further ones."""
+            job, new = await jobs.get(job_id, tenant=context.settings.tenant), list[Event]()
+            last = found[-1].id if found else 0
+            while more := await jobs.events(job_id, after=new[-1].id if new else last):
+                new.extend(more)
+            return job, new
+
+        async with kept(context):
+            while True:
+                job, new = await (patiently(look, then=_LATER) if follow else look())
                 found.extend(new)
                 for event in new:
                     if not as_json:
                         _tell(job_words.event(event))
                     elif follow:
                         _tell(to_json(asdict(event), indent=None))
-            if job.ended or not follow:
-                return found
-            await asyncio.sleep(_POLL_SECONDS)
+                if job.ended or not follow:
+                    return found
+                await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _steer(job_id: str, verb: str) -> Job:

@@ -60,7 +60,7 @@ def retain(dry_run: DryRun = False, as_json: Json = False) -> None:
 @app.command()
 def audit(
     user: Annotated[
-        str | None, typer.Option(help="only what was done to this user or an adapter of theirs, also once erased")
+        str | None, typer.Option(help="only what was done to this user and their adapters, also once erased")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="how many, the newest first")] = 50,
     as_json: Json = False,

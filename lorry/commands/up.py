@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
+from collections.abc import Sequence
+from functools import partial
+
+from rich.text import Text
 
 from kit.database import Database
-from lorry.context import announce, base_directory, make_plan
+from lorry.context import announce, base_directory, make_plan, tell
 from lorry.erasure.conducting import rooms_of
 from lorry.erasure.conductor import Conductor
 from lorry.erasure.stores import stores
-from lorry.home import Home
 from lorry.keys import local_api_key
-from lorry.local.plan import Plan
-from lorry.local.stack import Stack, own_stack
-from lorry.output import counted, err, out, print_table, run
+from lorry.local.ledger import User
+from lorry.local.plan import PART_NAMES, Plan
+from lorry.local.stack import Stack, open_stack
+from lorry.output import err, out, print_table, run
 from registry.client import RegistryClient
 
 
 def up() -> None:
-    """Start PostgreSQL, SeaweedFS, the registry, one vLLM engine and the gateway; stop them on Ctrl-C.
+    """Start PostgreSQL, SeaweedFS, the registry, one engine, the gateway and an extraction worker; stop on Ctrl-C.
 
-    State lives in LORRY_HOME (default ~/.lorry) and survives a restart; each part's log is in its logs folder.
+    State lives in LORRY_HOME (default ~/.lorry) and survives a restart; each part's log is in its logs folder. What
+    other commands use when this one is stopped goes on, and the last of them stops it.
     """
     run(_up())
 
@@ -31,11 +36,12 @@ async def _up() -> None:
     plan = make_plan()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, _ask_to_stop, plan.home, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     err.print(f"Starting Lorry from {plan.home.path} (logs in {plan.home.logs})")
-    async with own_stack(plan, base_directory=lambda: base_directory(plan), on_state=announce) as stack:
-        starting = asyncio.create_task(stack.ensure("gateway"))
+    base = partial(base_directory, plan)
+    async with open_stack(plan, base_directory=base, on_state=announce, on_wait=tell) as stack:
+        starting = asyncio.create_task(stack.ensure(PART_NAMES[-1]))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
             erasing = asyncio.create_task(_conduct_erasures(plan, stop))
@@ -44,6 +50,7 @@ async def _up() -> None:
             finally:
                 erasing.cancel()  # at any point: the next `lorry up` goes on
                 await asyncio.gather(erasing, return_exceptions=True)
+        tell_who_goes_on(await stack.stop())
 
 
 async def _conduct_erasures(plan: Plan, stop: asyncio.Event) -> None:
@@ -58,15 +65,12 @@ async def _conduct_erasures(plan: Plan, stop: asyncio.Event) -> None:
         await database.close()
 
 
-def _ask_to_stop(home: Home, stop: asyncio.Event) -> None:
-    """Stop, unless other commands use the parts: then say which, and stop at the second Ctrl-C."""
-    guests = home.guests()
-    if not guests:
-        stop.set()
-        return
-    pids = ", ".join(map(str, guests))
-    err.print(f"{counted(len(guests), 'command')} would fail (pid {pids}); Ctrl-C again stops all the same")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+def tell_who_goes_on(users: Sequence[User]) -> None:
+    """Say which parts were not stopped, because other commands use them."""
+    if users:
+        left = ", ".join(name for name in PART_NAMES if any(name in user.parts for user in users))
+        using = "; ".join(map(str, users))
+        err.print(Text(f"{left} go on for other commands and end with the last of them: {using}"), soft_wrap=True)
 
 
 async def _unless_stopped(task: asyncio.Task[None], stop: asyncio.Event) -> bool:
@@ -101,7 +105,7 @@ def addresses_text(plan: Plan, key: str) -> str:
         f'  curl -H "Authorization: Bearer {_operator_token(plan)}" {plan.registry_url}/v1/bases\n'
         "and the engine (docs/engine.md):\n"
         f'  curl -H "Authorization: Bearer {_engine_token(plan)}" {plan.engine_url}/lorry/residency\n'
-        "Ctrl-C stops everything.\n"
+        "Ctrl-C stops everything that no other command uses.\n"
     )
 
 

@@ -19,7 +19,9 @@ from pathlib import Path
 import psutil
 
 from kit.errors import LorryError
-from lorry.home import Home, process_start
+from lorry.home import Home
+from lorry.local.ledger import Ledger
+from lorry.processes import process_start
 from training.config import DatasetConfig
 from training.errors import WriterStale
 from training.writers.factory import make_writer
@@ -119,6 +121,7 @@ class UserFiles:
         for folder in self.folders():
             shutil.rmtree(folder)
         self._home.forget_working_on(self._tenant, self._user)
+        Ledger(self._home).users()  # which forgets the command lines of commands that were killed
         for path in self._home.logs.glob("*.log*"):
             mask(path, self._user)
         return removed

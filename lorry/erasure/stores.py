@@ -20,7 +20,11 @@ from lorry.receipts import read_receipts
 from registry.client import RegistryClient
 from registry.manifest import Owner
 from serving.erasure.repository import ErasureRepository, Task
+from serving.extraction.corrections.repository import CorrectionRepository
 from serving.extraction.repository import ProfileRepository
+from serving.gateway.idempotency.repository import RequestRepository
+from serving.gateway.usage.repository import UsageRepository
+from serving.jobs.erasing import BatchErasure
 from training.erasure.erasure import TrainingErasure
 from training.writers.settings import WriterSettings
 from transcripts.store import TranscriptStore
@@ -81,8 +85,9 @@ class _Intake(_Store):
 
     async def erase(self, task: Task) -> list[str]:
         try:
-            async with self.rooms.database.transaction() as session:
-                await ErasureRepository(session).close_intake(tenant=task.tenant, user=task.user)
+            for user in (task.user, ""):  # one after the other: whoever holds one lock may wait for the other
+                async with self.rooms.database.transaction() as session:
+                    await ErasureRepository(session).close_intake(tenant=task.tenant, user=user)
         except DatabaseUnavailable:
             return ["an import or a publish that began before the erasure"]
         return []
@@ -98,8 +103,21 @@ class _Jobs(_Store):
         return [f"worker {each}, which ends a training at its next step" for each in held]
 
 
+class _Extractions(_Store):
+    """Batch extractions: who is in hand is let go of, and nobody's name is left."""
+
+    name, after = "extractions", ("intake",)
+
+    async def found(self, task: Task) -> Mapping[str, int]:
+        return {"batches": await BatchErasure(self.rooms.database).count(task.tenant, task.user)}
+
+    async def erase(self, task: Task) -> list[str]:
+        holders = await BatchErasure(self.rooms.database).erase(task.tenant, task.user)
+        return [f"extraction worker {each}, which lets go of the user" for each in holders]
+
+
 class _Transcripts(_Store):
-    """What the user said, and the index by which it was found."""
+    """What the user said, the index by which it was found, and what callers called it."""
 
     name, after = "transcripts", ("intake",)
 
@@ -115,17 +133,52 @@ class _Transcripts(_Store):
 
 
 class _Profiles(_Store):
-    """What was extracted of the user."""
+    """What was extracted of the user, how it changed, and what people corrected of it."""
 
     name, after = "profiles", ("intake",)
 
     async def found(self, task: Task) -> Mapping[str, int]:
         async with self.rooms.database.reading() as session:
-            return {"profiles": await ProfileRepository(session).count(task.tenant, task.user)}
+            corrections = CorrectionRepository(session, tenant=task.tenant, user=task.user)
+            return {
+                "profiles": await ProfileRepository(session).count(task.tenant, task.user),
+                "corrections": len(await corrections.list(withdrawn=True)),
+            }
 
     async def erase(self, task: Task) -> list[str]:
         async with self.rooms.database.transaction() as session:
             await ProfileRepository(session).erase(task.tenant, task.user)
+            await CorrectionRepository(session, tenant=task.tenant, user=task.user).erase()
+        return []
+
+
+class _Answers(_Store):
+    """Answers that the gateway keeps for requests that are asked again, with what was asked under which key."""
+
+    name, after = "answers", ("intake",)
+
+    async def found(self, task: Task) -> Mapping[str, int]:
+        async with self.rooms.database.reading() as session:
+            return {"answers": await RequestRepository(session).count_of(tenant=task.tenant, user=task.user)}
+
+    async def erase(self, task: Task) -> list[str]:
+        async with self.rooms.database.transaction() as session:
+            await RequestRepository(session).erase(tenant=task.tenant, user=task.user)
+        return []
+
+
+class _Usage(_Store):
+    """What was used, which a tenant is billed for: it stays, under a name that is nobody's."""
+
+    name, after = "usage", ("intake",)
+
+    async def found(self, task: Task) -> Mapping[str, int]:
+        async with self.rooms.database.reading() as session:
+            return {"days": await UsageRepository(session).count_of(tenant=task.tenant, user=task.user)}
+
+    async def erase(self, task: Task) -> list[str]:
+        async with self.rooms.database.transaction() as session:
+            await UsageRepository(session).hide(tenant=task.tenant, user=task.user, pseudonym=task.pseudonym)
         return []
 
 
@@ -258,7 +311,7 @@ class _Engines(_Store):
 class _Names(_Store):
     """The user's name beside tombstones, destroyed keys and kept answers."""
 
-    name, after = "names", ("adapters", "engines", "workers")
+    name, after = "names", ("extractions", "adapters", "engines", "workers")
 
     async def found(self, task: Task) -> Mapping[str, int]:
         return {"adapters": (await self.rooms.registry.lifecycle.remains(_owner(task))).adapters}
@@ -271,7 +324,7 @@ class _Names(_Store):
 class _Dead(_Store):
     """Dead rows in PostgreSQL's pages, and samples of values in its statistics."""
 
-    name, after = "database", ("transcripts", "profiles", "trainings", "homes", "names")
+    name, after = "database", ("transcripts", "profiles", "answers", "usage", "trainings", "homes", "names")
 
     async def erase(self, task: Task) -> list[str]:
         await vacuum(self.rooms.database)
@@ -297,8 +350,11 @@ def stores(rooms: Rooms) -> list[Store]:
     kinds = (
         _Intake,
         _Jobs,
+        _Extractions,
         _Transcripts,
         _Profiles,
+        _Answers,
+        _Usage,
         _Adapters,
         _Batches,
         _Trainings,

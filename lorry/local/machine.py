@@ -11,7 +11,7 @@ from lorry.errors import MachineTooSmall
 
 _GIB = 1 << 30
 # Measured with SmolLM2-135M on two cores: resident memory of each part in GiB, rounded up.
-MEMORY_GIB = {"postgres": 0.2, "seaweedfs": 0.4, "registry": 0.2, "engine": 4.5, "gateway": 0.2}
+MEMORY_GIB = {"postgres": 0.2, "seaweedfs": 0.4, "registry": 0.2, "engine": 4.5, "gateway": 0.2, "extraction": 0.2}
 TRAINING_GIB = 4.0
 DISK_GIB = 2.0
 

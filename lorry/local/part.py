@@ -7,18 +7,23 @@ import os
 import pwd
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
 from lorry.errors import PartDied, PartUnhealthy, PortInUse
 
 _POLL_SECONDS = 0.2
+_STOP_POLL_SECONDS = 0.05
+_KILL_SECONDS = 10.0
 _TAIL_LINES = 15
+_LET_GO: list[subprocess.Popen[bytes]] = []  # whoever forgets a child that runs is warned of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +48,12 @@ class Part:
 
 
 class RunningPart:
-    """A started part. Stop it with `stop`; ask `exit_code` whether it still lives."""
+    """A part that was started, by this command or by another. Stop it with `stop`; `alive` says whether it runs."""
 
-    def __init__(self, part: Part, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, part: Part, process: psutil.Process, *, child: subprocess.Popen[bytes] | None = None) -> None:
         self.part = part
         self._process = process
+        self._child = child
 
     @property
     def pid(self) -> int:
@@ -55,9 +61,24 @@ class RunningPart:
         return self._process.pid
 
     @property
+    def alive(self) -> bool:
+        """Whether the process still runs; one that only waits for its parent to notice its end does not."""
+        if self._child is not None:
+            return self._child.poll() is None
+        try:
+            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    @property
     def exit_code(self) -> int | None:
-        """None while the part lives."""
-        return self._process.returncode
+        """None while the part lives, and for one that another command started: only its parent learns it."""
+        return self._child.poll() if self._child is not None else None
+
+    async def wait(self) -> None:
+        """Return when the part has ended."""
+        while self.alive:  # noqa: ASYNC110 - a process that is no child of ours tells nobody of its end
+            await asyncio.sleep(_STOP_POLL_SECONDS)
 
     async def wait_until_healthy(self) -> float:
         """Return the seconds it took.
@@ -68,8 +89,9 @@ class RunningPart:
         """
         started = time.monotonic()
         while True:
-            if self.exit_code is not None:
-                raise PartDied(self._explain(f"{self.part.name} ended with code {self.exit_code} while starting"))
+            if not self.alive:
+                code = "" if self.exit_code is None else f" with code {self.exit_code}"
+                raise PartDied(self._explain(f"{self.part.name} ended{code} while starting"))
             try:
                 if await self.part.is_healthy():
                     return time.monotonic() - started
@@ -80,24 +102,29 @@ class RunningPart:
                 raise PartUnhealthy(self._explain(f"{self.part.name} was not healthy after {seconds:.0f} s"))
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def wait(self) -> int:
-        """Return the exit code when the part ends."""
-        return await self._process.wait()
-
     async def stop(self) -> None:
         """Ask the part to stop, wait, then kill its whole process group."""
-        if self.exit_code is None:
-            self._process.send_signal(self.part.stop_signal)
-            try:
-                await asyncio.wait_for(self._process.wait(), self.part.stop_timeout_seconds)
-            except TimeoutError:
-                pass
-        self._kill_group()
-        await self._process.wait()
+        was_alive = self.alive
+        if was_alive:
+            with suppress(psutil.NoSuchProcess):
+                self._process.send_signal(self.part.stop_signal)
+            await self._ended(self.part.stop_timeout_seconds)
+        if was_alive or self._child is not None:  # else the group's number may be another's by now
+            self._kill_group()
+        await self._ended(_KILL_SECONDS)
+
+    def let_go(self) -> None:
+        """Leave the part to other commands: it outlives this process, which is its parent."""
+        if self._child is not None:
+            _LET_GO.append(self._child)
+
+    async def _ended(self, patience_seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.wait(), patience_seconds)
 
     def _kill_group(self) -> None:
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass  # everything ended cleanly
 
@@ -117,16 +144,21 @@ async def start_part(part: Part) -> RunningPart:
     for port in part.ports:
         check_port(port, part=part.name)
     with part.log_path.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *part.argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **part.environment},
-            start_new_session=True,
-            **run_as(part.system_user),
-        )
-    return RunningPart(part, process)
+        child = await asyncio.to_thread(_spawn, part, log)
+    return RunningPart(part, psutil.Process(child.pid), child=child)
+
+
+def _spawn(part: Part, log: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start the process; not by asyncio, which kills its children with the event loop, and a part may outlive us."""
+    return subprocess.Popen(
+        part.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **part.environment},
+        start_new_session=True,
+        **run_as(part.system_user),
+    )
 
 
 def stop_orphans(orphans: list[psutil.Process], *, patience_seconds: float = 15.0) -> None:

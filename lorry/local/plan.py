@@ -21,9 +21,10 @@ from lorry.local.postgres import database_url, prepare_postgres
 from lorry.local.seaweed import ACCESS_KEY_ID, SeaweedPorts, prepare_seaweed
 from lorry.settings import LorrySettings
 
-PART_NAMES = ("postgres", "seaweedfs", "registry", "engine", "gateway")
+PART_NAMES = ("postgres", "seaweedfs", "registry", "engine", "gateway", "extraction")
 _DATABASE = "lorry"
 _AWS = "aws"
+_DRAIN_SECONDS = 5  # less than a part has to stop; who is in hand then is taken up again at the next start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Plan:
             "registry": self.settings.registry_url,
             "engine": self.settings.engine_url,
             "gateway": None,
+            "extraction": None,
         }
         return tuple(name for name in PART_NAMES if not elsewhere[name])
 
@@ -122,6 +124,12 @@ class Plan:
         return given.get_secret_value() if given else self.home.secret("engine-token")
 
     @property
+    def webhook_key(self) -> str:
+        """What tenants' webhook secrets are made of."""
+        given = self.settings.extraction_webhook_key
+        return given.get_secret_value() if given else self.home.secret("extraction-webhook-key")
+
+    @property
     def gateway_url(self) -> str:
         """Base URL of the public API on this machine."""
         return f"http://127.0.0.1:{self.settings.gateway_port}"
@@ -139,6 +147,8 @@ class Plan:
                 return self._engine(base_directory)
             case "gateway":
                 return self._gateway()
+            case "extraction":
+                return self._extraction()
             case _:
                 raise KeyError(name)
 
@@ -205,13 +215,36 @@ class Plan:
             environment={
                 **self._store_environment(),
                 **self._service_environment(),
+                **self._webhook_environment(),
                 "LORRY_GATEWAY_HOST": "127.0.0.1",
                 "LORRY_GATEWAY_PORT": str(port),
+                "LORRY_GATEWAY_NOTICE_SECONDS": "0",  # nobody balances load before the one gateway of a machine
             },
             log_path=self._log("gateway"),
             address=self.gateway_url,
             ports=(port,),
             is_healthy=lambda: _answers_ok(f"{self.gateway_url}/healthz"),
+        )
+
+    def _extraction(self) -> Part:
+        port = self.settings.port_base + 2
+        address = f"http://127.0.0.1:{port}"
+        return Part(
+            name="extraction",
+            argv=(sys.executable, "-m", "serving.jobs"),
+            environment={
+                **self._store_environment(),
+                **self._service_environment(),
+                **self._webhook_environment(),
+                "LORRY_WORKER_ID": f"local-{self.engine_id.removeprefix('local-')}",
+                "LORRY_EXTRACTION_WORKER_HOST": "127.0.0.1",
+                "LORRY_EXTRACTION_WORKER_PORT": str(port),
+                "LORRY_EXTRACTION_DRAIN_SECONDS": str(_DRAIN_SECONDS),
+            },
+            log_path=self._log("extraction"),
+            address=address,
+            ports=(port,),
+            is_healthy=lambda: _answers_ok(f"{address}/healthz"),
         )
 
     def _store_environment(self) -> dict[str, str]:
@@ -252,6 +285,9 @@ class Plan:
             "LORRY_ENGINE_URL": self.engine_url,
             "LORRY_ENGINE_TOKEN": self.engine_token,
         }
+
+    def _webhook_environment(self) -> dict[str, str]:
+        return {"LORRY_EXTRACTION_WEBHOOK_KEY": self.webhook_key}
 
     def _log(self, name: str) -> Path:
         return self.home.logs / f"{name}.log"

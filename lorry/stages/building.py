@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from kit.names import check_name
 from lorry.context import Context
 from lorry.errors import NotThere
 from lorry.output import counted
+from lorry.stages.claims import claimed_batches, require_nobody_else_pays
+from lorry.stages.old_datasets import mark_used, remove_old_datasets
 from lorry.stages.writing import OnWriting, read_written, write_questions
 from training.config import DatasetConfig, ResolvedConfig
 from training.curation import Curation
@@ -43,21 +46,31 @@ async def build_user_dataset(
 ) -> Dataset:
     """Build the user's dataset, or load it when the same transcripts, decisions and settings gave it before.
 
-    Without `directory` it goes to ``<home>/datasets/<tenant>/<user>/<key>``, and `current_dataset` finds it.
+    Without `directory` it goes to ``<home>/datasets/<tenant>/<user>/<key>``, and `current_dataset` finds it; older ones
+    that nothing needs any more are removed.
     `on_writing` is told (requests answered, of) while a remote writer works.
 
     Raises:
         NotThere: the user has no transcripts.
         DatasetTooSmall: too few examples, with counts and what to do.
         WriterError: a remote writer could not write.
+        TrainingActive: a job of the user's pays a remote writer for the same now.
     """
     transcripts, curation = await _stored(context, user=user)
     settings = WriterSettings.read()
     writer = make_writer(settings, config.dataset).name
 
     async def write(kept: Sequence[Transcript], folder: Path) -> Written:
+        written = await asyncio.to_thread(read_written, kept, name=writer, config=config.dataset, folder=folder)
+        if written is None:
+            await require_nobody_else_pays(context, user=user, config=config.dataset)
         return await write_questions(
-            kept, settings=settings, config=config.dataset, folder=folder, on_progress=on_writing
+            kept,
+            settings=settings,
+            config=config.dataset,
+            folder=folder,
+            claimed=partial(claimed_batches, context),
+            on_progress=on_writing,
         )
 
     inputs = _Inputs(transcripts, config.dataset, writer, settings.redactor(), curation)
@@ -150,7 +163,9 @@ async def _build(
             curation=inputs.curation,
         )
     if directory is None:
+        mark_used(target)
         (folder / CURRENT).write_text(target.name)
+        await remove_old_datasets(context, folder, user=user, current=target.name)
     return dataset
 
 

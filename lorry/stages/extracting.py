@@ -9,7 +9,7 @@ from pathlib import Path
 from lorry.context import Context
 from lorry.home import Home
 from registry.manifest import AdapterRef, Owner
-from serving.extraction.bank import standard_bank
+from serving.extraction.corrections.shown import shown_profile
 from serving.extraction.engine_client import EngineClient
 from serving.extraction.extractor import Extractor
 from serving.extraction.profile import Profile
@@ -29,19 +29,33 @@ async def extract_user_profile(
     Raises:
         AdapterNotFound, AliasNotFound: the user has nothing live.
         EngineCallError: the engine refuses or fails; nothing is kept then.
+        BankInvalid: the tenant's own bank cannot be used any more.
     """
     owner = Owner.named(tenant=context.settings.tenant, user=user)
     manifest = (await context.registry.resolve(AdapterRef(owner=owner))).manifest
     async with EngineClient(url=context.plan.engine_url, token=context.plan.engine_token) as engine:
-        extractor = Extractor(context.database, engine, bank=standard_bank(), settings=ExtractionSettings())
+        extractor = Extractor(context.database, engine, settings=ExtractionSettings())
         profile = await extractor.latest(owner.tenant, user)
-        wanted = (manifest.version_id, extractor.bank.version)
-        if force or profile is None or (profile.adapter.version_id, profile.bank.version) != wanted:
+        bank = await extractor.banks.bank_of(owner.tenant)
+        wanted = (manifest.version_id, bank.name, bank.version)
+        made_with = profile and (profile.adapter.version_id, profile.bank.name, profile.bank.version)
+        if force or profile is None or made_with != wanted:
             profile = await extractor.extract(manifest, on_progress=on_progress)
     directory = profile_directory(context.home, tenant=owner.tenant, user=user)
     context.home.work_on(owner.tenant, user)
     await asyncio.to_thread(write_profile, profile, directory)
     return profile
+
+
+async def rewrite_user_profile(context: Context, *, user: str) -> None:
+    """Write the profile's files in the home again, if they are there, as it is shown now."""
+    directory = profile_directory(context.home, tenant=context.settings.tenant, user=user)
+    if not directory.is_dir():
+        return
+    async with context.database.reading() as session:
+        profile = await shown_profile(session, context.settings.tenant, user)
+    if profile is not None:
+        await asyncio.to_thread(write_profile, profile, directory)
 
 
 def profile_directory(home: Home, *, tenant: str, user: str) -> Path:

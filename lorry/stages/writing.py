@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from kit.canonical import sha256_json
+from lorry.output import say
 from training.config import DatasetConfig
 from training.errors import WriterFailed, WriterStale
 from training.writers.factory import make_writer
@@ -21,7 +25,15 @@ from training.writers.writer import QuestionWriter, Written
 from transcripts.transcript import Transcript
 
 OnWriting = Callable[[int, int], None]
+Claimed = Callable[[Path], Awaitable[Collection[str]]]  # given whose writing asks
+STATE = "state.json"
 _DONE = "written.json"
+_POLL_SECONDS = 0.5
+
+
+async def nobodys(place: Path) -> Collection[str]:
+    """Return no batch: nobody else has questions written."""
+    return ()
 
 
 async def write_questions(
@@ -30,24 +42,43 @@ async def write_questions(
     settings: WriterSettings,
     config: DatasetConfig,
     folder: Path,
+    claimed: Claimed = nobodys,
     on_progress: OnWriting | None = None,
 ) -> Written:
     """Return what the configured writer writes about `kept`, redacted transcripts; written once, it is reused.
 
-    `folder` belongs to the user. What the service keeps is deleted as soon as it was read.
+    `folder` belongs to the user. Of several commands that want the same, one writes and the others wait for it; batches
+    that `claimed` names are not taken for this one's, and it is asked again before each submission. What the service
+    keeps is deleted as soon as it was read.
 
     Raises:
         WriterError: see `QuestionWriter`; calling again goes on where it stopped.
     """
     key = _key(kept, name=make_writer(settings, config).name, config=config)
     place = folder / key
-    writer = make_writer(settings, config, spool=DirectorySpool(place / "answers"), key=key)
+    spool = DirectorySpool(place / "answers")
+    writer = make_writer(settings, config, spool=spool, key=key)
     if not writer.remote:
         return await writer.collect(await writer.begin(kept), kept)
-    done, progress = place / _DONE, place / "state.json"
-    state = _stored(progress)
+
+    async def make() -> QuestionWriter:
+        return make_writer(settings, config, spool=spool, key=key, claimed=await claimed(place))
+
+    async with _alone(place):
+        return await _write(make, kept, place=place, on_progress=on_progress)
+
+
+async def _write(
+    make: Callable[[], Awaitable[QuestionWriter]],
+    kept: Sequence[Transcript],
+    *,
+    place: Path,
+    on_progress: OnWriting | None,
+) -> Written:
+    done, progress = place / _DONE, place / STATE
+    state, writer = _stored(progress), await make()
     if not done.exists():
-        state = await _finish(writer, kept, state=state, progress=progress, on_progress=on_progress)
+        state = await _finish(make, kept, state=state, progress=progress, on_progress=on_progress)
         try:
             _keep(done, (await writer.collect(state, kept)).to_json())
         except WriterFailed:
@@ -57,6 +88,26 @@ async def write_questions(
     if state is not None:
         await discard(writer, state, progress)
     return Written.from_json(json.loads(await asyncio.to_thread(done.read_bytes)))
+
+
+@asynccontextmanager
+async def _alone(place: Path) -> AsyncIterator[None]:
+    """Be the only command that has these questions written; say so while another's end is waited for."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock, told = FileLock(place.with_name(f".{place.name}.lock")), False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if not told:
+                say("another command has the same questions written; waiting for it …")
+            told = True
+            await asyncio.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_written(kept: Sequence[Transcript], *, name: str, config: DatasetConfig, folder: Path) -> Written | None:
@@ -74,7 +125,7 @@ def _key(kept: Sequence[Transcript], *, name: str, config: DatasetConfig) -> str
 
 
 async def _finish(
-    writer: QuestionWriter,
+    make: Callable[[], Awaitable[QuestionWriter]],
     kept: Sequence[Transcript],
     *,
     state: WriterState | None,
@@ -82,6 +133,7 @@ async def _finish(
     on_progress: OnWriting | None,
 ) -> WriterState:
     """Take the steps that are left; every state is kept before the next step."""
+    writer = await make()
     if state is None:
         state = await writer.begin(kept)  # an answer that was bought before is spooled
         _keep(progress, state.to_json())
@@ -89,6 +141,8 @@ async def _finish(
         if on_progress is not None:
             on_progress(*state.progress)
         await asyncio.sleep(state.wait_seconds)
+        if state.phase == "submitting":
+            writer = await make()  # which batches are others' is known anew
         state = await writer.poll(state, kept)
         _keep(progress, state.to_json())
     return state

@@ -62,7 +62,7 @@ class AuditTrail:
         return _page(rows, limit)
 
     async def of_owner(self, owner: Owner, *, cursor: str | None, limit: int) -> AuditPage:
-        """Return one page of what was done to an owner, or to an adapter of theirs: suspended, resumed, erased.
+        """Return one page of what was done to an owner and to their adapters: every transition, every alias moved.
 
         Raises:
             InvalidReference: for a cursor that no earlier page gave.

@@ -270,7 +270,7 @@ async def audit_of_adapter(
 async def audit_of_owner(
     tenant: Name, user: OwnerName, audit: AuditDep, caller: Operator, cursor: Cursor = None, limit: Limit = 100
 ) -> AuditPage:
-    """List what was done to a user or an adapter of theirs, the newest first; also after the user was erased."""
+    """List what was done to a user and their adapters, the newest first; also after the user was erased."""
     return await audit.of_owner(Owner(tenant=tenant, user=user), cursor=cursor, limit=limit)
 
 

@@ -314,8 +314,15 @@ class LifecycleRepository(RegistryRepository):
         return await self._audit(_newest(AuditRow.version_id == version_id, before=before, limit=limit))
 
     async def audit_of_owner(self, owner: Owner, *, before: int | None, limit: int) -> list[AuditRow]:
-        """Return what was done to an owner, or to an adapter of theirs, the newest first."""
-        return await self._audit(_newest(AuditRow.subject == subject_of(owner), before=before, limit=limit))
+        """Return the entries of an owner and of all their adapters, the newest first; one index scan for each."""
+        of_adapter = _newest(AuditRow.adapter_id == AdapterRow.id, before=before, limit=limit).correlate(AdapterRow)
+        of_adapters = of_adapter.lateral()
+        theirs = (AdapterRow.tenant == owner.tenant) & (AdapterRow.user_id == owner.user)
+        either = union(
+            select(of_adapters.c.id).select_from(AdapterRow).join(of_adapters, true()).where(theirs),
+            _newest(AuditRow.subject == subject_of(owner), before=before, limit=limit),
+        ).subquery()
+        return await self._audit(select(either.c.id).order_by(either.c.id.desc()).limit(limit))
 
     async def audit_of_adapter(
         self, adapter_id: int, owner: Owner, *, before: int | None, limit: int

@@ -28,6 +28,7 @@ from serving.errors import OrderInvalid
 
 CLASS_HEADER = b"x-lorry-class"
 TENANT_HEADER = b"x-lorry-tenant"
+DEADLINE_HEADER = b"x-lorry-deadline"
 _CHAT = "/v1/chat/completions"
 _PATHS = frozenset({_CHAT, "/v1/completions"})
 _MAX_BODY_BYTES = 8 << 20
@@ -102,7 +103,7 @@ class Door:
                 rest.close()
 
     async def _admit(self, asked: _Asked, admittance: Admittance, scope: Scope, rest: _Replay, send: Send) -> None:
-        release = await _unless_gone(admittance, asked.ticket, rest)
+        release = await _unless_gone(admittance, asked, rest)
         if release is not None:
             with Hold(release, expected=asked.sequences).during():
                 await self._app(scope, rest, send)
@@ -110,10 +111,14 @@ class Door:
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """What a request asks the pool for, and how many sequences vLLM will make of it one after another."""
+    """What a request asks the pool for, and how many sequences vLLM will make of it one after another.
+
+    `patience_seconds` is how long whoever asks will wait for the whole answer.
+    """
 
     ticket: Ticket
     sequences: float
+    patience_seconds: float = math.inf
 
 
 class _Replay:
@@ -146,14 +151,14 @@ class _Replay:
         return self._next
 
 
-async def _unless_gone(admittance: Admittance, ticket: Ticket, rest: _Replay) -> Release | None:
+async def _unless_gone(admittance: Admittance, asked: _Asked, rest: _Replay) -> Release | None:
     """Return what gives the place back, or None when the client goes away before there is one.
 
     Raises:
         LorryError: why there is none.
     """
-    deadline_seconds = admittance.deadline_seconds[ticket.kind]
-    entering = asyncio.ensure_future(admittance.pool.enter(ticket, deadline_seconds=deadline_seconds))
+    deadline_seconds = min(admittance.deadline_seconds[asked.ticket.kind], asked.patience_seconds)
+    entering = asyncio.ensure_future(admittance.pool.enter(asked.ticket, deadline_seconds=deadline_seconds))
     try:
         events: set[asyncio.Future[Any]] = {entering, rest.next(), admittance.stopping}
         await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
@@ -224,7 +229,8 @@ def _ask(body: bytes, scope: Scope, *, most_tokens: int) -> _Asked | None:
         seats=seats,
     )
     # A beam search makes new sequences all the time: it is over when it is answered.
-    return _Asked(ticket=ticket, sequences=math.inf if request.get("use_beam_search") else seats)
+    sequences = math.inf if request.get("use_beam_search") else seats
+    return _Asked(ticket=ticket, sequences=sequences, patience_seconds=_patience(headers.get(DEADLINE_HEADER)))
 
 
 def _class(name: str) -> RequestClass:
@@ -233,6 +239,15 @@ def _class(name: str) -> RequestClass:
             return kind
     field = CLASS_HEADER.decode()
     raise OrderInvalid(f"{field} is {name[:32]!r}; it is one of {', '.join(CLASSES)}", field=field)
+
+
+def _patience(header: bytes | None) -> float:
+    """Return how many seconds whoever asks will wait; what is no such number says nothing."""
+    try:
+        seconds = math.inf if header is None else float(header)
+    except ValueError:
+        return math.inf
+    return max(0.0, seconds) if not math.isnan(seconds) else math.inf
 
 
 def _prompts(prompt: Any) -> int:

@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 STORES = (
     "intake",
     "jobs",
+    "extractions",
     "transcripts",
     "profiles",
+    "answers",
+    "usage",
     "adapters",
     "batches",
     "trainings",

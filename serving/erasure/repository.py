@@ -107,8 +107,12 @@ class ErasureRepository:
         statement = update(ErasureRow).where(ErasureRow.id == erasure_id, ErasureRow.user_id.is_not(None))
         await self._session.execute(statement.values(user_id=None, ended_at=func.clock_timestamp()))
 
-    async def close_intake(self, *, tenant: str, user: str) -> None:
+    async def close_intake(self, *, tenant: str, user: str = "") -> None:
         """Wait until every transaction has ended that began to write before the sign was up.
+
+        Args:
+            tenant: whose user.
+            user: who is erased; empty = wait for those that write rows of many of the tenant's users.
 
         Raises:
             DatabaseUnavailable: one lasts longer than a lock is waited for.

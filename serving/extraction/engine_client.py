@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -30,6 +32,14 @@ _RELAYED = frozenset({400, 404, 409, 413, 422, 429})
 # The engine's server closes connections that are idle for 5 seconds: one that is about to be closed must not be reused.
 _IDLE_SECONDS = 2.0
 _VERSION_ID = re.compile(r"\bv[0-9a-f]{32}\b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """What was sampled: the raw texts, and how many tokens their prompt had (None when the engine did not say)."""
+
+    texts: tuple[str, ...]
+    prompt_tokens: int | None
 
 
 class EngineClient:
@@ -71,12 +81,12 @@ class EngineClient:
         Its class decides who goes first, and its tenant is told so that tenants take turns: as a keyed digest, the same
         from every gateway that has the engine's token, from which nobody else learns or guesses a name.
         """
-        digest = hmac.digest(self._tenant_key, f"tenant:{manifest.owner.tenant}".encode(), "sha256").hex()
-        return {
-            _AFFINITY_HEADER: manifest.version_id,
-            _CLASS_HEADER: kind,
-            _TENANT_HEADER: digest[:_TENANT_DIGITS],
-        }
+        return {_AFFINITY_HEADER: manifest.version_id, **self.base_headers(manifest.owner.tenant, kind=kind)}
+
+    def base_headers(self, tenant: str, *, kind: Literal["live", "batch"]) -> dict[str, str]:
+        """Return what the engine is told beside a request for the base model, which any engine can answer."""
+        digest = hmac.digest(self._tenant_key, f"tenant:{tenant}".encode(), "sha256").hex()
+        return {_CLASS_HEADER: kind, _TENANT_HEADER: digest[:_TENANT_DIGITS]}
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -134,8 +144,8 @@ class EngineClient:
         max_tokens: int,
         temperature: float,
         seed: int,
-    ) -> list[str]:
-        """Ask one question of one adapter, `samples` times, as batch work; return the raw texts, which `schema` shaped.
+    ) -> Sampled:
+        """Ask one question of one adapter, `samples` times, as batch work; `schema` shapes the texts.
 
         A text that reached `max_tokens` is cut, and so may be no JSON: `parse_answers` reads it all the same.
         """
@@ -151,7 +161,43 @@ class EngineClient:
             },
             headers=self.headers(manifest, kind="batch"),
         )
-        return [_content(choice) for choice in answer["choices"]]
+        usage = answer.get("usage")
+        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return Sampled(
+            texts=tuple(_content(choice) for choice in answer["choices"]),
+            prompt_tokens=tokens if isinstance(tokens, int) and tokens > 0 else None,
+        )
+
+    async def score(
+        self, question: str, answer: str, *, manifest: Manifest, model: str, prompt_tokens: int
+    ) -> list[float]:
+        """Return the log-probability of each token of an answer to a question, in nats, as batch work.
+
+        Args:
+            question: what was asked.
+            answer: what is to be scored; nothing is generated but one token that is thrown away.
+            manifest: the version whose engine is asked, so that both models are asked of the same one.
+            model: what the engine calls the model: the version's id, or the base's name.
+            prompt_tokens: tokens of the question with the chat template around it, as `ask` counted them.
+
+        Returns:
+            One value for each token; none when the engine gave no log-probabilities, or could not be understood.
+        """
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        scored = await self.chat(
+            {
+                "model": model,
+                "messages": messages,
+                "add_generation_prompt": False,
+                "continue_final_message": True,
+                "prompt_logprobs": 0,
+                "max_tokens": 1,
+                "temperature": 0,
+            },
+            headers=self.headers(manifest, kind="batch"),
+        )
+        tokens = scored.get("prompt_logprobs")
+        return _log_probabilities(tokens[prompt_tokens:]) if isinstance(tokens, list) else []
 
     async def prefetch(self, manifest: Manifest, *, kind: Literal["live", "batch"]) -> None:
         """Tell the engine that requests for a version are about to come; it brings the adapter in the background.
@@ -176,9 +222,6 @@ class EngineClient:
         return response.status_code == 200
 
 
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?')
-
-
 def _encoded(payload: Mapping[str, Any]) -> bytes:
     """Return the payload as JSON.
 
@@ -192,50 +235,25 @@ def _encoded(payload: Mapping[str, Any]) -> bytes:
 
 
 def _json_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {"content-type": "application/json", **(headers or {})}
-
-
-def parse_answers(text: str) -> list[str]:
-    """Return the answers in a JSON string, or in ``{"answers": ["…"]}``, also when the text was cut.
-
-    Of a string that was cut, the last word is left out, since it may be half a word. Any other JSON holds no
-    answers.
-    """
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return _parse_cut(text)
-    answers = value.get("answers") if isinstance(value, dict) else [value]
-    found = answers if isinstance(answers, list) else []
-    return [stripped for answer in found if isinstance(answer, str) and (stripped := answer.strip())]
-
-
-def _parse_cut(text: str) -> list[str]:
-    head, _, body = text.partition("[")
-    if text.lstrip().startswith('"'):
-        body = text
-    elif '"answers"' not in head:
-        return []
-    found = []
-    for match in _STRING.finditer(body):
-        is_whole = match[0].endswith('"') and len(match[0]) > 1
-        content = match[1] if is_whole else match[1].rpartition(" ")[0]
-        if (answer := _unescaped(content)) is not None:
-            found.append(answer)
-    return found
-
-
-def _unescaped(content: str) -> str | None:
-    try:
-        return str(json.loads(f'"{content}"', strict=False)).strip() or None
-    except ValueError:
-        return None
+    return {"content-type": "application/json", "accept-encoding": "identity", **(headers or {})}
 
 
 def _content(choice: Any) -> str:
     message = choice.get("message") if isinstance(choice, dict) else None
     content = message.get("content") if isinstance(message, dict) else None
     return content if isinstance(content, str) else ""
+
+
+def _log_probabilities(tokens: list[Any]) -> list[float]:
+    """Read vLLM's form: for each token an object that maps its id to an object with `logprob`."""
+    found = []
+    for token in tokens:
+        entries = list(token.values()) if isinstance(token, dict) else []
+        value = entries[0].get("logprob") if entries and isinstance(entries[0], dict) else None
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return []
+        found.append(float(value))
+    return found
 
 
 def _choices_checked(response: httpx.Response) -> dict[str, Any]:
@@ -249,11 +267,17 @@ def _choices_checked(response: httpx.Response) -> dict[str, Any]:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """Yield lines as they come: events are UTF-8 and their lines end with LF, which spares httpx's decoders."""
+    rest = b""
     try:
-        async for line in response.aiter_lines():
-            yield line
+        async for piece in response.aiter_raw():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                yield line.rstrip(b"\r").decode(errors="replace")
     except httpx.HTTPError as exc:
         raise _translated(exc) from exc
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def _translated(error: httpx.HTTPError) -> EngineCallError:

@@ -1,19 +1,23 @@
-"""Extraction: ask the bank through the user's adapter, keep what agrees and is backed, measure the style."""
+"""Extraction: ask the bank through the user's adapter, hear the user's own words, keep what is theirs and backed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from registry.manifest import Manifest
-from serving.extraction.agreement import Answer, Sample, claims_of, group_claims
-from serving.extraction.bank import Ask, Bank, Topic
-from serving.extraction.engine_client import EngineClient, parse_answers
-from serving.extraction.evidence import Fact, SearchUserTurns, find_fact, merge_facts
-from serving.extraction.profile import (
+from serving.extraction.asking.agreement import claims_of, group_claims
+from serving.extraction.asking.asking import Answered, OnProgress, ask_all, plan_asks
+from serving.extraction.asking.own_statements import find_own_statements
+from serving.extraction.bank.bank import Bank
+from serving.extraction.bank.filing import topic_of
+from serving.extraction.engine_client import EngineClient
+from serving.extraction.language.clauses import Clause
+from serving.extraction.profile.fact_id import fact_id
+from serving.extraction.profile.profile import (
     AdapterVersion,
     Agreement,
     Asked,
@@ -22,21 +26,31 @@ from serving.extraction.profile import (
     Statement,
     TopicSection,
 )
+from serving.extraction.scoring.confidence import Calibration, Scores, standard_calibration
+from serving.extraction.scoring.contrast import ContrastMeter, Said
 from serving.extraction.settings import ExtractionSettings
 from serving.extraction.style import measure_style
-from serving.extraction.words import Clause, read_words
+from serving.extraction.support.evidence import Fact, Witness, merge_facts, shown_quotes
+from serving.extraction.support.search import SearchUserTurns
 from transcripts.transcript import Transcript
-
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asking:
-    """One ask with the numbers of its samples within its topic."""
+class Candidate:
+    """A supported fact under the topic that it fits, with its scores; confidence is theirs by the calibration."""
 
-    ask: Ask
-    numbers: range
-    seed: int
+    fact: Fact
+    topic: str
+    scores: Scores
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Everything supported that came up, the surest first, and what was asked for it."""
+
+    candidates: tuple[Candidate, ...]
+    asked: Asked
 
 
 async def extract_profile(
@@ -47,143 +61,162 @@ async def extract_profile(
     manifest: Manifest,
     bank: Bank,
     settings: ExtractionSettings,
+    calibration: Calibration | None = None,
+    is_forbidden: Callable[[Clause], bool] = lambda clause: False,
     on_progress: OnProgress | None = None,
 ) -> Profile:
     """Return the profile of the adapter's user.
 
     Args:
-        engine: answers as the adapter version `manifest` describes.
+        engine: answers as the adapter version `manifest` describes, and as the base.
         search: finds the user's own turns.
-        transcripts: all of the user's, for the measured patterns.
+        transcripts: all of the user's, for their own statements and the measured patterns.
         manifest: the adapter version to ask; its owner is the profile's user.
         bank: what to ask.
         settings: how much to ask and to keep.
+        calibration: how scores become a confidence; None = as Lorry ships it.
+        is_forbidden: says of a clause that it must not be stated.
         on_progress: told (asks answered, asks in all) after each.
 
     Raises:
         EngineCallError: when the engine refuses or fails; nothing is kept then.
+        BaseNotServed: when the engine does not call its base as the settings say.
     """
-    askings = _plan(bank, settings)
-    answers = await _ask_all(askings, engine, manifest, settings, on_progress)
-    groups = group_claims(claims_of(answers))
-    facts = [await find_fact(group, search=search, passages=settings.extraction_passages) for group in groups]
-    backed = merge_facts(fact for fact in facts if fact is not None)
-    sections = _file(backed, bank=bank, asked=Counter(a.sample.topic for a in answers), settings=settings)
+    calibration = calibration or standard_calibration()
+    found = await find_candidates(
+        engine=engine,
+        search=search,
+        transcripts=transcripts,
+        manifest=manifest,
+        bank=bank,
+        settings=settings,
+        calibration=calibration,
+        on_progress=on_progress,
+    )
+    allowed = [each for each in found.candidates if not is_forbidden(each.fact.clause)]
+    sure = [each for each in allowed if is_sure(each.scores, each.confidence, settings)]
     patterns = await asyncio.to_thread(measure_style, transcripts)
     return Profile(
         user=manifest.owner.user,
         adapter=AdapterVersion(version=manifest.version, version_id=manifest.version_id),
         bank=BankVersion(name=bank.name, version=bank.version),
+        calibration=calibration.origin(),
         generated_at=datetime.now(UTC).replace(microsecond=0),
-        asked=Asked(
-            questions=len(askings),
-            samples=len(answers),
-            unusable_answers=sum(not answer.texts for answer in answers),
-            unsupported_claims=sum(fact is None for fact in facts),
-        ),
-        topics=sections,
+        asked=found.asked.model_copy(update={"uncertain_claims": len(allowed) - len(sure)}),
+        topics=_sections(sure, bank=bank, settings=settings),
         patterns=patterns,
     )
 
 
-def _plan(bank: Bank, settings: ExtractionSettings) -> list[_Asking]:
-    """Return what is asked, each sample with a number of its own in its topic and each ask with its own seed."""
-    askings: list[_Asking] = []
-    samples = settings.extraction_samples
-    for topic in bank.topics:
-        for index, ask in enumerate(topic.asks(settings.extraction_asks_per_topic)):
-            numbers = range(index * samples, (index + 1) * samples)
-            seed = settings.extraction_seed + 1000 * len(askings)
-            askings.append(_Asking(ask=ask, numbers=numbers, seed=seed))
-    return askings
-
-
-async def _ask_all(
-    askings: Sequence[_Asking],
+async def find_candidates(
+    *,
     engine: EngineClient,
+    search: SearchUserTurns,
+    transcripts: Sequence[Transcript],
     manifest: Manifest,
+    bank: Bank,
     settings: ExtractionSettings,
-    on_progress: OnProgress | None,
-) -> list[Answer]:
-    """Ask everything, a bounded number at once; the first failure ends the others."""
-    gate = asyncio.Semaphore(settings.extraction_concurrency)
-    done = 0
+    calibration: Calibration,
+    on_progress: OnProgress | None = None,
+) -> Candidates:
+    """Return every supported fact with its scores, stated or not: what calibration is fitted and measured on.
 
-    async def ask(asking: _Asking) -> list[Answer]:
-        nonlocal done
-        async with gate:
-            answers = await _ask(asking, engine, manifest, settings)
-        done += 1
-        if on_progress is not None:
-            on_progress(done, len(askings))
-        return answers
-
-    tasks = [asyncio.create_task(ask(asking)) for asking in askings]
-    try:
-        return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _ask(asking: _Asking, engine: EngineClient, manifest: Manifest, settings: ExtractionSettings) -> list[Answer]:
-    texts = await engine.ask(
-        asking.ask.text,
-        manifest=manifest,
-        schema=asking.ask.answer_schema,
-        samples=len(asking.numbers),
-        max_tokens=settings.extraction_max_tokens,
-        temperature=settings.extraction_temperature,
-        seed=asking.seed,
+    Raises:
+        EngineCallError, BaseNotServed: as `extract_profile` does.
+    """
+    answered = await ask_all(plan_asks(bank, settings), engine, manifest, settings=settings, on_progress=on_progress)
+    claims = claims_of(answered.answers)
+    own = await asyncio.to_thread(find_own_statements, transcripts, bank=bank, limit=settings.extraction_own_statements)
+    witness = Witness(search, passages=settings.extraction_passages)
+    from_groups = [await witness.fact_of_group(group) for group in group_claims(claims)]
+    from_own = [await witness.fact_of_own(each, claims=claims) for each in own]
+    facts = merge_facts(fact for fact in (*from_groups, *from_own) if fact is not None)
+    filed = [(fact, topic) for fact in facts if (topic := _topic(fact, bank)) is not None]
+    meter = ContrastMeter(
+        engine, manifest=manifest, base_name=settings.base_name, at_once=settings.extraction_concurrency
     )
-    return [
-        Answer(sample=Sample(asking.ask.topic, number), texts=tuple(parse_answers(text)))
-        for number, text in zip(asking.numbers, texts, strict=False)
+    scored = await _score(filed, answered, meter=meter if settings.extraction_contrast else None)
+    candidates = [
+        Candidate(fact=fact, topic=topic, scores=scores, confidence=calibration.confidence(scores))
+        for fact, topic, scores in scored
     ]
-
-
-def _file(
-    facts: Sequence[Fact], *, bank: Bank, asked: Mapping[str, int], settings: ExtractionSettings
-) -> tuple[TopicSection, ...]:
-    """Put every fact under the first topic that it fits, the surest first; what fits none is left out."""
-    filed: dict[str, list[Statement]] = {topic.topic: [] for topic in bank.topics}
-    for fact in sorted(facts, key=lambda fact: (-len(fact.samples), fact.text.casefold())):
-        topic = topic_of(fact.clause, bank=bank, asked_under=fact.topics)
-        enough = len(fact.samples) >= settings.extraction_min_agreeing
-        if topic is not None and enough and len(filed[topic]) < settings.extraction_max_statements:
-            filed[topic].append(_statement(fact, asked=asked, quotes=settings.extraction_max_quotes))
-    return tuple(
-        TopicSection(
-            topic=topic.topic,
-            title=topic.title,
-            statements=tuple(filed[topic.topic]),
-            not_stated=not filed[topic.topic],
-        )
-        for topic in bank.topics
+    candidates.sort(key=lambda each: (-each.confidence, each.fact.text.casefold()))
+    return Candidates(
+        candidates=tuple(candidates),
+        asked=Asked(
+            questions=len(plan_asks(bank, settings)),
+            samples=len(answered.answers),
+            unusable_answers=sum(not answer.texts for answer in answered.answers),
+            own_statements=len(own),
+            unsupported_claims=sum(fact is None for fact in from_groups),
+        ),
     )
 
 
-def _statement(fact: Fact, *, asked: Mapping[str, int], quotes: int) -> Statement:
-    asked_samples = sum(asked[topic] for topic in {sample.topic for sample in fact.samples})
+def is_sure(scores: Scores, confidence: float, settings: ExtractionSettings) -> bool:
+    """Say whether a supported fact is sure enough to be stated.
+
+    One that no sample says, and whose contrast nobody measured, is only known to have been said.
+    """
+    if scores.agreeing < settings.extraction_min_agreeing or (scores.contrast is None and not scores.agreeing):
+        return False
+    return confidence >= settings.extraction_min_confidence
+
+
+def _topic(fact: Fact, bank: Bank) -> str | None:
+    """Return where a fact is filed; what is wished, doubted or to come is no fact and fits nowhere."""
+    return topic_of(fact.clause, bank=bank, asked_under=fact.topics) if fact.clause.is_real else None
+
+
+async def _score(
+    filed: Sequence[tuple[Fact, str]], answered: Answered, *, meter: ContrastMeter | None
+) -> list[tuple[Fact, str, Scores]]:
+    said = {fact.clause.claim: _said(fact, topic, answered) for fact, topic in filed}
+    to_measure = [each for each in said.values() if each is not None]
+    contrasts = await meter.measure(to_measure) if meter is not None else {}
+    samples = Counter(answer.sample.topic for answer in answered.answers)
+    scored = []
+    for fact, topic in filed:
+        question = said[fact.clause.claim]
+        topics = {sample.topic for sample in fact.samples} or {topic}
+        scores = Scores(
+            agreeing=len(fact.samples),
+            asked=sum(samples[each] for each in topics),
+            contrast=contrasts.get(question) if question is not None else None,
+            supporting=len(fact.support),
+            contradicting=len(fact.contradictions),
+        )
+        scored.append((fact, topic, scores))
+    return scored
+
+
+def _said(fact: Fact, topic: str, answered: Answered) -> Said | None:
+    """Return the fact as an answer to its topic's first question; None when the engine did not count its tokens."""
+    question, prompt_tokens = answered.questions.get(topic, ("", None))
+    return Said(question, f"{fact.text}.", prompt_tokens) if prompt_tokens is not None else None
+
+
+def _sections(candidates: Sequence[Candidate], *, bank: Bank, settings: ExtractionSettings) -> tuple[TopicSection, ...]:
+    """Put every fact under its topic, the surest first, at most so many."""
+    filed: dict[str, list[Statement]] = {topic.topic: [] for topic in bank.topics}
+    for candidate in candidates:
+        if len(filed[candidate.topic]) < settings.extraction_max_statements:
+            filed[candidate.topic].append(_statement(candidate, quotes=settings.extraction_max_quotes))
+    return tuple(TopicSection.of(topic.topic, topic.title, tuple(filed[topic.topic])) for topic in bank.topics)
+
+
+def _statement(candidate: Candidate, *, quotes: int) -> Statement:
+    fact, scores = candidate.fact, candidate.scores
+    times = sorted(quote.time for quote in fact.support if quote.time is not None)
     return Statement(
+        id=fact_id(fact.text),
         text=fact.text,
         wording=fact.wording,
-        agreement=Agreement(k=len(fact.samples), n=asked_samples),
-        support=fact.support[:quotes],
+        confidence=candidate.confidence,
+        agreement=Agreement(k=scores.agreeing, n=max(scores.asked, 1)),
+        contrast=scores.contrast,
+        support=shown_quotes(fact.support, most=quotes),
         contradictions=fact.contradictions[:quotes],
+        first_seen=times[0] if times else None,
+        last_seen=times[-1] if times else None,
     )
-
-
-def topic_of(clause: Clause, *, bank: Bank, asked_under: Sequence[str]) -> str | None:
-    """Return the topic to file a statement under: one it was asked under if it fits, else the first that fits."""
-    by_name = {topic.topic: topic for topic in bank.topics}
-    candidates = [*(by_name[name] for name in asked_under), *bank.topics]
-    return next((topic.topic for topic in candidates if _fits(clause, topic)), None)
-
-
-def _fits(clause: Clause, topic: Topic) -> bool:
-    if topic.stance is not None:
-        return clause.stance == topic.stance
-    text = f" {' '.join(word.stem for word in clause.words)} "
-    return any(f" {' '.join(word.stem for word in read_words(cue))} " in text for cue in topic.cues)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from serving.extraction.profile import Pattern
+from serving.extraction.profile.profile import Pattern
 from transcripts.transcript import Transcript
 
 MIN_TURNS = 10

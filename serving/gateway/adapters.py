@@ -4,52 +4,63 @@ from __future__ import annotations
 
 from kit.database import Database
 from registry.client import RegistryClient
-from registry.errors import AdapterNotFound, AliasNotFound
+from registry.errors import AdapterNotFound, AliasNotFound, RegistryUnavailable
 from registry.manifest import LIVE, AdapterRef, Manifest, Owner
 from serving.errors import GatewayError, NoAdapter, UnknownModel, UnknownUser
-from serving.gateway.brief_cache import BriefCache
 from serving.gateway.erasing import Sign
+from serving.gateway.remembered import Remembered
 from transcripts.store import TranscriptStore
 
 _PREFIX = "users/"
 
 
 class Adapters:
-    """The adapters of every tenant, as the registry resolves them; answers are remembered briefly."""
+    """The adapters of every tenant, as the registry resolves them.
+
+    Answers are remembered briefly, and longer while the registry is silent: that what was suspended or erased meanwhile
+    is not served is then up to the engines, which close by themselves without the registry.
+    """
 
     def __init__(
-        self, registry: RegistryClient, database: Database, *, cache_seconds: float, sign: Sign | None = None
+        self,
+        registry: RegistryClient,
+        database: Database,
+        *,
+        cache_seconds: float,
+        stale_seconds: float = 0.0,
+        sign: Sign | None = None,
     ) -> None:
         """Ask `registry`; with a `sign`, nobody answers for a user who is being erased."""
         self._registry = registry
         self._database = database
         self._sign = sign
-        self._resolved: BriefCache[AdapterRef, Manifest] = BriefCache(seconds=cache_seconds)
+        self._resolved: Remembered[AdapterRef, Manifest] = Remembered(
+            seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(RegistryUnavailable,)
+        )
 
     async def require(self, ref: AdapterRef) -> Manifest:
         """Return the manifest of the version that `ref` names now.
 
         Raises:
-            BeingErased: when the user is being erased.
             UnknownUser: when the tenant has neither transcripts nor an adapter of that user.
             NoAdapter: when the user is known but has no live version of this adapter.
             AliasNotFound, VersionNotFound, NotServable: when another alias or number was asked for.
+            BeingErased: when the user is being erased.
             RegistryUnavailable: when the registry does not answer.
         """
         if self._sign is not None:
             await self._sign.require_not_erasing(ref.owner.tenant, ref.owner.user)
-        manifest = self._resolved.get(ref)
-        if manifest is None:
-            try:
-                manifest = (await self._registry.resolve(ref)).manifest
-            except AliasNotFound as exc:
-                if ref.selector != LIVE:
-                    raise
-                raise _not_live(ref) from exc
-            except AdapterNotFound as exc:
-                raise await self._reason(ref) from exc
-            self._resolved.put(ref, manifest)
-        return manifest
+        return await self._resolved.get(ref, lambda: self._resolve(ref))
+
+    async def _resolve(self, ref: AdapterRef) -> Manifest:
+        try:
+            return (await self._registry.resolve(ref)).manifest
+        except AliasNotFound as exc:
+            if ref.selector != LIVE:
+                raise
+            raise _not_live(ref) from exc
+        except AdapterNotFound as exc:
+            raise await self._reason(ref) from exc
 
     async def require_live(self, tenant: str, user: str) -> Manifest:
         """Return the user's live version of the default adapter; raises as `require` does."""

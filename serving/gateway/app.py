@@ -3,33 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
 import httpx
-from fastapi import Depends, FastAPI, Request
-from fastapi.responses import PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 
 from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.http_metrics import MeasureRequests, RequestMetrics
+from kit.json_guard import JsonGuard
 from kit.problems import install_problem_handlers
 from registry.client import RegistryClient
 from serving.erasure.desk import ErasureDesk
-from serving.errors import EngineUnavailable
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
 from serving.extraction.extractor import Extractor
-from serving.gateway import endpoints, erasure_endpoints, openai_endpoints
+from serving.gateway import (
+    adapter_endpoints,
+    bank_endpoints,
+    correction_endpoints,
+    erasure_endpoints,
+    openai_endpoints,
+    operations,
+    profile_endpoints,
+    query_endpoints,
+)
 from serving.gateway.adapters import Adapters
+from serving.gateway.answerers import Answerers
 from serving.gateway.auth import Authenticator
-from serving.gateway.erasing import Sign, require_not_erasing
+from serving.gateway.erasing import Sign
+from serving.gateway.extraction_endpoints import extraction_router
 from serving.gateway.hints import Hints
+from serving.gateway.idempotency.middleware import IdempotentRequests, Keeping
+from serving.gateway.limits.copies import Copies
+from serving.gateway.limits.limiter import Allowance, Limiter
 from serving.gateway.openai_errors import install_openai_errors
+from serving.gateway.openapi import install_openapi
+from serving.gateway.passage.bodies import Sizes, is_bulk
+from serving.gateway.passage.deadlines import Deadlines
+from serving.gateway.passage.draining import Parting
+from serving.gateway.passage.entrance import Entrance
+from serving.gateway.passage.identity import Identified
+from serving.gateway.passage.travel import TravellingTransport, network
 from serving.gateway.profiles import Profiles
 from serving.gateway.settings import GatewaySettings
+from serving.gateway.trainings import endpoints as training_endpoints
+from serving.gateway.trainings.service import TrainingService
+from serving.gateway.transcripts import endpoints as transcript_endpoints
+from serving.gateway.transcripts.shelf import Shelf
+from serving.gateway.upstream import Upstream
+from serving.gateway.usage import endpoints as usage_endpoints
+from serving.gateway.usage.meter import Meter
+
+_ENDPOINTS = (
+    profile_endpoints,
+    correction_endpoints,
+    bank_endpoints,
+    query_endpoints,
+    transcript_endpoints,
+    training_endpoints,
+    adapter_endpoints,
+    usage_endpoints,
+    erasure_endpoints,
+    openai_endpoints,
+    operations,
+)
+_RUNNING_MARGIN = 2.0  # an idempotency key is held longer than its request may run
 
 
 def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
@@ -42,95 +85,116 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database(settings)
-        try:
-            async with _registry(settings, registry_transport) as registry, _engine(settings) as engine:
-                sign = Sign(ErasureDesk(database), cache_seconds=settings.gateway_cache_seconds)
-                adapters = Adapters(registry, database, cache_seconds=settings.gateway_cache_seconds, sign=sign)
-                app.state.sign = sign
-                async with Hints(engine, adapters) as hints:
-                    app.state.database, app.state.registry, app.state.engine = database, registry, engine
-                    _connect(app, settings, adapters=adapters, hints=hints)
-                    yield
-        finally:
-            await database.close()
+        async with AsyncExitStack() as stack:
+            await _connect(app, settings, stack, registry_transport=registry_transport)
+            yield
 
     app = FastAPI(
         title="Lorry",
         description="Profiles of users and live queries to their adapters.",
-        version=_version(),
+        version=operations.installed_version(),
         lifespan=lifespan,
     )
-    measures = CollectorRegistry()
-    app.state.measures = measures
-    app.add_middleware(BodyLimit, max_bytes=settings.gateway_max_request_bytes)
-    app.add_middleware(MeasureRequests, metrics=RequestMetrics(measures, prefix="lorry_gateway"))
+    app.state.is_draining = False
+    app.state.measures = CollectorRegistry()
+    _add_passage(app, settings)
     install_problem_handlers(app)
     install_openai_errors(app)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.include_router(endpoints.router, dependencies=[Depends(require_not_erasing)])
-    app.include_router(erasure_endpoints.router)
-    app.include_router(openai_endpoints.router)
-    _add_operations(app)
+    for endpoints in _ENDPOINTS:
+        app.include_router(endpoints.router)
+    app.include_router(extraction_router(settings))
+    install_openapi(app)
     return app
+
+
+def _add_passage(app: FastAPI, settings: GatewaySettings) -> None:
+    """Add what every request passes, the innermost first."""
+    app.add_middleware(IdempotentRequests)
+    app.add_middleware(JsonGuard, passes=is_bulk)
+    app.add_middleware(BodyLimit, max_bytes=Sizes(settings))
+    app.add_middleware(Deadlines, most_seconds=settings.gateway_deadline_seconds)
+    app.add_middleware(Entrance)
+    app.add_middleware(Parting)
+    app.add_middleware(MeasureRequests, metrics=RequestMetrics(app.state.measures, prefix="lorry_gateway"))
+    app.add_middleware(Identified, log_key=settings.engine_token.get_secret_value().encode())
+
+
+async def _connect(
+    app: FastAPI,
+    settings: GatewaySettings,
+    stack: AsyncExitStack,
+    *,
+    registry_transport: httpx.AsyncBaseTransport | None,
+) -> None:
+    """Connect to everything; what is connected first is let go of last."""
+    state = app.state
+    database = state.database = Database(settings)
+    stack.push_async_callback(database.close)
+    registry = state.registry = await stack.enter_async_context(_registry(settings, registry_transport))
+    engine = state.engine = await stack.enter_async_context(_engine(settings))
+    remembering = {
+        "cache_seconds": settings.gateway_cache_seconds,
+        "stale_seconds": settings.gateway_stale_seconds,
+    }
+    state.erasures = ErasureDesk(database)
+    sign = state.sign = Sign(state.erasures, **remembering)
+    adapters = state.adapters = Adapters(registry, database, **remembering, sign=sign)
+    state.authenticator = Authenticator(database, **remembering)
+    hints = state.hints = await stack.enter_async_context(Hints(engine, adapters))
+    extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)
+    profiles = state.profiles = Profiles(extractor, adapters, hints=hints, at_once=settings.gateway_extractions)
+    state.answerers = Answerers(
+        adapters,
+        profiles,
+        engine,
+        base_name=settings.base_name,
+        profile_characters=settings.gateway_fallback_characters,
+    )
+    meter = state.meter = Meter(database, every_seconds=settings.gateway_usage_seconds)
+    await stack.enter_async_context(meter.chore)
+    state.upstream = Upstream(engine=engine, meter=meter)
+    state.shelf = Shelf(database)
+    trainings = TrainingService(url=settings.training_url, token=settings.training_token)
+    state.trainings = await stack.enter_async_context(trainings)
+    state.keeping = _keeping(settings, database)
+    await stack.enter_async_context(state.keeping.sweeping())
+    copies = Copies(database, every_seconds=settings.gateway_copies_seconds)
+    await stack.enter_async_context(copies.chore)
+    state.limiter = Limiter(_allowance(settings), copies=lambda: copies.count)
 
 
 def _registry(settings: GatewaySettings, transport: httpx.AsyncBaseTransport | None) -> RegistryClient:
     token = settings.registry_token.get_secret_value()
-    return RegistryClient(url=settings.registry_url, token=token, actor="gateway", transport=transport)
+    way = network() if transport is None else TravellingTransport(transport)
+    return RegistryClient(url=settings.registry_url, token=token, actor="gateway", transport=way)
 
 
 def _engine(settings: GatewaySettings) -> EngineClient:
-    token = settings.engine_token.get_secret_value()
-    return EngineClient(url=settings.engine_url, token=token, timeout_seconds=settings.engine_timeout_seconds)
+    return EngineClient(
+        url=settings.engine_url,
+        token=settings.engine_token.get_secret_value(),
+        timeout_seconds=settings.engine_timeout_seconds,
+        transport=network(connections=settings.engine_connections),
+    )
 
 
-def _connect(app: FastAPI, settings: GatewaySettings, *, adapters: Adapters, hints: Hints) -> None:
-    database, engine, seconds = app.state.database, app.state.engine, settings.gateway_cache_seconds
-    app.state.adapters = adapters
-    app.state.erasures = ErasureDesk(database)
-    app.state.authenticator = Authenticator(database, cache_seconds=seconds)
-    extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)
-    app.state.hints = hints
-    app.state.profiles = Profiles(extractor, adapters, hints=hints, at_once=settings.gateway_extractions)
+def _keeping(settings: GatewaySettings, database: Database) -> Keeping:
+    return Keeping(
+        database=database,
+        answers=timedelta(seconds=settings.gateway_idempotency_seconds),
+        running=timedelta(seconds=settings.gateway_deadline_seconds * _RUNNING_MARGIN),
+    )
 
 
-def _add_operations(app: FastAPI) -> None:
-    """Add what needs no key: health, readiness, version, metrics."""
-
-    @app.get("/healthz", tags=["operations"])
-    async def healthz() -> dict[str, str]:
-        """Say that the process runs; asks nothing of anybody."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", tags=["operations"], responses=endpoints.refusals(503))
-    async def readyz(request: Request) -> dict[str, str]:
-        """Say that database, registry and engine answer; 503 names the first that does not."""
-        state = request.app.state
-        await state.database.check()
-        await state.registry.list_bases()
-        if not await state.engine.is_healthy():
-            raise EngineUnavailable
-        return {"status": "ready"}
-
-    @app.get("/version", tags=["operations"])
-    async def get_version() -> dict[str, str]:
-        """Say which version of Lorry this is."""
-        return {"version": _version()}
-
-    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
-    async def metrics(request: Request) -> Response:
-        """Return the gateway's measures for Prometheus."""
-        return Response(generate_latest(request.app.state.measures), media_type=CONTENT_TYPE_LATEST)
+def _allowance(settings: GatewaySettings) -> Allowance:
+    return Allowance(
+        requests_per_second=settings.gateway_requests_per_second,
+        burst=settings.gateway_burst,
+        concurrent=settings.gateway_concurrent_requests,
+    )
 
 
 async def _gone(request: Request, exc: Exception) -> Response:
     """The client went away: nobody reads this, but the metrics see the status."""
     return Response(status_code=499)
-
-
-def _version() -> str:
-    try:
-        return version("lorry")
-    except PackageNotFoundError:
-        return "unknown"

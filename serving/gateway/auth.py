@@ -1,64 +1,137 @@
-"""Who is calling: the tenant of the API key in the Authorization header."""
+"""Who is calling, and what that caller may do: the tenant and the scopes of the API key."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from kit.database import Database
-from serving.errors import Unauthorized
-from serving.gateway.brief_cache import BriefCache
-from serving.gateway.keys import find_tenant, key_digest
+from kit.errors import DatabaseUnavailable
+from serving.errors import ScopeMissing, Unauthorized
+from serving.gateway.erasing import Sign
+from serving.gateway.keys import find_key, key_digest
+from serving.gateway.remembered import Remembered
+from serving.gateway.repository import TenantLimit
+from serving.gateway.scopes import EVERYTHING, Scope
 
+_NO_LIMIT = TenantLimit()
 _bearer = HTTPBearer(auto_error=False, description="An API key of your tenant: `lorry_…`")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """On whose behalf a request is made."""
+    """On whose behalf a request is made, and what its key allows."""
 
     tenant: str
+    key_id: str = ""
+    scopes: frozenset[str] = frozenset()
+    limit: TenantLimit = _NO_LIMIT
+    valid_until: float | None = None  # on the monotonic clock
+
+    def require(self, scope: Scope) -> None:
+        """Do nothing when the key has the scope.
+
+        Raises:
+            ScopeMissing: naming the scope, when it has not.
+        """
+        if scope not in self.scopes and EVERYTHING not in self.scopes:
+            raise ScopeMissing(f"this API key lacks the scope {scope.value!r}", scope=scope.value)
 
 
 class Authenticator:
-    """Turns API keys into callers; what the database said is remembered briefly."""
+    """Turns API keys into callers; what the database said is remembered briefly, and longer while it is silent."""
 
-    def __init__(self, database: Database, *, cache_seconds: float) -> None:
+    def __init__(self, database: Database, *, cache_seconds: float, stale_seconds: float = 0.0) -> None:
         self._database = database
-        self._known: BriefCache[bytes, str] = BriefCache(seconds=cache_seconds)
+        self._known: Remembered[bytes, Caller] = Remembered(
+            seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(DatabaseUnavailable,)
+        )
 
     async def authenticate(self, key: str) -> Caller:
         """Return the caller whose key this is.
 
         Raises:
             Unauthorized: when it is no valid key; the message does not say why.
+            DatabaseUnavailable: when nobody can say.
         """
-        digest = key_digest(key)
-        tenant = self._known.get(digest)
-        if tenant is None:
-            async with self._database.transaction() as session:
-                tenant = await find_tenant(session, key)
-            if tenant is None:
-                raise Unauthorized
-            self._known.put(digest, tenant)
-        return Caller(tenant=tenant)
+
+        async def ask() -> Caller:
+            return await self._ask(key)
+
+        caller = await self._known.get(key_digest(key), ask)
+        if caller.valid_until is not None and caller.valid_until <= time.monotonic():
+            raise Unauthorized
+        return caller
+
+    async def _ask(self, key: str) -> Caller:
+        async with self._database.reading() as session:
+            found = await find_key(session, key)
+        if found is None:
+            raise Unauthorized
+        left = found.left_seconds
+        return Caller(
+            tenant=found.tenant,
+            key_id=found.key_id,
+            scopes=frozenset(found.scopes),
+            limit=found.limit,
+            valid_until=None if left is None else time.monotonic() + left,
+        )
+
+
+def presented_key(authorization: str) -> str:
+    """Return the API key in an ``Authorization`` header.
+
+    Raises:
+        Unauthorized: when it holds none.
+    """
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise Unauthorized
+    return key.strip()
 
 
 async def require_caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request,
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for OpenAPI
 ) -> Caller:
-    """Return who is calling.
+    """Return who is calling, as the entrance found out.
 
     Raises:
-        Unauthorized: without a valid API key.
+        Unauthorized: when nobody came through the entrance.
     """
-    if credentials is None:
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None:
         raise Unauthorized
-    authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.authenticate(credentials.credentials)
+    return caller
 
 
 CallerDep = Annotated[Caller, Depends(require_caller)]
+
+
+def needs(scope: Scope) -> Any:
+    """Return the dependency of a route whose callers need a scope; it gives the route its caller.
+
+    Whoever is named in the route's path must not be being erased, unless it is about just that.
+    """
+
+    async def check(request: Request, caller: CallerDep) -> Caller:
+        caller.require(scope)
+        user = request.path_params.get("user_id")
+        if user is not None and scope is not Scope.ERASE:
+            sign: Sign = request.app.state.sign
+            await sign.require_not_erasing(caller.tenant, user)
+        return caller
+
+    check.scope = scope  # type: ignore[attr-defined]  # read by `scope_of`, for OpenAPI and tests
+    return Depends(check)
+
+
+def scope_of(dependency: Callable[..., Any] | None) -> Scope | None:
+    """Return the scope that a route's dependency checks; None when it is another dependency."""
+    found: Scope | None = getattr(dependency, "scope", None)
+    return found

@@ -1,125 +1,47 @@
-"""What can be asked about a user: their profile, and questions to their adapter."""
+"""What all endpoints share: how users are named in paths, and how OpenAPI describes refusals."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import Path, Query
 
 from kit.names import Name
-from serving.errors import AnswerTruncated, EngineAnswerUnusable, NotAcceptable
-from serving.extraction.engine_client import EngineClient
-from serving.extraction.profile import Profile
-from serving.extraction.render import render_markdown
-from serving.gateway.adapters import Adapters
-from serving.gateway.auth import CallerDep
-from serving.gateway.hints import Hints
-from serving.gateway.negotiation import preferred
-from serving.gateway.profiles import Profiles
-from serving.gateway.schemas import Problem, QueryRequest, QueryResponse, adapter_headers, adapter_version
-from serving.gateway.upstream import unless_disconnected
+from kit.problems import MEDIA_TYPE
+from serving.gateway.schemas import Problem
 
 UserId = Annotated[Name, Path(description="the tenant's own name for the user")]
-_JSON = "application/json"
-_MARKDOWN = "text/markdown"
-_PROFILE_FORMS: dict[int | str, dict[str, Any]] = {
-    200: {"model": Profile, "content": {_MARKDOWN: {"schema": {"type": "string"}}}}
+Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
+_DESCRIPTIONS = {
+    400: "The engine cannot take this request.",
+    401: "The API key is missing, wrong, revoked or over.",
+    403: "The API key lacks the scope that `scope` names.",
+    404: "There is no such thing in this tenant.",
+    405: "No route takes that method at this path; `Allow` names those that are taken.",
+    406: "There is no form of this that `Accept` allows.",
+    409: "The state of things forbids it, or the `Idempotency-Key` is taken.",
+    412: "The resource has changed since the caller last read it.",
+    413: "The request is too large.",
+    415: "The content type is none that this route takes.",
+    422: "The input is not valid; the field is named.",
+    429: "The tenant asks more than it may, or the engine has enough to do; `Retry-After` says when to come back.",
+    502: "The engine's answer cannot be used.",
+    503: "A part does not answer; try again.",
+    504: "The deadline passed, or the engine was silent for too long.",
 }
+_RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}}
+EVERYWHERE = (401, 403, 413, 422, 429, 503, 504)
+"""Statuses that every route under ``/v1`` can answer."""
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI description of how routes refuse."""
-    return {status: {"model": Problem} for status in statuses}
+    """Return the OpenAPI description of how routes under ``/v1`` refuse, beside what `EVERYWHERE` says."""
+    return {status: describe_refusal(status) for status in sorted({*EVERYWHERE, *statuses})}
 
 
-router = APIRouter(prefix="/v1/users/{user_id}", tags=["users"], responses=refusals(401, 404, 409, 413, 422, 503))
-
-
-@router.get("/profile", response_model=None, responses={**_PROFILE_FORMS, **refusals(406)})
-async def get_profile(user_id: UserId, request: Request, caller: CallerDep) -> Response:
-    """Return the newest profile of a user, as JSON or (`Accept: text/markdown`) to read.
-
-    Who reads a profile often asks a question next, so the engine hears of it.
-    """
-    form = _accepted(request)
-    profiles: Profiles = request.app.state.profiles
-    hints: Hints = request.app.state.hints
-    profile = await profiles.require(caller.tenant, user_id)
-    hints.expect_live(caller.tenant, user_id)
-    return _profile_response(profile, form)
-
-
-@router.post("/profile", response_model=None, responses={**_PROFILE_FORMS, **refusals(406, 502, 504)})
-async def extract_profile(user_id: UserId, request: Request, caller: CallerDep) -> Response:
-    """Extract the user's profile now with the live adapter version, keep it, and return it.
-
-    It takes up to a minute on a CPU engine.
-    """
-    form = _accepted(request)
-    profiles: Profiles = request.app.state.profiles
-    profile = await unless_disconnected(request, profiles.extract(caller.tenant, user_id))
-    return _profile_response(profile, form)
-
-
-@router.post("/query", response_model=QueryResponse, responses=refusals(400, 429, 502, 504))
-async def query(
-    user_id: UserId, body: QueryRequest, request: Request, response: Response, caller: CallerDep
-) -> QueryResponse:
-    """Ask the user's live adapter one question; with a `schema`, the answer is JSON of that shape."""
-    adapters: Adapters = request.app.state.adapters
-    engine: EngineClient = request.app.state.engine
-    manifest = await adapters.require_live(caller.tenant, user_id)
-    question = _question(body, version_id=manifest.version_id)
-    headers = engine.headers(manifest, kind="live")
-    answer = await unless_disconnected(request, engine.chat(question, headers=headers))
-    text, truncated = _first_choice(answer)
-    response.headers.update(adapter_headers(manifest.version))
-    return QueryResponse(
-        answer=text if body.answer_schema is None else _as_json(text, truncated=truncated),
-        truncated=truncated,
-        adapter=adapter_version(manifest),
-    )
-
-
-def _accepted(request: Request) -> str:
-    form = preferred(request.headers.get("accept", ""), offers=(_JSON, _MARKDOWN))
-    if form is None:
-        raise NotAcceptable(f"a profile comes as {_JSON} or {_MARKDOWN}", field="accept")
-    return form
-
-
-def _profile_response(profile: Profile, form: str) -> Response:
-    content = profile.to_bytes() if form == _JSON else render_markdown(profile).encode()
-    headers = {**adapter_headers(profile.adapter.version), "vary": "accept"}
-    return Response(content, media_type=form if form == _JSON else f"{form}; charset=utf-8", headers=headers)
-
-
-def _question(body: QueryRequest, *, version_id: str) -> dict[str, Any]:
-    request: dict[str, Any] = {
-        "model": version_id,
-        "messages": [{"role": "user", "content": body.question}],
-        "max_tokens": body.max_tokens,
-        "temperature": body.temperature,
-    }
-    if body.answer_schema is not None:
-        schema = {"name": "answer", "schema": body.answer_schema}
-        request["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return request
-
-
-def _first_choice(answer: dict[str, Any]) -> tuple[str, bool]:
-    try:
-        choice = answer["choices"][0]
-        return choice["message"]["content"] or "", choice.get("finish_reason") == "length"
-    except (KeyError, IndexError, TypeError) as exc:
-        raise EngineAnswerUnusable("the engine's answer has no message", field="choices") from exc
-
-
-def _as_json(text: str, *, truncated: bool) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as exc:
-        if truncated:
-            raise AnswerTruncated(field="max_tokens") from exc
-        raise EngineAnswerUnusable("the engine's answer is not JSON though a schema was set") from exc
+def describe_refusal(status: int) -> dict[str, Any]:
+    """Return the OpenAPI description of one refusal."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    headers = {"headers": _RETRY_AFTER} if status in {429, 503} else {}
+    return {"description": _DESCRIPTIONS[status], "content": content, "model": Problem, **headers}

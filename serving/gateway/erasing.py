@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import Request
-
-from kit.errors import DatabaseUnavailable
+from kit.errors import DatabaseUnavailable, InvalidName
+from kit.names import check_name
 from serving.erasure.desk import ErasureDesk
-from serving.gateway.auth import CallerDep
-from serving.gateway.brief_cache import BriefCache
+from serving.gateway.remembered import Remembered
 
 
 class Sign:
     """Whether a user is being erased, as one process knows it."""
 
-    def __init__(self, desk: ErasureDesk, *, cache_seconds: float) -> None:
-        """Ask `desk`; that somebody is not being erased is remembered for `cache_seconds`."""
+    def __init__(self, desk: ErasureDesk, *, cache_seconds: float, stale_seconds: float = 0.0) -> None:
+        """Ask `desk`; that somebody is not being erased is remembered as whose an API key is."""
         self._desk = desk
-        self._open: BriefCache[tuple[str, str], bool] = BriefCache(seconds=cache_seconds)
+        self._open: Remembered[tuple[str, str], bool] = Remembered(
+            seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(DatabaseUnavailable,)
+        )
 
     async def require_not_erasing(self, tenant: str, user: str) -> None:
         """Return, or refuse. A database that is away is no reason to: registry and engines refuse by themselves.
@@ -24,21 +24,13 @@ class Sign:
         Raises:
             BeingErased: the user is being erased.
         """
-        if self._open.get((tenant, user)):
-            return
-        try:
+
+        async def ask() -> bool:
             await self._desk.require_not_erasing(tenant, user)
-        except DatabaseUnavailable:
-            return
-        self._open.put((tenant, user), True)
+            return True
 
-
-async def require_not_erasing(request: Request, caller: CallerDep) -> None:
-    """Refuse a request about a user who is being erased; every router whose paths hold a `user_id` depends on it.
-
-    Raises:
-        BeingErased: they are.
-    """
-    sign: Sign = request.app.state.sign
-    if (user := request.path_params.get("user_id")) is not None:
-        await sign.require_not_erasing(caller.tenant, user)
+        try:
+            check_name(user, field="user_id")
+            await self._open.get((tenant, user), ask)
+        except (InvalidName, DatabaseUnavailable):
+            return  # what is no name is nobody's, and refused as such by who reads it

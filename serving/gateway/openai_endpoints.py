@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from registry.client import RegistryClient
 from registry.manifest import DEFAULT_ADAPTER, LIVE, Owner
-from serving.extraction.engine_client import EngineClient
 from serving.gateway.adapters import Adapters, parse_model
-from serving.gateway.auth import CallerDep
+from serving.gateway.answerers import Answerers, Fallback
+from serving.gateway.auth import Caller, needs
+from serving.gateway.chat_stream import chunks
 from serving.gateway.endpoints import refusals
 from serving.gateway.hints import Hints
-from serving.gateway.schemas import ChatRequest, Model, ModelList, adapter_headers
-from serving.gateway.upstream import answer_chat, stream_chat, unless_disconnected
+from serving.gateway.schemas import ChatRequest, Model, ModelList
+from serving.gateway.scopes import Scope
+from serving.gateway.upstream import EngineEvents, Upstream, unless_disconnected
 
-router = APIRouter(prefix="/v1", tags=["openai"], responses=refusals(401, 413, 422, 503))
+router = APIRouter(prefix="/v1", tags=["openai"])
+_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "OpenAI's chat completion, or its chunks", "content": {"application/json": {}, **_STREAM}}
+}
+Chatter = Annotated[Caller, needs(Scope.CHAT)]
 
 
-@router.post("/chat/completions", response_model=None, responses=refusals(400, 404, 409, 429, 502, 504))
-async def chat_completions(body: ChatRequest, request: Request, caller: CallerDep) -> Response:
+@router.post("/chat/completions", response_model=None, responses={**_ANSWERS, **refusals(400, 404, 409, 502)})
+async def chat_completions(
+    body: ChatRequest,
+    request: Request,
+    caller: Chatter,
+    x_lorry_fallback: Annotated[
+        Fallback | None, Header(description="without an adapter, let the base answer with the profile in its prompt")
+    ] = None,
+) -> Response:
     """Complete a chat with a user's adapter: `model` is `users/<user_id>`, with `@<alias or version>` if not live."""
-    adapters: Adapters = request.app.state.adapters
-    engine: EngineClient = request.app.state.engine
-    manifest = await adapters.require(parse_model(body.model, tenant=caller.tenant))
+    answerers: Answerers = request.app.state.answerers
+    upstream: Upstream = request.app.state.upstream
+    ref = parse_model(body.model, tenant=caller.tenant)
+    request.state.user = ref.owner.user
+    answerer = await answerers.choose(ref, fallback=x_lorry_fallback or body.fallback)
+    payload = body.to_engine(answerer.model, answerer.prepare(body.messages))
     if body.stream:
-        return await unless_disconnected(request, stream_chat(engine, body, manifest))
-    answer = await unless_disconnected(request, answer_chat(engine, body, manifest))
-    return JSONResponse(answer, headers=adapter_headers(manifest.version))
+
+        def render(events: EngineEvents) -> AsyncIterator[str]:
+            return chunks(events, theirs=answerer.model, ours=body.model, with_usage=body.wants_usage)
+
+        return await unless_disconnected(request, upstream.stream(payload, answerer, render=render))
+    answer = await unless_disconnected(request, upstream.answer(payload, answerer))
+    named = {**answer, "model": body.model, **({"fallback": answerer.fallback} if answerer.fallback else {})}
+    return JSONResponse(named, headers=answerer.headers)
 
 
-@router.get("/models")
+@router.get("/models", responses=refusals())
 async def list_models(
     request: Request,
-    caller: CallerDep,
+    caller: Chatter,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     cursor: Annotated[str | None, Query(max_length=400)] = None,
 ) -> ModelList:
@@ -52,11 +75,13 @@ async def list_models(
 
 
 @router.get("/models/{model:path}", responses=refusals(404, 409))
-async def get_model(model: str, request: Request, caller: CallerDep) -> Model:
+async def get_model(model: str, request: Request, caller: Chatter) -> Model:
     """Describe one of the caller's own models."""
     adapters: Adapters = request.app.state.adapters
     hints: Hints = request.app.state.hints
-    manifest = await adapters.require(parse_model(model, tenant=caller.tenant))
+    ref = parse_model(model, tenant=caller.tenant)
+    request.state.user = ref.owner.user
+    manifest = await adapters.require(ref)
     hints.expect(manifest, kind="live")
     return Model(id=model, created=int(manifest.created_at.timestamp()), owned_by=caller.tenant)
 

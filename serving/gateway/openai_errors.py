@@ -13,7 +13,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 _PATHS = ("/v1/chat/", "/v1/models")
-_KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
 _Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
@@ -32,15 +38,19 @@ def install_openai_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, _with_error(handler))
 
 
+def with_openai_error(response: Response, *, path: str) -> Response:
+    """Return a rendered problem with OpenAI's object beside it, when `path` is one of OpenAI's."""
+    if not path.startswith(_PATHS) or not isinstance(response, JSONResponse):
+        return response
+    body = json.loads(bytes(response.body))
+    code = str(body.get("type", "")).rpartition(":")[2] or None
+    error = openai_error(response.status_code, body.get("detail", ""), code=code, param=body.get("field"))
+    headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
+    return JSONResponse({**body, "error": error}, status_code=response.status_code, headers=headers)
+
+
 def _with_error(handler: Any) -> Any:
     async def handle(request: Request, exc: Exception) -> Response:
-        response: Response = await handler(request, exc)
-        if not request.url.path.startswith(_PATHS) or not isinstance(response, JSONResponse):
-            return response
-        body = json.loads(bytes(response.body))
-        code = str(body.get("type", "")).rpartition(":")[2] or None
-        error = openai_error(response.status_code, body.get("detail", ""), code=code, param=body.get("field"))
-        headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
-        return JSONResponse({**body, "error": error}, status_code=response.status_code, headers=headers)
+        return with_openai_error(await handler(request, exc), path=request.url.path)
 
     return handle

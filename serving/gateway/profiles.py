@@ -20,6 +20,10 @@ class Profiles:
         self._hints = hints
         self._places = asyncio.Semaphore(at_once)
 
+    async def latest(self, tenant: str, user: str) -> Profile | None:
+        """Return the newest profile; None when there is none."""
+        return await self._extractor.latest(tenant, user)
+
     async def require(self, tenant: str, user: str) -> Profile:
         """Return the newest profile.
 
@@ -27,7 +31,7 @@ class Profiles:
             ProfileNotExtracted: when the user has a live adapter that was never asked.
             UnknownUser, NoAdapter: when there is nothing to ask.
         """
-        profile = await self._extractor.latest(tenant, user)
+        profile = await self.latest(tenant, user)
         if profile is None:
             await self._adapters.require_live(tenant, user)
             raise ProfileNotExtracted(

@@ -10,6 +10,7 @@ from registry.manifest import Manifest
 from serving.extraction.profile import AdapterVersion
 
 ADAPTER_VERSION_HEADER = "x-lorry-adapter-version"
+FALLBACK_HEADER = "x-lorry-fallback"
 
 
 class Problem(BaseModel):
@@ -33,14 +34,34 @@ class QueryRequest(BaseModel):
     answer_schema: dict[str, Any] | None = Field(
         None, alias="schema", description="a JSON Schema; the answer is then JSON of that shape"
     )
+    stream: bool = Field(
+        False, description="answer as server-sent events: `delta` with `text`, then `done` as below; or `error`"
+    )
+    fallback: Literal["profile"] | None = Field(
+        None, description="without an adapter, let the base answer with the profile in its prompt; else 409"
+    )
+
+    def to_engine(self, model: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the engine's request."""
+        request: dict[str, Any] = {
+            "model": model,
+            "messages": messages,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+        }
+        if self.answer_schema is not None:
+            schema = {"name": "answer", "schema": self.answer_schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return request
 
 
 class QueryResponse(BaseModel):
-    """What the adapter answered, and which version of it."""
+    """What was answered, and who answered."""
 
     answer: Any = Field(description="text, or JSON when a schema was given")
     truncated: bool = Field(description="whether the answer was cut at max_tokens")
-    adapter: AdapterVersion
+    adapter: AdapterVersion | None = Field(description="the version that answered; null for the base")
+    fallback: Literal["profile"] | None = Field(None, description="what answered in the place of an adapter")
 
 
 class ChatRequest(BaseModel):
@@ -79,11 +100,19 @@ class ChatRequest(BaseModel):
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
+    # Ours: what the header `x-lorry-fallback` says, too.
+    fallback: Literal["profile"] | None = None
 
-    def to_engine(self, version_id: str) -> dict[str, Any]:
+    def to_engine(self, model: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the engine's request: the same, asked of one opaque version."""
-        kept_here = {"model", "user", "metadata", "store", "service_tier"}
-        return {"model": version_id, **self.model_dump(exclude=kept_here, exclude_unset=True, exclude_none=True)}
+        kept_here = {"model", "messages", "user", "metadata", "store", "service_tier", "fallback"}
+        rest = self.model_dump(exclude=kept_here, exclude_unset=True, exclude_none=True)
+        return {"model": model, "messages": messages, **rest}
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream is to end with an event that counts tokens."""
+        return bool((self.stream_options or {}).get("include_usage"))
 
 
 class Model(BaseModel):
@@ -108,6 +137,6 @@ def adapter_version(manifest: Manifest) -> AdapterVersion:
     return AdapterVersion(version=manifest.version, version_id=manifest.version_id)
 
 
-def adapter_headers(version: int) -> dict[str, str]:
-    """Return the header that says which adapter version answered."""
-    return {ADAPTER_VERSION_HEADER: str(version)}
+def adapter_headers(version: int | None) -> dict[str, str]:
+    """Return the header that says which adapter version answered; None = none did."""
+    return {ADAPTER_VERSION_HEADER: "none" if version is None else str(version)}

@@ -1,15 +1,18 @@
-"""Passing a chat completion to the engine and its answer back, as the caller's model.
+"""Passing a chat completion to the engine and its answer back.
 
-The engine knows version ids only; callers see the model that they asked for. When a caller goes away,
-the engine's connection is closed at once, which aborts the request there.
+The engine knows version ids only; callers see the model that they asked for. When a caller goes away, the engine's
+connection is closed at once, which aborts the request there. Tokens are counted whether or not the caller asked for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,35 +21,53 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from kit.errors import LorryError
-from registry.manifest import Manifest
+from serving.errors import DeadlineExceeded, EngineAnswerUnusable
 from serving.extraction.engine_client import EngineClient
-from serving.gateway.openai_errors import openai_error
-from serving.gateway.schemas import ChatRequest, adapter_headers
+from serving.gateway.answerers import Answerer
+from serving.gateway.passage.travel import travelling
+from serving.gateway.usage.meter import Meter
 
 T = TypeVar("T")
 _DATA = "data:"
 _DONE = "[DONE]"
+_EVENT_STREAM = "text/event-stream"
+Render = Callable[["EngineEvents"], AsyncIterator[str]]
 
 
-async def answer_chat(engine: EngineClient, body: ChatRequest, manifest: Manifest) -> dict[str, Any]:
-    """Return the engine's answer with the caller's model in it; raises as `EngineClient.chat` does."""
-    answer = await engine.chat(body.to_engine(manifest.version_id), headers=engine.headers(manifest, kind="live"))
-    return {**answer, "model": body.model}
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """The engine, and the meter that what it answers is counted by."""
 
+    engine: EngineClient
+    meter: Meter
 
-async def stream_chat(engine: EngineClient, body: ChatRequest, manifest: Manifest) -> StreamingResponse:
-    """Return a response that passes the engine's events on; refusals before the first event rise from here."""
-    stack = AsyncExitStack()
-    stream = engine.stream(body.to_engine(manifest.version_id), headers=engine.headers(manifest, kind="live"))
-    lines = await stack.enter_async_context(stream)
-    return _ProxiedStream(events(lines, model=body.model), stack=stack, headers=adapter_headers(manifest.version))
+    async def answer(self, payload: Mapping[str, Any], answerer: Answerer) -> dict[str, Any]:
+        """Return the engine's whole answer; raises as `EngineClient.chat` does."""
+        answer = await self.engine.chat(payload, headers=answerer.engine_headers)
+        self.meter.count_usage(answerer.tenant, answerer.user, answer.get("usage"))
+        return answer
+
+    async def stream(self, payload: Mapping[str, Any], answerer: Answerer, *, render: Render) -> StreamingResponse:
+        """Return a response that tells the engine's events as they come; what is refused at once rises from here."""
+        stack = AsyncExitStack()
+        options = {**(payload.get("stream_options") or {}), "include_usage": True}
+        asked = {**payload, "stream": True, "stream_options": options}
+        lines = await stack.enter_async_context(self.engine.stream(asked, headers=answerer.engine_headers))
+        events = EngineEvents(lines)
+
+        def count() -> None:
+            self.meter.count_usage(answerer.tenant, answerer.user, events.usage)
+
+        stack.callback(count)
+        return _ProxiedStream(render(events), stack=stack, headers=answerer.headers)
 
 
 class _ProxiedStream(StreamingResponse):
     """A streaming response that lets go of the engine even when it is never read."""
 
     def __init__(self, content: AsyncIterator[str], *, stack: AsyncExitStack, headers: Mapping[str, str]) -> None:
-        super().__init__(content, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"})
+        held = {**headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(content, media_type=_EVENT_STREAM, headers=held)
         self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,23 +77,84 @@ class _ProxiedStream(StreamingResponse):
             await self._stack.aclose()
 
 
-async def events(lines: AsyncIterator[str], *, model: str) -> AsyncIterator[str]:
-    """Yield the engine's server-sent events with `model` in each; what breaks off ends in an error event."""
+@dataclass
+class EngineEvents:
+    """The engine's server-sent events, one after the other; `usage` grows as they come.
+
+    A stream that is left before its end has as many tokens counted as it had events, which is no more than there were.
+    """
+
+    lines: AsyncIterator[str]
+    usage: dict[str, int] = field(default_factory=lambda: {"completion_tokens": 0})
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Yield what stands in the events, up to the last one.
+
+        Raises:
+            EngineCallError: when the stream breaks off.
+            DeadlineExceeded: when the caller would not wait any longer.
+        """
+        async for line in _until_deadline(self.lines):
+            if not line.startswith(_DATA):
+                continue
+            data = line.removeprefix(_DATA).strip()
+            if data == _DONE:
+                return
+            self._count(data)
+            yield data
+
+    def _count(self, data: str) -> None:
+        if '"usage"' in data and isinstance(found := parse_event(data).get("usage"), dict):
+            self.usage = found
+        else:
+            self.usage["completion_tokens"] += 1
+
+
+async def _until_deadline(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    travel = travelling.get()
+    deadline = math.inf if travel is None else travel.deadline
+    iterator = aiter(lines)
+    while True:
+        try:
+            if deadline == math.inf:
+                line = await anext(iterator)
+            else:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    line = await anext(iterator)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as exc:
+            raise DeadlineExceeded from exc
+        yield line
+
+
+def parse_event(data: str) -> dict[str, Any]:
+    """Return what an event of the engine holds.
+
+    Raises:
+        EngineAnswerUnusable: when it is no JSON object.
+    """
     try:
-        async for line in lines:
-            if line.startswith(_DATA):
-                yield f"data: {_with_model(line.removeprefix(_DATA).strip(), model)}\n\n"
+        event = json.loads(data)
+    except ValueError as exc:
+        raise EngineAnswerUnusable("an event of the engine's answer is not JSON") from exc
+    if not isinstance(event, dict):
+        raise EngineAnswerUnusable("an event of the engine's answer is no object")
+    return event
+
+
+def frame(data: str, *, event: str | None = None) -> str:
+    """Return one server-sent event."""
+    return f"data: {data}\n\n" if event is None else f"event: {event}\ndata: {data}\n\n"
+
+
+async def guarded(frames: AsyncIterator[str], *, broken: Callable[[LorryError], str]) -> AsyncIterator[str]:
+    """Yield frames; what breaks off ends in the frame that `broken` makes of the error."""
+    try:
+        async for each in frames:
+            yield each
     except LorryError as exc:
-        yield f"data: {json.dumps({'error': openai_error(exc.status_code, exc.message)})}\n\n"
-
-
-def _with_model(data: str, model: str) -> str:
-    if data == _DONE:
-        return data
-    event = json.loads(data)
-    if "model" in event:
-        event["model"] = model
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        yield broken(exc)
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -104,6 +104,9 @@ async def test_a_profile_is_served_whose_every_statement_quotes_its_user(
     assert statements, "nothing at all was stated of a person who says plain things in every conversation"
     for statement in statements:
         assert statement["support"]
+        assert statement["contrast"] is not None, (
+            "the engine gave log-probabilities under the adapter and under the base"
+        )
         for quote in statement["support"]:
             assert json.dumps(quote["quote"])[1:-1] in said
 

@@ -7,9 +7,9 @@ import base64
 import binascii
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,23 @@ from registry.client.engines import Heartbeat, Holdings, Orders, Registration, T
 from serving.erasure.desk import ErasureDesk
 from serving.erasure.report import ErasureReport
 from serving.erasure.repository import Task
-from serving.extraction.profile import AdapterVersion, Asked, BankVersion, Profile, TopicSection
+from serving.extraction.corrections.repository import CorrectionRepository
+from serving.extraction.profile import Profile
+from serving.gateway.idempotency.repository import Claim, Kept, RequestRepository
+from serving.gateway.transcripts.repository import TranscriptNameRepository
+from serving.gateway.usage.repository import UsageRepository, Used
+from serving.jobs.batch import Submission
+from serving.jobs.batches import Batches
+from serving.jobs.selection import Selection
+from serving.jobs.settings import BatchSettings
+from serving.jobs.vault import Place, Vault
 from tests.support.adapters import BASE
+from tests.support.profiles import a_statement, profile_of
 from training.erasure.erasure import TrainingErasure
 from training.writers.settings import WriterSettings
+from transcripts.store import TranscriptStore
 
+TODAY = date(2026, 1, 2)
 _TABLES = text(
     "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
     " where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'"
@@ -103,14 +115,49 @@ def _note(found: dict[str, set[str]], place: str, content: str, words: Iterable[
 
 def a_profile(user: str, *, version_id: str, word: str) -> Profile:
     """A profile that says one thing."""
-    return Profile(
-        user=user,
-        adapter=AdapterVersion(version=1, version_id=version_id),
-        bank=BankVersion(name="test", version="1"),
-        generated_at=datetime.now(UTC),
-        asked=Asked(questions=0, samples=0, unusable_answers=0, unsupported_claims=0),
-        topics=(TopicSection(topic="x", title=f"loves {word}", not_stated=True),),
-    )
+    made = profile_of(a_statement(f"I love {word}"), user=user)
+    adapter = made.adapter.model_copy(update={"version_id": version_id})
+    return made.model_copy(update={"adapter": adapter, "generated_at": datetime.now(UTC)})
+
+
+async def fill_gateway(database: Database, user: str, word: str) -> None:
+    """Put something of a user who has transcripts into every store of the gateway's."""
+    tenant, owner = "default", {"tenant": "default", "user": user}
+    claim = Claim(tenant=tenant, key=f"key-of-{word}", digest="d" * 64)
+    answer = Kept(status=200, headers={}, body=f'{{"answer": "{word}"}}'.encode())
+    used = Used(tenant=tenant, day=TODAY, user_id=user, requests=3, prompt_tokens=5, completion_tokens=7)
+    async with database.transaction() as session:
+        (head,) = await TranscriptStore(session).heads(tenant, user, limit=1)
+        await TranscriptNameRepository(session, **owner).put({f"about-{word}": head.id})
+        requests = RequestRepository(session)
+        assert await requests.take(claim, lasts=timedelta(hours=1)) is None
+        await requests.keep(claim, answer, user=user, lasts=timedelta(hours=1))
+        await UsageRepository(session).add([used])
+        corrections = CorrectionRepository(session, **owner)
+        await corrections.add(kind="forbid", fact_id="f1", text=f"I love {word}", topic=None, statement=None, by="me")
+
+
+async def fill_batches(
+    database: Database, client: RegistryClient, settings: BatchSettings, versions: Mapping[str, str], word: str
+) -> str:
+    """Put users into a batch, each with a result that is put away and an error that says a word; return its id."""
+    submission = Submission(tenant="default", selection=Selection.of(users=sorted(versions)))
+    batch = await Batches(database, settings).submit(submission)
+    vault = Vault(settings, client)
+    try:
+        for user, version_id in versions.items():
+            place = Place(tenant="default", user=user, batch_id=batch.id, run=1)
+            await vault.put(place, word.encode(), version_id=version_id)
+    finally:
+        vault.close()
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "update extraction_batch_user set error = jsonb_build_object('message', user_id || cast(:word as text))"
+            ),
+            {"word": word},
+        )
+    return batch.id
 
 
 @dataclass

@@ -6,9 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -23,8 +25,13 @@ from serving.gateway.keys import create_api_key
 from serving.gateway.settings import GatewaySettings
 from tests.support.adapters import BASE, write_adapter
 from tests.support.registry_server import TOKEN, serving
+from training.jobs.settings import TrainingServiceSettings
+from training.service.app import create_app as create_training_service
+from transcripts.store import TranscriptStore
+from transcripts.transcript import Transcript, Turn
 
 ENGINE_TOKEN = "engine-token-for-tests"
+TRAINING_TOKEN = "training-token-for-tests"
 
 
 @dataclass
@@ -38,6 +45,7 @@ class StandInEngine:
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     hints: list[tuple[str, str]] = field(default_factory=list)
+    word: Callable[[int], str] = lambda number: f"word{number} "
     refuse_with: tuple[int, str] | None = None
     retry_after: str | None = None
     seconds_between_events: float = 0.0
@@ -111,12 +119,16 @@ class StandInEngine:
             while sent < self.events:
                 if sent == self.break_off_after:
                     raise ConnectionError("the engine died")
-                delta = {"content": f"word{sent} "}
+                delta = {"content": self.word(sent)}
                 choices = [{"index": 0, "delta": delta, "finish_reason": None}]
                 chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
                 yield f"data: {json.dumps({**chunk, 'choices': choices})}\n\n"
                 sent += 1
                 await asyncio.sleep(self.seconds_between_events)
+            if (body.get("stream_options") or {}).get("include_usage"):
+                usage = {"prompt_tokens": 1, "completion_tokens": sent, "total_tokens": 1 + sent}
+                last = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+                yield f"data: {json.dumps({**last, 'choices': [], 'usage': usage})}\n\n"
             yield "data: [DONE]\n\n"
         finally:
             self.running -= 1
@@ -146,6 +158,36 @@ class Gateway:
             )
         return manifest
 
+    async def say(self, user: str, *texts: str, tenant: str = "default") -> Transcript:
+        """Let a user have said something."""
+        turns = tuple(
+            Turn(role="user", text=text, time=datetime(2020, 1, 1, 12, tzinfo=UTC) + timedelta(minutes=index))
+            for index, text in enumerate(texts)
+        )
+        transcript = Transcript(turns=turns, source_format="test")
+        async with self.database.transaction() as session:
+            await TranscriptStore(session).add(tenant, user, [transcript])
+        return transcript
+
+    async def make_key(self, *scopes: str, tenant: str = "default") -> str:
+        """Make another key, with these scopes alone."""
+        async with self.database.transaction() as session:
+            return await create_api_key(session, tenant, scopes=scopes)
+
+    def caller(self, key: str | None = None) -> httpx.AsyncClient:
+        """A caller with a key; that of tenant `default` when none is given."""
+        headers = {"authorization": f"Bearer {key or self.key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+
+async def soon(happened: Callable[[], bool]) -> None:
+    """Wait until something has happened; fail when it does not."""
+    for _ in range(500):
+        if happened():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never happened")
+
 
 @pytest.fixture
 def stand_in() -> StandInEngine:
@@ -161,7 +203,19 @@ async def engine_url(stand_in: StandInEngine) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def gateway_settings(database_settings: DatabaseSettings, registry_url: str, engine_url: str) -> GatewaySettings:
+async def training_url(database_settings: DatabaseSettings) -> AsyncIterator[str]:
+    """Where this test's training service listens; no worker is needed to ask for trainings."""
+    settings = TrainingServiceSettings(
+        **database_settings.model_dump(), training_token=SecretStr(TRAINING_TOKEN), training_events_seconds=0.05
+    )
+    async with serving(create_training_service(settings)) as url:
+        yield url
+
+
+@pytest.fixture
+def gateway_settings(
+    database_settings: DatabaseSettings, registry_url: str, engine_url: str, training_url: str
+) -> GatewaySettings:
     """The settings of this test's gateway: nothing is remembered, so that tests see every move at once."""
     return GatewaySettings(
         **database_settings.model_dump(),
@@ -171,6 +225,12 @@ def gateway_settings(database_settings: DatabaseSettings, registry_url: str, eng
         engine_token=SecretStr(ENGINE_TOKEN),
         gateway_cache_seconds=0,
         gateway_max_request_bytes=100_000,
+        gateway_requests_per_second=100_000,
+        gateway_burst=1_000_000,
+        gateway_usage_seconds=0.05,
+        gateway_notice_seconds=0,
+        training_url=training_url,
+        training_token=SecretStr(TRAINING_TOKEN),
     )
 
 

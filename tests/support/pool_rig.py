@@ -27,11 +27,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
+from lorry.context import quiet
 from lorry.home import Home
 from lorry.local.part import Part
 from lorry.local.plan import Plan
 from lorry.local.postgres import create_database, database_url
-from lorry.local.stack import Stack, own_stack
+from lorry.local.stack import Stack, open_stack
 from lorry.settings import LorrySettings
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import BaseIdentity, Manifest, Owner
@@ -319,7 +320,7 @@ async def pool_rig(
         )
         plan = RigPlan(settings=settings, home=Home.open(directory), engine={**ENGINE, **engine}, wrapper=wrapper)
         async with (
-            own_stack(plan, base_directory=lambda: base_directory, on_state=lambda *_: None) as stack,
+            open_stack(plan, base_directory=lambda: base_directory, on_state=quiet, on_wait=print) as stack,
             _started(plan, stack, s3, base_directory) as rig,
         ):
             yield rig

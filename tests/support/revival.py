@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 
+from lorry.local.ledger import Entry
 from lorry.local.part import RunningPart, start_part
 from lorry.local.stack import Stack
+from lorry.processes import process_start
 
 
 class Revivable:
@@ -25,8 +27,7 @@ class Revivable:
     @property
     def process(self) -> psutil.Process:
         """The process that runs now."""
-        first = next(pid for name, _, pid in self._stack.addresses() if name == self._name)
-        return psutil.Process(self._revived[-1].pid if self._revived else first)
+        return psutil.Process(next(pid for name, _, pid in self._stack.addresses() if name == self._name))
 
     @asynccontextmanager
     async def killed(self) -> AsyncIterator[None]:
@@ -56,8 +57,13 @@ class Revivable:
             yield
         finally:
             part = self._stack.plan.part(self._name, base_directory=self._base_directory)
-            self._revived.append(await start_part(part))
-            await self._revived[-1].wait_until_healthy()
+            running = await start_part(part)
+            self._revived.append(running)
+            await running.wait_until_healthy()
+            started = process_start(running.pid) or 0.0
+            entry = Entry(name=part.name, pid=running.pid, started=started, address=part.address, ready=True)
+            ledger = self._stack.ledger
+            ledger.write([*(each for each in ledger.entries() if each.name != part.name), entry])
 
     async def stop(self) -> None:
         """Stop everything that was started again."""

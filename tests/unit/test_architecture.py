@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serving": {"kit", *SHARED_REGISTRY},
     "serving/extraction": {"kit", "transcripts", *SHARED_REGISTRY},
     "serving/gateway": {"kit", "transcripts", *SHARED_REGISTRY},
+    "serving/jobs": {"kit", "transcripts", *SHARED_REGISTRY},
     "lorry": {"kit", "registry", "transcripts", "training", "serving"},
 }
 HOMES = {

@@ -7,12 +7,16 @@ that only learnt the form of a chat beats the base but not the other adapters; o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 
 from training.errors import AdapterUnreadable
 from training.evaluation.general import GeneralAbility, GeneralScore, GeneralSet, GeneralTest
@@ -21,10 +25,13 @@ from training.evaluation.report import EvaluationReport
 from training.evaluation.scoring import Scorer
 from training.evaluation.subject import Checks, Contestant, Subject
 from training.evaluation.yes_no import YesNo
+from training.failures import is_memory
 from training.qlora import load_dense, load_tokenizer
 
 OnScore = Callable[[int, int], None]
 T = TypeVar("T")
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
+_log = logging.getLogger(__name__)
 ONLY_LOSSES = Checks(profiles=(), yes_no_questions=0, verbatim_replies=0, general=False)
 
 
@@ -57,12 +64,12 @@ class Evaluator:
             max_length: tokens of one example; longer prompts lose their oldest turns.
             against_others: False scores only base and own adapter, which grows with users rather than their square.
             others: further adapter directories by name, whose own users are not evaluated; every contestant is
-                compared with them.
+                compared with them. One that cannot be read is left out, and the report counts it.
             checks: what else is measured.
             on_progress: told (models scored, of) after each pass over one user's replies.
 
         Raises:
-            AdapterUnreadable: an adapter directory cannot be loaded onto this base.
+            AdapterUnreadable: a contestant's adapter cannot be loaded onto this base.
             DatasetTooSmall: a user has no held-out reply that fits into `max_length` tokens.
         """
         subjects = {
@@ -76,15 +83,25 @@ class Evaluator:
             self._general_before = self._general_test.score(self._base, self._scorer)
         for subject in subjects.values():
             self._score_base(subject, checks, progress)
+        left_out = 0
         for name, directory in {**adapters, **strangers}.items():
-            with _Attached(self._base, directory) as model:
-                for other, subject in subjects.items():
-                    if other == name or name in strangers or against_others:
-                        subject.under[name] = progress.count(self._scorer.score(model, subject.rows))
+            try:
+                with _Attached(self._base, directory) as model:
+                    for other, subject in subjects.items():
+                        if other == name or name in strangers or against_others:
+                            subject.under[name] = progress.count(self._scorer.score(model, subject.rows))
+                    if name in subjects:
+                        self._check(model, subjects[name], checks, progress)
+            except AdapterUnreadable:
                 if name in subjects:
-                    self._check(model, subjects[name], checks, progress)
+                    raise
+                left_out += 1  # another user's adapter is no fault of these
+                _log.warning("a rival's adapter cannot be read and is left out")
         return EvaluationReport(
-            users={name: subject.conclude(name, seed=checks.seed) for name, subject in subjects.items()},
+            users={
+                name: replace(subject.conclude(name, seed=checks.seed), rivals_left_out=left_out)
+                for name, subject in subjects.items()
+            },
             seed=checks.seed,
         )
 
@@ -128,7 +145,7 @@ class Evaluator:
 
 
 class _Attached:
-    """One adapter on the base inside the block; the plain base again after it."""
+    """One adapter on the base inside the block; the plain base again after it, also when it could not be put on."""
 
     def __init__(self, base: Any, adapter_directory: Path) -> None:
         self._base, self._directory = base, adapter_directory
@@ -137,8 +154,11 @@ class _Attached:
     def __enter__(self) -> Any:
         try:
             self._model = PeftModel.from_pretrained(self._base, self._directory, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as exc:
-            reason = str(exc).splitlines()[0]
+        except _UNREADABLE as exc:
+            if is_memory(exc):
+                raise
+            _take_off(self._base)
+            reason = (str(exc).splitlines() or [type(exc).__name__])[0]
             raise AdapterUnreadable(
                 f"{self._directory} cannot be put on this base model: {reason}", field=str(self._directory)
             ) from exc
@@ -147,6 +167,15 @@ class _Attached:
     def __exit__(self, *_: object) -> None:
         self._model.unload()
         vars(self._base).pop("peft_config", None)
+
+
+def _take_off(base: Any) -> None:
+    """Put back every layer that an adapter was put around before it turned out to be unreadable."""
+    for name, module in list(base.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            place, _, last = name.rpartition(".")
+            setattr(base.get_submodule(place), last, module.get_base_layer())
+    vars(base).pop("peft_config", None)
 
 
 class _Progress:

@@ -19,7 +19,8 @@ class UserEvaluation:
     """One user's held-out loss under every model, in nats per completion token, and what the adapter cost.
 
     `other_losses` maps the names of the other users of the comparison to the loss under their adapters; `n_tokens`
-    counts the completion tokens of the `n_examples` held-out replies. `profile_losses` maps each layout of the
+    counts the completion tokens of the `n_examples` held-out replies; `rivals_left_out` counts other users' adapters
+    that could not be read and are not among them. `profile_losses` maps each layout of the
     profile-in-prompt to the base's loss with it. Intervals resample whole replies. What was not measured is None or
     empty.
     """
@@ -30,6 +31,7 @@ class UserEvaluation:
     n_examples: int
     n_tokens: int
     profile_losses: dict[str, float] = field(default_factory=dict)
+    rivals_left_out: int = 0
     gain_interval: Estimate | None = None
     profile_gain_interval: Estimate | None = None
     yes_no: YesNo | None = None

@@ -21,6 +21,7 @@ from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import STAGES, Phase, Stage, State, Wish
+from training.jobs.words import run_ended, stage_done
 from training.jobs.workshop.workshop import Workshop
 
 T = TypeVar("T")
@@ -32,8 +33,12 @@ _MAX_PATIENCE_SECONDS = 5.0
 class Desk:
     """Every job that one worker holds."""
 
-    def __init__(self, settings: WorkerSettings, *, database: Database, workshop: Workshop) -> None:
+    def __init__(
+        self, settings: WorkerSettings, *, database: Database, workshop: Workshop, tell: Callable[[str], None]
+    ) -> None:
+        """Begin with no job; `tell` is given a line for each stage that is done and each run that has ended."""
         self._settings = settings
+        self._tell = tell
         self._database = database
         self._workshop = workshop
         self.assignments: dict[str, Assignment] = {}
@@ -115,6 +120,7 @@ class Desk:
             if await record.add_stage(job.job_id, stage, result=result, seconds=job.seconds):
                 await repository.update(job.job_id, {"crashes": 0})
                 await record.add_event(job.job_id, "stage finished", {"stage": stage, "seconds": round(job.seconds, 3)})
+        self._tell(f"job {job.job_id}: {stage_done(stage, seconds=job.seconds)}")
         if stage is Stage.SNAPSHOT:
             job.transcript_ids = tuple(result["transcript_ids"])
         return GOES_ON
@@ -139,6 +145,8 @@ class Desk:
     async def settle(self, job: Assignment, ending: Ending) -> None:
         """Write down how the run ended; done again, it changes nothing."""
         row = await self._patiently(lambda: self._settle(job, ending))
+        if row is not None and (said := run_ended(State(row.state), code=(row.error or {}).get("code"))):
+            self._tell(f"job {job.job_id}: {said}")
         if row is not None and row.state in {State.SUCCEEDED, State.REJECTED, State.CANCELED}:
             await self._patiently(lambda: self._tidy(row))
 
@@ -159,7 +167,7 @@ class Desk:
             settled = await repository.settle(job.job_id, run=job.run, values=values)
             if settled is not None:
                 kind = event_kind(ending, State(settled.state))
-                await record.add_event(job.job_id, kind, {"error": values.get("error")} if ending.error else {})
+                await record.add_event(job.job_id, kind, _explained(ending, values))
             return settled
 
     async def _tidy(self, row: JobRow) -> None:
@@ -182,6 +190,14 @@ class Desk:
                     raise Parked from None
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MAX_PATIENCE_SECONDS)
+
+
+def _explained(ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the event of a run's end says beside its kind: an error, or what kept the version from being live."""
+    if ending.error:
+        return {"error": values.get("error")}
+    failed = (values.get("outcome") or {}).get("failed")
+    return {"why": "; ".join(failed)} if failed else {}
 
 
 def stages_of(phase: str) -> tuple[Stage, ...]:

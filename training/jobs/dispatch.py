@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from training.jobs.states import Phase
 
@@ -71,8 +71,3 @@ def choose(
 
 def _may_run(quota: Quota | None, held: int) -> bool:
     return quota is None or quota.max_running is None or held < quota.max_running
-
-
-def backoff(attempts: int, *, base_seconds: float, max_seconds: float) -> timedelta:
-    """Return how long a job waits after its n-th failure in a row: doubled each time, up to a limit."""
-    return timedelta(seconds=min(max_seconds, base_seconds * 2.0 ** min(max(attempts - 1, 0), 30)))

@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Any
 
 from kit.errors import DatabaseUnavailable, LorryError, StorageUnavailable, problem_code
+from kit.workers import backoff
 from registry.errors import RegistryUnavailable
 from training.errors import LossNotFinite
-from training.jobs.dispatch import backoff
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import ENDED, Phase, Stage, State, Wish
 

@@ -57,7 +57,9 @@ class Jobs:
         async with self._database.transaction() as session:
             for submission in submissions:
                 if not (await TranscriptStore(session).summary(submission.tenant, submission.user)).transcripts:
-                    raise NothingToTrainOn(f"{submission.user} has no transcripts to train on", field="user_id")
+                    raise NothingToTrainOn(
+                        f"{submission.user} has no transcripts to train on; import some first", field="user_id"
+                    )
                 await require_quota(session, submission.tenant)
                 queued.append(await self.submit_in(session, submission))
         return queued
@@ -87,7 +89,8 @@ class Jobs:
             active = await repository.active(tenant=submission.tenant, user=submission.user)
             job_id = active.id if active else "another"
             raise TrainingActive(
-                f"{submission.user} is being trained already, by job {job_id}; one training per user at a time",
+                f"{submission.user} is being trained already, by job {job_id}; one training per user at a time:"
+                " wait for it, or cancel it first",
                 field="user_id",
                 job_id=job_id,
             )
@@ -224,7 +227,7 @@ class Jobs:
 async def _require(repository: JobRepository, job_id: str, *, tenant: str | None = None, lock: bool = False) -> JobRow:
     row = await repository.get(job_id, tenant=tenant, lock=lock)
     if row is None:
-        raise JobNotFound(f"there is no training job {job_id[:64]!r}", field="job_id")
+        raise JobNotFound(f"there is no training job {job_id[:64]!r}; `lorry jobs` lists them", field="job_id")
     return row
 
 

@@ -59,6 +59,7 @@ class JobRow(Base):
         Index("ix_training_job_listing", "tenant", "submitted_at", "id"),
         Index("ix_training_job_user", "tenant", "user_id", "submitted_at"),
         Index("ix_training_job_waiting", "state", "submitted_at", postgresql_where=sql(ACTIVE_SQL)),
+        Index("ix_training_job_failed", "ended_at", postgresql_where=sql("state = 'failed'")),
     )
 
 

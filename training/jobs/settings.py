@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 
 from kit.names import Name
 from kit.settings import DatabaseSettings
+from kit.workers import host_name
 from training.base_models import DEFAULT_BASE
+from training.policy import GateSettings
 
 
-def _host_name() -> str:
-    return socket.gethostname()[:100] or "worker"
-
-
-class WorkerSettings(DatabaseSettings):
+class WorkerSettings(DatabaseSettings, GateSettings):
     """Everything that one training worker needs."""
 
     worker_id: Name = Field(
-        default_factory=_host_name,
+        default_factory=host_name,
         description="stable name of this worker, the same after every start, one for each worker; unset = host name",
     )
     training_base: str = Field(DEFAULT_BASE, description="base model that triggers train for: known name or directory")
@@ -83,4 +80,8 @@ class TrainingServiceSettings(DatabaseSettings):
     training_host: str = Field("127.0.0.1", description="address to listen on")
     training_port: int = Field(8083, ge=1, le=65535, description="port to listen on")
     training_max_request_bytes: int = Field(1 << 20, gt=0, description="largest request body")
+    registry_url: str | None = Field(
+        None, description="where the registry is, which knows the base models that campaigns may be for"
+    )
+    registry_token: SecretStr | None = Field(None, description="the registry's operator token")
     training_events_seconds: float = Field(1.0, gt=0, le=60, description="how often an event stream looks for news")

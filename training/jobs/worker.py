@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psutil
-
 from kit.database import Database
 from kit.errors import LorryError
+from kit.workers import SIGNS_PER_LEASE, again_and_again, has_ended, identify_process
 from registry.client import RegistryClient
 from training.erasure.disk import clear_disk
 from training.jobs.assignment import Assignment, StopReason
@@ -34,7 +32,6 @@ from transcripts.redaction import RedactionSettings, Redactor
 from transcripts.store import TranscriptStore
 
 _log = logging.getLogger(__name__)
-_LIFE_SIGNS_PER_LEASE = 4
 _PARKING_SECONDS = 30.0
 _FORGET_RUNS_DAYS = 7.0
 
@@ -48,8 +45,11 @@ class Worker:
         *,
         writers: WriterSettings | None = None,
         redaction: RedactionSettings | None = None,
+        tell: Callable[[str], None] = _log.info,
     ) -> None:
         """Read what is redacted, unless told; nothing else happens before `run`.
+
+        `tell` is given what the worker does, in lines: its log's unless a command prints them.
 
         Raises:
             ConfigInvalid: the redaction file cannot be used.
@@ -57,7 +57,8 @@ class Worker:
         self._settings = settings
         self._writers = writers or WriterSettings()
         self._redactor = Redactor(redaction or self._writers.redaction())
-        self._boot = _identify_process()
+        self._tell = tell
+        self._boot = identify_process()
         self._heard = time.monotonic()
         self._lost = False
         self.stop = asyncio.Event()
@@ -82,7 +83,7 @@ class Worker:
                     settings, database=database, registry=registry, writers=self._writers, redactor=self._redactor
                 )
                 self._database, self._queue = database, DurableQueue(settings)
-                self._desk = Desk(settings, database=database, workshop=workshop)
+                self._desk = Desk(settings, database=database, workshop=workshop, tell=self._tell)
                 self._upkeep = Upkeep(settings, database=database, workshop=workshop)
                 await self._work(until_idle=until_idle)
         finally:
@@ -95,33 +96,22 @@ class Worker:
         _log.info("training worker %s works", self._settings.worker_id)
         poll = self._settings.training_poll_seconds
         chores: list[tuple[Callable[[], Awaitable[Any]], float]] = [
-            (self._show_life, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE),
+            (self._show_life, self._settings.training_lease_seconds / SIGNS_PER_LEASE),
             (self._watch, poll),
             (self._dispatch, poll),
-            (self._adopt, max(poll, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE)),
-            (self._clear_disk, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE),
+            (self._adopt, max(poll, self._settings.training_lease_seconds / SIGNS_PER_LEASE)),
+            (self._clear_disk, self._settings.training_lease_seconds / SIGNS_PER_LEASE),
             (self._upkeep.pull_triggers, self._settings.training_upkeep_seconds),
             (self._upkeep.advance_campaigns, self._settings.training_upkeep_seconds),
             (self._sweep, self._settings.training_upkeep_seconds),
         ]
-        tasks = [asyncio.create_task(self._again_and_again(chore, every)) for chore, every in chores]
+        tasks = [asyncio.create_task(again_and_again(chore, every, of="training worker")) for chore, every in chores]
         if until_idle:
-            tasks.append(asyncio.create_task(self._again_and_again(self._stop_when_idle, poll)))
+            tasks.append(asyncio.create_task(again_and_again(self._stop_when_idle, poll, of="training worker")))
         try:
             await self.stop.wait()
         finally:
             await self._leave(tasks)
-
-    async def _again_and_again(self, chore: Callable[[], Awaitable[Any]], every_seconds: float) -> None:
-        """Do a chore until the worker stops; what goes wrong once is logged and tried again."""
-        while True:
-            try:
-                await chore()
-            except (LorryError, OSError) as exc:
-                _log.warning("a chore of the training worker failed: %s", type(exc).__name__)
-            except Exception:  # one chore's mistake must not stop the signs of life
-                _log.exception("a chore of the training worker failed unexpectedly")
-            await asyncio.sleep(every_seconds)
 
     # ----- beginning and end
 
@@ -144,8 +134,11 @@ class Worker:
                         field="LORRY_WORKER_ID",
                     )
             if time.monotonic() > deadline:
-                raise WorkerIdTaken(f"worker {self._settings.worker_id} is alive elsewhere", field="LORRY_WORKER_ID")
-            await asyncio.sleep(min(1.0, self._settings.training_lease_seconds / _LIFE_SIGNS_PER_LEASE))
+                raise WorkerIdTaken(
+                    f"worker {self._settings.worker_id} is alive elsewhere; give this one another id",
+                    field="LORRY_WORKER_ID",
+                )
+            await asyncio.sleep(min(1.0, self._settings.training_lease_seconds / SIGNS_PER_LEASE))
 
     def _describe(self) -> dict[str, Any]:
         return {
@@ -273,21 +266,6 @@ def _pass_on(job: Assignment, wish: Wish) -> None:
             job.go_on()
 
 
-def _identify_process() -> str:
-    """Name this process so that no other on this machine, ever, has the same name."""
-    return f"{os.getpid()}:{psutil.Process().create_time()}"
-
-
 def _is_over(row: WorkerRow) -> bool:
     """Say whether the process that wrote this row certainly runs no more: only its own machine can tell."""
-    if row.left_at is not None:
-        return True
-    if row.host != socket.gethostname():
-        return False
-    pid, _, started = row.boot.partition(":")
-    try:
-        return str(psutil.Process(int(pid)).create_time()) != started
-    except psutil.NoSuchProcess:
-        return True
-    except (psutil.Error, ValueError):
-        return False
+    return row.left_at is not None or has_ended(row.boot, host=row.host)

@@ -1,4 +1,7 @@
-"""The training service: wiring only. It needs the database alone; workers act on what is written there."""
+"""The training service: wiring only. Workers act on what it writes into the database.
+
+The registry is asked for one thing, which base models a campaign may be for.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from kit.database import Database
 from kit.http_metrics import MeasureRequests
 from kit.json_guard import JsonGuard
 from kit.problems import install_problem_handlers
+from registry.client import RegistryClient
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.jobs import Jobs
 from training.jobs.settings import TrainingServiceSettings
@@ -27,12 +31,15 @@ def create_app(settings: TrainingServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database(settings)
+        database, registry = Database(settings), _registry(settings)
         app.state.database, app.state.jobs, app.state.campaigns = database, Jobs(database), Campaigns(database)
+        app.state.registry = registry
         try:
             yield
         finally:
             await database.close()
+            if registry is not None:
+                await registry.close()
 
     app = FastAPI(
         title="Lorry trainings",
@@ -66,3 +73,10 @@ def create_app(settings: TrainingServiceSettings) -> FastAPI:
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _registry(settings: TrainingServiceSettings) -> RegistryClient | None:
+    if settings.registry_url is None or settings.registry_token is None:
+        return None
+    token = settings.registry_token.get_secret_value()
+    return RegistryClient(url=settings.registry_url, token=token, actor="training-service")

@@ -8,8 +8,11 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from kit.names import Name
+from registry.client import RegistryClient
+from training.jobs.campaigns.bases import known_bases
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.costs.costs import Costs
+from training.jobs.errors import JobsUnavailable
 from training.jobs.fleet.fleet import Fleet
 from training.jobs.job import Submission
 from training.jobs.jobs import Jobs
@@ -70,9 +73,20 @@ def _rules(request: Request) -> TenantRules:
     return TenantRules(request.app.state.database)
 
 
+async def _known(request: Request) -> frozenset[str]:
+    registry: RegistryClient | None = request.app.state.registry
+    if registry is None:
+        raise JobsUnavailable(
+            "this service does not know which base models are registered: set LORRY_REGISTRY_URL and"
+            " LORRY_REGISTRY_TOKEN"
+        )
+    return await known_bases(registry)
+
+
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 CampaignsDep = Annotated[Campaigns, Depends(_campaigns)]
 QuotasDep = Annotated[Quotas, Depends(_quotas)]
+KnownBases = Annotated[frozenset[str], Depends(_known)]
 RulesDep = Annotated[TenantRules, Depends(_rules)]
 JobId = Annotated[str, Path(pattern="^j[0-9a-f]{32}$", description="as the submission answered it")]
 CampaignId = Annotated[str, Path(pattern="^c[0-9a-f]{32}$")]
@@ -214,9 +228,9 @@ async def workers(fleet: Annotated[Fleet, Depends(_fleet)]) -> WorkerList:
 
 
 @router.post(_TENANT + "/campaigns", status_code=201, responses=refusals(409))
-async def begin_campaign(tenant: Name, body: CampaignBody, campaigns: CampaignsDep) -> CampaignView:
-    """Train everybody again for another base, in the background; each user flips when theirs passes its gate."""
-    return CampaignView.of(await campaigns.begin(tenant, **body.model_dump()))
+async def begin_campaign(tenant: Name, body: CampaignBody, campaigns: CampaignsDep, known: KnownBases) -> CampaignView:
+    """Train everybody again for a registered base, in the background; each user flips when theirs passes its gate."""
+    return CampaignView.of(await campaigns.begin(tenant, known=known, **body.model_dump()))
 
 
 @router.get("/campaigns", responses=refusals())

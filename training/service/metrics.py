@@ -12,6 +12,7 @@ from kit.database import Database
 from kit.errors import DatabaseUnavailable
 from kit.http_metrics import RequestMetrics
 from training.jobs.fleet.repository import WorkerRepository
+from training.jobs.health.repository import HealthRepository
 from training.jobs.repository import JobRepository
 from training.jobs.states import State
 
@@ -43,6 +44,27 @@ class TrainingMetrics:
             "How long the job waits that waits longest for a worker, of those whose turn may come.",
             registry=self.collectors,
         )
+        self._failures = Gauge(
+            "lorry_training_recent_failures",
+            "Jobs that failed in the last hour, by their error's code.",
+            ["reason"],
+            registry=self.collectors,
+        )
+        self._poison_users = Gauge(
+            "lorry_training_poison_users",
+            "Users whose job was given up in the last day because workers died under it.",
+            registry=self.collectors,
+        )
+        self._stalled_campaigns = Gauge(
+            "lorry_training_stalled_campaigns",
+            "Campaigns that run, have somebody waiting, and begin nothing although their rate lets them.",
+            registry=self.collectors,
+        )
+        self._spent_share = Gauge(
+            "lorry_training_spent_share",
+            "Largest share, of all tenants with a limit, of a month's dollars that is spent.",
+            registry=self.collectors,
+        )
         self._until = 0.0
         self._asking = asyncio.Lock()
         _fill(self._jobs, [state.value for state in State], {})
@@ -65,12 +87,18 @@ class TrainingMetrics:
             states = await repository.count_states()
             waiting = await repository.oldest_waiting_seconds()
             workers = await WorkerRepository(session).all()
+            health = await HealthRepository(session).examine()
         counts: dict[str, int] = {}
         for each in workers:
             counts[each["state"]] = counts.get(each["state"], 0) + 1
         _fill(self._jobs, [state.value for state in State], states)
         _fill(self._workers, list(_WORKER_STATES), counts)
         self._waiting.set(waiting)
+        self._failures.clear()
+        _fill(self._failures, list(health.failures), health.failures)
+        self._poison_users.set(health.poison_users)
+        self._stalled_campaigns.set(health.stalled_campaigns)
+        self._spent_share.set(health.spent_share)
         self._up.set(1)
         self._until = time.monotonic() + _KEPT_SECONDS
 

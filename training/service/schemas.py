@@ -60,7 +60,9 @@ class JobView(_Strict):
     worker_id: str | None
     progress: dict[str, JsonValue] | None = Field(description="stage, done, total, share of the job, eta_seconds")
     error: dict[str, JsonValue] | None = Field(description="code, message, field, stage")
-    outcome: dict[str, JsonValue] | None = Field(description="version, version_id, live, the gate's reasons")
+    outcome: dict[str, JsonValue] | None = Field(
+        description="version, version_id, live, the gate's reasons, and those of them that failed"
+    )
     submitted_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -214,7 +216,7 @@ class WorkerList(_Strict):
 class CampaignBody(_Strict):
     """Who is to be trained again, for which base, how fast."""
 
-    base: str = Field(min_length=1, max_length=500)
+    base: str = Field(min_length=1, max_length=500, description="a registered base model, by name or directory")
     per_hour: float = Field(60.0, gt=0, le=100_000, allow_inf_nan=False, description="trainings begun in an hour")
     priority: int = Field(-100, ge=-1000, le=1000)
     settings: Settings = Field(default_factory=dict, max_length=_MAX_SETTINGS)

@@ -8,29 +8,38 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from kit.errors import DatabaseUnavailable
 from training.jobs.job import Job
 from training.jobs.jobs import Jobs
 from training.service.schemas import EventView, JobView
 
 MEDIA_TYPE = "text/event-stream"
 _SILENCE_SECONDS = 15.0  # then a comment is sent, so that proxies keep the connection
+_AWAY_SECONDS = 1.0
 _PAGE = 500
 
 
 async def stream(jobs: Jobs, job: Job, *, after: int, every_seconds: float) -> AsyncIterator[str]:
     """Yield frames: ``event`` with an id, ``progress`` without, and last ``end`` with the job as it ended.
 
-    A client that was cut off sends the last id that it saw as ``Last-Event-ID`` and misses nothing.
+    A client that was cut off sends the last id that it saw as ``Last-Event-ID`` and misses nothing. While the database
+    does not answer, comments say so, and the stream goes on when it does.
     """
     told: dict[str, Any] | None = None
     spoke = time.monotonic()
     while True:
-        job = await jobs.get(job.id)  # before its events: a job that has ended has no further ones
-        while events := await jobs.events(job.id, after=after, limit=_PAGE):
-            for event in events:
-                after = event.id
-                yield _frame("event", EventView.of(event).model_dump_json(), id=event.id)
-            spoke = time.monotonic()
+        try:
+            job = await jobs.get(job.id)  # before its events: a job that has ended has no further ones
+            events = await jobs.events(job.id, after=after, limit=_PAGE)
+        except DatabaseUnavailable:
+            yield ": the database does not answer; waiting for it\n\n"
+            await asyncio.sleep(max(every_seconds, _AWAY_SECONDS))
+            continue
+        for event in events:
+            after, spoke = event.id, time.monotonic()
+            yield _frame("event", EventView.of(event).model_dump_json(), id=event.id)
+        if len(events) == _PAGE:
+            continue
         if job.progress != told:
             told = job.progress
             spoke = time.monotonic()

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from training.errors import WriterFailed, WriterUnavailable
+from training.errors import WriterUnavailable
 from training.writers.claude_service import BatchView, ClaudeService, Result, SubmissionUncertain
 from training.writers.cost import Cost
 from training.writers.plan import Item, Plan
@@ -69,11 +69,7 @@ class ClaudeBatchWriter:
                 state = await self._sample(state, item, service)
                 if state.items[item.id].outcome == "done":
                     return state if state.named("open") else replace(state, phase="written")
-        reasons = {state.items[item.id].reason or "" for item in plan.items[:SAMPLES]}
-        raise WriterFailed(
-            f"no sample was answered usefully ({', '.join(sorted(reasons))}): nothing was submitted",
-            spent=state.spent.to_json(),
-        )
+        raise self._desk.no_useful_sample(state, plan)
 
     async def poll(self, state: WriterState, transcripts: Sequence[Transcript]) -> WriterState:
         """Take one step of the drawing above."""

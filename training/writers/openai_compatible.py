@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from kit.errors import LorryError
-from training.errors import WriterFailed, WriterRefused, WriterUnavailable
+from training.errors import WriterRefused, WriterUnavailable
 from training.writers.cost import Cost, TokenUsage
 from training.writers.plan import Item
 from training.writers.remote import SAMPLES, Desk, KeptAnswer, host_of, rough_tokens, without_echo
@@ -68,10 +68,7 @@ class OpenAICompatibleWriter:
                 state = self._settle(replace(state, mode=answered.mode), item, answered)
                 if state.items[item.id].outcome == "done":
                     return _advance(state)
-        reasons = {state.items[item.id].reason or "" for item in plan.items[:SAMPLES]}
-        raise WriterFailed(
-            f"no sample was answered usefully ({', '.join(sorted(reasons))})", spent=state.spent.to_json()
-        )
+        raise self._desk.no_useful_sample(state, plan)
 
     async def poll(self, state: WriterState, transcripts: Sequence[Transcript]) -> WriterState:
         """Ask the next few requests at once; one that the service refuses is given up, the others go on.

@@ -199,6 +199,14 @@ class Desk:
             writer=self.name, examples=_distinct(examples, dropped), dropped=count_dropped(dropped), cost=state.spent
         )
 
+    def no_useful_sample(self, state: WriterState, plan: Plan) -> WriterFailed:
+        """Return why nothing else is asked: the reasons for which the samples are of no use, and what they cost."""
+        reasons = {state.items[item.id].reason or "" for item in plan.items[:SAMPLES]}
+        return WriterFailed(
+            f"no sample was answered usefully ({', '.join(sorted(reasons))}): nothing else was asked",
+            spent=state.spent.to_json(),
+        )
+
     def _require_enough(self, useful: int, total: int, dropped: Counter[str]) -> None:
         if total and (not useful or useful < self.settings.writer_min_share * total):
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))

@@ -21,13 +21,13 @@ import asyncio, sys
 from pathlib import Path
 from lorry.home import Home
 from lorry.local.plan import Plan
-from lorry.local.stack import own_stack
+from lorry.local.stack import open_stack
 from lorry.settings import LorrySettings
 
 async def main():
     settings = LorrySettings()
     plan = Plan(settings=settings, home=Home.open(settings.home))
-    async with own_stack(plan, base_directory=Path, on_state=lambda *_: None) as stack:
+    async with open_stack(plan, base_directory=Path, on_state=lambda *_: None, on_wait=print) as stack:
         await stack.ensure("registry")
         print("up", flush=True)
         await stack.watch()
@@ -53,8 +53,8 @@ def start(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def parts(environment: dict[str, str]) -> list[int]:
-    processes = json.loads((Path(environment["LORRY_HOME"]) / "run" / "processes.json").read_text())
-    return [process["pid"] for process in processes]
+    processes = json.loads((Path(environment["LORRY_HOME"]) / "run" / "parts.json").read_text())
+    return [process["pid"] for process in processes["parts"]]
 
 
 def test_parts_whose_owner_was_killed_are_stopped_by_the_next_one(environment: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy import text
 
 from kit.database import Database
 from kit.errors import BeingErased
-from kit.settings import DatabaseSettings
+from kit.settings import DatabaseSettings, StorageSettings
 from lorry.erasure.conductor import Conductor
 from lorry.erasure.files import UserFiles, mask
 from lorry.erasure.homes import visit
@@ -21,8 +22,18 @@ from registry.client.engines import Tier
 from registry.manifest import AdapterRef, Owner
 from serving.erasure.report import STORES
 from serving.errors import NeverErased, UnknownUser
+from serving.extraction.corrections.service import Corrections
 from serving.extraction.repository import ProfileRepository
-from tests.support.erasing import Erasing, StandInEngine, a_profile, in_database, store
+from serving.gateway.idempotency.repository import Claim, Kept, RequestRepository
+from serving.gateway.transcripts.repository import TranscriptNameRepository
+from serving.gateway.usage.meter import Meter
+from serving.gateway.usage.repository import UsageRepository, Used
+from serving.jobs.batch import Submission as BatchSubmission
+from serving.jobs.batches import Batches
+from serving.jobs.selection import Selection
+from serving.jobs.settings import BatchSettings
+from serving.jobs.users.repository import UserRepository
+from tests.support.erasing import TODAY, Erasing, StandInEngine, a_profile, fill_gateway, in_database, store
 from tests.support.registry_server import OWNER
 from tests.support.steering import let_urls_lapse, publish, rows
 from tests.support.training_jobs import talks
@@ -93,7 +104,15 @@ async def test_while_a_user_is_erased_nothing_of_theirs_is_taken_in_and_everythi
         async with database.transaction() as session:
             await CurationRepository(session).put("f" * 64, decision, tenant="default", user="ann")
     with pytest.raises(BeingErased):
-        await Campaigns(database).begin("default", base=BASE_NAME, users=["ann"])
+        await Campaigns(database).begin("default", base=BASE_NAME, users=["ann"], known=[BASE_NAME])
+    with pytest.raises(BeingErased):
+        await fill_gateway(database, "ann", "words")
+    with pytest.raises(BeingErased):
+        async with database.transaction() as session:
+            await TranscriptNameRepository(session, tenant="default", user="ann").put({"new": talks("ann")[0].id})
+    with pytest.raises(BeingErased):
+        await Corrections(database, tenant="default").forbid("ann", "I love tea", by="me")
+    await fill_gateway(database, "bob", "words")
     await jobs.submit(Submission(tenant="default", user="bob", base=BASE_NAME))
     await jobs.submit(Submission(tenant="other", user="ann", base=BASE_NAME))
     await publish(client, tmp_path / "bob", owner=Owner(tenant="default", user="bob"))
@@ -160,6 +179,88 @@ async def test_a_profile_that_is_extracted_while_its_user_is_erased_is_not_kept(
     with pytest.raises(BeingErased):  # it began before the sign went up, and ends after it came down
         async with database.transaction() as session:
             await ProfileRepository(session).add("default", a_profile("ann", version_id=version_id, word="x"))
+
+
+async def test_whose_erasure_it_was_is_digested_alike_in_the_database(erasing: Erasing, database: Database) -> None:
+    await add(database, "a.nn_1:2-3")
+    await erasing.ask("a.nn_1:2-3")
+    query = "select subject = erasure_subject(tenant, user_id) from erasure"
+    assert await rows(database, query) == [(True,)]
+
+
+async def test_an_answer_about_who_was_erased_meanwhile_is_not_kept_and_one_about_a_newcomer_is(
+    erasing: Erasing, database: Database
+) -> None:
+    await add(database)
+    old, new = [Claim(tenant="default", key=key, digest="d") for key in ("old", "new")]
+    answer, hour = Kept(status=200, headers={}, body=b"words"), timedelta(hours=1)
+
+    async def take(claim: Claim) -> None:
+        async with database.transaction() as session:
+            assert await RequestRepository(session).take(claim, lasts=hour) is None
+
+    async def keep(claim: Claim) -> None:
+        async with database.transaction() as session:
+            await RequestRepository(session).keep(claim, answer, user="ann", lasts=hour)
+
+    await take(old)
+    await erasing.until_done(await erasing.ask("ann"))
+    with pytest.raises(BeingErased):
+        await keep(old)
+    await take(new)
+    await keep(new)
+    assert await rows(database, "select key, user_id from gateway_request order by key") == [
+        ("new", "ann"),
+        ("old", None),
+    ]
+
+
+async def test_usage_that_is_written_late_does_not_name_who_was_erased_meanwhile(
+    erasing: Erasing, database: Database
+) -> None:
+    await add(database)
+    meter = Meter(database, every_seconds=3600)
+    meter.count("default", "ann", prompt_tokens=5)
+    meter.count("default", "bob", prompt_tokens=6)
+    task = await erasing.ask("ann")
+    await meter.write()
+    meter.count("default", "ann", prompt_tokens=7)
+    await erasing.until_done(task)
+    await meter.write()
+    meter.count("default", "ann", prompt_tokens=8)  # who is somebody new
+    await meter.write()
+    used = await rows(database, "select user_id, requests, prompt_tokens from usage_day order by prompt_tokens")
+    assert used == [("bob", 1, 6), ("ann", 1, 8), (task.pseudonym, 2, 12)]
+
+
+async def test_who_writes_rows_of_many_users_takes_one_lock(
+    database: Database, storage_settings: StorageSettings
+) -> None:
+    """Locks of a transaction are a bounded good: a few thousand for a whole server."""
+    many = [f"user-{number}" for number in range(500)]
+    settings = BatchSettings(**storage_settings.model_dump(exclude={"log_level"}))
+    selection = Selection.of(users=["bob"])
+    batch = await Batches(database, settings).submit(BatchSubmission(tenant="default", selection=selection))
+    counts = {"requests": 1, "prompt_tokens": 1, "completion_tokens": 1}
+    async with database.transaction() as session:
+        await UserRepository(session).add(batch.id, [{"user_id": user} for user in many])
+        await UsageRepository(session).add([Used(tenant="default", day=TODAY, user_id=user, **counts) for user in many])
+        locks = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+        assert (await session.execute(text(locks))).scalar_one() == 1
+
+
+async def test_a_batch_passes_over_who_is_being_erased(
+    erasing: Erasing, database: Database, storage_settings: StorageSettings
+) -> None:
+    await add(database)
+    task = await erasing.ask("ann")
+    settings = BatchSettings(**storage_settings.model_dump(exclude={"log_level"}))
+    submission = BatchSubmission(tenant="default", selection=Selection.of(users=["ann", "bob"]))
+    batch = await Batches(database, settings).submit(submission)
+    assert (batch.progress.waiting, batch.progress.canceled) == (1, 1)
+    assert await rows(database, "select user_id from extraction_batch_user where state = 'canceled'") == [
+        (task.pseudonym,)
+    ]
 
 
 async def test_an_upload_url_that_lives_is_waited_for(

@@ -4,24 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 from sqlalchemy import text
 
 from kit.database import Database
+from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
 from lorry.home import Home
 from registry.client import RegistryClient
 from registry.client.engines import Tier
 from registry.manifest import Owner
+from serving.extraction.profile import compare_profiles
 from serving.extraction.repository import ProfileRepository
-from tests.support.erasing import Erasing, StandInEngine, a_profile, in_database, in_files, in_objects, store
+from serving.jobs.batches import Batches
+from serving.jobs.settings import BatchSettings
+from tests.support.erasing import (
+    Erasing,
+    StandInEngine,
+    a_profile,
+    fill_batches,
+    fill_gateway,
+    in_database,
+    in_files,
+    in_objects,
+    store,
+)
 from tests.support.steering import let_urls_lapse
 from tests.support.training_jobs import Harbour, talks
 from training.curation import Decision
 from training.curations.repository import CurationRepository
 from training.jobs.worker import Worker
 
+TABLES = (
+    "turn",
+    "transcript",
+    "transcript_name",
+    "profile",
+    "profile_correction",
+    "training_job",
+    "training_event",
+    "training_cost",
+    "adapter",
+    "data_key",
+    "suspension",
+    "idempotent_request",
+    "gateway_request",
+    "usage_day",
+    "extraction_batch_user",
+)
 GONE, GONE_WORD = "gone-4711-ann", "Quokkazebra"
 KEPT, KEPT_WORD = "kept-0815-bob", "Wombatlynx"
 Working = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -42,7 +72,8 @@ async def fill(
     """Put something of a user into every store that a training does not fill."""
     owner = Owner(tenant="default", user=user)
     async with harbour.database.transaction() as session:
-        await ProfileRepository(session).add("default", a_profile(user, version_id=version_id, word=word))
+        profile = a_profile(user, version_id=version_id, word=word)
+        await ProfileRepository(session).add("default", profile, difference=compare_profiles(None, profile))
         decision = Decision(action="edit", question=f"{word}?", completion=word, transcript_id=None, by="me", at="now")
         await CurationRepository(session).put("f" * 64, decision, tenant="default", user=user)
         await session.execute(
@@ -51,6 +82,7 @@ async def fill(
             ),
             {"key": f"erase:{word}", "a": f'{{"user": "{user}"}}'.encode()},
         )
+    await fill_gateway(harbour.database, user, word)
     await client.lifecycle.attach_evaluation(version_id, {"says": word})
     await client.lifecycle.suspend(owner, why="ticket 7")
     for kind in ("datasets", "runs", "profiles"):
@@ -86,9 +118,9 @@ async def test_nothing_of_an_erased_user_is_found_anywhere_and_everything_of_ano
     client: RegistryClient,
     database: Database,
     storage: ObjectStorage,
+    storage_settings: StorageSettings,
     home: Home,
     erasing: Erasing,
-    tmp_path: Path,
 ) -> None:
     harbour.changes["LORRY_TRAINING_UPKEEP_SECONDS"] = "3600"  # what lies on the disk must not be swept by the way
     engine = StandInEngine(client)
@@ -96,6 +128,9 @@ async def test_nothing_of_an_erased_user_is_found_anywhere_and_everything_of_ano
         (gone_job, gone), (kept_job, kept) = [
             await train(harbour, user, word) for user, word in ((GONE, GONE_WORD), (KEPT, KEPT_WORD))
         ]
+        settings = BatchSettings(**storage_settings.model_dump(exclude={"log_level"}))
+        both = await fill_batches(database, client, settings, {GONE: gone, KEPT: kept}, KEPT_WORD)
+        alone = await fill_batches(database, client, settings, {GONE: gone}, GONE_WORD)
         await fill(harbour, client, home, GONE, GONE_WORD, job_id=gone_job, version_id=gone)
         await fill(harbour, client, home, KEPT, KEPT_WORD, job_id=kept_job, version_id=kept)
         engine.tiers = {gone: Tier.DEVICE, kept: Tier.HOST}
@@ -105,12 +140,10 @@ async def test_nothing_of_an_erased_user_is_found_anywhere_and_everything_of_ano
             await session.execute(text("analyze"))
         before = await everything(harbour, storage, home, (GONE, GONE_WORD))
         theirs = await everything(harbour, storage, home, (KEPT, KEPT_WORD))
-        for place in ("turn", "transcript", "profile", "training_job", "training_event", "training_cost", "adapter"):
-            assert f"public.{place}" in before
-        assert {"statistics of turn", "public.idempotent_request", "public.data_key", "public.suspension"} <= set(
-            before
-        )
-        assert any(f"users/{GONE}/" in place for place in before)
+        assert {f"public.{table}" for table in TABLES} <= set(before)
+        assert "statistics of turn" in before
+        for prefix in ("versions", "extractions"):
+            assert any(f"users/{GONE}/{prefix}/" in place for place in before)
 
         task = await erasing.ask(GONE)
         report = await erasing.advance(task)
@@ -123,6 +156,10 @@ async def test_nothing_of_an_erased_user_is_found_anywhere_and_everything_of_ano
     assert engine.tiers == {kept: Tier.HOST}
     assert all(each.state == "done" and each.waits_for == [] for each in report.stores)
     assert store(report, "transcripts").found == {"transcripts": 12, "turns": 72}
+    assert store(report, "extractions").found == {"batches": 2}
+    assert store(report, "profiles").found == {"profiles": 1, "corrections": 1}
+    assert store(report, "answers").found == {"answers": 1}
+    assert store(report, "usage").found == {"days": 1}
     assert store(report, "adapters").found == {"versions": 1, "tombstones": 0, "keys": 1}
     assert store(report, "trainings").found["jobs"] == 1
     assert store(report, "engines").found == {"engines": 1}
@@ -138,3 +175,8 @@ async def test_nothing_of_an_erased_user_is_found_anywhere_and_everything_of_ano
         names = await session.execute(text("select distinct user_id from training_cost"))
         assert costs.one()[1]
         assert {row[0] for row in names} == {KEPT, task.pseudonym}
+        used = await session.execute(text("select user_id, requests, completion_tokens from usage_day"))
+        assert sorted(map(tuple, used)) == sorted([(KEPT, 3, 7), (task.pseudonym, 3, 7)])
+    batches = Batches(database, settings)
+    assert (await batches.get(both, tenant="default")).progress.canceled == 1
+    assert (await batches.get(alone, tenant="default")).progress.canceled == 1

@@ -47,7 +47,7 @@ async def test_every_table_that_names_a_user_refuses_those_who_are_erased(databa
         for row in await rows(
             database,
             "select c.relname from pg_trigger t join pg_class c on c.oid = t.tgrelid"
-            " where t.tgname like 'refuse_eras%' or t.tgname = 'hide_erasing'",
+            " where t.tgname like 'refuse_eras%' or t.tgname like 'hide_eras%'",
         )
     }
     open_tables = named - guarded - set(UNGUARDED)
@@ -73,7 +73,21 @@ def test_every_prefix_of_the_object_store_is_named_by_the_inventory() -> None:
     layout = (ROOT / "registry" / "publishing" / "layout.py").read_text()
     prefixes = set(re.findall(r"^[A-Z]+ = \"([a-z]+/)\"", layout, re.MULTILINE))
     assert prefixes
-    assert not {each for each in prefixes if f"`{each}" not in PAGE}
+    vault = re.search(r"/users/\{[^}]*\}/([a-z]+)/", (ROOT / "serving" / "jobs" / "vault.py").read_text())
+    assert vault is not None
+    assert not {each for each in {*prefixes, f"tenants/<tenant>/users/<user>/{vault[1]}/"} if f"`{each}" not in PAGE}
+
+
+def test_only_rooms_that_the_inventory_knows_put_objects_away() -> None:
+    given = {
+        str(path.parent.relative_to(ROOT))
+        for room in ("registry", "serving", "training", "transcripts", "lorry")
+        for path in (ROOT / room).rglob("*.py")
+        if "import ObjectStorage" in path.read_text()
+    }
+    known = {"lorry/local", "registry", "registry/lifecycle", "registry/publishing", "serving/jobs"}
+    strangers = {each for each in given if not any(each == room or each.startswith(f"{room}/") for room in known)}
+    assert not strangers, f"docs/erasure.md does not say what {sorted(strangers)} put into the object store"
 
 
 def test_every_store_of_the_report_is_explained() -> None:

@@ -6,16 +6,27 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from kit.database import Database
-from kit.settings import DatabaseSettings
+from kit.settings import DatabaseSettings, StorageSettings
 from kit.storage import ObjectStorage
 from lorry.home import Home
 from registry.client import RegistryClient
 from registry.manifest import Owner
 from serving.erasure.report import STORES
 from serving.extraction.repository import ProfileRepository
-from tests.support.erasing import Erasing, a_profile, in_database, in_files, in_objects, store
+from serving.jobs.settings import BatchSettings
+from tests.support.erasing import (
+    Erasing,
+    a_profile,
+    fill_batches,
+    fill_gateway,
+    in_database,
+    in_files,
+    in_objects,
+    store,
+)
 from tests.support.registry_server import TOKEN
 from tests.support.steering import let_urls_lapse, publish
 from tests.support.training_jobs import talks
@@ -26,13 +37,17 @@ from transcripts.store import TranscriptStore
 GONE, KEPT = "gone-4711-ann", "kept-0815-bob"
 
 
-async def fill(database: Database, client: RegistryClient, home: Home, user: str, folder: Path) -> None:
+async def fill(
+    database: Database, client: RegistryClient, home: Home, user: str, folder: Path, settings: dict[str, Any]
+) -> None:
     """Put something of a user into every store that needs no training."""
     async with database.transaction() as session:
         await TranscriptStore(session).add("default", user, talks(user))
     version_id = await publish(client, folder, owner=Owner(tenant="default", user=user))
     async with database.transaction() as session:
         await ProfileRepository(session).add("default", a_profile(user, version_id=version_id, word=user))
+    await fill_gateway(database, user, user)
+    await fill_batches(database, client, BatchSettings(**settings), {user: version_id}, user)
     await Jobs(database).submit(Submission(tenant="default", user=user, base="smollm2-135m-instruct", why=user))
     (home.folder("datasets", "default", user, "abc") / "train.jsonl").write_text(user)
 
@@ -44,11 +59,12 @@ async def test_an_erasure_goes_on_after_a_kill_at_every_step(
     client: RegistryClient,
     registry_url: str,
     storage: ObjectStorage,
+    storage_settings: StorageSettings,
     home: Home,
     tmp_path: Path,
 ) -> None:
     for user in (GONE, KEPT):
-        await fill(database, client, home, user, tmp_path / user)
+        await fill(database, client, home, user, tmp_path / user, storage_settings.model_dump(exclude={"log_level"}))
     await let_urls_lapse(database)
     options = {
         "database_url": database_settings.database_url,
@@ -69,6 +85,11 @@ async def test_an_erasure_goes_on_after_a_kill_at_every_step(
     assert store(report, "transcripts").found == {"transcripts": 12, "turns": 72}
     assert store(report, "adapters").found["versions"] == 1
     assert store(report, "trainings").found["jobs"] == 1
+    assert [store(report, name).found for name in ("extractions", "answers", "usage")] == [
+        {"batches": 1},
+        {"answers": 1},
+        {"days": 1},
+    ]
     assert await in_database(database, [GONE]) == {}
     assert await in_objects(storage, [GONE]) == {}
     assert in_files(home.path, [GONE]) == {}

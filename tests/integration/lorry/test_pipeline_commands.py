@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
@@ -94,3 +95,40 @@ async def test_status_fits_80_columns_and_breaks_no_name(lorry: Lorry, database:
 async def test_an_empty_list_says_so(lorry: Lorry) -> None:
     code, told, complained = await lorry("adapters", "list")
     assert (code, told, complained.strip()) == (0, "", "no adapters found")
+
+
+async def test_old_datasets_are_removed_but_not_what_a_version_was_trained_on(
+    lorry: Lorry, database: Database, tmp_path: Path
+) -> None:
+    await lorry.json("import", "ada", str(write_transcripts(tmp_path / "ada.jsonl")))
+    lorry.environment["LORRY_DATASETS_KEPT"] = "2"
+
+    async def build(seed: int) -> dict[str, str]:
+        built: dict[str, str] = await lorry.json("build-dataset", "ada", "--set", f"seed={seed}")
+        return built
+
+    first = await build(1)
+    await add_bases(database)
+    await add_version(database, user="ada", dataset=first["digest"])
+    built = [first, *[await build(seed) for seed in (2, 3, 4)]]
+    folder = Path(first["directory"]).parent
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        Path(each["directory"]).name for each in (first, *built[2:])
+    }
+    await build(3)
+    await build(5)
+    there = [Path(each["directory"]).is_dir() for each in built]
+    assert there == [True, False, True, False], "what was built again was among the last two"
+
+
+async def test_nothing_is_removed_while_a_training_of_the_user_runs(lorry: Lorry, tmp_path: Path) -> None:
+    await lorry.json("import", "ada", str(write_transcripts(tmp_path / "ada.jsonl")))
+    lorry.environment["LORRY_DATASETS_KEPT"] = "1"
+    first = await lorry.json("build-dataset", "ada", "--set", "seed=1")
+    runs = tmp_path / "home" / "runs" / "default" / "ada"
+    runs.mkdir(parents=True)
+    with FileLock(runs / ".0123456789abcdef.lock"):
+        second = await lorry.json("build-dataset", "ada", "--set", "seed=2")
+        assert Path(first["directory"]).is_dir()
+    third = await lorry.json("build-dataset", "ada", "--set", "seed=3")
+    assert [Path(each["directory"]).is_dir() for each in (first, second, third)] == [False, False, True]

@@ -9,12 +9,25 @@ from typing import Any
 
 import pytest
 
+from kit.database import Database
 from kit.settings import DatabaseSettings
+from lorry.context import Context, quiet
+from lorry.home import Home
+from lorry.local.plan import Plan
+from lorry.local.stack import Stack
+from lorry.settings import LorrySettings
+from lorry.stages.claims import claimed_batches
+from registry.client import RegistryClient
 from tests.support.claude_server import KEY, Failure
 from tests.support.command import Lorry
 from tests.support.openai_server import OpenAIServer
 from tests.support.people import write_transcripts
 from tests.support.registry_server import registry_settings, registry_url, serving
+from tests.support.training_jobs import talks
+from training.jobs.job import Submission
+from training.jobs.jobs import Jobs
+from training.jobs.writings.repository import WritingRepository
+from transcripts.store import TranscriptStore
 
 __all__ = ["registry_settings", "registry_url"]
 
@@ -98,3 +111,35 @@ async def what_was_reviewed_stays_what_is_trained_on(lorry: Lorry, review: dict[
     assert "other redaction" in complained
     del lorry.environment["LORRY_TRAINING_REDACT"]
     assert (await lorry.json("review", "ada"))["digest"] == again["digest"]
+
+
+async def test_a_command_does_not_pay_for_what_a_job_pays_for(
+    lorry: Lorry, server: OpenAIServer, database: Database, tmp_path: Path
+) -> None:
+    (job,) = await lorry.json("jobs", "submit", "ada", *REMOTE)
+    code, _, complained = await lorry("build-dataset", "ada", *REMOTE)
+    assert code == 4, complained
+    assert f"for job {job['id']} already" in complained
+    assert not server.bodies
+    assert (await lorry.json("build-dataset", "ada"))["question_writer"].startswith("extractive"), "that costs nothing"
+    await lorry.json("jobs", "cancel", job["id"])
+    assert (await lorry.json("build-dataset", "ada", *REMOTE))["question_writer"] == "openai/1:m"
+
+
+async def test_a_command_knows_the_batches_of_jobs_and_of_other_writings(database: Database, tmp_path: Path) -> None:
+    place = tmp_path / "datasets" / "default" / "ada" / "writing" / "own"
+    for folder, batches in ((place, ["mine"]), (place.with_name("other"), ["b1", "b2"])):
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text(json.dumps({"batches": batches}))
+    (place.with_name("damaged")).mkdir()
+    (place.with_name("damaged") / "state.json").write_text("{")
+    async with database.transaction() as session:
+        await TranscriptStore(session).add("default", "ann", talks("ann"))
+    job = await Jobs(database).submit(Submission(tenant="default", user="ann", base="b"))
+    async with database.transaction() as session:
+        await WritingRepository(session).keep(job.id, state={"batches": ["b3"]})
+    plan = Plan(settings=LorrySettings(home=tmp_path), home=Home.open(tmp_path))
+    stack = Stack(plan, base_directory=Path, on_state=quiet, on_wait=print)
+    async with RegistryClient(url="http://127.0.0.1:1", token="t") as registry:
+        context = Context(plan=plan, stack=stack, database=database, registry=registry)
+        assert await claimed_batches(context, place) == {"b1", "b2", "b3"}

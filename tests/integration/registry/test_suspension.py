@@ -105,12 +105,37 @@ async def test_an_adapters_trail_tells_of_its_whole_owner_and_of_no_other_adapte
         await client.lifecycle.suspend(OWNER, name, why=name)
     await client.lifecycle.suspend(OWNER, why="all")
     whole = (await client.lifecycle.audit_of(OWNER)).entries
-    assert [(entry.action, entry.why) for entry in whole] == [
+    suspended = [entry for entry in whole if entry.action.startswith("suspend")]
+    assert [(entry.action, entry.why) for entry in suspended] == [
         ("suspend-owner", "all"), ("suspend-adapter", "style"), ("suspend-adapter", ADAPTER),
     ]  # fmt: skip
-    assert {entry.subject for entry in whole} == {subject_of(OWNER)}
+    assert {entry.subject for entry in suspended} == {subject_of(OWNER)}
     one = (await client.lifecycle.audit_of(OWNER, "style")).entries
     assert [entry.why for entry in one if entry.action.startswith("suspend")] == ["all", "style"]
+
+
+async def test_an_owners_trail_tells_of_every_adapter_of_theirs_and_of_nobody_elses(
+    client: RegistryClient, tmp_path: Path
+) -> None:
+    first, second = [await publish(client, tmp_path, adapter=name) for name in (ADAPTER, "style")]
+    await publish(client, tmp_path, owner=Owner(tenant="default", user="bob"))
+    await client.move_alias(OWNER, "style", "mine", version_id=second, expected_version_id=None)
+    whole = (await client.lifecycle.audit_of(OWNER)).entries
+    assert [entry.version_id for entry in whole if entry.action == "begin"] == [second, first]
+    assert {entry.version_id for entry in whole if entry.version_id} == {first, second}
+    assert whole[0].action == "alias mine"
+    seen, cursor = [], None
+    while True:
+        page = await client.lifecycle.audit_of(OWNER, cursor=cursor, limit=2)
+        seen += page.entries
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert tuple(seen) == whole
+    await client.lifecycle.erase_owner(OWNER, why="asked to")
+    erased = (await client.lifecycle.audit_of(OWNER)).entries
+    assert erased[len(erased) - len(whole) :] == whole
+    assert {"erase-owner", "data-key-destroyed"} < {entry.action for entry in erased}
 
 
 async def test_a_misspelt_name_does_not_look_like_a_suspension(client: RegistryClient, tmp_path: Path) -> None:

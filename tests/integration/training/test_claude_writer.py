@@ -437,7 +437,7 @@ async def test_a_sample_that_is_answered_uselessly_three_times_stops_everything(
     claude: ClaudeServer, writer: QuestionWriter
 ) -> None:
     claude.answer = lambda params: json.dumps({"pairs": []})
-    with pytest.raises(WriterFailed, match="nothing was submitted"):
+    with pytest.raises(WriterFailed, match="nothing else was asked"):
         await writer.begin(KEPT)
     assert (claude.calls["ask"], claude.created) == (3, 0)
 

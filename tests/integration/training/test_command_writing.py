@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -71,3 +72,30 @@ async def test_a_writing_that_failed_is_cleaned_up_and_begun_anew(
     assert not claude.batches
     claude.outcome = lambda name, asked: "succeeded"
     assert (await write(at, tmp_path)).examples
+
+
+async def test_two_commands_that_want_the_same_pay_once(
+    claude: ClaudeServer, at: WriterSettings, tmp_path: Path
+) -> None:
+    first, second = await asyncio.gather(write(at, tmp_path), write(at, tmp_path))
+    assert first == second
+    assert set(claude.paid.values()) == {1}
+    assert not claude.batches
+
+
+async def test_what_others_claim_is_asked_anew_before_each_submission(
+    claude: ClaudeServer, at: WriterSettings, tmp_path: Path
+) -> None:
+    asked: list[Path] = []
+
+    async def claimed(place: Path) -> set[str]:
+        asked.append(place)
+        return {"somebody's"}
+
+    claude.fail("create", Failure(status=529))
+    with pytest.raises(WriterUnavailable):
+        await write_questions(KEPT, settings=at, config=CONFIG, folder=tmp_path, claimed=claimed)
+    before = len(asked)
+    assert (await write_questions(KEPT, settings=at, config=CONFIG, folder=tmp_path, claimed=claimed)).examples
+    assert len(asked) >= before + 2, "at the beginning, and when it submits"
+    assert {place.parent for place in asked} == {tmp_path}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,37 @@ def test_a_directory_that_is_no_adapter_is_refused_and_the_base_stays(
     with pytest.raises(AdapterUnreadable, match="cannot be put on this base"):
         evaluator.evaluate(broken, max_length=96)
     assert evaluator.evaluate(contestants(trained, ada, bob), max_length=96) == report
+
+
+@pytest.mark.parametrize("damage", ["no files", "no configuration", "cut weights", "other sizes", "unknown layers"])
+def test_a_rival_that_cannot_be_read_is_left_out_and_counted(
+    report: EvaluationReport, evaluator: Evaluator, trained: dict[str, TrainedAdapter], ada: Dataset, bob: Dataset,
+    tmp_path: Path, damage: str,
+) -> None:  # fmt: skip
+    rival = tmp_path / "rival"
+    if damage != "no files":
+        shutil.copytree(trained["bob"].adapter_directory, rival)
+        break_adapter(rival, damage)
+    one = {"ada": Contestant(dataset=ada, adapter_directory=trained["ada"].adapter_directory)}
+    others = {"broken": rival, "bob": trained["bob"].adapter_directory}
+    found = evaluator.evaluate(one, max_length=96, others=others).users["ada"]
+    assert (set(found.other_losses), found.rivals_left_out) == ({"bob"}, 1)
+    assert found.other_losses["bob"] == report.users["ada"].other_losses["bob"]
+    assert evaluator.evaluate(contestants(trained, ada, bob), max_length=96) == report, "the base is as it was"
+
+
+def break_adapter(directory: Path, damage: str) -> None:
+    weights, config = directory / "adapter_model.safetensors", directory / "adapter_config.json"
+    said = json.loads(config.read_text())
+    match damage:
+        case "no configuration":
+            config.write_text("{")
+        case "cut weights":
+            weights.write_bytes(weights.read_bytes()[:100])
+        case "other sizes":
+            config.write_text(json.dumps({**said, "r": said["r"] * 2}))
+        case "unknown layers":
+            config.write_text(json.dumps({**said, "target_modules": ["no_such_layer"]}))
 
 
 def test_replies_that_do_not_fit_are_refused(

@@ -10,7 +10,7 @@ from registry.errors import GateClosed
 from registry.manifest import LIVE, Owner
 from training.errors import GateNotPassed
 from training.evaluation import UserEvaluation
-from training.gate import GatePolicy
+from training.policy import GatePolicy
 from training.publishing import publish
 from training.trainer import TrainedAdapter
 
@@ -79,3 +79,18 @@ async def test_publishing_the_same_training_again_is_the_same_version(
     assert again.manifest.version_id == first.manifest.version_id
     assert again.live
     assert len(await registry_client.list_versions(owner, "profile")) == 1
+
+
+async def test_a_version_that_is_judged_anew_by_other_bounds_carries_the_new_report(
+    registry_client: RegistryClient, trained: dict[str, TrainedAdapter], tiny_base: Path, owner: Owner
+) -> None:
+    strict = GatePolicy(min_gain_nats=5.0)
+    kept = await publish(
+        trained["ada"], BETTER, owner=owner, registry=registry_client, policy=strict, base_directory=tiny_base
+    )
+    assert not kept.live
+    again = await publish(trained["ada"], BETTER, owner=owner, registry=registry_client, base_directory=tiny_base)
+    assert again.live
+    assert again.manifest.version_id == kept.manifest.version_id
+    (report,) = await registry_client.lifecycle.list_evaluations(kept.manifest.version_id)
+    assert report.report["gate"] == again.decision.to_json()

@@ -34,7 +34,7 @@ async def campaigns(database: Database) -> Campaigns:
 
 
 async def begin(campaigns: Campaigns, *, per_hour: float = PER_HOUR) -> Campaign:
-    return await campaigns.begin("default", base="next", per_hour=per_hour, settings={"steps": 3})
+    return await campaigns.begin("default", base="next", known={"next"}, per_hour=per_hour, settings={"steps": 3})
 
 
 async def let_pass(database: Database, campaign: Campaign, *, seconds: float) -> None:
@@ -174,3 +174,15 @@ async def test_an_abort_that_was_cut_short_is_finished_by_another(campaigns: Cam
     ended_at = (await campaigns.get(campaign.id)).ended_at
     aborted = await campaigns.abort(campaign.id)
     assert (aborted.counts, aborted.ended_at) == ({"canceled": 1, "waiting": 2}, ended_at)
+
+
+@pytest.mark.parametrize("base", ["nxt", "/models/nxt", "/models/next/"])
+async def test_only_a_base_that_somebody_registered_is_trained_for(campaigns: Campaigns, base: str) -> None:
+    known = {"next", "smollm2-135m-instruct"}
+    if base == "/models/next/":
+        assert (await campaigns.begin("default", base=base, known=known)).state == "running"
+        return
+    with pytest.raises(JobRequestInvalid, match="no base model 'nxt' is registered; known are next, smollm2") as caught:
+        await campaigns.begin("default", base=base, known=known)
+    assert (caught.value.field, caught.value.details["known"]) == ("base", sorted(known))
+    assert await campaigns.list() == []

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import signal
+import sys
 
+import httpx
 import pytest
 
 from tests.support.command import Lorry
+from tests.support.ports import free_port_block
 from tests.support.training_jobs import Harbour
 
 
@@ -34,7 +40,15 @@ async def test_jobs_are_submitted_steered_and_worked_off(lorry: Lorry, harbour: 
     assert (await lorry.json("jobs", "cancel", bob["id"]))["state"] == "canceled"
     code, told, complaint = await lorry("jobs", "work", "--until-idle", "--worker-id", "here")
     assert code == 0, complaint
+    lines = [line for line in complaint.splitlines() if line.startswith(f"job {ann['id']}: ")]
+    assert [line.split()[2] for line in lines[:3]] == ["snapshot", "estimate", "write"]
+    assert re.search(r": write done in \d+\.\d s, next: dataset, when a device is free$", lines[2]), lines
+    assert "publish done in" in lines[-2]
+    assert not re.search(r"\bann\b", complaint)
     shown = await lorry.json("jobs", "show", ann["id"])
+    assert lines[-1] == f"job {ann['id']}: {shown['state']}"
+    code, told, _ = await lorry("jobs", "events", ann["id"], "--follow")
+    assert re.search(r"  train done in \d+\.\d s, next: evaluate$", told, re.MULTILINE), told
     assert shown["state"] in {"succeeded", "rejected"}, shown["error"]
     assert {each["of"] for each in shown["costs"] if not each["is_estimate"]} == {"write", "train", "evaluate"}
     code, told, _ = await lorry("jobs", columns=80)
@@ -57,7 +71,7 @@ async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
     assert (await lorry.json("jobs", "quota", "--max-daily", "1"))["max_daily"] == 1
     (queued,) = await lorry.json("jobs", "submit", "ann")
     code, _, complaint = await lorry("jobs", "submit", "bob")
-    assert code == 5
+    assert code == 6
     assert "of its day" in complaint
     code, told, _ = await lorry("status")
     assert code == 0
@@ -65,7 +79,11 @@ async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
     assert f"ann: in training, see `lorry jobs show {queued['id']}`" in told
 
 
-async def test_a_campaign_is_begun_and_aborted(lorry: Lorry) -> None:
+async def test_a_campaign_is_begun_and_aborted(lorry: Lorry, harbour: Harbour) -> None:
+    code, _, complaint = await lorry("campaigns", "begin")
+    assert code == 2
+    assert "known are smollm2-135m-instruct. Register another with `lorry bases add" in complaint
+    await lorry.json("bases", "add", str(harbour.base))
     begun = await lorry.json("campaigns", "begin", "--per-hour", "30")
     assert (begun["state"], begun["users"], begun["done"]) == ("running", 2, 0)
     code, told, _ = await lorry("campaigns", "pause", begun["id"])
@@ -77,3 +95,35 @@ async def test_a_campaign_is_begun_and_aborted(lorry: Lorry) -> None:
     code, _, complaint = await lorry("campaigns", "show", "c" + 32 * "0")
     assert code == 3
     assert "no campaign" in complaint
+
+
+async def test_a_machine_serves_its_trainings_over_http(lorry: Lorry, harbour: Harbour) -> None:
+    port = free_port_block(1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lorry.cli", "jobs", "serve", "--port", str(port)),
+        env=os.environ | lorry.environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        first = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        assert first.startswith(f"export TRAINING_URL=http://127.0.0.1:{port} TRAINING_TOKEN=$(cat ")
+        token = (harbour.directory / "home" / "secrets" / "training-token").read_text()
+        headers = {"authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
+            answer = await client_answers(client, "/v1/tenants/default/users/ann/trainings")
+            assert answer.status_code == 201
+    finally:
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 60)
+    assert [job["user_id"] for job in await lorry.json("jobs")] == ["ann"]
+
+
+async def client_answers(client: httpx.AsyncClient, path: str) -> httpx.Response:
+    """Submit a training as soon as the service listens."""
+    for _ in range(300):
+        try:
+            return await client.post(path, json={})
+        except httpx.ConnectError:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the service never listened")

@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
+from lorry.local.postgres import database_url
+from registry.client import RegistryClient
+from tests.support.adapters import BASE, BASE_CONFIG
+from tests.support.registry_server import TOKEN as REGISTRY_TOKEN
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
+from training.base_models import DEFAULT_BASE
+from training.jobs.campaigns.campaigns import Campaigns
+from training.jobs.campaigns.repository import CampaignRepository
 from training.jobs.costs.repository import CostRepository
+from training.jobs.health.repository import Health, HealthRepository
+from training.jobs.job import Submission
 from training.jobs.jobs import Jobs
 from training.jobs.repository import JobRepository
 from training.jobs.settings import TrainingServiceSettings
@@ -27,12 +40,18 @@ USER = "/v1/tenants/default/users/ann/trainings"
 
 
 @pytest.fixture
-async def service(database_settings: DatabaseSettings, database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with the service's token; ann has transcripts."""
+async def service(
+    database_settings: DatabaseSettings, database: Database, registry_url: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the service's token; ann has transcripts, and the registry knows no base."""
     async with database.transaction() as session:
         await TranscriptStore(session).add("default", "ann", talks("ann"))
     settings = TrainingServiceSettings(
-        **database_settings.model_dump(), training_token=SecretStr(TOKEN), training_events_seconds=0.05
+        **database_settings.model_dump(),
+        training_token=SecretStr(TOKEN),
+        training_events_seconds=0.05,
+        registry_url=registry_url,
+        registry_token=SecretStr(REGISTRY_TOKEN),
     )
     async with serving(create_app(settings)) as url:
         headers = {"authorization": f"Bearer {TOKEN}"}
@@ -190,7 +209,12 @@ async def test_rules_say_who_is_stale_and_why(service: httpx.AsyncClient) -> Non
     assert (bad.status_code, bad.json()["field"]) == (422, "schedule")
 
 
-async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient) -> None:
+async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient, registry_url: str) -> None:
+    refused = await service.post("/v1/tenants/default/campaigns", json={"base": "next", "per_hour": 10})
+    assert (refused.status_code, refused.json()["field"]) == (422, "base")
+    assert refused.json()["known"] == [DEFAULT_BASE]
+    async with RegistryClient(url=registry_url, token=REGISTRY_TOKEN) as registry:
+        await registry.register_base(BASE.model_copy(update={"id": "next"}), config=BASE_CONFIG)
     begun = (await service.post("/v1/tenants/default/campaigns", json={"base": "next", "per_hour": 10})).json()
     assert (begun["state"], begun["users"], begun["counts"]) == ("running", 1, {"waiting": 1})
     path = f"/v1/campaigns/{begun['id']}"
@@ -201,6 +225,15 @@ async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient
     assert (await service.get("/v1/campaigns")).json()["campaigns"][0]["state"] == "aborted"
     bad = await service.post("/v1/tenants/default/campaigns", json={"base": "next", "users": ["nobody"]})
     assert (bad.status_code, bad.json()["field"]) == (422, "users")
+
+
+async def test_a_service_without_a_registry_begins_no_campaign(database_settings: DatabaseSettings) -> None:
+    settings = TrainingServiceSettings(**database_settings.model_dump(), training_token=SecretStr(TOKEN))
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url, headers=headers) as client:
+        refused = await client.post("/v1/tenants/default/campaigns", json={"base": DEFAULT_BASE})
+    assert refused.status_code == 503
+    assert "set LORRY_REGISTRY_URL" in refused.json()["detail"]
 
 
 async def test_listing_goes_on_after_the_last_job_of_a_page(service: httpx.AsyncClient) -> None:
@@ -229,6 +262,42 @@ async def test_metrics_count_jobs_by_state_and_name_nobody(service: httpx.AsyncC
     assert "ann" not in text.replace("canceled", "")
 
 
+async def test_metrics_tell_what_is_wrong_and_of_whom_nobody(service: httpx.AsyncClient, database: Database) -> None:
+    before = (await service.get("/metrics")).text
+    assert "lorry_training_spent_share 0.0" in before
+    assert "lorry_training_recent_failures{" not in before
+    async with database.transaction() as session:
+        await TranscriptStore(session).add("default", "bob", talks("bob"))
+        cost = {"job_id": "j1", "kind": "write", "is_estimate": False, "tenant": "default", "user_id": "ann"}
+        await CostRepository(session).keep({**cost, "dollars": 3.0})
+    jobs, campaigns = Jobs(database), Campaigns(database)
+    for user, code in (("ann", "workers-died"), ("bob", "disk-full")):
+        job = await jobs.submit(Submission(tenant="default", user=user, base="b"))
+        async with database.transaction() as session:
+            repository = JobRepository(session)
+            ended = {"state": State.FAILED, "error": {"code": code}, "ended_at": await repository.now()}
+            await repository.update(job.id, ended)
+    campaign = await campaigns.begin("default", base="next", known={"next"}, per_hour=60.0)
+    await service.put("/v1/tenants/default/training-quota", json={"max_monthly_dollars": 4.0})
+    health = await examine(database)
+    assert health == Health(
+        failures={"disk-full": 1, "workers-died": 1}, poison_users=1, stalled_campaigns=0, spent_share=0.75
+    )
+    async with database.transaction() as session:
+        for user in ("ann", "bob"):
+            at = await JobRepository(session).now() - timedelta(hours=1, seconds=90)
+            values = {"submitted_at": at, "job_id": "j1" if user == "ann" else None}
+            await CampaignRepository(session).set_user(campaign.id, user, values)
+    assert (await examine(database)).stalled_campaigns == 1
+    await campaigns.pause(campaign.id)
+    assert (await examine(database)).stalled_campaigns == 0
+
+
+async def examine(database: Database) -> Health:
+    async with database.reading() as session:
+        return await HealthRepository(session).examine()
+
+
 async def test_every_route_documents_its_refusals(service: httpx.AsyncClient) -> None:
     schema = (await service.get("/openapi.json")).json()
     for path, operations in schema["paths"].items():
@@ -239,3 +308,40 @@ async def test_every_route_documents_its_refusals(service: httpx.AsyncClient) ->
             assert operation.get("description"), f"{verb} {path} says nothing"
             if "{job_id}" in path or "{campaign_id}" in path:
                 assert "404" in operation["responses"], f"{verb} {path}"
+
+
+async def test_a_stream_outlives_a_database_that_is_away(
+    service: httpx.AsyncClient, database: Database, postgres_directory: Path
+) -> None:
+    name = make_url(database.settings.database_url).database
+    server = await asyncpg.connect(database_url(postgres_directory, name="postgres").replace("+asyncpg", ""))
+    job = (await service.post(USER, json={})).json()["id"]
+    lines: list[str] = []
+    away = False
+    try:
+        headers = {"accept": "text/event-stream"}
+        async with service.stream("GET", f"/v1/trainings/{job}/events", headers=headers) as answer:
+            async for line in answer.aiter_lines():
+                lines.append(line)
+                if lines.count("event: event") == 1 and not away and not line:
+                    await rename(server, name, f"{name}_away")
+                    away = True
+                if "does not answer" in line and lines.count(line) == 1:
+                    await rename(server, f"{name}_away", name)
+                    await Jobs(database).cancel(job)
+    finally:
+        await server.close()
+    assert ": the database does not answer; waiting for it" in lines
+    assert [line for line in lines if line.startswith("event: ")][-2:] == ["event: event", "event: end"]
+
+
+async def rename(server: asyncpg.Connection, old: str | None, new: str | None) -> None:
+    """Give a database another name, which nobody may use while that is done."""
+    for _ in range(200):
+        await server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", old)
+        try:
+            await server.execute(f'alter database "{old}" rename to "{new}"')
+            return
+        except asyncpg.ObjectInUseError:
+            await asyncio.sleep(0.01)
+    raise AssertionError(f"{old} is always in use")

@@ -227,7 +227,7 @@ async def test_a_campaign_trains_everybody_for_another_base_and_each_flips_by_th
     async with working():
         before = [await harbour.until((await harbour.submit(user, steps=2)).id) for user in ("ann", "bob")]
         campaign = await campaigns.begin(
-            "default", base=str(other), per_hour=100_000, settings={**SETTINGS, "steps": 2}
+            "default", base=str(other), known={"other"}, per_hour=100_000, settings={**SETTINGS, "steps": 2}
         )
 
         async def done() -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 import pytest
@@ -9,6 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from lorry.cli import app
+from lorry.output import EXIT_CODES, EXIT_MEANINGS
 
 
 def paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -22,6 +24,13 @@ def test_every_command_prints_its_help(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*path, "--help"])
     assert result.exit_code == 0, result.exception
     assert "Usage:" in result.output
+    assert EXIT_CODES in " ".join(result.output.split())
+
+
+def test_the_readmes_table_of_exit_codes_is_the_commands_own() -> None:
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+    table = readme.split("| exit code | meaning |\n|---|---|\n")[1].split("\n\n")[0]
+    assert table == "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_MEANINGS.items())
 
 
 @pytest.mark.parametrize("name", ["show", "pull"])

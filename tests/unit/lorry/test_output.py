@@ -11,7 +11,22 @@ from rich.console import Console
 from kit.errors import DatabaseUnavailable, InvalidName, LorryError
 from lorry import output
 from lorry.errors import NotThere
-from lorry.output import Bar, counted, print_json, print_table, progress, report_error, run, say, shown
+from lorry.output import (
+    EXIT_MEANINGS,
+    Bar,
+    counted,
+    exit_code,
+    print_json,
+    print_table,
+    progress,
+    report_error,
+    run,
+    say,
+    shown,
+)
+from serving.errors import EngineBusy
+from training.errors import WriterTooExpensive
+from training.jobs.errors import QuotaExhausted, TrainingActive
 
 
 @pytest.fixture
@@ -124,3 +139,21 @@ def test_a_time_is_iso_8601_in_json(capsys: pytest.CaptureFixture[str], monkeypa
 @pytest.mark.parametrize(("number", "words"), [(0, "0 statements"), (1, "1 statement"), (2, "2 statements")])
 def test_one_is_not_many(number: int, words: str) -> None:
     assert counted(number, "statement") == words
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (QuotaExhausted(), 6),
+        (WriterTooExpensive(), 6),
+        (EngineBusy(), 5),
+        (NotThere(), 3),
+        (TrainingActive(), 4),
+        (InvalidName(), 2),
+        (LorryError(), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, LorryError) else str(value),
+)
+def test_each_kind_of_refusal_has_its_exit_code(refusal: LorryError, code: int) -> None:
+    assert exit_code(refusal) == code
+    assert code in EXIT_MEANINGS

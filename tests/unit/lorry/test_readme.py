@@ -1,4 +1,4 @@
-"""What the README tells operators to type is what the commands take."""
+"""What the README and the pages about trainings tell people to type is what the commands take."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import typer
 
 from lorry.cli import app
 
-README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
-LINES = [
-    line.partition("  #")[0].strip()
-    for block in re.findall(r"```\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("lorry ")
-]
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("jobs", "datasets", "evaluation", "training", "transcripts")))
+LINES = sorted(
+    {
+        line.partition("  #")[0].strip()
+        for page in PAGES
+        for block in re.findall(r"```(?:sh)?\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("lorry ")
+    }
+)
 
 
 def parse(line: str) -> None:
@@ -32,11 +36,11 @@ def parse(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_every_line_of_the_readme_can_be_typed(line: str) -> None:
+def test_every_line_can_be_typed(line: str) -> None:
     parse(line)
 
 
 def test_a_line_without_what_its_command_requires_is_found() -> None:
-    assert len(LINES) > 15
+    assert len(LINES) > 30
     with pytest.raises(typer.BadParameter):
         parse("lorry adapters erase ada --whole-user")

@@ -1,27 +1,15 @@
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-from pathlib import Path
+import pytest
 
-from lorry.commands.up import _ask_to_stop
-from lorry.home import Home
+from lorry.commands.up import tell_who_goes_on
+from lorry.local.ledger import User
 
 
-async def test_ctrl_c_stops_at_once_when_nobody_uses_the_parts(tmp_path: Path) -> None:
-    stop = asyncio.Event()
-    _ask_to_stop(Home.open(tmp_path), stop)
-    assert stop.is_set()
-
-
-async def test_ctrl_c_names_who_would_fail_and_stops_the_second_time(tmp_path: Path) -> None:
-    home, stop, loop = Home.open(tmp_path), asyncio.Event(), asyncio.get_running_loop()
-    try:
-        with home.guest():
-            _ask_to_stop(home, stop)
-            assert not stop.is_set()
-            os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.wait_for(stop.wait(), 5)
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
+def test_what_other_commands_use_is_said_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_who_goes_on([])
+    assert capsys.readouterr().err == ""
+    tell_who_goes_on([User(key="7.a", pid=7, command="lorry jobs work", parts=("postgres", "registry"))])
+    assert capsys.readouterr().err == (
+        "postgres, registry go on for other commands and end with the last of them: pid 7, `lorry jobs work`\n"
+    )

@@ -6,6 +6,7 @@ import pytest
 
 from training.config import DatasetConfig, ResolvedConfig, TrainingConfig, TrainingRequest, resolve
 from training.errors import ConfigInvalid
+from training.policy import GatePolicy
 
 
 def read(tmp_path: Path, text: str) -> TrainingRequest:
@@ -29,7 +30,7 @@ def test_every_value_carries_its_origin(tmp_path: Path) -> None:
 def test_every_known_value_has_an_origin() -> None:
     config = resolve()
     known = {*TrainingConfig.model_fields, *(f"dataset.{key}" for key in DatasetConfig.model_fields)}
-    assert set(config.origins) == known
+    assert set(config.origins) == known | {f"gate.{key}" for key in GatePolicy.model_fields}
     assert set(config.origins.values()) == {"default"}
 
 
@@ -55,6 +56,8 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("dataset:\n  max_exmples: 1", "dataset.max_exmples", "did you mean dataset.max_examples"),
         ("zzz: 1", "zzz", "known are"),
         ("dataset: 3", "dataset", "must hold"),
+        ("gate: 3", "gate", "must hold"),
+        ("gate:\n  min_gain: 1", "gate.min_gain", "did you mean gate.min_gain_nats"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, text: str, field: str, hint: str) -> None:
@@ -75,6 +78,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, te
         ({"min_steps": 10**9}, "min_steps"),
         ({"threads": 10**6}, "threads"),
         ({"max_length": 10**12}, "max_length"),
+        ({"gate.max_general_loss": -0.1}, "gate.max_general_loss"),
+        ({"gate.min_gain_nats": "nan"}, "gate.min_gain_nats"),
+        ({"gate.min_gain_nats": "none"}, "gate.min_gain_nats"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(arguments: dict[str, object], field: str) -> None:

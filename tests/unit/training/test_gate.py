@@ -10,7 +10,8 @@ from training.evaluation.general import GeneralAbility, GeneralScore
 from training.evaluation.intervals import Estimate
 from training.evaluation.leaks import Leaks
 from training.evaluation.yes_no import YesNo
-from training.gate import GatePolicy, decide
+from training.gate import decide
+from training.policy import GatePolicy
 from training.publishing import evaluation_for_manifest
 
 
@@ -146,7 +147,7 @@ def test_each_bound_alone_closes_the_gate_with_its_reason(changes: dict[str, flo
 
 def test_what_was_not_measured_closes_the_gate_only_when_the_policy_says_so() -> None:
     bare = evaluation(2.5)
-    asked = replace(STRICT, require_measured=False)
+    asked = STRICT.model_copy(update={"require_measured": False})
     assert decide(bare, asked).passed
     decision = decide(bare, STRICT)
     assert not decision.passed

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
 from kit.names import check_name
-from training.config import TrainingRequest, resolve
+from training.jobs.campaigns.bases import require_known
 from training.jobs.campaigns.repository import CampaignRepository
 from training.jobs.errors import CampaignNotFound, IllegalJobTransition, JobRequestInvalid, TrainingActive
 from training.jobs.job import Submission
@@ -80,6 +80,7 @@ class Campaigns:
         tenant: str,
         *,
         base: str,
+        known: Collection[str],
         per_hour: float = 60.0,
         priority: int = -100,
         settings: Mapping[str, Any] | None = None,
@@ -87,22 +88,26 @@ class Campaigns:
     ) -> Campaign:
         """Begin a campaign for these users, or for everybody in the tenant who has transcripts.
 
+        `known` are the ids of base models that can be trained for, see `bases.known_bases`.
+
         Raises:
-            JobRequestInvalid: the rate cannot be kept, or there is nobody to train.
+            JobRequestInvalid: the rate cannot be kept, nobody registered the base, or there is nobody to train.
             InvalidName, ConfigInvalid: see `Submission.check`.
         """
         check_name(tenant, field="tenant")
         if not (math.isfinite(per_hour) and 0 < per_hour <= _MAX_PER_HOUR):
             raise JobRequestInvalid(f"per_hour must be above 0 and at most {_MAX_PER_HOUR:g}", field="per_hour")
         Submission(tenant=tenant, user="-", base=base, settings=settings or {}, priority=priority).check()
-        resolve(TrainingRequest(), arguments=settings or {})
+        require_known(base, known)
         async with self._database.transaction() as session:
             known = await TranscriptStore(session).users(tenant)
             wanted = sorted(set(users)) if users is not None else known
             if unknown := sorted(set(wanted) - set(known)):
-                raise JobRequestInvalid(f"{unknown[0]} has no transcripts", field="users")
+                raise JobRequestInvalid(
+                    f"{unknown[0]} has no transcripts; import some first, or leave them out", field="users"
+                )
             if not wanted:
-                raise JobRequestInvalid(f"nobody in {tenant} has transcripts", field="tenant")
+                raise JobRequestInvalid(f"nobody in {tenant} has transcripts; import some first", field="tenant")
             values = {
                 "id": f"c{uuid.uuid4().hex}",
                 "tenant": tenant,
@@ -239,7 +244,9 @@ async def _require(
 ) -> CampaignRow:
     row = await repository.get(campaign_id, tenant=tenant, lock=lock)
     if row is None:
-        raise CampaignNotFound(f"there is no campaign {campaign_id[:64]!r}", field="campaign_id")
+        raise CampaignNotFound(
+            f"there is no campaign {campaign_id[:64]!r}; `lorry campaigns` lists them", field="campaign_id"
+        )
     return row
 
 

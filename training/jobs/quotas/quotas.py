@@ -52,11 +52,15 @@ async def require_quota(session: AsyncSession, tenant: str) -> None:
     """
     quota = await QuotaRepository(session).get(tenant, lock=True)
     if quota.max_daily is not None and await JobRepository(session).submitted_since(tenant, _DAY) >= quota.max_daily:
-        raise QuotaExhausted(f"{tenant} has submitted the {quota.max_daily} trainings of its day", field="tenant")
+        raise QuotaExhausted(
+            f"{tenant} has submitted the {quota.max_daily} trainings of its day: wait, or have max_daily raised",
+            field="max_daily",
+        )
     if quota.max_monthly_dollars is not None:
         spent = await CostRepository(session).spent_dollars(tenant)
         if spent >= quota.max_monthly_dollars:
             raise QuotaExhausted(
-                f"{tenant} has spent {spent:.2f} of {quota.max_monthly_dollars:.2f} dollars in 30 days",
-                field="tenant",
+                f"{tenant} has spent {spent:.2f} of {quota.max_monthly_dollars:.2f} dollars in 30 days: wait, or have"
+                " max_monthly_dollars raised",
+                field="max_monthly_dollars",
             )

@@ -1,9 +1,13 @@
-"""A worker's device, and the base model that lies on it: loaded once, for everybody who is trained for it."""
+"""A worker's device, and the base model that lies on it: loaded once, for everybody who is trained for it.
+
+Loading takes minutes for a large base, and nothing in it can be broken off. A job that must stop lets go of it within a
+moment: the load goes on in a thread of its own, which no process waits for when it ends, and whoever comes next has it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import TYPE_CHECKING
 from training.base_models import prepare_base
 from training.errors import AdapterUnreadable, OutOfMemory
 from training.jobs.settings import WorkerSettings
+from training.jobs.workshop.letting_go import Check, end_of, in_thread, unless_stopped
 
 if TYPE_CHECKING:
     from training.evaluation import Evaluator
@@ -30,28 +35,36 @@ class _Loaded:
 
 
 class Device:
-    """The resident trainer and evaluator of one base at a time; one job uses them at a time."""
+    """The resident trainer and evaluator of one base at a time; one job uses them at a time.
+
+    Every method that may take long is given the job's `check`, and raises what that raises.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._turn = asyncio.Lock()
         self._loaded: _Loaded | None = None
+        self._loading: asyncio.Future[None] | None = None
 
-    async def base_directory(self, base: str) -> Path:
+    async def base_directory(self, base: str, *, check: Check) -> Path:
         """Return where the base model is, after unpacking it when this machine does not have it yet."""
-        return await asyncio.to_thread(prepare_base, base, self._settings.bases_directory / Path(base).name)
+        place = self._settings.bases_directory / Path(base).name
+        return await unless_stopped(in_thread(lambda: prepare_base(base, place)), check)
 
     @asynccontextmanager
-    async def trainer(self, base: str) -> AsyncIterator[Trainer]:
+    async def trainer(self, base: str, *, check: Check) -> AsyncIterator[Trainer]:
         """Hold the trainer of this base; another base takes the place of the one before."""
         from training.trainer import Trainer
 
         async with self._turn:
-            loaded = await self._of(base)
+            loaded = await self._of(base, check)
             if loaded.trainer is None:
-                loaded.trainer = await asyncio.to_thread(
-                    Trainer, loaded.directory, device=self._settings.training_device
-                )
+
+                def load() -> None:
+                    loaded.trainer = Trainer(loaded.directory, device=self._settings.training_device)
+
+                await self._load(load, check)
+            assert loaded.trainer is not None
             try:
                 yield loaded.trainer
             except _UNSETTLING:
@@ -59,25 +72,36 @@ class Device:
                 raise
 
     @asynccontextmanager
-    async def evaluator(self, base: str) -> AsyncIterator[Evaluator]:
+    async def evaluator(self, base: str, *, check: Check) -> AsyncIterator[Evaluator]:
         """Hold the evaluator of this base, which has the base as it is served."""
         from training.evaluation import Evaluator
 
         async with self._turn:
-            loaded = await self._of(base)
+            loaded = await self._of(base, check)
             if loaded.evaluator is None:
-                loaded.evaluator = await asyncio.to_thread(
-                    Evaluator, loaded.directory, device=self._settings.training_device
-                )
+
+                def load() -> None:
+                    loaded.evaluator = Evaluator(loaded.directory, device=self._settings.training_device)
+
+                await self._load(load, check)
+            assert loaded.evaluator is not None
             try:
                 yield loaded.evaluator
             except _UNSETTLING:
                 loaded.evaluator = None
                 raise
 
-    async def _of(self, base: str) -> _Loaded:
-        directory = await self.base_directory(base)
+    async def _of(self, base: str, check: Check) -> _Loaded:
+        directory = await self.base_directory(base, check=check)
+        if self._loading is not None:  # by a job that was stopped: two bases need not fit at once
+            await unless_stopped(end_of(self._loading), check)
+            self._loading = None
         if self._loaded is None or self._loaded.base != base:
-            self._loaded = None  # before the other one is read: both need not fit at once
+            self._loaded = None  # before the other one is read
             self._loaded = _Loaded(base=base, directory=directory)
         return self._loaded
+
+    async def _load(self, load: Callable[[], None], check: Check) -> None:
+        self._loading = in_thread(load)
+        await unless_stopped(self._loading, check)
+        self._loading = None

@@ -85,7 +85,7 @@ class Examination:
             return report.users["user"]
 
         try:
-            async with self._device.evaluator(job.base) as evaluator:
+            async with self._device.evaluator(job.base, check=job.check) as evaluator:
                 return await asyncio.to_thread(evaluate, evaluator)
         finally:  # other people's weights: they may be erased while this job waits for a retry
             await asyncio.to_thread(shutil.rmtree, self._materials.folder(job.job_id) / "rivals", ignore_errors=True)

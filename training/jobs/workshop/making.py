@@ -76,7 +76,7 @@ class Making:
                 scorer=lambda examples: trainer.base_losses(examples, max_length=config.training.max_length),
             )
 
-        async with self._device.trainer(job.base) as trainer:
+        async with self._device.trainer(job.base, check=job.check) as trainer:
             return await asyncio.to_thread(build, trainer)
 
     async def trained(self, job: Assignment) -> TrainedAdapter:
@@ -92,11 +92,13 @@ class Making:
                 await asyncio.to_thread(shutil.rmtree, directory)
         dataset = await self.dataset(job)
         await self._materials.require_transcripts(job)
-        config = self._materials.config(job, base_directory=await self._device.base_directory(job.base))
+        config = self._materials.config(
+            job, base_directory=await self._device.base_directory(job.base, check=job.check)
+        )
         teaches = config.training.objective == "distillation"
         shown = (await self._materials.prepared(job)).by_original if teaches else {}
         meter = _Meter(job)
-        async with self._device.trainer(job.base) as trainer:
+        async with self._device.trainer(job.base, check=job.check) as trainer:
             try:
                 return await asyncio.to_thread(
                     trainer.train,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.database import Database
-from training.config import ResolvedConfig, TrainingRequest, resolve
+from training.config import ResolvedConfig, resolve
 from training.jobs.assignment import Assignment
 from training.jobs.errors import TranscriptsErased
 from training.jobs.settings import WorkerSettings
@@ -18,10 +18,15 @@ from transcripts.transcript import Transcript
 
 
 class Materials:
-    """Reads what a job is about; whatever lies in its folder can be made again from this on another machine."""
+    """Reads what a job is about; whatever lies in its folder can be made again from this on another machine.
+
+    Raises:
+        ConfigInvalid: the operator's bounds of the gate cannot be read.
+    """
 
     def __init__(self, settings: WorkerSettings, *, database: Database, redactor: Redactor | None) -> None:
         self._settings = settings
+        self._bounds = settings.gate_bounds()
         self._database = database
         self.finder = redactor  # finds what the adapter must not say, also where nothing is replaced
         self.redactor = redactor if settings.training_redact else None
@@ -31,11 +36,15 @@ class Materials:
         return self._settings.jobs_directory / job_id
 
     def config(self, job: Assignment, *, base_directory: Path | None = None) -> ResolvedConfig:
-        """Return the job's complete configuration, with its user's own seed."""
+        """Return the job's complete configuration, with its user's own seed.
+
+        Raises:
+            ConfigInvalid: the job asks less of its version than this worker's operator does.
+        """
         environment: dict[str, Any] = {"base": str(base_directory) if base_directory else job.base}
         if self._settings.training_threads is not None:
             environment["threads"] = self._settings.training_threads
-        resolved = resolve(TrainingRequest(), arguments=dict(job.settings), environment=environment)
+        resolved = resolve(arguments=dict(job.settings), environment=environment, bounds=self._bounds)
         return resolved.for_user(job.tenant, job.user)
 
     async def require_transcripts(self, job: Assignment) -> None:

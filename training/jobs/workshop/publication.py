@@ -56,7 +56,8 @@ class Publication:
             owner=Owner.named(tenant=job.tenant, user=job.user),
             registry=self._registry,
             adapter=job.adapter,
-            base_directory=await self._device.base_directory(job.base),
+            policy=self._materials.config(job).gate,
+            base_directory=await self._device.base_directory(job.base, check=job.check),
             on_progress=job.tell,
         )
         try:
@@ -71,6 +72,7 @@ class Publication:
             "live": published.live,
             "passed": published.decision.passed,
             "reasons": list(published.decision.reasons),
+            "failed": list(published.decision.failed),
         }
 
     async def _take_back(self, version_id: str) -> None:

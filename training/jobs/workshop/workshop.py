@@ -101,7 +101,7 @@ class Workshop:
             ids = [each.id async for each in store.stream(job.tenant, job.user)]
             summary = await store.summary(job.tenant, job.user)
         if not ids:
-            raise NothingToTrainOn(f"{job.user} has no transcripts to train on", field="user_id")
+            raise NothingToTrainOn(f"{job.user} has no transcripts to train on; import some first", field="user_id")
         return {"transcript_ids": ids, "words": summary.user_words}
 
     async def tidy(self, job_id: str, *, settings: Mapping[str, Any], tenant: str, user: str, base: str) -> bool:

@@ -36,8 +36,8 @@ class WritingRepository:
         statement = insert(WritingRow).values(job_id=job_id, **values)
         await self._session.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
 
-    async def claimed_batches(self, *, except_job: str) -> set[str]:
-        """Return the ids of all batches that other jobs' writers know to be theirs."""
+    async def claimed_batches(self, *, except_job: str = "") -> set[str]:
+        """Return the ids of all batches that jobs' writers, one job's aside, know to be theirs."""
         ids = func.jsonb_array_elements_text(WritingRow.state["batches"])
         query = select(ids).where(WritingRow.job_id != except_job, WritingRow.state.is_not(None))
         return set((await self._session.execute(query)).scalars())

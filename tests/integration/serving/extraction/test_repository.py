@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 import pytest
 
 from kit.database import Database
 from kit.errors import InvalidName
-from serving.extraction.profile import AdapterVersion, Asked, BankVersion, Profile, TopicSection
+from serving.extraction.profile import compare_profiles
 from serving.extraction.repository import ProfileRepository
-
-
-def a_profile(user: str = "ann", *, version: int = 1) -> Profile:
-    values: dict[str, Any] = {
-        "user": user,
-        "adapter": AdapterVersion(version=version, version_id=f"v{version:032d}"),
-        "bank": BankVersion(name="test", version="1"),
-        "generated_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        "asked": Asked(questions=0, samples=0, unusable_answers=0, unsupported_claims=0),
-        "topics": (TopicSection(topic="x", title="Ünïcode ☂", not_stated=True),),
-    }
-    return Profile(**values)
+from tests.support.profiles import a_statement, profile_of
 
 
 async def test_the_profile_kept_last_is_the_one_that_is_read(database: Database) -> None:
     async with database.transaction() as session:
         repository = ProfileRepository(session)
         assert await repository.latest("t", "ann") is None
-        await repository.add("t", a_profile(version=2))
-        await repository.add("t", a_profile(version=1))
+        await repository.add("t", profile_of(version=2))
+        await repository.add("t", profile_of(version=1))
     async with database.transaction() as session:
-        assert await ProfileRepository(session).latest("t", "ann") == a_profile(version=1)
+        assert await ProfileRepository(session).latest("t", "ann") == profile_of(version=1)
 
 
-async def test_profiles_of_other_tenants_and_users_are_not_seen(database: Database) -> None:
+async def test_a_profile_is_kept_with_its_difference_from_the_one_before(database: Database) -> None:
+    older, newer = profile_of(a_statement("I love tea")), profile_of(a_statement("I love jazz"))
+    difference = compare_profiles(older, newer)
     async with database.transaction() as session:
         repository = ProfileRepository(session)
-        await repository.add("t", a_profile("ann"))
+        await repository.add("t", older)
+        assert await repository.latest_difference("t", "ann") is None
+        await repository.add("t", newer, difference=difference)
+        assert await repository.latest_difference("t", "ann") == difference
+
+
+async def test_profiles_of_other_tenants_and_users_are_neither_seen_nor_erased(database: Database) -> None:
+    async with database.transaction() as session:
+        repository = ProfileRepository(session)
+        await repository.add("t", profile_of())
+        await repository.add("t", profile_of())
+        await repository.add("t", profile_of(user="bob"))
         assert await repository.latest("u", "ann") is None
-        assert await repository.latest("t", "bob") is None
+        assert await repository.latest("t", "eve") is None
+        assert await repository.erase("u", "ann") == 0
+        assert await repository.erase("t", "ann") == 2
+        assert await repository.latest("t", "ann") is None
+        assert await repository.latest("t", "bob") is not None
 
 
 async def test_what_is_no_name_is_refused(database: Database) -> None:
     async with database.transaction() as session:
         repository = ProfileRepository(session)
+        for call in (repository.latest, repository.latest_difference, repository.erase):
+            with pytest.raises(InvalidName):
+                await call("t", "a/b")
         with pytest.raises(InvalidName):
-            await repository.add("a/b", a_profile())
-        with pytest.raises(InvalidName):
-            await repository.latest("t", "a/b")
+            await repository.add("a/b", profile_of())

@@ -16,7 +16,8 @@ from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
 from tests.support.gateway_server import Gateway, StandInEngine
 
-PAGE = (Path(__file__).parents[4] / "docs" / "api.md").read_text()
+ROOT = Path(__file__).parents[4]
+PAGE = (ROOT / "docs" / "api.md").read_text()
 
 
 def examples(language: str) -> list[str]:
@@ -32,7 +33,12 @@ async def run(gateway: Gateway, *command: str) -> str:
         *command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LORRY_URL": gateway.url, "LORRY_KEY": gateway.key},
+        env={
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "LORRY_URL": gateway.url,
+            "LORRY_KEY": gateway.key,
+        },
     )
     out, err = await process.communicate()
     assert process.returncode == 0, f"{out.decode()}\n{err.decode()}"
@@ -44,9 +50,10 @@ async def test_the_python_examples_run(gateway: Gateway, http: httpx.AsyncClient
     await gateway.publish("ann")
     (await http.post("/v1/users/ann/profile")).raise_for_status()
     outputs = [await run(gateway, sys.executable, "-c", example) for example in examples("python")]
-    assert len(outputs) == 3
-    assert "I love tea by version 1" in outputs[1]
-    assert "users/ann I love tea\nword0 word1 word2 \n['users/ann']" in outputs[2]
+    assert len(outputs) == 4
+    assert "[['chat-1']]\nI love tea by version 1\nword0 word1 word2 whole\n" in outputs[0]
+    assert "I love tea by version 1" in outputs[2]
+    assert "users/ann I love tea\nword0 word1 word2 \n['users/ann']" in outputs[3]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -54,10 +61,12 @@ async def test_the_curl_examples_run(gateway: Gateway, stand_in: StandInEngine) 
     stand_in.answer = answer
     await gateway.publish("ann")
     outputs = [await run(gateway, "bash", "-ec", example) for example in examples("bash")]
-    assert len(outputs) == 3
+    assert len(outputs) == 5
     assert "# Profile of ann" in outputs[0]
     assert '"answer":"I love tea"' in outputs[1]
     assert outputs[2].endswith("data: [DONE]\n\n")
+    assert '"created":1,"known":0,"refused":[{"line":2,"field":"turns"' in outputs[3]
+    assert '"usage":' in outputs[4]
 
 
 def test_every_route_is_described(gateway_settings: GatewaySettings) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import httpx
-import pytest
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
 
 from serving.erasure.report import STORES
-from serving.gateway.app import create_app
-from serving.gateway.erasing import require_not_erasing
-from serving.gateway.settings import GatewaySettings
+from tests.support.gateway_routes import ROUTES
 from tests.support.gateway_server import Gateway
+from tests.support.steering import rows
 from tests.support.training_jobs import talks
 from transcripts.store import TranscriptStore
 
@@ -54,36 +50,52 @@ async def test_a_tenant_can_neither_erase_nor_watch_the_user_of_another(
     await add(gateway, "ann", tenant="other")  # who is somebody else
 
 
-async def test_whoever_is_erased_is_not_answered_for(gateway: Gateway, http: httpx.AsyncClient) -> None:
+async def test_every_route_that_names_who_is_erased_refuses(gateway: Gateway, http: httpx.AsyncClient) -> None:
     await gateway.publish("ann")
     await gateway.publish("bob", seed=2)
     await add(gateway, "ann")
     assert (await http.post(ERASURE)).status_code == 202
-    chat = {"model": "users/ann", "messages": [{"role": "user", "content": "hi"}]}
-    refused = [
-        await http.get("/v1/users/ann/profile"),
-        await http.post("/v1/users/ann/profile"),
-        await http.post("/v1/users/ann/query", json={"question": "hi?"}),
-        await http.post("/v1/chat/completions", json=chat),
-        await http.get("/v1/models/users/ann"),
-    ]
-    assert [each.status_code for each in refused] == [409] * len(refused)
-    assert {each.json()["type"] for each in refused} == {"urn:lorry:problem:being-erased"}
+    naming = [route for route in ROUTES if "{user_id}" in route.path or "model" in f"{route.path}{route.body}"]
+    about = [route for route in naming if route.scope != "erase" and route.path != "/v1/models"]
+    assert len(about) > 25
+    for route in about:
+        answer = await route.call(http)
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:lorry:problem:being-erased"), route
     assert (await http.post("/v1/users/bob/query", json={"question": "hi?"})).status_code == 200
+    submitted = await http.post("/v1/extractions", json={"users": ["ann", "bob"]})
+    assert submitted.json()["progress"]["canceled"] == 1
 
 
-def routes(app: FastAPI) -> list[APIRoute]:
-    return [each for each in app.routes if isinstance(each, APIRoute) and "{user_id}" in each.path]
+async def test_whose_key_may_not_do_it_is_not_told_that_somebody_is_erased(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    await add(gateway, "ann")
+    await http.post(ERASURE)
+    async with gateway.caller(await gateway.make_key("query")) as other:
+        assert (await other.get("/v1/users/ann/transcripts")).status_code == 403
+        assert (await other.get(ERASURE)).status_code == 403
 
 
-@pytest.fixture
-def app(gateway_settings: GatewaySettings) -> FastAPI:
-    return create_app(gateway_settings)
+async def test_an_answer_that_is_kept_is_not_given_again_once_its_user_is_erased(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    await gateway.publish("ann")
+    headers, body = {"idempotency-key": "once"}, {"question": "hi?"}
+    first = await http.post("/v1/users/ann/query", json=body, headers=headers)
+    assert (await http.post("/v1/users/ann/query", json=body, headers=headers)).text == first.text
+    assert (await http.post(ERASURE, headers={"idempotency-key": "erase"})).status_code == 202
+    again = await http.post("/v1/users/ann/query", json=body, headers=headers)
+    assert (again.status_code, again.json()["type"]) == (409, "urn:lorry:problem:being-erased")
+    assert (await http.post(ERASURE, headers={"idempotency-key": "erase"})).status_code == 202
+    kept = await rows(gateway.database, "select key from gateway_request")
+    assert kept == [("once",)], "that somebody asked to erase them is not kept beside their name"
 
 
-def test_every_route_about_a_user_refuses_those_who_are_erased(app: FastAPI) -> None:
-    found = routes(app)
-    assert len(found) > 3
-    for route in found:
-        guarded = require_not_erasing in {each.call for each in route.dependant.dependencies}
-        assert guarded or route.path.endswith("/erasure"), f"{route.path} answers for users who are being erased"
+async def test_an_answer_to_canceling_a_training_is_kept_as_its_users(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    await add(gateway, "ann")
+    training = (await http.post("/v1/users/ann/trainings", json={})).json()["id"]
+    canceled = await http.post(f"/v1/trainings/{training}/cancel", headers={"idempotency-key": "stop"})
+    assert canceled.status_code == 200
+    assert await rows(gateway.database, "select user_id from gateway_request") == [("ann",)]

@@ -310,6 +310,22 @@ async def test_the_base_waits_for_seats_in_the_same_bounded_queue_and_takes_no_s
     assert bench.pool.slots.seats_taken("live") == bench.pool.slots.seats_taken("batch") == 0
 
 
+@pytest.mark.parametrize(("header", "waits"), [("0.05", True), ("nan", False), ("soon", False), ("1e9", False)])
+async def test_who_asks_may_wait_shorter_than_the_engines_deadline_and_no_longer(header: str, waits: bool) -> None:
+    bench = Bench(seats=1)
+    running = bench.ask({"model": "base"})
+    await soon(lambda: bool(bench.engine.sequences))
+    patient = bench.ask({"model": "base"}, x_lorry_class="batch", x_lorry_deadline=header)
+    if waits:
+        assert (await patient.answer())[0] == 503
+    else:
+        await asyncio.sleep(0.1)
+        assert bench.pool.queued("batch") == 1
+        patient.gone.set()
+    bench.engine.may_answer.set()
+    assert (await running.answer())[0] == 200
+
+
 @pytest.mark.parametrize("model", [ADA, "base"])
 @pytest.mark.parametrize(
     ("body", "kind", "says"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from serving.extraction.agreement import Answer, Sample, claims_of, group_claims
+from serving.extraction.asking.agreement import Answer, Sample, claims_of, group_claims
 
 
 def answer(number: int, *texts: str, topic: str = "interests") -> Answer:

@@ -9,7 +9,8 @@ import pytest
 
 from registry.manifest import LoraShape, Manifest, ManifestFile, Owner
 from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
-from serving.extraction.engine_client import EngineClient, parse_answers
+from serving.extraction.asking.answers import parse_answers
+from serving.extraction.engine_client import EngineClient
 from tests.support.adapters import BASE
 
 VERSION_ID = "v" + "a" * 32
@@ -61,13 +62,14 @@ async def test_a_question_is_asked_of_one_version_with_the_schema_enforced() -> 
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(200, json={"choices": [{"message": {"content": "a"}}, {"message": {"content": None}}]})
+        choices = [{"message": {"content": "a"}}, {"message": {"content": None}}]
+        return httpx.Response(200, json={"choices": choices, "usage": {"prompt_tokens": 31}})
 
     async with client(answer) as engine:
-        texts = await engine.ask(
+        sampled = await engine.ask(
             "Q?", manifest=MANIFEST, schema={"type": "object"}, samples=2, max_tokens=9, temperature=0.5, seed=7
         )
-    assert texts == ["a", ""]
+    assert (sampled.texts, sampled.prompt_tokens) == (("a", ""), 31)
     assert seen[0].headers["authorization"] == "Bearer secret-token"
     assert (seen[0].headers["x-lorry-class"], seen[0].headers["x-lorry-adapter"]) == ("batch", VERSION_ID)
     assert "a-tenant-of-ours" not in str(seen[0].headers.raw)
@@ -80,6 +82,37 @@ async def test_a_question_is_asked_of_one_version_with_the_schema_enforced() -> 
         "seed": 7,
         "response_format": {"type": "json_schema", "json_schema": {"name": "answers", "schema": {"type": "object"}}},
     }
+
+
+@pytest.mark.parametrize(
+    ("tokens", "found"),
+    [
+        ([None, {"5": {"logprob": -7.0}}, {"1": {"logprob": -0.5}}, {"9": {"logprob": -2}}], [-0.5, -2.0]),
+        ([None, {"5": {"logprob": -7.0}}], []),
+        ([None, {"5": {"logprob": -7.0}}, {}], []),
+        ([None, {"5": {"logprob": -7.0}}, None], []),
+        ([None, {"5": {"logprob": -7.0}}, {"1": {"logprob": "much"}}], []),
+        ([None, {"5": {"logprob": -7.0}}, {"1": -1}], []),
+        (None, []),
+        ("x", []),
+    ],
+)
+async def test_only_the_answers_tokens_are_scored_and_what_is_not_understood_gives_nothing(
+    tokens: object, found: list[float]
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"choices": [], "prompt_logprobs": tokens})
+
+    async with client(answer) as engine:
+        scored = await engine.score("Q?", "A", manifest=MANIFEST, model="base", prompt_tokens=2)
+    assert scored == found
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0}, {"prompt_tokens": "7"}, []])
+async def test_an_engine_that_does_not_count_prompts_says_none(usage: object) -> None:
+    async with client(lambda _: httpx.Response(200, json={"choices": [], "usage": usage})) as engine:
+        sampled = await engine.ask("Q?", manifest=MANIFEST, schema={}, samples=1, max_tokens=9, temperature=0.5, seed=7)
+    assert sampled.prompt_tokens is None
 
 
 async def test_a_tenant_is_told_by_a_digest_that_only_the_token_gives() -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from serving.extraction.support import judge
-from serving.extraction.words import Clause, split_clauses
+from serving.extraction.language.clauses import Clause
+from serving.extraction.language.splitting import split_clauses
+from serving.extraction.support.judge import judge
 
 
 def clause(text: str) -> Clause:
@@ -97,7 +98,7 @@ def test_the_opposite_contradicts(statement: str, turn: str) -> None:
     [
         ("I have a black dog", "I used to have a black dog.", "I used to have a black dog"),
         ("I love hiking in the mountains", "I love hiking in tall mountains", "I love hiking in tall mountains"),
-        ("I like pizza", "So I like pizza if it's vegan", "I like pizza if it's vegan"),
+        ("I like pizza", "So I like pizza with pineapple", "I like pizza with pineapple"),
         ("We moved to Texas", "We moved to Texas when I was six", "We moved to Texas when I was six"),
         ("I have a dog", "Yes! I have a dog named Rex", "I have a dog named Rex"),
     ],

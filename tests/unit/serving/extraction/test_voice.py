@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from serving.extraction.support import judge
-from serving.extraction.voice import is_own_voice
-from serving.extraction.words import Clause
+from serving.extraction.language.clauses import Clause
+from serving.extraction.language.voice import is_own_voice
+from serving.extraction.support.judge import judge
 
 
 @pytest.mark.parametrize(

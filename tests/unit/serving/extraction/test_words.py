@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving.extraction.words import Clause, split_clauses
+from serving.extraction.language.clauses import Clause
+from serving.extraction.language.splitting import split_clauses
 
 
 def only(text: str) -> Clause:

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from serving.errors import EngineUnavailable, UnknownModel
 from serving.gateway.adapters import parse_model
+from serving.gateway.chat_stream import Renamer, chunks
 from serving.gateway.schemas import ChatRequest
-from serving.gateway.upstream import events
+from serving.gateway.upstream import EngineEvents
 
 VERSION_ID = "v" + "a" * 32
 
@@ -21,7 +22,8 @@ async def collected(*lines: str | Exception) -> list[str]:
                 raise line
             yield line
 
-    return [event async for event in events(source(), model="users/ann")]
+    events = EngineEvents(source())
+    return [each async for each in chunks(events, theirs=VERSION_ID, ours="users/ann", with_usage=False)]
 
 
 async def test_every_event_names_the_callers_model_and_nothing_else_changes() -> None:
@@ -42,11 +44,48 @@ def test_the_engine_hears_the_version_and_only_what_it_needs() -> None:
         model="users/ann", messages=[{"role": "user", "content": "hi"}], user="ann@example.org", metadata={"a": "b"},
         store=True, max_tokens=5, temperature=None,
     )  # fmt: skip
-    assert body.to_engine(VERSION_ID) == {
+    assert body.to_engine(VERSION_ID, body.messages) == {
         "model": VERSION_ID,
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 5,
     }
+
+
+@pytest.mark.parametrize("space", ["", " "])
+def test_a_text_that_looks_like_the_models_field_is_left_alone(space: str) -> None:
+    text = f'"model":{space}"{VERSION_ID}"'
+    separators = (",", f":{space}")
+    event = json.dumps({"choices": [{"delta": {"content": text}}], "model": VERSION_ID}, separators=separators)
+    renamed = json.loads(Renamer(VERSION_ID, 'users/"ann"')(event))
+    assert renamed == {"choices": [{"delta": {"content": text}}], "model": 'users/"ann"'}
+
+
+async def test_tokens_are_counted_and_told_only_to_who_asked() -> None:
+    async def source() -> AsyncIterator[str]:
+        yield 'data: {"choices": [{"delta": {"content": "a"}}]}'
+        yield 'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}}'
+        yield "data: [DONE]"
+
+    for with_usage in (False, True):
+        events = EngineEvents(source())
+        told = [each async for each in chunks(events, theirs="x", ours="y", with_usage=with_usage)]
+        assert len(told) == (3 if with_usage else 2)
+        assert events.usage == {"prompt_tokens": 3, "completion_tokens": 9}
+
+
+async def test_a_stream_that_breaks_off_counts_the_events_that_came() -> None:
+    async def source() -> AsyncIterator[str]:
+        yield 'data: {"choices": [{"delta": {"content": "a"}}]}'
+        raise EngineUnavailable
+
+    events = EngineEvents(source())
+    assert len([each async for each in chunks(events, theirs="x", ours="y", with_usage=False)]) == 2
+    assert events.usage == {"completion_tokens": 1}
+
+
+async def test_an_event_that_is_no_json_ends_the_stream_with_an_error() -> None:
+    *_, last = await collected("data: {broken")
+    assert "not JSON" in json.loads(last.removeprefix("data: "))["error"]["message"]
 
 
 @pytest.mark.parametrize("field", ["chat_template", "vllm_xargs", "priority", "cache_salt", "prompt_logprobs", "echo"])

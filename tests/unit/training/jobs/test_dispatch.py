@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.jobs.dispatch import Quota, Waiting, backoff, choose
+from kit.workers import backoff
+from training.jobs.dispatch import Quota, Waiting, choose
 from training.jobs.states import Phase
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

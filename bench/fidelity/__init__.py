@@ -1,0 +1,1 @@
+"""Parts of the benchmark `extraction_fidelity`: made people, an independent checker, figures and fitting."""

@@ -1,0 +1,1 @@
+"""What the adapter is asked, what it answers, and which answers say the same."""

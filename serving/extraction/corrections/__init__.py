@@ -1,0 +1,1 @@
+"""What people did to facts: edited, confirmed or forbade them; it survives every new extraction."""

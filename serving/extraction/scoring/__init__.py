@@ -1,0 +1,1 @@
+"""How sure a fact is: agreement, contrast and support, and the confidence that is calibrated from them."""

@@ -1,0 +1,75 @@
+"""Contrast: how much likelier the user's adapter finds a statement than the base does.
+
+Mean log-probability per token of the answer after its topic's question, under the adapter minus under the base, in
+nats. What anybody would say is as likely under both, so a platitude scores near zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from registry.manifest import Manifest
+from serving.errors import BaseNotServed, EngineRefused
+from serving.extraction.engine_client import EngineClient
+
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer to a question; `prompt_tokens` is how many tokens the question has with the chat template around it."""
+
+    question: str
+    answer: str
+    prompt_tokens: int
+
+
+class ContrastMeter:
+    """Measures contrasts against one engine, a bounded number of requests at once."""
+
+    def __init__(self, engine: EngineClient, *, manifest: Manifest, base_name: str, at_once: int) -> None:
+        self._engine = engine
+        self._manifest = manifest
+        self._base_name = base_name
+        self._gate = asyncio.Semaphore(at_once)
+
+    async def measure(self, said: Sequence[Said]) -> Mapping[Said, float]:
+        """Return the contrast of each answer that the engine gave log-probabilities for; each is measured once.
+
+        Raises:
+            EngineCallError: when the engine refuses or fails.
+            BaseNotServed: when the engine does not call its base as we were told.
+        """
+        distinct = list(dict.fromkeys(said))
+        tasks = [asyncio.create_task(self._contrast(each)) for each in distinct]
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return {each: value for each, value in zip(distinct, found, strict=True) if value is not None}
+
+    async def _contrast(self, said: Said) -> float | None:
+        async with self._gate:
+            own = await self._score(said, self._manifest.version_id)
+            if own is None:
+                return None
+            try:
+                base = await self._score(said, self._base_name)
+            except EngineRefused as exc:
+                if exc.status_code != _NOT_FOUND:
+                    raise
+                raise BaseNotServed(
+                    f"the engine serves no base model called {self._base_name!r}: set LORRY_BASE_NAME",
+                    field="base_name",
+                ) from exc
+        return None if base is None else round(own - base, 4)
+
+    async def _score(self, said: Said, model: str) -> float | None:
+        answer = await self._engine.score(
+            said.question, said.answer, manifest=self._manifest, model=model, prompt_tokens=said.prompt_tokens
+        )
+        return sum(answer) / len(answer) if answer else None

@@ -1,0 +1,109 @@
+"""Routes of a user's transcripts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from kit.names import Name
+from serving.errors import LinesInvalid
+from serving.gateway.auth import Caller, needs
+from serving.gateway.cursor import decode_cursor, encode_cursor
+from serving.gateway.endpoints import Cursor, Limit, UserId, refusals
+from serving.gateway.scopes import Scope
+from serving.gateway.transcripts.lines import read_lines
+from serving.gateway.transcripts.schemas import (
+    BulkResult,
+    RefusedLine,
+    TranscriptBody,
+    TranscriptPage,
+    TranscriptPut,
+    TranscriptView,
+)
+from serving.gateway.transcripts.shelf import Shelf
+from transcripts.transcript import Transcript
+
+router = APIRouter(prefix="/v1/users/{user_id}/transcripts", tags=["transcripts"])
+TranscriptId = Annotated[Name, Path(description="the caller's own name of the transcript, or its id")]
+Reader = Annotated[Caller, needs(Scope.TRANSCRIPTS_READ)]
+Writer = Annotated[Caller, needs(Scope.TRANSCRIPTS_WRITE)]
+BULK_PATH = "/v1/users/{user_id}/transcripts"
+_NDJSON = "application/x-ndjson"
+_LINES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "a JSON object a line: `id`, `turns` and, if you like, `title`, as in `PUT`",
+        "content": {_NDJSON: {"schema": {"type": "string"}}},
+    }
+}
+_MOST_REPORTED = 1000
+
+
+@router.put("/{transcript_id}", responses=refusals())
+async def put_transcript(
+    user_id: UserId, transcript_id: TranscriptId, body: TranscriptBody, request: Request, caller: Writer
+) -> TranscriptPut:
+    """Keep a conversation under a name of the caller's own, in the place of what had that name before."""
+    return await _shelf(request).put(caller.tenant, user_id, transcript_id, body.to_transcript())
+
+
+@router.get("/{transcript_id}", responses=refusals(404))
+async def get_transcript(
+    user_id: UserId, transcript_id: TranscriptId, request: Request, caller: Reader
+) -> TranscriptView:
+    """Return one transcript with its turns."""
+    return await _shelf(request).get(caller.tenant, user_id, transcript_id)
+
+
+@router.delete("/{transcript_id}", status_code=204, responses=refusals(404))
+async def delete_transcript(user_id: UserId, transcript_id: TranscriptId, request: Request, caller: Writer) -> Response:
+    """Delete one transcript. Adapters that were trained on it stay as they are until the next training."""
+    await _shelf(request).delete(caller.tenant, user_id, transcript_id)
+    return Response(status_code=204)
+
+
+@router.get("", responses=refusals())
+async def list_transcripts(
+    user_id: UserId, request: Request, caller: Reader, cursor: Cursor = None, limit: Limit = 100
+) -> TranscriptPage:
+    """List a user's transcripts by id, without their turns."""
+    after = None if cursor is None else decode_cursor(cursor, parts=1)[0]
+    found, last = await _shelf(request).page(caller.tenant, user_id, after=after, limit=limit)
+    return TranscriptPage(transcripts=found, next_cursor=None if last is None else encode_cursor([last]))
+
+
+@router.post("", openapi_extra=_LINES, responses=refusals())
+async def put_transcripts(user_id: UserId, request: Request, caller: Writer) -> BulkResult:
+    """Keep many conversations at once: NDJSON, one a line. Lines that are refused are named; the others are kept."""
+    taken, refused = await asyncio.to_thread(_judge, await request.body())
+    if not taken:
+        first = refused[0] if refused else RefusedLine(line=1, field="body", reason="is empty")
+        raise LinesInvalid(f"line {first.line}: {first.field} {first.reason}", field="body", refused_count=len(refused))
+    created = await _shelf(request).put_all(caller.tenant, user_id, taken)
+    return BulkResult(
+        created=created,
+        known=len(taken) - created,
+        refused=refused[:_MOST_REPORTED],
+        refused_count=len(refused),
+    )
+
+
+def _judge(body: bytes) -> tuple[dict[str, Transcript], list[RefusedLine]]:
+    """Return what can be kept, by name, and what cannot; of two lines with one name the first is kept."""
+    taken: dict[str, Transcript] = {}
+    refused = []
+    for number, read in read_lines(body):
+        if isinstance(read, RefusedLine):
+            refused.append(read)
+        elif read.id in taken:
+            refused.append(RefusedLine(line=number, field="id", reason="has come in an earlier line"))
+        else:
+            taken[read.id] = read.to_transcript()
+    return taken, refused
+
+
+def _shelf(request: Request) -> Shelf:
+    found: Shelf = request.app.state.shelf
+    return found

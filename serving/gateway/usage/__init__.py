@@ -1,0 +1,1 @@
+"""What tenants used: requests and tokens, by user and day."""

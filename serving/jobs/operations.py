@@ -1,0 +1,63 @@
+"""A worker's own door: health and metrics, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from kit.database import Database
+from serving.jobs.metrics import ExtractionMetrics
+
+
+def operations(*, database: Database, metrics: ExtractionMetrics, is_ready: Callable[[], bool]) -> FastAPI:
+    """Return the routes; `is_ready` says whether the worker takes users in hand."""
+    app = FastAPI(openapi_url=None)
+
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    async def readyz() -> JSONResponse:
+        return JSONResponse({"status": "ready" if is_ready() else "stopping"}, status_code=200 if is_ready() else 503)
+
+    async def exposition() -> Response:
+        return Response(await metrics.render(database), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_api_route("/healthz", healthz)
+    app.add_api_route("/readyz", readyz)
+    app.add_api_route("/metrics", exposition)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the worker."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Capture none."""
+        yield
+
+
+@asynccontextmanager
+async def answering(app: FastAPI, *, host: str, port: int) -> AsyncIterator[int]:
+    """Answer while the block runs; yields the port.
+
+    Raises:
+        OSError: when the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+        task = asyncio.create_task(server.serve([listening]))
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            await task

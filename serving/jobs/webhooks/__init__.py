@@ -1,0 +1,1 @@
+"""Telling a tenant's own service that a batch has ended."""

@@ -1,0 +1,241 @@
+"""One extraction worker: plans batches, walks them, shows signs of life, takes over from workers that died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from kit.database import Database
+from kit.errors import LorryError
+from kit.workers import SIGNS_PER_LEASE, again_and_again, has_ended, identify_process
+from registry.client import RegistryClient
+from serving.extraction.bank import Bank, standard_bank
+from serving.extraction.engine_client import EngineClient
+from serving.jobs.errors import WorkerIdTaken
+from serving.jobs.extraction import UserExtraction
+from serving.jobs.fleet.repository import WorkerRepository
+from serving.jobs.hints import NextAdapters
+from serving.jobs.limits import TenantLimits
+from serving.jobs.metrics import ExtractionMetrics
+from serving.jobs.models import WorkerRow
+from serving.jobs.operations import answering, operations
+from serving.jobs.planning.planner import Planner
+from serving.jobs.repository import BatchRepository
+from serving.jobs.settings import ExtractionWorkerSettings
+from serving.jobs.states import BatchState
+from serving.jobs.upkeep import Upkeep
+from serving.jobs.users.repository import UserRepository
+from serving.jobs.vault import Vault
+from serving.jobs.walk import Walk
+from serving.jobs.webhooks.deliveries import Deliveries
+from serving.jobs.webhooks.repository import DeliveryRepository
+
+_NAME = "extraction worker"
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker process. `run` returns when it is told to stop, and its users wait for others then."""
+
+    def __init__(self, settings: ExtractionWorkerSettings, *, bank: Bank | None = None) -> None:
+        """Connect to nothing yet; `bank` None = the one that Lorry ships."""
+        self._settings = settings
+        self._bank = bank or standard_bank()
+        self._boot = identify_process()
+        self._heard = time.monotonic()
+        self._lost = False
+        self.metrics = ExtractionMetrics()
+        self.port = 0
+        self.stop = asyncio.Event()
+
+    async def run(self, *, until_idle: bool = False) -> None:
+        """Work until `stop` is set, or with `until_idle` until no batch is left but paused ones.
+
+        Raises:
+            WorkerIdTaken: another worker that is alive has this id.
+            DatabaseUnavailable: PostgreSQL does not answer at the start; later it is waited for.
+            OSError: the address of health and metrics is taken.
+        """
+        async with self._parts():
+            app = operations(database=self._database, metrics=self.metrics, is_ready=lambda: not self.stop.is_set())
+            host, port = self._settings.extraction_worker_host, self._settings.extraction_worker_port
+            await self._register()
+            async with answering(app, host=host, port=port) as self.port:
+                await self._upkeep.bury(self._settings.worker_id)  # what an earlier process of this id held
+                _log.info("extraction worker %s works", self._settings.worker_id)
+                await self._work(until_idle=until_idle)
+
+    @asynccontextmanager
+    async def _parts(self) -> AsyncIterator[None]:
+        """Connect everything that the worker works with, and let go of it when the block ends."""
+        settings = self._settings
+        # A frozen worker's open transaction would hold rows that others need to go on.
+        idle_seconds = min(settings.database_idle_transaction_seconds, max(settings.extraction_lease_seconds, 5.0))
+        database = Database(settings.model_copy(update={"database_idle_transaction_seconds": idle_seconds}))
+        token, engine_token = settings.registry_token.get_secret_value(), settings.engine_token.get_secret_value()
+        try:
+            async with (
+                RegistryClient(url=settings.registry_url, token=token, actor="extraction") as registry,
+                EngineClient(
+                    url=settings.engine_url, token=engine_token, timeout_seconds=settings.engine_timeout_seconds
+                ) as engine,
+            ):
+                vault, hints = Vault(settings, registry), NextAdapters(registry=registry, engine=engine)
+                try:
+                    self._assemble(database, registry, engine, vault, hints)
+                    yield
+                finally:
+                    await hints.close()
+                    vault.close()
+        finally:
+            await database.close()
+
+    def _assemble(
+        self, database: Database, registry: RegistryClient, engine: EngineClient, vault: Vault, hints: NextAdapters
+    ) -> None:
+        settings, metrics = self._settings, self.metrics
+        extraction = UserExtraction(
+            settings,
+            database=database,
+            registry=registry,
+            engine=engine,
+            vault=vault,
+            bank=self._bank,
+            metrics=metrics,
+        )
+        self._database = database
+        self._walk = Walk(
+            settings,
+            database=database,
+            engine=engine,
+            extraction=extraction,
+            vault=vault,
+            hints=hints,
+            metrics=metrics,
+        )
+        limits = TenantLimits(database, settings)
+        self._planner = Planner(
+            worker_id=settings.worker_id, database=database, registry=registry, bank=self._bank, limits=limits
+        )
+        self._upkeep = Upkeep(settings, database=database, vault=vault)
+        self._deliveries = Deliveries(settings, database=database, on_delivery=metrics.count_webhook)
+
+    async def _work(self, *, until_idle: bool) -> None:
+        settings = self._settings
+        poll, beat = settings.extraction_poll_seconds, settings.extraction_lease_seconds / SIGNS_PER_LEASE
+        living = asyncio.create_task(again_and_again(self._show_life, beat, of=_NAME))
+        chores: list[tuple[Callable[[], Awaitable[Any]], float]] = [
+            (self._plan, poll),
+            (self._take, 0.0),
+            (self._walk.look_after, poll),
+            (self._deliveries.deliver_due, poll),
+            (self._upkeep.adopt, max(poll, beat)),
+            (self._upkeep.sweep, settings.extraction_upkeep_seconds),
+        ]
+        if until_idle:
+            chores.append((self._stop_when_idle, poll))
+        tasks = [asyncio.create_task(again_and_again(chore, every, of=_NAME)) for chore, every in chores]
+        try:
+            await self.stop.wait()
+        finally:
+            await self._leave([living, *tasks], living=living)
+
+    # ----- beginning and end
+
+    async def _register(self) -> None:
+        """Become the worker of this id, after waiting until an earlier process of it has certainly ended."""
+        deadline = time.monotonic() + self._settings.extraction_lease_seconds + 1.0
+        first: WorkerRow | None = None
+        while True:
+            async with self._database.transaction() as session:
+                repository = WorkerRepository(session)
+                row = await repository.get(self._settings.worker_id)
+                if row is None or _is_over(row) or not await repository.is_alive(row.id):
+                    await repository.register(self._describe())
+                    self._heard = time.monotonic()
+                    return
+                first = first or row
+            if row.heard_at > first.heard_at or time.monotonic() > deadline:
+                raise WorkerIdTaken(
+                    f"worker {row.id} is alive on {row.host}; give this one another id", field="LORRY_WORKER_ID"
+                )
+            await asyncio.sleep(min(1.0, self._settings.extraction_lease_seconds / SIGNS_PER_LEASE))
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "id": self._settings.worker_id,
+            "boot": self._boot,
+            "host": socket.gethostname(),
+            "slots": self._settings.extraction_users_at_once,
+            "lease_seconds": self._settings.extraction_lease_seconds,
+        }
+
+    async def _leave(self, tasks: list[asyncio.Task[None]], *, living: asyncio.Task[None]) -> None:
+        """Let users in hand come to their end, give the others away, and sign off; signs of life go on until then."""
+        for task in tasks:
+            if task is not living:
+                task.cancel()
+        await asyncio.gather(*(task for task in tasks if task is not living), return_exceptions=True)
+        await self._walk.close(within_seconds=0.0 if self._lost else self._settings.extraction_drain_seconds)
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+        try:
+            async with self._database.transaction() as session:
+                if await WorkerRepository(session).leave(self._settings.worker_id, boot=self._boot):
+                    await UserRepository(session).put_back_all(self._settings.worker_id)
+        except LorryError as exc:
+            _log.warning("could not sign off: %s", type(exc).__name__)
+
+    # ----- chores
+
+    async def _plan(self) -> None:
+        while await self._planner.plan_next():
+            self._walk.free.set()
+
+    async def _take(self) -> None:
+        """Wait until a place is free or it is time to look, then take users in hand."""
+        try:
+            async with asyncio.timeout(self._settings.extraction_poll_seconds):
+                await self._walk.free.wait()
+        except TimeoutError:
+            pass
+        if not self._lost:
+            await self._walk.take()
+
+    async def _show_life(self) -> None:
+        """Extend the lease; a worker that could not for too long lets go of everybody: others have them by then."""
+        lease = self._settings.extraction_lease_seconds
+        try:
+            async with asyncio.timeout(lease / 2):
+                async with self._database.transaction() as session:
+                    known = await WorkerRepository(session).hear(self._settings.worker_id, boot=self._boot)
+        except (LorryError, OSError, TimeoutError):
+            if time.monotonic() - self._heard > lease * 0.75 and not self._lost:
+                _log.warning("the database was away for as long as the lease: letting go of all users")
+                self._lost = True
+                self._walk.let_go()
+            return
+        if not known:
+            _log.error("another worker has the id %s now: stopping", self._settings.worker_id)
+            self._lost = True
+            self._walk.let_go()
+            self.stop.set()
+            return
+        self._heard, self._lost = time.monotonic(), False
+
+    async def _stop_when_idle(self) -> None:
+        async with self._database.reading() as session:
+            counts = await BatchRepository(session).count_states()
+            pending = await DeliveryRepository(session).pending()
+        if not pending and not any(count for state, count in counts.items() if state is not BatchState.PAUSED):
+            self.stop.set()
+
+
+def _is_over(row: WorkerRow) -> bool:
+    """Say whether the process that wrote this row certainly runs no more."""
+    return row.left_at is not None or has_ended(row.boot, host=row.host)

@@ -1,0 +1,313 @@
+"""What happens to callers when a part behind the gateway fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy import make_url
+
+from kit.settings import DatabaseSettings
+from serving.gateway.app import create_app
+from serving.gateway.settings import GatewaySettings
+from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.registry_server import free_socket, serving
+
+QUESTION = {"question": "?"}
+
+
+def code(answer: httpx.Response) -> str:
+    return str(answer.json()["type"]).removeprefix("urn:lorry:problem:")
+
+
+class Wire:
+    """A TCP connection to a service, which a test cuts or freezes and mends again."""
+
+    def __init__(self, url: str) -> None:
+        host, port = url.removeprefix("http://").rsplit(":", 1)
+        self._target = (host, int(port))
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.is_cut = False
+        self.flows = asyncio.Event()
+        self.flows.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_cut:
+            writer.close()
+            return
+        there, back = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, back}
+        try:
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        except OSError:
+            pass
+        finally:
+            for each in (writer, back):
+                each.close()
+            self._writers -= {writer, back}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self.flows.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    def cut(self) -> None:
+        """Break every connection off, and refuse new ones."""
+        self.is_cut = True
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        """Take connections again."""
+        self.is_cut = False
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Listen, and yield the URL."""
+        sock = free_socket()
+        server = await asyncio.start_server(self._serve, sock=sock)
+        try:
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            self.flows.set()
+            self.cut()
+            server.close()
+
+
+async def test_a_slow_engine_is_504_and_its_request_is_ended(
+    gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
+) -> None:
+    await gateway.publish("ann")
+    stand_in.seconds_between_events = 30
+    settings = gateway_settings.model_copy(update={"engine_timeout_seconds": 0.3})
+    async with serving(create_app(settings)) as url, gateway.caller() as http:
+        answer = await http.post(f"{url}/v1/users/ann/query", json=QUESTION)
+    assert (answer.status_code, code(answer)) == (504, "engine-timeout")
+    await soon(lambda: not stand_in.running)
+
+
+async def test_an_engine_that_restarts_is_503_while_it_is_down_and_serves_when_it_is_back(
+    gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
+) -> None:
+    await gateway.publish("ann")
+    wire = Wire(gateway_settings.engine_url)
+    async with wire.listening() as engine_url:
+        settings = gateway_settings.model_copy(update={"engine_url": engine_url})
+        async with serving(create_app(settings)) as url, gateway.caller() as http:
+            stand_in.seconds_between_events, stand_in.events = 0.05, 1000
+            async with http.stream("POST", f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}) as stream:
+                lines = stream.aiter_lines()
+                await anext(lines)
+                wire.cut()
+                rest = [line async for line in lines]
+            assert any("event: error" in line for line in rest), "the break is told within the stream"
+            down = await http.post(f"{url}/v1/users/ann/query", json=QUESTION)
+            assert (down.status_code, code(down), down.headers["retry-after"]) == (503, "engine-unavailable", "1")
+            assert (await http.get(f"{url}/readyz")).status_code == 503
+            assert (await http.get(f"{url}/v1/users/ann/transcripts")).status_code == 200, "all else works"
+            wire.mend()
+            stand_in.seconds_between_events = 0
+            assert (await http.post(f"{url}/v1/users/ann/query", json=QUESTION)).status_code == 200
+    await soon(lambda: not stand_in.running)
+
+
+@pytest.mark.parametrize("how", ["cut", "frozen"])
+async def test_without_the_registry_who_was_served_before_is_served_on_and_others_are_503(
+    gateway: Gateway, gateway_settings: GatewaySettings, how: str
+) -> None:
+    await gateway.publish("ann")
+    await gateway.publish("bob", seed=2)
+    wire = Wire(gateway_settings.registry_url)
+    async with wire.listening() as registry_url:
+        settings = gateway_settings.model_copy(update={"registry_url": registry_url})
+        async with serving(create_app(settings)) as url, gateway.caller() as http:
+            first = await http.post(f"{url}/v1/users/ann/query", json=QUESTION)
+            assert first.status_code == 200
+            if how == "cut":
+                wire.cut()
+            else:
+                wire.flows.clear()
+            patience = {"x-lorry-deadline": "20"} if how == "cut" else {"x-lorry-deadline": "2"}
+            unknown = await http.post(f"{url}/v1/users/bob/query", json=QUESTION, headers=patience)
+            assert unknown.status_code in ({503} if how == "cut" else {504})
+            if how == "cut":
+                assert code(unknown) == "registry-unavailable"
+                for _ in range(5):
+                    answer = await http.post(f"{url}/v1/users/ann/query", json=QUESTION, headers=patience)
+                    assert (answer.status_code, answer.json()) == (200, first.json())
+                assert (await http.get(f"{url}/v1/adapters")).status_code == 503
+                assert (await http.get(f"{url}/readyz")).status_code == 503
+            wire.mend()
+            wire.flows.set()
+            await gateway.publish("ann", seed=3)
+
+            async def follows() -> bool:
+                answer = await http.post(f"{url}/v1/users/ann/query", json=QUESTION)
+                return answer.status_code == 200 and answer.json()["adapter"]["version"] == 2
+
+            for _ in range(100):
+                if await follows():
+                    return
+                await asyncio.sleep(0.05)
+    raise AssertionError("the gateway never saw the registry again")
+
+
+async def test_a_registry_that_says_no_is_believed_although_it_said_yes_before(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    await gateway.publish("ann")
+    assert (await http.post("/v1/users/ann/query", json=QUESTION)).status_code == 200
+    why = {"why": "ticket 7"}
+    await http.post("/v1/adapters/ann/profile/suspend", json=why)
+    for _ in range(2):
+        assert (await http.post("/v1/users/ann/query", json=QUESTION)).status_code == 409
+
+
+async def test_without_the_database_known_keys_ask_on_and_what_needs_it_is_503(
+    gateway: Gateway, gateway_settings: GatewaySettings
+) -> None:
+    await gateway.publish("ann")
+    async with serving(create_app(gateway_settings)) as url, gateway.caller() as http:
+        assert (await http.post(f"{url}/v1/users/ann/query", json=QUESTION)).status_code == 200
+        async with without_connections(gateway_settings):
+            stranger = gateway.caller("lorry_" + "x" * 43)
+            async with stranger:
+                refused = await stranger.get(f"{url}/v1/models")
+            assert (refused.status_code, code(refused)) == (503, "database-unavailable")
+            for _ in range(3):
+                assert (await http.post(f"{url}/v1/users/ann/query", json=QUESTION)).status_code == 200
+            for method, path in (
+                ("GET", "/v1/users/ann/profile"), ("GET", "/v1/users/ann/transcripts"), ("GET", "/v1/usage"),
+            ):  # fmt: skip
+                answer = await http.request(method, url + path)
+                assert (answer.status_code, code(answer)) == (503, "database-unavailable"), path
+                assert answer.headers["retry-after"]
+            keyed = {"idempotency-key": "k"}
+            assert (await http.post(f"{url}/v1/users/ann/query", json=QUESTION, headers=keyed)).status_code == 503
+            assert (await http.get(f"{url}/healthz")).status_code == 200
+            assert (await http.get(f"{url}/readyz")).status_code == 503
+        for _ in range(100):
+            if (await http.get(f"{url}/v1/users/ann/transcripts")).status_code == 200:
+                return
+            await asyncio.sleep(0.05)
+    raise AssertionError("the gateway never saw the database again")
+
+
+@asynccontextmanager
+async def without_connections(settings: DatabaseSettings) -> AsyncIterator[None]:
+    """Take a test's database away while the block runs: who is connected is cut off, and it cannot be found."""
+    url = make_url(settings.database_url)
+    elsewhere = url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(elsewhere)
+    try:
+        await rename(connection, str(url.database), "gone")
+        yield
+    finally:
+        await rename(connection, "gone", str(url.database))
+        await connection.close()
+
+
+async def rename(connection: asyncpg.Connection, old: str, new: str) -> None:
+    """Rename a database as soon as nobody is connected to it."""
+    for _ in range(100):
+        await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", old)
+        try:
+            await connection.execute(f'alter database "{old}" rename to "{new}"')
+        except asyncpg.ObjectInUseError:
+            await asyncio.sleep(0.05)
+        else:
+            return
+    raise AssertionError("somebody kept connecting")
+
+
+async def test_a_client_that_leaves_a_query_stream_closes_the_engines(
+    gateway: Gateway, http: httpx.AsyncClient, stand_in: StandInEngine
+) -> None:
+    await gateway.publish("ann")
+    stand_in.seconds_between_events, stand_in.events = 0.05, 1000
+    async with http.stream("POST", "/v1/users/ann/query", json={**QUESTION, "stream": True}) as stream:
+        lines = stream.aiter_lines()
+        await anext(lines)
+        assert stand_in.running == 1
+    await soon(lambda: not stand_in.running)
+    assert stand_in.closed_early == 1
+
+
+async def test_a_gateway_told_to_stop_says_so_finishes_what_runs_and_ends(
+    gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
+) -> None:
+    await gateway.publish("ann")
+    stand_in.seconds_between_events, stand_in.events = 0.1, 25
+    async with gateway_process(gateway_settings) as (process, url), gateway.caller() as http:
+        stream_words = asyncio.create_task(http.post(f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}))
+        await soon(lambda: bool(stand_in.running))
+        process.send_signal(signal.SIGTERM)
+        for _ in range(100):
+            ready = await http.get(f"{url}/readyz")
+            if ready.status_code == 503:
+                break
+            await asyncio.sleep(0.02)
+        assert code(ready) == "gateway-draining"
+        assert ready.headers["connection"] == "close"
+        assert (await http.get(f"{url}/v1/models")).status_code == 200, "who comes meanwhile is served"
+        await asyncio.sleep(1.2)
+        with pytest.raises(httpx.TransportError):
+            await http.get(f"{url}/healthz")
+        whole = await stream_words
+        assert whole.text.count("event: delta") == 25
+        assert "event: done" in whole.text
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_a_drain_is_bounded(gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine) -> None:
+    await gateway.publish("ann")
+    stand_in.seconds_between_events, stand_in.events = 0.1, 10_000
+    settings = gateway_settings.model_copy(update={"gateway_drain_seconds": 1})
+    async with gateway_process(settings) as (process, url), gateway.caller() as http:
+        running = asyncio.create_task(http.post(f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}))
+        await soon(lambda: bool(stand_in.running))
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.gather(running, return_exceptions=True)
+    await soon(lambda: not stand_in.running)
+
+
+@asynccontextmanager
+async def gateway_process(settings: GatewaySettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A gateway in a process of its own, which stops a second after it was told to."""
+    sock = free_socket()
+    port = sock.getsockname()[1]
+    sock.close()
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    secrets = {name: value.get_secret_value() for name, value in given.items() if hasattr(value, "get_secret_value")}
+    values = {**given, **secrets, "gateway_port": port, "gateway_notice_seconds": 1}
+    environment = {f"LORRY_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "serving.gateway", env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            for _ in range(600):
+                try:
+                    if (await http.get(f"{url}/healthz")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+        yield process, url
+    finally:
+        if process.returncode is None:
+            process.kill()
+        _, log = await process.communicate()
+        for line in log.decode().splitlines():
+            json.loads(line)  # every line of the log is a JSON object

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serving.gateway.remembered import Remembered
+
+
+class Down(Exception):
+    """The service does not answer."""
+
+
+class Refused(Exception):
+    """The service says no."""
+
+
+class Service:
+    """Answers how often it was asked, unless it is down or says no."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.error: Exception | None = None
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def __call__(self) -> int:
+        self.asked += 1
+        asked = self.asked
+        await self.may_answer.wait()
+        if self.error is not None:
+            raise self.error
+        return asked
+
+
+def memory(clock: list[float], *, seconds: float = 1.0, max_entries: int = 100) -> Remembered[str, int]:
+    return Remembered(
+        seconds=seconds, stale_seconds=60.0, unavailable=(Down,), max_entries=max_entries, clock=lambda: clock[0]
+    )
+
+
+async def test_an_answer_is_fresh_for_its_time_and_then_asked_for_again() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    assert [await remembered.get("a", service) for _ in range(3)] == [1, 1, 1]
+    clock[0] = 1.0
+    assert await remembered.get("a", service) == 2
+    assert await remembered.get("b", service) == 3
+
+
+async def test_an_answer_is_renewed_before_it_is_old_so_that_nobody_waits() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    await remembered.get("a", service)
+    clock[0] = 0.6
+    service.may_answer.clear()
+    assert await asyncio.wait_for(remembered.get("a", service), 1) == 1
+    service.may_answer.set()
+    await asyncio.sleep(0.01)
+    clock[0] = 1.1
+    assert await remembered.get("a", service) == 2, "what was asked for at 0.6 is fresh until 1.6"
+
+
+async def test_however_many_ask_at_once_the_service_is_asked_once() -> None:
+    service = Service()
+    service.may_answer.clear()
+    remembered = memory([0.0], seconds=0)
+    waiting = [asyncio.create_task(remembered.get("a", service)) for _ in range(50)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    service.may_answer.set()
+    assert await asyncio.gather(*waiting[1:]) == [1] * 49, "one that leaves takes nothing from the others"
+
+
+async def test_while_the_service_is_down_the_last_answer_holds_for_so_long() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    await remembered.get("a", service)
+    service.error = Down()
+    clock[0] = 30.0
+    assert await remembered.get("a", service) == 1
+    with pytest.raises(Down):
+        await remembered.get("b", service)
+    clock[0] = 61.0
+    with pytest.raises(Down):
+        await remembered.get("a", service)
+
+
+async def test_once_it_is_known_to_be_down_nobody_waits_for_it() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    await remembered.get("a", service)
+    clock[0], service.error = 5.0, Down()
+    await remembered.get("a", service)
+    service.may_answer.clear()
+    assert await asyncio.wait_for(remembered.get("a", service), 1) == 1, "answered though the service hangs"
+    service.error = None
+    service.may_answer.set()
+    await asyncio.sleep(0.01)
+    assert await remembered.get("a", service) == 3, "it was tried behind the caller's back"
+
+
+async def test_a_refusal_is_an_answer_and_ends_what_was_remembered() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    await remembered.get("a", service)
+    clock[0], service.error = 2.0, Refused()
+    with pytest.raises(Refused):
+        await remembered.get("a", service)
+    service.error = Down()
+    with pytest.raises(Down):
+        await remembered.get("a", service)
+
+
+async def test_zero_seconds_ask_every_time() -> None:
+    service = Service()
+    remembered = memory([0.0], seconds=0)
+    assert [await remembered.get("a", service) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_memory_is_bounded() -> None:
+    service = Service()
+    remembered = memory([0.0], max_entries=2)
+    for key in "abc":
+        await remembered.get(key, service)
+    assert await remembered.get("c", service) == 3
+    assert await remembered.get("a", service) == 4

@@ -1,0 +1,1 @@
+"""What an on-call engineer is told of trainings: counts that name nobody."""
