@@ -43,7 +43,7 @@ from serving.gateway.limits.copies import Copies
 from serving.gateway.limits.limiter import Allowance, Limiter
 from serving.gateway.openai_errors import install_openai_errors
 from serving.gateway.openapi import install_openapi
-from serving.gateway.passage.bodies import Sizes, is_bulk
+from serving.gateway.passage.bodies import Sizes, is_looked_at_later
 from serving.gateway.passage.deadlines import Deadlines
 from serving.gateway.passage.draining import Parting
 from serving.gateway.passage.entrance import Entrance
@@ -111,7 +111,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
 def _add_passage(app: FastAPI, settings: GatewaySettings) -> None:
     """Add what every request passes, the innermost first."""
     app.add_middleware(IdempotentRequests)
-    app.add_middleware(JsonGuard, passes=is_bulk)
+    app.add_middleware(JsonGuard, passes=is_looked_at_later)
     app.add_middleware(BodyLimit, max_bytes=Sizes(settings))
     app.add_middleware(Deadlines, most_seconds=settings.gateway_deadline_seconds)
     app.add_middleware(Entrance)

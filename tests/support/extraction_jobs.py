@@ -66,6 +66,17 @@ class Engine(StandInEngine):
     def __post_init__(self) -> None:
         self.open.set()
 
+    def hold_at(self, version_id: str) -> None:
+        """Close `open` when this version is asked for the first time, and never again."""
+        to_hold = [version_id]
+
+        def hold_once(asked: str) -> None:
+            if asked in to_hold:
+                to_hold.remove(asked)
+                self.open.clear()
+
+        self.refuses = hold_once
+
     async def health(self) -> Any:
         return JSONResponse({}, status_code=503 if self.down else 200)
 

@@ -9,6 +9,7 @@ from starlette.types import Scope
 from serving.gateway.settings import GatewaySettings
 
 _BULK = re.compile(r"/v1/users/[^/]+/transcripts")
+_EXTRACTIONS = "/v1/extractions"
 _TRANSCRIPT = re.compile(r"/v1/users/[^/]+/transcripts/[^/]+")
 
 
@@ -32,3 +33,8 @@ class Sizes:
 def is_bulk(scope: Scope) -> bool:
     """Say whether a request uploads many transcripts, whose lines are judged one by one."""
     return scope["method"] == "POST" and _BULK.fullmatch(scope["path"]) is not None
+
+
+def is_looked_at_later(scope: Scope) -> bool:
+    """Say whether a body may be lines, so that whoever reads it looks at each and at a body that is JSON as a whole."""
+    return is_bulk(scope) or (scope["method"] == "POST" and scope["path"] == _EXTRACTIONS)

@@ -106,7 +106,7 @@ async def test_a_worker_killed_while_it_asks_loses_nobody_and_only_who_was_in_ha
 ) -> None:
     await mill.add_users(*USERS)
     third = sorted(mill.versions.values())[2]
-    stand_in.refuses = lambda version_id: stand_in.open.clear() if version_id == third else None
+    stand_in.hold_at(third)
     batch = await mill.submit(*USERS)
     mill.start("one", extraction_users_at_once=1)
     await mill.until(lambda: third in stand_in.asked, what="the third user", seconds=SECONDS)

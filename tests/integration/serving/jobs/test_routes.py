@@ -66,7 +66,7 @@ async def test_results_are_streamed_while_the_batch_runs_until_it_ends(
 ) -> None:
     await mill.add_users("ann", "bob")
     second = sorted(mill.versions.values())[1]
-    stand_in.refuses = lambda version_id: stand_in.open.clear() if version_id == second else None
+    stand_in.hold_at(second)
     batch = await mill.submit("ann", "bob")
     async with mill.working(extraction_users_at_once=1):
         results = http.stream("GET", f"/v1/extractions/{batch.id}/results", params={"follow": True})

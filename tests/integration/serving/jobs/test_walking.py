@@ -185,7 +185,7 @@ async def test_a_canceled_batch_lets_go_of_who_is_in_hand_and_keeps_what_was_del
     slow = sorted(mill.versions.values())[1]
     batch = await mill.submit(*USERS)
     async with mill.working(extraction_users_at_once=1):
-        stand_in.refuses = lambda version_id: stand_in.open.clear() if version_id == slow else None
+        stand_in.hold_at(slow)
         await mill.until(lambda: slow in stand_in.asked, what="the second user")
         canceled = await mill.batches.cancel(batch.id, tenant="default")
         assert (canceled.state, canceled.progress.canceled, canceled.progress.done) == (BatchState.CANCELED, 5, 1)
@@ -212,14 +212,14 @@ async def test_a_short_batch_is_not_held_up_by_another_tenants_long_one(mill: Mi
         await mill.until(planned, what="the plan")
         stand_in.open.set()
         await mill.until_ended(long.id)
-    order = [version_id for version_id, _ in groupby(stand_in.asked)]
+    order = list(dict.fromkeys(stand_in.asked))
     assert order.index(mill.versions["zoe"]) <= 3
 
 
 async def test_the_eta_is_measured_once_enough_users_have_ended(mill: Mill, stand_in: Engine) -> None:
     await mill.add_users(*USERS)
     order = sorted(mill.versions.values())
-    stand_in.refuses = lambda version_id: stand_in.open.clear() if version_id == order[3] else None
+    stand_in.hold_at(order[3])
     batch = await mill.submit(*USERS)
     assert batch.progress.eta_seconds is None
     async with mill.working(extraction_users_at_once=1):
