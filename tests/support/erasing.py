@@ -151,12 +151,9 @@ async def fill_batches(
     finally:
         vault.close()
     async with database.transaction() as session:
-        await session.execute(
-            text(
-                "update extraction_batch_user set error = jsonb_build_object('message', user_id || cast(:word as text))"
-            ),
-            {"word": word},
-        )
+        error = "jsonb_build_object('message', user_id || cast(:word as text))"
+        statement = f"update extraction_batch_user set error = {error} where batch_id = :batch"
+        await session.execute(text(statement), {"word": word, "batch": batch.id})
     return batch.id
 
 
