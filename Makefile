@@ -42,8 +42,8 @@ test-faults: setup  ## tests that kill or break engines and servers (under 25 mi
 fuzz: setup  ## the tests that draw their own examples, with new ones each time
 	@$(PY) -m pytest tests/unit tests/integration -m hypothesis --hypothesis-profile fuzz $(SIDE_BY_SIDE)
 
-bench: setup  ## benchmarks, ours and a peer's in one run: make bench [NAME=first_profile] [QUICK=1]
-	@$(PY) -m bench $(if $(NAME),$(NAME)) $(if $(QUICK),--quick)
+bench: setup  ## benchmarks, ours and a peer's in one run: make bench [NAME=first_profile] [QUICK=1] [MINUTES=30]
+	@$(PY) -m bench $(if $(NAME),$(NAME)) $(if $(QUICK),--quick) $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:  ## remove .venv and every cache (LORRY_HOME stays)
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,10 +1,11 @@
-"""`python -m bench [NAME …] [--quick]`: run benchmarks; all of them without a name."""
+"""`python -m bench [NAME …] [--quick] [--minutes N]`: run benchmarks; all of them without a name."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(names())}; all when omitted")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few rounds, figures mean little")
+    parser.add_argument("--minutes", type=float, help="how long those take whose length can be chosen: ops_soak")
     arguments = parser.parse_args()
+    if arguments.minutes is not None:
+        os.environ["LORRY_BENCH_MINUTES"] = str(arguments.minutes)
     unknown = sorted(set(arguments.names) - set(names()))
     if unknown:
         sys.exit(f"bench: there is no {', '.join(unknown)}; known are {', '.join(names())}")

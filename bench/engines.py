@@ -149,7 +149,7 @@ async def open_engines(
         engine: `EngineSettings` of all engines, by field.
         ours: more of them that the peer has no counterpart of.
     """
-    _stop_when_terminated()
+    stop_when_terminated()
     with tempfile.TemporaryDirectory(prefix="lorry-bench-", ignore_cleanup_errors=True) as name:
         folder, ports = Path(name), free_port_block(_PORTS)
         os.environ |= {
@@ -158,7 +158,7 @@ async def open_engines(
             "LORRY_GATEWAY_PORT": str(ports + 21),
         }
         first_port = ports + 22
-        base_directory = _base_directory()
+        base_directory = unpacked_base()
         async with open_context() as context, AsyncExitStack() as stack:
             base = BaseIdentity.of_directory(base_directory, id=DEFAULT_BASE)
             await context.registry.register_base(base, config=(base_directory / "config.json").read_bytes())
@@ -240,12 +240,12 @@ def _stock_part(
     return stock_engine(engine, adapters=adapters, port=port, log_path=log_path)
 
 
-def _base_directory() -> Path:
+def unpacked_base() -> Path:
     """Unpacked once a machine, where the tests have it as well: a benchmark's home is new each time."""
     return prepare_base(DEFAULT_BASE, Path(tempfile.gettempdir()) / "lorry-base" / DEFAULT_BASE)
 
 
-def _stop_when_terminated() -> None:
+def stop_when_terminated() -> None:
     """Let SIGTERM end the run as Ctrl-C does: engines that stand still must not outlive it."""
     task = asyncio.current_task()
     assert task is not None

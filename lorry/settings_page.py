@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from kit.settings import Settings, variable
+from lorry.container import ContainerSettings
 from lorry.erasure.settings import ErasureSettings
 from lorry.settings import LorrySettings
 from registry.settings import RegistrySettings
@@ -33,6 +34,7 @@ PROCESSES: dict[str, type[Settings]] = {
     "The training service (`python -m training.service`)": TrainingServiceSettings,
     "An extraction worker (`python -m serving.jobs`)": ExtractionWorkerSettings,
     "Extraction (in the gateway and the command)": ExtractionSettings,
+    "A container of Lorry's images (`python -m lorry.container`), beside its role's": ContainerSettings,
 }
 
 

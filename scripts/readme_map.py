@@ -12,10 +12,10 @@ ROOMS = ("kit", "registry", "transcripts", "training", "serving", "lorry")
 OTHERS = {
     "tests/": "unit, contract, integration, e2e, faults, gpu",
     "bench/": "side-by-side measurements: ours and a peer's, in one run",
-    "docs/": "API, adapter format, profile schema, settings, decisions, glossary, benchmarks",
-    "deploy/": "alert rules; images and dashboards: to come",
-    "helm/": "the chart: to come",
-    "scripts/": "how .venv is made, how another vLLM is tried, how this map is drawn",
+    "docs/": "API, adapter format, profile schema, settings, operations, decisions, glossary, benchmarks",
+    "deploy/": "images, compose, Envoy, alert rules, dashboards as code and as Grafana's JSON",
+    "helm/": "the chart",
+    "scripts/": "how .venv is made, images and another vLLM are tried, this map and the chart's schema are written",
     ".ci/": "what must pass",
 }
 _WIDTH = 150

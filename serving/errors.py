@@ -76,6 +76,9 @@ class ServingError(LorryError):
 class EngineError(ServingError):
     """The engine could not do what was asked."""
 
+    ask_another = False
+    """Whether it is this engine alone that refuses: a load balancer is told so, and asks another one."""
+
 
 class EngineMisconfigured(EngineError):
     """The engine cannot start with these settings."""
@@ -137,12 +140,14 @@ class EngineOutOfTouch(EngineError):
     """The engine has not heard from the registry for too long, so it serves no adapter until it does."""
 
     status_code = 503
+    ask_another = True
 
 
 class EngineReplaced(EngineError):
     """Another engine runs under this engine's id, so this one serves no adapter: give each an id of its own."""
 
     status_code = 503
+    ask_another = True
 
 
 class EngineBusy(EngineError):
@@ -179,6 +184,7 @@ class EngineDraining(EngineError):
     """The engine is being drained and takes no new requests; try again, or ask another one."""
 
     status_code = 503
+    ask_another = True
 
 
 class LeaseOver(EngineError):

@@ -24,10 +24,11 @@ from serving.engine.pool.limits import CLASSES, RequestClass
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.resolver import is_version_id
 from serving.engine.sequences import Hold
-from serving.errors import OrderInvalid
+from serving.errors import EngineError, OrderInvalid
 
 CLASS_HEADER = b"x-lorry-class"
 TENANT_HEADER = b"x-lorry-tenant"
+ASK_ANOTHER_HEADER = b"x-lorry-ask-another"
 DEADLINE_HEADER = b"x-lorry-deadline"
 _CHAT = "/v1/chat/completions"
 _PATHS = frozenset({_CHAT, "/v1/completions"})
@@ -280,5 +281,7 @@ async def _refuse(send: Send, error: LorryError) -> None:
     seconds = error.details.get("retry_after_seconds", _RETRY_SECONDS if error.status_code == 503 else None)
     if seconds is not None:
         headers.append((b"retry-after", str(seconds).encode()))
+    if isinstance(error, EngineError) and error.ask_another:
+        headers.append((ASK_ANOTHER_HEADER, b"true"))
     await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(content).encode()})

@@ -22,11 +22,11 @@ from registry.manifest import Manifest
 from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
 
 _CHAT = "/v1/chat/completions"
-# A load balancer before several engines keeps a version's requests together by this header.
+# A load balancer before several engines keeps an adapter's requests together by this header.
 _AFFINITY_HEADER = "x-lorry-adapter"
 _CLASS_HEADER = "x-lorry-class"
 _TENANT_HEADER = "x-lorry-tenant"
-_TENANT_DIGITS = 32
+_DIGEST_DIGITS = 32
 # What the caller of the engine did wrong, or must wait for; everything else is the engine's trouble.
 _RELAYED = frozenset({400, 404, 409, 413, 422, 429})
 # The engine's server closes connections that are idle for 5 seconds: one that is about to be closed must not be reused.
@@ -73,20 +73,27 @@ class EngineClient:
             transport=transport,
             trust_env=False,
         )
-        self._tenant_key = token.encode()
+        self._key = token.encode()
 
     def headers(self, manifest: Manifest, *, kind: Literal["live", "batch"]) -> dict[str, str]:
         """Return what the engine is told beside a request for a version.
 
-        Its class decides who goes first, and its tenant is told so that tenants take turns: as a keyed digest, the same
-        from every gateway that has the engine's token, from which nobody else learns or guesses a name.
+        Its class decides who goes first, and its tenant is told so that tenants take turns. Its adapter is told for
+        load balancers: the same for every version, so that a new one comes to the engine where the old one gives up its
+        room. Both are keyed digests, the same from every gateway that has the engine's token, from which nobody else
+        learns or guesses a name.
         """
-        return {_AFFINITY_HEADER: manifest.version_id, **self.base_headers(manifest.owner.tenant, kind=kind)}
+        owner = manifest.owner
+        adapter = self._digest("adapter", owner.tenant, owner.user, manifest.adapter)
+        return {_AFFINITY_HEADER: adapter, **self.base_headers(owner.tenant, kind=kind)}
 
     def base_headers(self, tenant: str, *, kind: Literal["live", "batch"]) -> dict[str, str]:
         """Return what the engine is told beside a request for the base model, which any engine can answer."""
-        digest = hmac.digest(self._tenant_key, f"tenant:{tenant}".encode(), "sha256").hex()
-        return {_CLASS_HEADER: kind, _TENANT_HEADER: digest[:_TENANT_DIGITS]}
+        return {_CLASS_HEADER: kind, _TENANT_HEADER: self._digest("tenant", tenant)}
+
+    def _digest(self, *names: str) -> str:
+        """Return a digest of names, none of which can hold the character between them."""
+        return hmac.digest(self._key, "/".join(names).encode(), "sha256").hex()[:_DIGEST_DIGITS]
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -1,4 +1,4 @@
-"""What an on-call engineer sees of trainings on ``/metrics``: jobs, workers, waiting; never a name or an id."""
+"""What an on-call engineer sees of trainings on ``/metrics``: jobs, workers, waiting, cost; never a name or an id."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from kit.database import Database
 from kit.errors import DatabaseUnavailable
 from kit.http_metrics import RequestMetrics
+from training.jobs.costs.repository import MONTH, CostRepository
 from training.jobs.fleet.repository import WorkerRepository
 from training.jobs.health.repository import HealthRepository
 from training.jobs.repository import JobRepository
 from training.jobs.states import State
 
 _KEPT_SECONDS = 2.0
+_COSTS_KEPT_SECONDS = 60.0
+_DEVICE_KINDS = ("train", "evaluate")
 _WORKER_STATES = ("alive", "lapsed", "left")
 
 
@@ -44,6 +47,17 @@ class TrainingMetrics:
             "How long the job waits that waits longest for a worker, of those whose turn may come.",
             registry=self.collectors,
         )
+        self._dollars = Gauge(
+            "lorry_training_month_dollars",
+            "What question writers were paid in the last 30 days.",
+            registry=self.collectors,
+        )
+        self._device = Gauge(
+            "lorry_training_month_device_seconds",
+            "Seconds for which devices trained and evaluated in the last 30 days.",
+            ["kind"],
+            registry=self.collectors,
+        )
         self._failures = Gauge(
             "lorry_training_recent_failures",
             "Jobs that failed in the last hour, by their error's code.",
@@ -65,10 +79,11 @@ class TrainingMetrics:
             "Largest share, of all tenants with a limit, of a month's dollars that is spent.",
             registry=self.collectors,
         )
-        self._until = 0.0
+        self._until = self._costs_until = 0.0
         self._asking = asyncio.Lock()
         _fill(self._jobs, [state.value for state in State], {})
         _fill(self._workers, list(_WORKER_STATES), {})
+        _fill(self._device, list(_DEVICE_KINDS), {})
 
     async def render(self, database: Database) -> bytes:
         """Return the measures in Prometheus' text form."""
@@ -88,6 +103,8 @@ class TrainingMetrics:
             waiting = await repository.oldest_waiting_seconds()
             workers = await WorkerRepository(session).all()
             health = await HealthRepository(session).examine()
+            if time.monotonic() >= self._costs_until:
+                await self._ask_costs(CostRepository(session))
         counts: dict[str, int] = {}
         for each in workers:
             counts[each["state"]] = counts.get(each["state"], 0) + 1
@@ -102,7 +119,13 @@ class TrainingMetrics:
         self._up.set(1)
         self._until = time.monotonic() + _KEPT_SECONDS
 
+    async def _ask_costs(self, costs: CostRepository) -> None:
+        spent = [row for row in await costs.sums(since=MONTH, by="kind") if not row["is_estimate"]]
+        self._dollars.set(sum(row["dollars"] for row in spent))
+        _fill(self._device, list(_DEVICE_KINDS), {row["of"]: row["device_seconds"] for row in spent})
+        self._costs_until = time.monotonic() + _COSTS_KEPT_SECONDS
 
-def _fill(gauge: Gauge, states: list[str], counts: Mapping[str, int]) -> None:
+
+def _fill(gauge: Gauge, states: list[str], counts: Mapping[str, float]) -> None:
     for state in states:
         gauge.labels(state).set(counts.get(state, 0))

@@ -262,6 +262,23 @@ async def test_metrics_count_jobs_by_state_and_name_nobody(service: httpx.AsyncC
     assert "ann" not in text.replace("canceled", "")
 
 
+async def test_metrics_say_what_a_month_costs_and_leave_estimates_out(
+    service: httpx.AsyncClient, database: Database
+) -> None:
+    cost = {"job_id": "j1", "tenant": "default", "user_id": "ann", "is_estimate": False}
+    async with database.transaction() as session:
+        for more in (
+            {"kind": "write", "dollars": 2.5},
+            {"kind": "train", "device_seconds": 90.0},
+            {"kind": "write", "dollars": 40.0, "is_estimate": True},
+        ):
+            await CostRepository(session).keep({**cost, **more})
+    text = (await service.get("/metrics")).text
+    assert "lorry_training_month_dollars 2.5" in text
+    assert 'lorry_training_month_device_seconds{kind="train"} 90.0' in text
+    assert 'lorry_training_month_device_seconds{kind="evaluate"} 0.0' in text
+
+
 async def test_metrics_tell_what_is_wrong_and_of_whom_nobody(service: httpx.AsyncClient, database: Database) -> None:
     before = (await service.get("/metrics")).text
     assert "lorry_training_spent_share 0.0" in before

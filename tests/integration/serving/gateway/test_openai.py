@@ -38,8 +38,23 @@ async def test_a_chat_is_answered_as_the_users_model(
     assert answer.usage.total_tokens == 3
     (request,) = stand_in.requests
     assert request == {"model": manifest.version_id, "messages": HELLO, "max_tokens": 50, "n": 2, "seed": 3}
-    assert stand_in.headers[0]["x-lorry-adapter"] == manifest.version_id
     assert gateway.key not in json.dumps(stand_in.headers)
+
+
+async def test_all_versions_of_an_adapter_are_sent_where_a_load_balancer_sends_the_first(
+    gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine
+) -> None:
+    for user, seed in (("ann", 1), ("ann", 2), ("ben", 3)):
+        await gateway.publish(user, seed=seed)
+        await official.chat.completions.create(model=f"users/{user}", messages=HELLO, max_tokens=5)
+    asked = [
+        (request["model"], headers["x-lorry-adapter"])
+        for request, headers in zip(stand_in.requests, stand_in.headers, strict=True)
+    ]
+    (first, ann), (second, still_ann), (_, ben) = asked
+    assert first != second
+    assert ann == still_ann != ben
+    assert "ann" not in ann
 
 
 async def test_a_chat_is_streamed_word_by_word(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
-from serving.engine.door import Admittance, Door
+from serving.engine.door import ASK_ANOTHER_HEADER, Admittance, Door
 from serving.engine.pool.admission import Ticket
 from serving.engine.pool.erasure import Removal
 from serving.engine.pool.limits import Limits, RequestClass
@@ -169,8 +169,9 @@ async def test_what_names_no_adapter_passes_without_a_lease(bench: Bench, body: 
 
 
 async def test_an_adapter_that_cannot_be_had_is_refused_with_the_reason(bench: Bench) -> None:
-    status, body, _ = await bench.ask({"model": BROKEN}).answer()
+    status, body, headers = await bench.ask({"model": BROKEN}).answer()
     assert (status, json.loads(body)["error"]["message"]) == (502, "half of it is missing")
+    assert ASK_ANOTHER_HEADER not in headers
     assert bench.engine.bodies == []
 
 
@@ -237,6 +238,7 @@ async def test_a_drained_engine_refuses_everything_new_and_counts_who_is_inside(
     bench.pool.stop(EngineDraining(retry_after_seconds=1))
     status, body, headers = await bench.ask({"model": model}).answer()
     assert (status, headers[b"retry-after"], json.loads(body)["error"]["type"]) == (503, b"1", "EngineDraining")
+    assert headers[ASK_ANOTHER_HEADER] == b"true"
     bench.engine.may_answer.set()
     assert (await running.answer())[0] == 200
     assert await bench.crowd.wait_until_empty(timeout_seconds=1)

@@ -1,0 +1,153 @@
+{{- define "lorry.name" -}}
+{{ printf "%s-%s" .root.Release.Name .part | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "lorry.selector" -}}
+app.kubernetes.io/name: lorry
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
+{{- end }}
+
+{{- define "lorry.labels" -}}
+{{ include "lorry.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{/* metadata of a part; `suffix` of its second object of a kind */}}
+{{- define "lorry.metadata" -}}
+name: {{ include "lorry.name" . }}{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "lorry.labels" . | nindent 2 }}
+{{- end }}
+
+{{- define "lorry.image" -}}
+{{- $image := .root.Values.image -}}
+{{ with $image.registry }}{{ . }}/{{ end }}lorry/{{ .image }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{- end }}
+
+{{/* what every pod has in common; ours, and Envoy and the bundled parts with their own users */}}
+{{- define "lorry.pod" -}}
+automountServiceAccountToken: false
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .user | default 10001 }}
+  runAsGroup: {{ .user | default 10001 }}
+  fsGroup: {{ .user | default 10001 }}
+  # Large volumes would be walked through at every start otherwise.
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .values }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* replicas of a part lie on different nodes where there are some */}}
+{{- define "lorry.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "lorry.selector" . | nindent 8 }}
+{{- end }}
+
+{{- define "lorry.container" -}}
+securityContext:
+  readOnlyRootFilesystem: true
+  allowPrivilegeEscalation: false
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "lorry.ours" -}}
+image: {{ include "lorry.image" . }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+{{ include "lorry.container" . }}
+{{- end }}
+
+{{- define "lorry.settings" -}}
+{{- range $name, $value := . }}
+- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "lorry.secret" -}}
+- name: {{ .name }}
+  valueFrom:
+    secretKeyRef: {name: {{ .root.Values.secrets }}, key: {{ .key }}}
+{{- end }}
+
+{{- define "lorry.databaseEnv" -}}
+{{ include "lorry.secret" (dict "root" . "name" "LORRY_DATABASE_URL" "key" "database-url") }}
+{{- end }}
+
+{{- define "lorry.storeEnv" -}}
+- {name: LORRY_S3_BUCKET, value: {{ .Values.s3.bucket | quote }}}
+- {name: LORRY_S3_REGION, value: {{ .Values.s3.region | quote }}}
+{{- if .Values.bundled.objects.enabled }}
+- {name: LORRY_S3_ENDPOINT_URL, value: "http://{{ include "lorry.name" (dict "root" . "part" "objects") }}.{{ .Release.Namespace }}:8333"}
+{{- else if .Values.s3.endpoint }}
+- {name: LORRY_S3_ENDPOINT_URL, value: {{ .Values.s3.endpoint | quote }}}
+{{- end }}
+{{- if .Values.s3.keys }}
+{{ include "lorry.secret" (dict "root" . "name" "LORRY_S3_ACCESS_KEY_ID" "key" "s3-access-key-id") }}
+{{ include "lorry.secret" (dict "root" . "name" "LORRY_S3_SECRET_ACCESS_KEY" "key" "s3-secret-access-key") }}
+{{- end }}
+{{- end }}
+
+{{- define "lorry.registryEnv" -}}
+- {name: LORRY_REGISTRY_URL, value: "http://{{ include "lorry.name" (dict "root" . "part" "registry") }}:8081"}
+{{- end }}
+
+{{/* what asking engines for adapters takes, and results of batches with it: of the gateway and of extraction workers */}}
+{{- define "lorry.askingEnv" -}}
+- {name: LORRY_ENGINE_URL, value: {{ include "lorry.url" (dict "root" . "part" (ternary "envoy" "engine" .Values.envoy.enabled) "port" 8100) }}}
+{{ include "lorry.databaseEnv" . }}
+{{ include "lorry.storeEnv" . }}
+{{ include "lorry.registryEnv" . }}
+{{ include "lorry.secret" (dict "root" . "name" "LORRY_REGISTRY_TOKEN" "key" "registry-token") }}
+{{ include "lorry.secret" (dict "root" . "name" "LORRY_ENGINE_TOKEN" "key" "engine-token") }}
+{{- if .Values.extractors.webhookKey }}
+{{ include "lorry.secret" (dict "root" . "name" "LORRY_EXTRACTION_WEBHOOK_KEY" "key" "extraction-webhook-key") }}
+{{- end }}
+{{- end }}
+
+{{- define "lorry.url" -}}
+http://{{ include "lorry.name" . }}.{{ .root.Release.Namespace }}:{{ .port }}
+{{- end }}
+
+{{/* directory of the base model in a pod that mounts the claim at /base */}}
+{{- define "lorry.base" -}}
+{{ printf "/base/%s" .Values.base.path | trimSuffix "/" }}
+{{- end }}
+
+{{/* how many engines there may ever be: as many have a place on Envoy's ring */}}
+{{- define "lorry.engines" -}}
+{{- with .Values.engines }}{{ if .autoscaling.enabled }}{{ max .replicas .autoscaling.maxReplicas }}{{ else }}{{ .replicas }}{{ end }}{{ end }}
+{{- end }}
+
+{{- define "lorry.disruption" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "lorry.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels:
+      {{- include "lorry.selector" . | nindent 6 }}
+{{- end }}

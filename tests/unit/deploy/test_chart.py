@@ -1,0 +1,294 @@
+"""The Helm chart: valid for three versions of Kubernetes whatever is switched on, and a misspelling is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from kit.settings import variable
+from lorry.container import PROGRAMS
+from scripts.chart_schema import FREE, schema
+from serving.gateway.settings import GatewaySettings
+from serving.jobs.settings import ExtractionWorkerSettings
+from tests.support.helm import CHART, helm, lint, refusal, render, rendered
+
+ROOT = Path(__file__).resolve().parents[3]
+GRAFANA = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
+VERSIONS = ("1.27", "1.32", "1.37")
+MATRIX: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": {
+        "signing": True,
+        "signingPublicKey": "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n",
+        "gateway": {
+            "settings": {"LORRY_GATEWAY_EXTRACTIONS": 4},
+            "ingress": {"enabled": True, "host": "lorry.example", "className": "nginx", "tlsSecret": "lorry-tls"},
+        },
+        "engines": {
+            "autoscaling": {"enabled": True},
+            "settings": {"LORRY_WARM_START": False},
+            "cache": {"className": "local"},
+        },
+        "monitoring": {"serviceMonitors": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}},
+        "networkPolicies": {"gatewayFrom": [{"namespaceSelector": {}}], "trainingsFrom": [{"podSelector": {}}]},
+        "trainers": {"writerKey": True},
+        "extractors": {"webhookKey": True, "settings": {"LORRY_EXTRACTION_USERS_AT_ONCE": 8}},
+        "image": {"registry": "registry.example/ours", "pullSecrets": [{"name": "pull"}]},
+    },
+    "bundled": {"bundled": {"postgres": {"enabled": True}, "objects": {"enabled": True}}},
+    "one engine": {"envoy": {"enabled": False}, "engines": {"replicas": 1}, "extractors": {"replicas": 2}},
+    "no jobs": {"trainings": {"enabled": False}, "extractors": {"enabled": False}},
+    "KMS and roles": {
+        "masterKeyFile": False,
+        "registry": {"settings": {"LORRY_KMS_KEY_ID": "alias/lorry"}},
+        "s3": {"keys": False, "endpoint": "https://s3.example"},
+        "serviceAccount": {
+            "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/lorry"},
+            "resultsAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/results"},
+        },
+        "networkPolicies": {"enabled": False},
+    },
+}
+FOREIGN = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _helm() -> None:
+    helm()
+
+
+def objects(name: str) -> list[dict[str, Any]]:
+    return render(MATRIX[name])
+
+
+def of_kind(found: list[dict[str, Any]], *kinds: str) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each for each in found if each["kind"] in kinds}
+
+
+def pods(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    workloads = of_kind(found, "Deployment", "StatefulSet", "Job")
+    return {name: each["spec"]["template"]["spec"] for name, each in workloads.items()}
+
+
+def test_the_chart_passes_helms_own_lint() -> None:
+    ended = lint()
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.parametrize("name", MATRIX)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_what_kubernetes_knows(name: str, version: str) -> None:
+    checked = 0
+    for each in objects(name):
+        if each["kind"] not in FOREIGN:
+            kubernetes_validate.validate(each, version, strict=True)
+            checked += 1
+    assert checked > 10
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_two_objects_of_a_kind_share_a_name(name: str) -> None:
+    names = [(each["kind"], each["metadata"]["name"]) for each in objects(name)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_container_runs_without_rights_on_a_root_that_cannot_be_written(name: str) -> None:
+    for pod in pods(objects(name)).values():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert container["securityContext"] == {
+                "readOnlyRootFilesystem": True,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_secrets_are_given_by_reference_only(name: str) -> None:
+    assert not of_kind(objects(name), "Secret")
+    for pod in pods(objects(name)).values():
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            for each in container.get("env", []):
+                if re.search(r"TOKEN|PASSWORD|SECRET|DATABASE_URL|SSE_KEY|API_KEY|WEBHOOK_KEY", each["name"]):
+                    assert "secretKeyRef" in each["valueFrom"], each["name"]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_what_a_pod_mounts_and_calls_is_there(name: str) -> None:
+    found = objects(name)
+    services = of_kind(found, "Service")
+    for pod in pods(found).values():
+        claims = {"cache", "work", "data"}  # made from a StatefulSet's templates
+        volumes = {volume["name"] for volume in pod.get("volumes", [])} | claims
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
+            names = [each["name"] for each in container.get("env", [])]
+            assert len(names) == len(set(names))
+            for each in container.get("env", []):
+                called = re.match(r"http://(lorry-\w+)", each.get("value", ""))
+                assert called is None or called[1] in services, each
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_role_is_a_role_and_every_selector_meets_its_pods(name: str) -> None:
+    found = objects(name)
+    labels = [
+        each["spec"]["template"]["metadata"]["labels"]
+        for each in of_kind(found, "Deployment", "StatefulSet", "Job").values()
+    ]
+    for each in [*of_kind(found, "Service").values(), *of_kind(found, "PodDisruptionBudget").values()]:
+        selector = each["spec"]["selector"]
+        selector = selector.get("matchLabels", selector)
+        assert any(selector.items() <= every.items() for every in labels), each["metadata"]["name"]
+    for pod in pods(found).values():
+        for container in pod["containers"]:
+            for each in container.get("env", []):
+                assert each["name"] != "LORRY_ROLE" or each["value"] in PROGRAMS
+
+
+def test_the_database_is_migrated_before_anything_else_unless_it_comes_with_the_chart() -> None:
+    job = of_kind(objects("defaults"), "Job")["lorry-migrate"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    bundled = objects("bundled")
+    assert not of_kind(bundled, "Job")
+    first = [each["name"] for each in pods(bundled)["lorry-registry"]["initContainers"]]
+    assert first == ["master-keys", "migrate", "bucket"]
+
+
+def test_the_master_keys_reach_the_registry_with_the_mode_that_it_wants() -> None:
+    container = pods(objects("defaults"))["lorry-registry"]["initContainers"][0]
+    assert container["command"][:3] == ["install", "-m", "0600"]
+    assert "initContainers" not in pods(objects("KMS and roles"))["lorry-registry"]
+
+
+@pytest.mark.parametrize(("name", "door"), [("everything", "lorry-envoy"), ("one engine", "lorry-engine")])
+def test_an_extraction_worker_may_call_what_it_needs_and_is_called_by_prometheus_alone(name: str, door: str) -> None:
+    found = objects(name)
+    policies = of_kind(found, "NetworkPolicy")
+    for part in (door, "lorry-registry"):
+        callers = policies[part]["spec"]["ingress"][0]["from"]
+        assert "extractor" in [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in callers]
+    (only,) = policies["lorry-extractor"]["spec"]["ingress"]
+    assert [list(each) for each in only["from"]] == [["namespaceSelector"]]
+    environment = {each["name"]: each for each in pods(found)["lorry-extractor"]["containers"][0]["env"]}
+    assert environment["LORRY_ENGINE_URL"]["value"] == f"http://{door}.users:8100"
+    assert environment["LORRY_WORKER_ID"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_gateways_and_workers_are_told_everything_that_they_cannot_start_without(name: str) -> None:
+    needed = {"gateway": GatewaySettings, "extractor": ExtractionWorkerSettings}
+    for part, pod in pods(objects(name)).items():
+        if settings := needed.get(part.removeprefix("lorry-")):
+            told = {each["name"] for each in pod["containers"][0]["env"]}
+            assert {variable(key) for key, field in settings.model_fields.items() if field.is_required()} <= told
+            assert "LORRY_S3_BUCKET" in told
+
+
+def test_an_extraction_worker_is_given_the_time_to_finish() -> None:
+    pod = pods(render({"extractors": {"drainSeconds": 200}}))["lorry-extractor"]
+    told = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+    assert told["LORRY_EXTRACTION_DRAIN_SECONDS"] == "200"
+    assert pod["terminationGracePeriodSeconds"] > 200
+
+
+def test_an_engine_is_drained_before_it_is_stopped_and_given_the_time() -> None:
+    pod = pods(render({"engines": {"drainSeconds": 300}}))["lorry-engine"]
+    assert pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-2:] == ["drain", "300"]
+    assert pod["terminationGracePeriodSeconds"] > 300
+
+
+@pytest.mark.parametrize(("values", "engines"), [({}, 2), ({"autoscaling": {"enabled": True, "maxReplicas": 5}}, 5)])
+def test_envoys_configuration_is_the_one_of_deploy_with_a_place_for_every_engine(
+    values: dict[str, Any], engines: int
+) -> None:
+    data = of_kind(render({"engines": values}), "ConfigMap")["lorry-envoy"]["data"]
+    found, wanted = yaml.safe_load(data["envoy.yaml"]), yaml.safe_load((ROOT / "deploy/envoy/envoy.yaml").read_text())
+    places = []
+    for document in (found, wanted):
+        (cluster,) = [each for each in document["static_resources"]["clusters"] if each["name"] == "engines"]
+        places.append([each["endpoint"] for each in cluster["load_assignment"].pop("endpoints")[0]["lb_endpoints"]])
+    assert found == wanted
+    assert [each["hostname"] for each in places[0]] == [f"lorry-engine-{number}" for number in range(engines)]
+    assert places[0][1]["address"]["socket_address"]["address"] == "lorry-engine-1.lorry-engine.users"
+
+
+def test_rules_and_dashboards_are_those_of_deploy() -> None:
+    found = render({"monitoring": {"rules": True, "dashboards": True, "runbooks": "https://git.example/lorry/"}})
+    files = sorted((ROOT / "deploy/prometheus").glob("*.rules.yml"))
+    rules = of_kind(found, "PrometheusRule")
+    assert set(rules) == {f"lorry-{file.name.removesuffix('.rules.yml')}" for file in files}
+    for file in files:
+        text = file.read_text().replace("runbook_url: docs/", "runbook_url: https://git.example/lorry/docs/")
+        assert rules[f"lorry-{file.name.removesuffix('.rules.yml')}"]["spec"] == yaml.safe_load(text)
+    dashboards = {name: text for each in of_kind(found, "ConfigMap").values() for name, text in each["data"].items()}
+    for file in GRAFANA:
+        assert dashboards[file.name] == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"gatway": {}}, "gatway"),
+        ({"gateway": {"replica": 2}}, "replica"),
+        ({"engines": {"settings": {"LORRY_MAX_NUM_SEQ": 8}}}, "LORRY_MAX_NUM_SEQ"),
+        ({"registry": {"settings": {"LORRY_REGISTRY_TOKEN": "in the open"}}}, "LORRY_REGISTRY_TOKEN"),
+        ({"extractors": {"settings": {"LORRY_EXTRACTION_LEASE": 8}}}, "LORRY_EXTRACTION_LEASE"),
+        ({"engines": {"maxLoraRank": 24}}, "maxLoraRank"),
+        ({"engines": {"cache": {"size": "100 GB"}}}, "size"),
+        ({"image": {"tag": "latest"}}, "tag"),
+        ({"envoy": {"enabled": False}}, "envoy.enabled"),
+        ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
+        ({"signing": True}, "signingPublicKey"),
+    ],
+)
+def test_a_misspelling_or_a_contradiction_is_refused_by_name(values: dict[str, Any], named: str) -> None:
+    assert named in refusal(values)
+
+
+def test_the_schema_is_the_one_that_values_and_settings_give() -> None:
+    text = (CHART / "values.schema.json").read_text()
+    assert json.loads(text) == schema(), "run: python scripts/chart_schema.py"
+
+
+def test_a_packaged_chart_holds_what_it_links_to(tmp_path: Path) -> None:
+    subprocess.run([helm(), "package", CHART, "--destination", tmp_path], check=True, capture_output=True)
+    (package,) = tmp_path.glob("lorry-*.tgz")
+    with tarfile.open(package) as archive:
+        held = {member.name for member in archive.getmembers()}
+    wanted = {"files/envoy.yaml", "values.schema.json", *(f"files/grafana/{each.name}" for each in GRAFANA)}
+    wanted |= {f"files/prometheus/{each.name}" for each in (ROOT / "deploy/prometheus").iterdir()}
+    assert {f"lorry/{name}" for name in wanted} <= held
+
+
+def test_no_value_is_dead() -> None:
+    """Each leaf of values.yaml is read by some template."""
+    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
+    for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text())):
+        assert re.search(rf"\.{path[-1]}\b", templates), ".".join(path)
+
+
+def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, value in values.items():
+        is_ours = isinstance(value, dict) and value and name not in FREE
+        found += leaves(value, (*above, name)) if is_ours else [(*above, name)]
+    return found
+
+
+def test_the_release_and_the_chart_are_of_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert chart["version"] == chart["appVersion"] == version[1]
+    assert f"lorry/service:{version[1]}" in rendered({})

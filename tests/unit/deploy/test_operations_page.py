@@ -1,0 +1,70 @@
+"""What docs/operations.md reckons with is computed, and what it points to is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from kit.settings import variable
+from lorry.cli import app
+from lorry.settings_page import PROCESSES
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+ROWS = re.findall(r"^\| ([\w.-]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
+RANK = 16
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_the_bytes_of_an_adapter_follow_from_the_bases_shape(row: tuple[str, ...]) -> None:
+    hidden, middle, keys, layers, stored, slot = map(int, row[1:])
+    attention = 2 * (hidden + hidden) + 2 * (hidden + keys)
+    numbers = RANK * layers * (attention + 3 * (hidden + middle))
+    assert (round(4 * numbers / 1e6), round(2 * numbers / 1e6)) == (stored, slot)
+
+
+def test_the_table_has_bases_of_several_sizes() -> None:
+    assert len(ROWS) >= 4
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    known = {variable(name) for settings in PROCESSES.values() for name in settings.model_fields}
+    named = set(re.findall(r"LORRY_[A-Z0-9_]+", PAGE)) - {"LORRY_HOME"}
+    assert named <= known
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-")
+        for each in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= anchors
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    for path in re.findall(r"`((?:deploy|helm|tests|scripts)/[\w/.-]+)`", PAGE):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"`(lorry [^`]+)`", PAGE))))
+def test_every_command_that_is_named_exists_with_its_options(line: str) -> None:
+    command: Any = typer.main.get_command(app)
+    for word in shlex.split(line)[1:]:
+        if word in (commands := getattr(command, "commands", {})):
+            command = commands[word]
+        elif word.startswith("--"):
+            assert word in {name for parameter in command.params for name in parameter.opts}, word
+        else:
+            assert not commands, f"{word}: no such command"
+
+
+def test_every_benchmark_that_is_named_is_one() -> None:
+    for name in re.findall(r"make bench NAME=(\w+)", PAGE):
+        assert (ROOT / "bench" / f"{name}.py").exists(), name
