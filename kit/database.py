@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from kit.errors import DatabaseUnavailable, InvalidValue, KitError
+from kit.errors import BeingErased, DatabaseUnavailable, InvalidValue, KitError
 from kit.settings import DatabaseSettings
 
 # The network's share, on top of what the server allows a statement: only a server that is gone takes longer.
@@ -36,6 +36,8 @@ _PASSING = ("08", "40", "53", "55P03", "57")
 _REFUSED = ("28", "3D")
 # Data exceptions (a number out of range, a NUL) and program limits (a value too long for an index).
 _UNSTORABLE = ("22", "54")
+# Raised by the triggers that guard tables while a user is being erased.
+_ERASING = "LE409"
 
 
 class Base(DeclarativeBase):
@@ -91,6 +93,7 @@ class Database:
         Raises:
             DatabaseUnavailable: when PostgreSQL cannot be reached, drops the connection or keeps one waiting.
             InvalidValue: when a value cannot be stored.
+            BeingErased: when a row belongs to a user who is being erased.
         """
         try:
             async with self._turn(), self._sessions() as session, session.begin():
@@ -154,6 +157,8 @@ def _translate(exc: DBAPIError) -> KitError | None:
     """Return what the caller may be told; None for a mistake of ours."""
     cause = exc.orig.__cause__ if exc.orig is not None else None
     state = str(getattr(cause, "sqlstate", None) or "")
+    if state == _ERASING:
+        return BeingErased()
     if isinstance(cause, asyncpg.DataError) or state.startswith(_UNSTORABLE):
         return InvalidValue()
     if state.startswith(_REFUSED):

@@ -10,6 +10,7 @@ LorryError                   500
     ├── SettingsInvalid      422
     ├── ObjectMissing        404
     ├── ObjectConflict       409
+    ├── BeingErased          409
     ├── RequestTooLarge      413
     ├── StorageUnavailable   503
     ├── DatabaseUnavailable  503
@@ -87,6 +88,12 @@ class ObjectMissing(KitError):
 
 class ObjectConflict(KitError):
     """The object changed, or exists already, since the caller last looked."""
+
+    status_code = 409
+
+
+class BeingErased(KitError):
+    """This user is being erased: until that has ended, nothing of theirs is taken in, made or answered."""
 
     status_code = 409
 

@@ -20,6 +20,7 @@ from lorry.commands import (
     demo,
     doctor,
     engines,
+    erase,
     extractions,
     jobs,
     keys,
@@ -58,6 +59,7 @@ app.add_typer(adapters.app, name="adapters", rich_help_panel="Look")
 app.add_typer(banks.app, name="bank", rich_help_panel="Look")
 app.add_typer(bases.app, name="bases", rich_help_panel="Look")
 app.add_typer(engines.app, name="engines", rich_help_panel="Look")
+app.command(rich_help_panel="Operate", epilog=EXIT_CODES)(erase.erase)
 app.add_typer(jobs.app, name="jobs", rich_help_panel="Operate")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Operate")
 app.add_typer(extractions.app, name="extractions", rich_help_panel="Operate")

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.text import Text
 
 from kit.database import Database
+from lorry.erasure.homes import visit
 from lorry.home import Home
 from lorry.local.plan import Plan
 from lorry.local.stack import OnState, Stack, State, open_stack
@@ -92,6 +93,10 @@ async def open_context(*, last_part: str = "registry", on_state: OnState = quiet
             async with RegistryClient(
                 url=plan.registry_url, token=plan.registry_token, actor=plan.settings.actor
             ) as registry:
-                yield Context(plan=plan, stack=stack, database=database, registry=registry)
+                await visit(plan.home, database)
+                try:
+                    yield Context(plan=plan, stack=stack, database=database, registry=registry)
+                finally:
+                    await visit(plan.home, database)
         finally:
             await database.close()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from lorry.errors import HomeUnusable
+from lorry.processes import process_start
+
+DISK_ID = "home-id"
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,44 @@ class Home:
         return self.folder("logs")
 
     def user_folder(self, kind: str, *, tenant: str, user: str) -> Path:
-        """Return ``<home>/<kind>/<tenant>/<user>``: datasets, runs or profiles of one user."""
+        """Return ``<home>/<kind>/<tenant>/<user>``: datasets, runs or profiles of one user.
+
+        From then on this process counts as working on the user's files.
+        """
+        self.work_on(tenant, user)
         return self.folder(kind, tenant, user)
+
+    @property
+    def disk_id(self) -> str:
+        """Name of this home, by which an erasure asks for its files; the same for as long as it exists."""
+        return f"home-{hashlib.sha256(self.secret(DISK_ID).encode()).hexdigest()[:12]}"
+
+    def work_on(self, tenant: str, user: str) -> None:
+        """Be known, until this process ends, as one that works on a user's files."""
+        path = self._working(tenant, user) / str(os.getpid())
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(process_start(os.getpid())))
+
+    def working_on(self, tenant: str, user: str) -> list[psutil.Process]:
+        """Return the processes that work on a user's files; a pid that another process has by now is left out."""
+        folder = self._working(tenant, user)
+        found = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            try:
+                if process_start(int(path.name)) == json.loads(path.read_text()):
+                    found.append(psutil.Process(int(path.name)))
+            except (OSError, ValueError, psutil.NoSuchProcess):
+                continue  # it is just coming or going
+        return found
+
+    def forget_working_on(self, tenant: str, user: str) -> None:
+        """Forget who has worked on a user's files."""
+        shutil.rmtree(self._working(tenant, user), ignore_errors=True)
+
+    def _working(self, tenant: str, user: str) -> Path:
+        """Return where it is noted who works on a user's files; the name does not say whose they are."""
+        return self.path / "run" / "working" / hashlib.sha256(f"{tenant}/{user}".encode()).hexdigest()[:32]
 
     def secret(self, name: str) -> str:
         """Return a random secret that is made once and kept with mode 0600."""

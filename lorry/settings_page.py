@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from kit.settings import Settings, variable
 from lorry.container import ContainerSettings
+from lorry.erasure.settings import ErasureSettings
 from lorry.settings import LorrySettings
 from registry.settings import RegistrySettings
 from serving.engine.settings import EngineSettings
@@ -29,6 +30,7 @@ PROCESSES: dict[str, type[Settings]] = {
     "The gateway (`python -m serving.gateway`)": GatewaySettings,
     "A training worker (`python -m training.jobs`)": WorkerSettings,
     "Question writers (in a training worker and the command)": WriterSettings,
+    "Erasures (`python -m lorry.erasure`)": ErasureSettings,
     "The training service (`python -m training.service`)": TrainingServiceSettings,
     "An extraction worker (`python -m serving.jobs`)": ExtractionWorkerSettings,
     "Extraction (in the gateway and the command)": ExtractionSettings,

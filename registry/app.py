@@ -33,6 +33,7 @@ from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.audit import AuditTrail
 from registry.lifecycle.erasure import Eraser
 from registry.lifecycle.evaluations import Evaluations
+from registry.lifecycle.forgetting.forgetter import Forgetter
 from registry.lifecycle.policy_book import PolicyBook
 from registry.lifecycle.remains import Remains
 from registry.lifecycle.standing import Standing
@@ -95,6 +96,12 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             Aliases(database),
             Standing(database, remains),
             Eraser(database, remains, lease_seconds=settings.engine_lease_seconds),
+            Forgetter(
+                database,
+                storage,
+                lease_seconds=settings.engine_lease_seconds,
+                settle_seconds=remains.settle_seconds,
+            ),
             Evaluations(database),
             AuditTrail(database),
             PolicyBook(database),

@@ -41,6 +41,7 @@ ServingError                     500
 └── GatewayError                 500
     ├── Unauthorized             401
     ├── UnknownUser              404
+    ├── NeverErased              404
     ├── UnknownModel             404
     ├── NoAdapter                409
     ├── ProfileNotExtracted      404
@@ -300,6 +301,12 @@ class Unauthorized(GatewayError):
 
 class UnknownUser(GatewayError):
     """This tenant has neither transcripts nor an adapter of that user."""
+
+    status_code = 404
+
+
+class NeverErased(GatewayError):
+    """Nobody has asked to erase that user."""
 
     status_code = 404
 

@@ -10,12 +10,17 @@ from functools import partial
 
 from rich.text import Text
 
+from kit.database import Database
 from lorry.context import announce, base_directory, make_plan, tell
+from lorry.erasure.conducting import rooms_of
+from lorry.erasure.conductor import Conductor
+from lorry.erasure.stores import stores
 from lorry.keys import local_api_key
 from lorry.local.ledger import User
 from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.stack import Stack, open_stack
 from lorry.output import err, out, print_table, run
+from registry.client import RegistryClient
 
 
 def up() -> None:
@@ -39,8 +44,25 @@ async def _up() -> None:
         starting = asyncio.create_task(stack.ensure(PART_NAMES[-1]))
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
-            await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+            erasing = asyncio.create_task(_conduct_erasures(plan, stop))
+            try:
+                await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+            finally:
+                erasing.cancel()  # at any point: the next `lorry up` goes on
+                await asyncio.gather(erasing, return_exceptions=True)
         tell_who_goes_on(await stack.stop())
+
+
+async def _conduct_erasures(plan: Plan, stop: asyncio.Event) -> None:
+    """Erase whom somebody asks to be erased, over the API as well, for as long as Lorry is up."""
+    database = Database(plan.database)
+    try:
+        async with RegistryClient(
+            url=plan.registry_url, token=plan.registry_token, actor=plan.settings.actor
+        ) as registry:
+            await Conductor(database, stores(rooms_of(plan, database=database, registry=registry))).run(stop)
+    finally:
+        await database.close()
 
 
 def tell_who_goes_on(users: Sequence[User]) -> None:

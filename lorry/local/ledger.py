@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from lorry.errors import HomeBusy
 from lorry.home import Home
+from lorry.processes import process_start
 
 _POLL_SECONDS = 0.2
 _WORDS = 3  # of a command line: enough to be recognised
@@ -211,15 +212,6 @@ class Ledger:
 def withdrawn(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
     """Return the entries with those of these names marked as not to be used."""
     return [replace(entry, ready=entry.ready and entry.name not in names) for entry in entries]
-
-
-def process_start(pid: int) -> float | None:
-    """Return when a process started, which tells it from a later one of the same pid; None when it has ended."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
-        return None
 
 
 def _own_command() -> str:

@@ -53,6 +53,7 @@ def prepare_postgres(directory: Path, *, log_path: Path) -> Part:
             str(binaries / "postgres"),
             *("-D", str(data), "-k", str(socket_directory), "-h", ""),
             *("-c", "unix_socket_permissions=0700", "-c", "max_connections=200"),
+            *("-c", "log_error_verbosity=terse", "-c", "log_min_error_statement=panic"),  # the log quotes nobody
         ),
         log_path=log_path,
         address=database_url(directory, name="lorry"),

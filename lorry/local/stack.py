@@ -16,11 +16,12 @@ from typing import Literal
 
 from kit.database import Database
 from lorry.errors import HomeBusy, LocalError, PartDied
-from lorry.local.ledger import Entry, Ledger, User, process_start, withdrawn
+from lorry.local.ledger import Entry, Ledger, User, withdrawn
 from lorry.local.machine import check_machine
 from lorry.local.part import Part, RunningPart, start_part, stop_orphans, tail
 from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.postgres import create_database
+from lorry.processes import process_start
 from lorry.schema import migrate
 
 State = Literal["starting", "healthy", "stopping", "stopped"]

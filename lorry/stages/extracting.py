@@ -42,6 +42,7 @@ async def extract_user_profile(
         if force or profile is None or made_with != wanted:
             profile = await extractor.extract(manifest, on_progress=on_progress)
     directory = profile_directory(context.home, tenant=owner.tenant, user=user)
+    context.home.work_on(owner.tenant, user)
     await asyncio.to_thread(write_profile, profile, directory)
     return profile
 

@@ -20,6 +20,8 @@ from registry.lifecycle.schemas import (
     Evaluation,
     EvaluationReport,
     OwnerErased,
+    OwnerForgotten,
+    OwnerRemains,
     PolicyChange,
     Promotion,
     Rollback,
@@ -151,6 +153,15 @@ class LifecycleClient:
         body = _body(Erasure, why=why, force=force)
         path = f"{_user(owner)}/erase"
         return await self._transport.call(OwnerErased, "POST", path, body=body, timeout_seconds=_ERASE_TIMEOUT_SECONDS)
+
+    async def remains(self, owner: Owner) -> OwnerRemains:
+        """Return what the registry has of a user, and which engines hold any of it."""
+        return await self._transport.call(OwnerRemains, "GET", f"{_user(owner)}/remains")
+
+    async def forget_owner(self, owner: Owner) -> OwnerForgotten:
+        """Take the name of a user who was erased out of their tombstones, if nothing else is left of them."""
+        path = f"{_user(owner)}/forget"
+        return await self._transport.call(OwnerForgotten, "POST", path, timeout_seconds=_ERASE_TIMEOUT_SECONDS)
 
     async def suspend(self, owner: Owner, adapter: str | None = None, *, why: str) -> Suspension:
         """Stop a user's adapters, or one of them, from serving.

@@ -17,7 +17,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from kit.errors import InvalidName, LorryError, problem_code
+from kit.errors import BeingErased, InvalidName, LorryError, problem_code
 from kit.names import check_name
 from registry.errors import InvalidReference, RegistryError, RegistryUnavailable, Unauthorized
 
@@ -149,7 +149,7 @@ def _error_classes(root: type[LorryError]) -> Iterator[type[LorryError]]:
 
 
 _ERRORS: dict[str, type[LorryError]] = {
-    problem_code(error): error for error in (*_error_classes(RegistryError), InvalidName)
+    problem_code(error): error for error in (*_error_classes(RegistryError), InvalidName, BeingErased)
 }
 
 

@@ -16,6 +16,7 @@ from registry.lifecycle.aliases import Aliases
 from registry.lifecycle.audit import AuditTrail
 from registry.lifecycle.erasure import Eraser
 from registry.lifecycle.evaluations import Evaluations
+from registry.lifecycle.forgetting.forgetter import Forgetter
 from registry.lifecycle.policy import TenantPolicy
 from registry.lifecycle.policy_book import PolicyBook
 from registry.lifecycle.schemas import (
@@ -27,6 +28,8 @@ from registry.lifecycle.schemas import (
     Evaluation,
     EvaluationReport,
     OwnerErased,
+    OwnerForgotten,
+    OwnerRemains,
     PolicyChange,
     Promotion,
     Rollback,
@@ -56,6 +59,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 AliasesDep = Annotated[Aliases, Depends(service(Aliases))]
 StandingDep = Annotated[Standing, Depends(service(Standing))]
 EraserDep = Annotated[Eraser, Depends(service(Eraser))]
+ForgetterDep = Annotated[Forgetter, Depends(service(Forgetter))]
 EvaluationsDep = Annotated[Evaluations, Depends(service(Evaluations))]
 PoliciesDep = Annotated[PolicyBook, Depends(service(PolicyBook))]
 AuditDep = Annotated[AuditTrail, Depends(service(AuditTrail))]
@@ -162,6 +166,18 @@ async def erase_owner(
 ) -> OwnerErased:
     """Leave nothing of a user's adapters but ids and times, and destroy their data key; again is no error."""
     return await eraser.erase_owner(Owner(tenant=tenant, user=user), erasure, actor=caller.actor)
+
+
+@router.get(_USER + "/remains", responses=refusals())
+async def owner_remains(tenant: Name, user: OwnerName, forgetter: ForgetterDep, caller: Operator) -> OwnerRemains:
+    """Count what there is of a user, and name the engines that hold any of it."""
+    return await forgetter.remains(Owner(tenant=tenant, user=user))
+
+
+@router.post(_USER + "/forget", responses=refusals(), dependencies=_UNKEPT)
+async def forget_owner(tenant: Name, user: OwnerName, forgetter: ForgetterDep, caller: Operator) -> OwnerForgotten:
+    """Take the name of a user who was erased out of their tombstones, once no byte and no engine holds anything."""
+    return await forgetter.forget_owner(Owner(tenant=tenant, user=user), actor=caller.actor)
 
 
 @router.post(_USER + "/suspend", responses=refusals(404, 413), dependencies=_UNKEPT)

@@ -282,7 +282,7 @@ class LifecycleRepository(RegistryRepository):
         A dead version for which an upload URL may have been signed less than `settle_seconds` ago is not among them:
         whoever holds it can put the bytes there again, before or after they are removed.
         """
-        settled = _last_signed() <= func.now() - timedelta(seconds=settle_seconds)
+        settled = last_signed() <= func.now() - timedelta(seconds=settle_seconds)
         statement = select(VersionRow.version_id).where(
             one_of(VersionRow.version_id, version_ids),
             or_(VersionRow.state == State.RETIRED, VersionRow.state.in_(_DEAD) & settled),
@@ -340,7 +340,7 @@ class LifecycleRepository(RegistryRepository):
         return list(await self._session.scalars(statement))
 
 
-def _last_signed() -> ColumnElement[Any]:
+def last_signed() -> ColumnElement[Any]:
     """SQL of when the last upload URL of a version that is dead can have been signed: before it was ready, or died."""
     died = (
         select(func.max(AuditRow.at))

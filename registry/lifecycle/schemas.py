@@ -138,6 +138,38 @@ class OwnerErased(Frozen):
     data_key_destroyed: bool
 
 
+class RemainsHolder(Frozen):
+    """An engine that said, when it was last seen, that it holds versions of an owner."""
+
+    engine_id: str
+    state: str
+    last_seen_at: datetime
+    version_ids: tuple[VersionId, ...]
+
+
+class OwnerRemains(Frozen):
+    """What there is of an owner: `unremoved` counts tombstones whose bytes may be left, `data_keys` keys that open.
+
+    `settled_at` is when the last URL lapses with which somebody could put bytes back; None when nothing can be.
+    """
+
+    adapters: int
+    versions: int
+    erased: int
+    unremoved: int
+    data_keys: int
+    settled_at: datetime | None
+    version_ids: tuple[VersionId, ...]
+    holders: tuple[RemainsHolder, ...]
+
+
+class OwnerForgotten(Frozen):
+    """Whether an owner's name is gone from what is left of them; False = not everything is erased and removed yet."""
+
+    forgotten: bool
+    adapters: int
+
+
 class Evaluation(Frozen):
     """A report to attach to a version."""
 

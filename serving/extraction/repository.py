@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import Select, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.names import check_name
@@ -69,6 +69,12 @@ class ProfileRepository:
             .returning(ProfileRow.id)
         )
         return len((await self._session.execute(statement)).all())
+
+    async def count(self, tenant: str, user: str) -> int:
+        """Return how many profiles are kept of the user."""
+        mine = (ProfileRow.tenant == tenant, ProfileRow.user_id == user)
+        query = select(func.count()).select_from(ProfileRow).where(*mine)
+        return int((await self._session.execute(query)).scalar_one())
 
 
 def _newest(column: Any, tenant: str, user: str) -> Select[Any]:

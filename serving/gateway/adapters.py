@@ -7,6 +7,7 @@ from registry.client import RegistryClient
 from registry.errors import AdapterNotFound, AliasNotFound, RegistryUnavailable
 from registry.manifest import LIVE, AdapterRef, Manifest, Owner
 from serving.errors import GatewayError, NoAdapter, UnknownModel, UnknownUser
+from serving.gateway.erasing import Sign
 from serving.gateway.remembered import Remembered
 from transcripts.store import TranscriptStore
 
@@ -21,10 +22,18 @@ class Adapters:
     """
 
     def __init__(
-        self, registry: RegistryClient, database: Database, *, cache_seconds: float, stale_seconds: float = 0.0
+        self,
+        registry: RegistryClient,
+        database: Database,
+        *,
+        cache_seconds: float,
+        stale_seconds: float = 0.0,
+        sign: Sign | None = None,
     ) -> None:
+        """Ask `registry`; with a `sign`, nobody answers for a user who is being erased."""
         self._registry = registry
         self._database = database
+        self._sign = sign
         self._resolved: Remembered[AdapterRef, Manifest] = Remembered(
             seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(RegistryUnavailable,)
         )
@@ -36,8 +45,11 @@ class Adapters:
             UnknownUser: when the tenant has neither transcripts nor an adapter of that user.
             NoAdapter: when the user is known but has no live version of this adapter.
             AliasNotFound, VersionNotFound, NotServable: when another alias or number was asked for.
+            BeingErased: when the user is being erased.
             RegistryUnavailable: when the registry does not answer.
         """
+        if self._sign is not None:
+            await self._sign.require_not_erasing(ref.owner.tenant, ref.owner.user)
         return await self._resolved.get(ref, lambda: self._resolve(ref))
 
     async def _resolve(self, ref: AdapterRef) -> Manifest:

@@ -18,6 +18,7 @@ from kit.http_metrics import MeasureRequests, RequestMetrics
 from kit.json_guard import JsonGuard
 from kit.problems import install_problem_handlers
 from registry.client import RegistryClient
+from serving.erasure.desk import ErasureDesk
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
 from serving.extraction.extractor import Extractor
@@ -25,6 +26,7 @@ from serving.gateway import (
     adapter_endpoints,
     bank_endpoints,
     correction_endpoints,
+    erasure_endpoints,
     openai_endpoints,
     operations,
     profile_endpoints,
@@ -33,6 +35,7 @@ from serving.gateway import (
 from serving.gateway.adapters import Adapters
 from serving.gateway.answerers import Answerers
 from serving.gateway.auth import Authenticator
+from serving.gateway.erasing import Sign
 from serving.gateway.extraction_endpoints import extraction_router
 from serving.gateway.hints import Hints
 from serving.gateway.idempotency.middleware import IdempotentRequests, Keeping
@@ -65,6 +68,7 @@ _ENDPOINTS = (
     training_endpoints,
     adapter_endpoints,
     usage_endpoints,
+    erasure_endpoints,
     openai_endpoints,
     operations,
 )
@@ -133,7 +137,9 @@ async def _connect(
         "cache_seconds": settings.gateway_cache_seconds,
         "stale_seconds": settings.gateway_stale_seconds,
     }
-    adapters = state.adapters = Adapters(registry, database, **remembering)
+    state.erasures = ErasureDesk(database)
+    sign = state.sign = Sign(state.erasures, **remembering)
+    adapters = state.adapters = Adapters(registry, database, **remembering, sign=sign)
     state.authenticator = Authenticator(database, **remembering)
     hints = state.hints = await stack.enter_async_context(Hints(engine, adapters))
     extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)

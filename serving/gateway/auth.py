@@ -13,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from kit.database import Database
 from kit.errors import DatabaseUnavailable
 from serving.errors import ScopeMissing, Unauthorized
+from serving.gateway.erasing import Sign
 from serving.gateway.keys import find_key, key_digest
 from serving.gateway.remembered import Remembered
 from serving.gateway.repository import TenantLimit
@@ -113,10 +114,17 @@ CallerDep = Annotated[Caller, Depends(require_caller)]
 
 
 def needs(scope: Scope) -> Any:
-    """Return the dependency of a route whose callers need a scope; it gives the route its caller."""
+    """Return the dependency of a route whose callers need a scope; it gives the route its caller.
 
-    async def check(caller: CallerDep) -> Caller:
+    Whoever is named in the route's path must not be being erased, unless it is about just that.
+    """
+
+    async def check(request: Request, caller: CallerDep) -> Caller:
         caller.require(scope)
+        user = request.path_params.get("user_id")
+        if user is not None and scope is not Scope.ERASE:
+            sign: Sign = request.app.state.sign
+            await sign.require_not_erasing(caller.tenant, user)
         return caller
 
     check.scope = scope  # type: ignore[attr-defined]  # read by `scope_of`, for OpenAPI and tests

@@ -49,7 +49,7 @@ def install_openapi(app: FastAPI) -> None:
                 for verb, operation in operations.items():
                     operation["responses"]["405"] = _refusal(405)
                     if path.startswith("/v1/"):
-                        _complete(verb, operation, scope=scopes.get((verb, path)))
+                        _complete(verb, path, operation, scope=scopes.get((verb, path)))
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -72,11 +72,12 @@ def _calls(dependant: Dependant) -> Iterator[Any]:
         yield from _calls(each)
 
 
-def _complete(verb: str, operation: dict[str, Any], *, scope: Scope | None) -> None:
+def _complete(verb: str, path: str, operation: dict[str, Any], *, scope: Scope | None) -> None:
     parameters, responses = operation.setdefault("parameters", []), operation["responses"]
     parameters += [_DEADLINE, _REQUEST_ID]
     if verb in _UNSAFE:
         parameters.append(_IDEMPOTENCY)
+    if verb in _UNSAFE or "{user_id}" in path:  # a key that is taken, or a user who is being erased
         responses.setdefault("409", _refusal(409))
     if scope is not None:
         operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{scope}`.".strip()

@@ -6,6 +6,8 @@ a worker dies between them, the next one finds the profile and asks nobody again
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
 
@@ -59,7 +61,9 @@ class UserExtraction:
                 profile = await self._extractor.extract(manifest)
         with self._metrics.stage("keep"):
             place = place_of(taken)
-            await self._vault.put(place, profile.model_dump_json().encode(), version_id=manifest.version_id)
+            await _to_its_end(
+                self._vault.put(place, profile.model_dump_json().encode(), version_id=manifest.version_id)
+            )
         return {"version_id": manifest.version_id, "version": manifest.version, "error": None}
 
     async def _made_before(self, taken: Taken, manifest: Manifest) -> Profile | None:
@@ -78,6 +82,20 @@ def place_of(taken: Taken) -> Place:
     """Return where what this hand makes is put."""
     hand = taken.hand
     return Place(tenant=taken.tenant, user=hand.user_id, batch_id=hand.batch_id, run=hand.run)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do work that goes on in a thread when it is cancelled: nothing is put away once a hand has let go."""
+    task, cancelled = asyncio.create_task(work), False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.exception()  # nobody hears of it
+        raise asyncio.CancelledError
+    task.result()
 
 
 def _whole_second(moment: datetime) -> datetime:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from kit.errors import DatabaseUnavailable, LorryError, MasterKeyUnavailable, StorageUnavailable, problem_code
+from kit.errors import (
+    BeingErased,
+    DatabaseUnavailable,
+    LorryError,
+    MasterKeyUnavailable,
+    StorageUnavailable,
+    problem_code,
+)
 from registry.errors import RegistryUnavailable
 from serving.errors import EngineRefused, EngineUnavailable
 
@@ -34,7 +41,7 @@ def fate_of(exc: Exception, *, engine_answers: bool) -> Fate:
         exc: what was raised.
         engine_answers: whether the engine answers its health check now; one that does and still refuses is no outage.
     """
-    if isinstance(exc, _AWAY):
+    if isinstance(exc, (*_AWAY, BeingErased)):  # who is erased is not taken in hand again
         return Fate.WAITS
     if isinstance(exc, EngineUnavailable):
         return Fate.AGAIN if engine_answers else Fate.WAITS

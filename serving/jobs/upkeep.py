@@ -6,7 +6,6 @@ import logging
 from datetime import timedelta
 
 from kit.database import Database
-from kit.errors import LorryError
 from serving.jobs.delivery import settle
 from serving.jobs.errors import WorkersDied
 from serving.jobs.fleet.repository import WorkerRepository
@@ -76,28 +75,3 @@ class Upkeep:
                 else:
                     await self._vault.erase(batch.tenant, user, batch.id)
             after = touched[-1][0]
-
-
-async def erase_user(database: Database, vault: Vault, *, tenant: str, user: str) -> dict[str, int]:
-    """Remove everything that batches keep of a user: results in the object store, and their name in every batch.
-
-    The batches' counts stay true: a row without a name is left. Who is in hand is let go of within a poll; asking again
-    removes what a worker wrote in the same moment. Returns how many objects and how many batches there were.
-
-    Raises:
-        DatabaseUnavailable, StorageUnavailable: what was done until then stays done; ask again.
-    """
-    async with database.reading() as session:
-        batch_ids = await UserRepository(session).batches_of(tenant, user)
-    for batch_id in batch_ids:
-        async with database.transaction() as session:
-            batches = BatchRepository(session)
-            await batches.get(batch_id, lock=True)
-            await UserRepository(session).blank(batch_id, user)
-            await batches.end_when_over(batch_id)
-    try:
-        objects = await vault.erase(tenant, user)
-    except LorryError:
-        _log.warning("a user's results may not all be removed yet")
-        raise
-    return {"objects": objects, "batches": len(batch_ids)}

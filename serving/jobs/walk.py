@@ -94,14 +94,19 @@ class Walk:
         self._hints.expect(version_id for found in upcoming for _, version_id in found)
 
     async def look_after(self) -> None:
-        """Let go of users who were canceled or are others' by now, and let those wait whom nobody here knows of."""
+        """Let go of users who were canceled, are erased or are others' by now, and let those wait whom nobody knows.
+
+        Whoever erases a user sees by their row that nothing is done here for them any more.
+        """
         async with self._books:
             async with self._database.transaction() as session:
                 users = UserRepository(session)
                 await users.put_back_all(self._settings.worker_id, but=self._tasks.keys())
                 ours = await users.held_by(self._settings.worker_id)
+                erased = await users.being_erased(self._settings.worker_id)
             missing = {hand for hand in self._tasks if hand not in ours}
-            for hand in missing & self._missing:  # one that is missing for the first time may just have been delivered
+            # One that is missing for the first time may just have been delivered.
+            for hand in (missing & self._missing) | (erased & self._tasks.keys()):
                 self._tasks[hand].cancel()
             self._missing = missing
 

@@ -110,14 +110,17 @@ ROUTES = [
     Route(method="POST", path=_VERSION + "/resume", scope="adapters:write", body=WHY),
     Route(method="POST", path=_VERSION + "/retire", scope="adapters:write", body=WHY),
     Route(method="GET", path="/v1/usage", scope="usage:read"),
+    Route(method="GET", path="/v1/models", scope="chat"),
+    Route(method="GET", path="/v1/models/{model}", scope="chat"),
     Route(
         method="POST",
         path="/v1/chat/completions",
         scope="chat",
         body={"model": "users/ann", "messages": [{"role": "user", "content": "hello"}]},
     ),
-    Route(method="GET", path="/v1/models", scope="chat"),
-    Route(method="GET", path="/v1/models/{model}", scope="chat"),
+    Route(method="GET", path=_USER + "/erasure", scope="erase"),
+    # The last, since from then on nothing else about that user is answered.
+    Route(method="POST", path=_USER + "/erasure", scope="erase"),
 ]
 
 

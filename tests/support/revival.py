@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from lorry.local.ledger import Entry, process_start
+from lorry.local.ledger import Entry
 from lorry.local.part import RunningPart, start_part
 from lorry.local.stack import Stack
+from lorry.processes import process_start
 
 
 class Revivable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -171,6 +171,21 @@ class DurableQueue:
             self._client = None
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
         _Hands.desk = _Hands.loop = None
+
+
+def delete_runs(database_url: str, run_ids: Sequence[str]) -> None:
+    """Remove all that DBOS keeps of these runs: arguments, outcomes of their steps, errors. It takes a blocking call.
+
+    A database in which no worker ever ran has none.
+    """
+    if not run_ids:
+        return
+    client = DBOSClient(system_database_url=system_url(database_url), application_name=_APPLICATION)
+    try:
+        for start in range(0, len(run_ids), _FORGOTTEN_AT_ONCE):
+            client.delete_workflows(list(run_ids[start : start + _FORGOTTEN_AT_ONCE]))
+    finally:
+        client.destroy()
 
 
 def system_url(database_url: str) -> str:

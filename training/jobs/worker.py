@@ -13,6 +13,7 @@ from kit.database import Database
 from kit.errors import LorryError
 from kit.workers import SIGNS_PER_LEASE, again_and_again, has_ended, identify_process
 from registry.client import RegistryClient
+from training.erasure.disk import clear_disk
 from training.jobs.assignment import Assignment, StopReason
 from training.jobs.desk import Desk
 from training.jobs.dispatch import choose
@@ -99,6 +100,7 @@ class Worker:
             (self._watch, poll),
             (self._dispatch, poll),
             (self._adopt, max(poll, self._settings.training_lease_seconds / SIGNS_PER_LEASE)),
+            (self._clear_disk, self._settings.training_lease_seconds / SIGNS_PER_LEASE),
             (self._upkeep.pull_triggers, self._settings.training_upkeep_seconds),
             (self._upkeep.advance_campaigns, self._settings.training_upkeep_seconds),
             (self._sweep, self._settings.training_upkeep_seconds),
@@ -233,6 +235,15 @@ class Worker:
         for worker_id in await self._upkeep.dead_workers():
             await self._upkeep.bury(worker_id)
             await self._queue.recover(worker_id)
+
+    async def _clear_disk(self) -> None:
+        """Remove what this machine has of users who are being erased."""
+        await clear_disk(
+            self._database,
+            worker_id=self._settings.worker_id,
+            jobs_directory=self._settings.jobs_directory,
+            held=dict(self._desk.assignments),
+        )
 
     async def _sweep(self) -> None:
         await self._upkeep.sweep()

@@ -20,10 +20,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kit.canonical import sha256_bytes
 from kit.database import Database
-from kit.errors import LorryError
+from kit.errors import BeingErased, LorryError
 from serving.errors import HeaderInvalid, IdempotencyConflict, RequestStillRunning
 from serving.gateway.auth import Caller
 from serving.gateway.chores import Chore
+from serving.gateway.erasing import Sign
 from serving.gateway.idempotency.repository import Claim, Kept, Known, RequestRepository
 from serving.gateway.passage.identity import user_of
 from serving.gateway.passage.refusing import refuse
@@ -100,6 +101,9 @@ class IdempotentRequests:
             async with keeping.database.transaction() as session:
                 known = await RequestRepository(session).take(claim, lasts=keeping.running)
             if known is not None:
+                if known.user is not None:
+                    sign: Sign = scope["app"].state.sign
+                    await sign.require_not_erasing(caller.tenant, known.user)
                 await _again(known, claim)(scope, receive, send)
                 return
         except LorryError as exc:
@@ -130,12 +134,15 @@ class IdempotentRequests:
 async def _settle(keeping: Keeping, claim: Claim, kept: Kept | None, *, user: str | None) -> None:
     """Keep or forget; a database that is gone by now leaves the key taken until it counts as abandoned."""
     try:
+        if kept is not None:
+            try:
+                async with keeping.database.transaction() as session:
+                    await RequestRepository(session).keep(claim, kept, user=user, lasts=keeping.answers)
+                return
+            except BeingErased:  # nothing is kept of them, nor that anything was asked
+                pass
         async with keeping.database.transaction() as session:
-            repository = RequestRepository(session)
-            if kept is None:
-                await repository.give_back(claim)
-            else:
-                await repository.keep(claim, kept, user=user, lasts=keeping.answers)
+            await RequestRepository(session).give_back(claim)
     except LorryError:
         return
 

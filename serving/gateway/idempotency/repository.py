@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -32,10 +32,11 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A request that used this key before; `answer` None = it still runs."""
+    """A request that used this key before; `answer` None = it still runs, `user` None = it was about nobody."""
 
     digest: str
     answer: Kept | None
+    user: str | None = None
 
 
 class RequestRepository:
@@ -49,7 +50,7 @@ class RequestRepository:
         row = GatewayRequestRow
         until = func.now() + lasts
         values = {"digest": claim.digest, "expires_at": until}
-        free = {**values, "user_id": None, "status": None, "headers": None, "answer": None}
+        free = {**values, "taken_at": func.now(), "user_id": None, "status": None, "headers": None, "answer": None}
         statement = (
             insert(row)
             .values(tenant=claim.tenant, key=claim.key, **values)
@@ -64,10 +65,14 @@ class RequestRepository:
         if found.status is None:
             return Known(digest=found.digest, answer=None)
         kept = Kept(status=found.status, headers=found.headers or {}, body=found.answer or b"")
-        return Known(digest=found.digest, answer=kept)
+        return Known(digest=found.digest, answer=kept, user=found.user_id)
 
     async def keep(self, claim: Claim, answer: Kept, *, user: str | None, lasts: timedelta) -> None:
-        """Remember the answer of a request that holds its key; `user` is whom it is about."""
+        """Remember the answer of a request that holds its key; `user` is whom it is about.
+
+        Raises:
+            BeingErased: the user is being erased, or was while the request ran; give the key back.
+        """
         values = {"status": answer.status, "headers": answer.headers, "answer": answer.body, "user_id": user}
         statement = update(GatewayRequestRow).where(*_held(claim))
         await self._session.execute(statement.values(**values, expires_at=func.now() + lasts))
@@ -76,9 +81,22 @@ class RequestRepository:
         """Free the key of a request whose answer is not kept."""
         await self._session.execute(delete(GatewayRequestRow).where(*_held(claim)))
 
+    async def count_of(self, *, tenant: str, user: str) -> int:
+        """Return how many answers are kept that are about the user."""
+        query = select(func.count()).where(*_about(tenant, user))
+        return int((await self._session.execute(query)).scalar_one())
+
+    async def erase(self, *, tenant: str, user: str) -> None:
+        """Delete the answers that are about the user, with their keys."""
+        await self._session.execute(delete(GatewayRequestRow).where(*_about(tenant, user)))
+
     async def delete_expired(self) -> None:
         """Delete what is not answered again any more."""
         await self._session.execute(delete(GatewayRequestRow).where(GatewayRequestRow.expires_at <= func.now()))
+
+
+def _about(tenant: str, user: str) -> tuple[ColumnElement[bool], ...]:
+    return GatewayRequestRow.tenant == tenant, GatewayRequestRow.user_id == user
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -62,7 +62,9 @@ async def get_training(training_id: TrainingId, request: Request, caller: Reader
 @router.post("/trainings/{training_id}/cancel", responses=refusals(404, 409))
 async def cancel_training(training_id: TrainingId, request: Request, caller: Writer) -> Training:
     """End a training and remove what it has made. One that runs ends at its next step."""
-    return await _service(request).cancel(caller.tenant, training_id)
+    canceled = await _service(request).cancel(caller.tenant, training_id)
+    request.state.user = canceled.user_id
+    return canceled
 
 
 @router.get("/trainings/{training_id}/events", response_model=None, responses={**_EVENTS, **refusals(404)})

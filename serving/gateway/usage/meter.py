@@ -6,6 +6,8 @@ database is silent, it is kept and written later.
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -18,17 +20,36 @@ _ROWS_AT_ONCE = 1000
 _Key = tuple[str, date, str]
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """What was counted and not written yet; `first_at`, on the monotonic clock, is when the first of it was."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    first_at: float
+
+    def __add__(self, other: _Counted) -> _Counted:
+        return _Counted(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            first_at=min(self.first_at, other.first_at),
+        )
+
+
 class Meter:
     """Counts requests and tokens by tenant, day and user."""
 
     def __init__(self, database: Database, *, every_seconds: float) -> None:
         self._database = database
-        self._counts: dict[_Key, list[int]] = {}
+        self._counts: dict[_Key, _Counted] = {}
         self.chore = Chore(self.write, every_seconds=every_seconds, last=self.write)
 
     def count(self, tenant: str, user: str, *, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """Count one request and its tokens."""
-        self._add((tenant, datetime.now(UTC).date(), user), [1, prompt_tokens, completion_tokens])
+        counted = _Counted(1, prompt_tokens, completion_tokens, first_at=time.monotonic())
+        self._add((tenant, datetime.now(UTC).date(), user), counted)
 
     def count_usage(self, tenant: str, user: str, usage: Any) -> None:
         """Count one request by the ``usage`` object of the engine's answer; what is no number counts as none."""
@@ -54,24 +75,23 @@ class Meter:
                     self._add(key, counted[key])
                 raise
 
-    def _add(self, key: _Key, counts: list[int]) -> None:
-        known = self._counts.setdefault(key, [0, 0, 0])
-        for index, count in enumerate(counts):
-            known[index] += count
+    def _add(self, key: _Key, counted: _Counted) -> None:
+        known = self._counts.get(key)
+        self._counts[key] = counted if known is None else known + counted
 
 
 def _whole(value: Any) -> int:
     return value if type(value) is int and value >= 0 else 0
 
 
-def _used(key: _Key, counts: list[int]) -> Used:
+def _used(key: _Key, counted: _Counted) -> Used:
     tenant, day, user = key
-    requests, prompt, completion = counts
     return Used(
         tenant=tenant,
         day=day,
         user_id=user,
-        requests=requests,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
+        requests=counted.requests,
+        prompt_tokens=counted.prompt_tokens,
+        completion_tokens=counted.completion_tokens,
+        age_seconds=time.monotonic() - counted.first_at,
     )

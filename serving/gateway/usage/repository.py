@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import delete, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,7 +18,10 @@ _COUNTS = ("requests", "prompt_tokens", "completion_tokens")
 
 @dataclass(frozen=True, kw_only=True)
 class Used:
-    """What one user's adapter was asked on one day; `user_id` empty = all of the tenant's."""
+    """What one user's adapter was asked on one day; `user_id` empty = all of the tenant's.
+
+    `age_seconds` is how long ago the first of it was counted, where it is still to be written.
+    """
 
     tenant: str
     day: datetime.date
@@ -25,6 +29,7 @@ class Used:
     requests: int
     prompt_tokens: int
     completion_tokens: int
+    age_seconds: float = 0.0
 
 
 class UsageRepository:
@@ -37,12 +42,23 @@ class UsageRepository:
         """Add to what was counted before; each user and day once, in one order, so that two gateways never deadlock."""
         if not counted:
             return
-        rows = sorted((asdict(each) for each in counted), key=lambda row: (row["tenant"], row["day"], row["user_id"]))
+        rows = [_row(each) for each in sorted(counted, key=lambda each: (each.tenant, each.day, each.user_id))]
         statement = insert(UsageDayRow).values(rows)
         sums = {name: getattr(UsageDayRow, name) + statement.excluded[name] for name in _COUNTS}
         await self._session.execute(
             statement.on_conflict_do_update(index_elements=["tenant", "day", "user_id"], set_=sums)
         )
+
+    async def count_of(self, *, tenant: str, user: str) -> int:
+        """Return on how many days the user was asked anything."""
+        query = select(func.count()).where(UsageDayRow.tenant == tenant, UsageDayRow.user_id == user)
+        return int((await self._session.execute(query)).scalar_one())
+
+    async def hide(self, *, tenant: str, user: str, pseudonym: str) -> None:
+        """Let what was used stand under another name, so that a tenant's sums stay true."""
+        mine = (UsageDayRow.tenant == tenant, UsageDayRow.user_id == user)
+        taken = await self._session.execute(delete(UsageDayRow).where(*mine).returning(UsageDayRow))
+        await self.add([replace(_used(row), user_id=pseudonym) for row in taken.scalars()])
 
     async def page(
         self,
@@ -91,6 +107,11 @@ class UsageRepository:
             )
             for found in await self._session.execute(query)
         ]
+
+
+def _row(used: Used) -> dict[str, Any]:
+    row = asdict(used)
+    return row | {"counted_at": func.now() - datetime.timedelta(seconds=row.pop("age_seconds"))}
 
 
 def _used(row: UsageDayRow) -> Used:

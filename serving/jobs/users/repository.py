@@ -11,10 +11,13 @@ from sqlalchemy import Text, and_, case, cast, exists, func, literal, or_, selec
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from serving.jobs.models import BatchRow, UserRow
+from serving.erasure.models import ErasureRow
+from serving.jobs.fleet.repository import alive
+from serving.jobs.models import BatchRow, UserRow, WorkerRow
 from serving.jobs.states import DELIVERED, OPEN, BatchState, UserState
 
 _CHUNK = 1000
+_ERASED = {"code": "erased", "message": "the user was erased"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,26 @@ class UserRepository:
         found = await self._session.execute(query)
         return {Hand(batch_id=batch, user_id=user, run=run) for batch, user, run in found}
 
+    async def being_erased(self, worker_id: str) -> set[Hand]:
+        """Return whom a worker has in hand although they are being erased."""
+        query = (
+            select(UserRow.batch_id, UserRow.user_id, UserRow.run)
+            .join(BatchRow, BatchRow.id == UserRow.batch_id)
+            .join(ErasureRow, and_(ErasureRow.tenant == BatchRow.tenant, ErasureRow.user_id == UserRow.user_id))
+            .where(UserRow.worker_id == worker_id, UserRow.state == UserState.HELD)
+        )
+        found = await self._session.execute(query)
+        return {Hand(batch_id=batch, user_id=user, run=run) for batch, user, run in found}
+
+    async def holder(self, batch_id: str, user: str) -> str | None:
+        """Return the living worker that has a user in hand; None when none has."""
+        query = (
+            select(UserRow.worker_id)
+            .join(WorkerRow, WorkerRow.id == UserRow.worker_id)
+            .where(UserRow.batch_id == batch_id, UserRow.user_id == user, UserRow.state == UserState.HELD, alive())
+        )
+        return (await self._session.execute(query)).scalar_one_or_none()
+
     async def settle(
         self, hand: Hand, *, worker_id: str, state: UserState, sequence: int, values: Mapping[str, Any]
     ) -> bool:
@@ -227,7 +250,7 @@ class UserRepository:
                 worker_id=None,
                 version_id=None,
                 version=None,
-                error=None,
+                error=_ERASED,
                 ended_at=func.coalesce(UserRow.ended_at, func.clock_timestamp()),
             )
         )

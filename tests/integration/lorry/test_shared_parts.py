@@ -15,9 +15,9 @@ import pytest
 
 from lorry.context import quiet
 from lorry.home import Home
-from lorry.local.ledger import process_start
 from lorry.local.plan import Plan
 from lorry.local.stack import Stack
+from lorry.processes import process_start
 from lorry.settings import LorrySettings
 from tests.support.ports import free_port_block
 

@@ -9,7 +9,8 @@ import pytest
 
 from lorry.errors import HomeBusy
 from lorry.home import Home
-from lorry.local.ledger import Entry, Ledger, process_start
+from lorry.local.ledger import Entry, Ledger
+from lorry.processes import process_start
 
 
 def ledger(tmp_path: Path) -> Ledger:

@@ -10,9 +10,10 @@ import pytest
 from lorry.context import quiet
 from lorry.errors import HomeBusy
 from lorry.home import Home
-from lorry.local.ledger import Entry, Ledger, User, process_start
+from lorry.local.ledger import Entry, Ledger, User
 from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.stack import Stack
+from lorry.processes import process_start
 from lorry.settings import LorrySettings
 
 ELSEWHERE = "postgresql+asyncpg://elsewhere/lorry"

@@ -24,7 +24,7 @@ class WorkerRepository:
 
     async def is_alive(self, worker_id: str) -> bool:
         """Say whether the worker was heard within its lease and has not left."""
-        query = select(WorkerRow.id).where(WorkerRow.id == worker_id, _alive())
+        query = select(WorkerRow.id).where(WorkerRow.id == worker_id, alive())
         return (await self._session.execute(query)).first() is not None
 
     async def register(self, values: dict[str, Any]) -> None:
@@ -52,13 +52,13 @@ class WorkerRepository:
 
     async def dead(self) -> list[str]:
         """Return the ids of workers that have left or lapsed."""
-        return list((await self._session.execute(select(WorkerRow.id).where(~_alive()))).scalars())
+        return list((await self._session.execute(select(WorkerRow.id).where(~alive()))).scalars())
 
     async def slots(self) -> dict[Phase, int]:
         """Return how many jobs the living workers can hold at once."""
         query = select(
             func.coalesce(func.sum(WorkerRow.prepare_slots), 0), func.coalesce(func.sum(WorkerRow.train_slots), 0)
-        ).where(_alive())
+        ).where(alive())
         prepare, train = (await self._session.execute(query)).one()
         return {Phase.PREPARE: int(prepare), Phase.TRAIN: int(train)}
 
@@ -71,7 +71,7 @@ class WorkerRepository:
             .subquery()
         )
         query = (
-            select(WorkerRow, _alive().label("alive"), func.coalesce(jobs.c.jobs, 0).label("jobs"))
+            select(WorkerRow, alive().label("alive"), func.coalesce(jobs.c.jobs, 0).label("jobs"))
             .outerjoin(jobs, jobs.c.worker_id == WorkerRow.id)
             .order_by(WorkerRow.id)
         )
@@ -97,6 +97,7 @@ class WorkerRepository:
         await self._session.execute(statement)
 
 
-def _alive() -> Any:
+def alive() -> Any:
+    """SQL of "this worker was heard within its lease and has not left"."""
     lease = func.make_interval(0, 0, 0, 0, 0, 0, WorkerRow.lease_seconds)
     return WorkerRow.left_at.is_(None) & (WorkerRow.heard_at + lease >= func.clock_timestamp())

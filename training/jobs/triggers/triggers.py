@@ -6,6 +6,7 @@ import logging
 from datetime import timedelta
 
 from kit.database import Database
+from kit.errors import BeingErased
 from training.jobs.errors import NothingToTrainOn, QuotaExhausted, TrainingActive
 from training.jobs.job import Submission
 from training.jobs.jobs import Jobs
@@ -49,8 +50,8 @@ class Triggers:
                 continue
             try:
                 await self._submit(tenant, user, priority=rules.priority)
-            except (TrainingActive, NothingToTrainOn):
-                continue  # somebody was quicker, or has erased them
+            except (TrainingActive, NothingToTrainOn, BeingErased):
+                continue  # somebody was quicker, or erases them
             except QuotaExhausted:
                 _log.info("a tenant's quota holds back trainings that are due")
                 break

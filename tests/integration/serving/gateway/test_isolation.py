@@ -24,6 +24,14 @@ OWN = {
     ("GET", "/v1/adapter-versions"): {200},
     ("GET", "/v1/usage"): {200},
     ("GET", "/v1/models"): {200},
+    ("GET", "/v1/users/{user_id}/profile/corrections"): {200},
+    ("POST", "/v1/users/{user_id}/profile/corrections"): {201},
+    ("GET", "/v1/bank"): {200},
+    ("PUT", "/v1/bank"): {200},
+    ("DELETE", "/v1/bank"): {200},
+    ("POST", "/v1/extractions"): {202},
+    ("GET", "/v1/extractions"): {200},
+    ("POST", "/v1/users/{user_id}/erasure"): {202},
 }
 
 
@@ -49,10 +57,19 @@ async def settle_in(gateway: Gateway, stand_in: StandInEngine) -> Victim:
         (await other.post(f"/v1/users/{user}/profile")).raise_for_status()
         training = (await other.post(f"/v1/users/{user}/trainings", json={"why": SECRET})).raise_for_status().json()
         (await other.post(f"/v1/users/{user}/query", json={"question": "?"})).raise_for_status()
+        forbid = {"kind": "forbid", "fact": f"I hate {SECRET}", "by": "hers"}
+        made = (await other.post(f"/v1/users/{user}/profile/corrections", json=forbid)).raise_for_status()
+        batch = (await other.post("/v1/extractions", json={"users": [user]})).raise_for_status().json()["id"]
     return Victim(
-        names={"user_id": user, "model": f"users/{user}", "training_id": training["id"]},
+        names={
+            "user_id": user,
+            "model": f"users/{user}",
+            "training_id": training["id"],
+            "extraction_id": batch,
+            "correction_id": str(made.json()["id"]),
+        },
         version_id=manifest.version_id,
-        secrets=(SECRET, manifest.version_id, training["id"], put.json()["id"]),
+        secrets=(SECRET, manifest.version_id, training["id"], put.json()["id"], batch),
     )
 
 
@@ -61,7 +78,8 @@ async def everything_of(gateway: Gateway, victim: Victim) -> list[str]:
     seen = []
     async with gateway.caller(gateway.other_key) as other:
         for route in ROUTES:
-            if route.method == "GET" and route.path not in {"/v1/usage"} and "difference" not in route.path:
+            is_there = "difference" not in route.path and "erasure" not in route.path
+            if route.method == "GET" and route.path not in {"/v1/usage"} and is_there:
                 answer = await route.call(other, **victim.names)
                 assert answer.status_code == 200, (route, answer.text)
                 seen.append(answer.text)

@@ -11,11 +11,13 @@ import pytest
 
 from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
+from serving.erasure.desk import ErasureDesk
+from serving.jobs.erasing import BatchErasure
 from serving.jobs.errors import WorkerIdTaken
 from serving.jobs.fleet.repository import WorkerRepository
 from serving.jobs.repository import BatchRepository
 from serving.jobs.states import BatchState
-from serving.jobs.upkeep import Upkeep, erase_user
+from serving.jobs.upkeep import Upkeep
 from serving.jobs.users.repository import UserRepository
 from serving.jobs.vault import Vault, prefix_of
 from serving.jobs.worker import Worker
@@ -216,8 +218,8 @@ async def test_results_are_sealed_and_lie_below_their_users_prefix(mill: Mill, s
     assert b"green tea" not in content
 
 
-async def test_erasing_a_user_leaves_no_result_and_no_name_and_the_counts_stay_true(
-    mill: Mill, stand_in: Engine, storage: ObjectStorage
+async def test_a_user_who_is_erased_is_let_go_of_and_leaves_no_name_and_the_counts_stay_true(
+    mill: Mill, stand_in: Engine
 ) -> None:
     await mill.add_users("ann", "bob")
     done = await mill.submit("ann", "bob")
@@ -230,17 +232,64 @@ async def test_erasing_a_user_leaves_no_result_and_no_name_and_the_counts_stay_t
             return (await mill.get(running.id)).progress.in_hand == 2
 
         await mill.until(in_hand, what="both in hand")
-        erased = await erase_user(mill.database, _vault(mill), tenant="default", user="ann")
-        assert erased == {"objects": 1, "batches": 2}
+        erasure = BatchErasure(mill.database)
+        assert await erasure.count("default", "ann") == 2
+        await ErasureDesk(mill.database).ask("default", "ann", asked_by="test")
+        assert await erasure.erase("default", "ann") in (["one"], [])
+        later = await mill.submit("ann", "bob")
+
+        async def let_go() -> bool:
+            return await erasure.erase("default", "ann") == []
+
+        await mill.until(let_go, what="the worker's letting go")
         await mill.until(lambda: stand_in.now[mill.versions["ann"]] == 0, what="the request's end")
         stand_in.open.set()
-        ended = await mill.until_ended(running.id)
+        ended, passed_over = await mill.until_ended(running.id), await mill.until_ended(later.id)
     assert (ended.progress.done, ended.progress.canceled) == (1, 1)
-    assert await storage.list(prefix_of("default", "ann")) == []
+    assert (passed_over.progress.done, passed_over.progress.canceled) == (1, 1)
     lines = await mill.lines(done.id)
     assert [line["sequence"] for line in lines] == [1, 2]
     assert {line["user_id"].partition(":")[0] for line in lines} == {"bob", "erased"}
-    assert await erase_user(mill.database, _vault(mill), tenant="default", user="ann") == {"objects": 0, "batches": 0}
+    assert [line["error"] for line in lines if line["user_id"] != "bob"] == [
+        {"code": "erased", "message": "the user was erased"}
+    ]
+    assert await erasure.count("default", "ann") == 0
+
+
+async def test_a_user_who_waits_while_being_erased_is_passed_over_by_workers(mill: Mill, stand_in: Engine) -> None:
+    await mill.add_users("ann", "bob")
+    batch = await mill.submit("ann", "bob")
+    await ErasureDesk(mill.database).ask("default", "ann", asked_by="test")
+    async with mill.working():
+
+        async def bob_is_done() -> bool:
+            return (await mill.get(batch.id)).progress.done == 1
+
+        await mill.until(bob_is_done, what="the end of the other")
+        assert set(stand_in.asked) == {mill.versions["bob"]}
+        assert (await mill.get(batch.id)).state is BatchState.RUNNING
+        assert await BatchErasure(mill.database).erase("default", "ann") == []
+        ended = await mill.until_ended(batch.id)
+    assert (ended.progress.done, ended.progress.canceled) == (1, 1)
+
+
+async def test_what_is_being_put_away_comes_to_its_end_before_a_user_is_let_go_of(
+    mill: Mill, storage_settings: StorageSettings, storage: ObjectStorage
+) -> None:
+    await mill.add_users("ann")
+    await mill.submit("ann")
+    erasure = BatchErasure(mill.database)
+    async with faulty_s3(storage_settings) as faulty:
+        faulty.stall("PUT .*extractions", seconds=1.5)
+        async with mill.working(**faulty.settings.model_dump(exclude={"log_level"})):
+            await mill.until(lambda: faulty.count("PUT .*extractions") > 0, what="the result on its way")
+            await ErasureDesk(mill.database).ask("default", "ann", asked_by="test")
+
+            async def let_go() -> bool:
+                return await erasure.erase("default", "ann") == []
+
+            await mill.until(let_go, what="the worker's letting go")
+            assert len(await storage.list(prefix_of("default", "ann"))) == 1
 
 
 async def test_a_worker_answers_for_its_health_and_its_measures(mill: Mill) -> None:
