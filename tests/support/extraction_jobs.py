@@ -52,7 +52,7 @@ _TIMEOUT_SECONDS = 60.0
 class Engine(StandInEngine):
     """An engine whose answers wait for `open`, and that refuses what `refuses` says; it counts who asks at once.
 
-    `down` makes its health check fail and every request end in 503, as an engine that is starting.
+    `asked` holds the version of every question; what is only scored is not asked again. `down` makes its health check fail and every request end in 503, as an engine that is starting.
     """
 
     answer: Callable[[dict[str, Any]], str] = lambda body: _ANSWER
@@ -81,8 +81,10 @@ class Engine(StandInEngine):
         return JSONResponse({}, status_code=503 if self.down else 200)
 
     async def chat(self, request: Request) -> JSONResponse | StreamingResponse:
-        model = (await request.json())["model"]
-        self.asked.append(model)
+        body = await request.json()
+        model = body["model"]
+        if "prompt_logprobs" not in body:
+            self.asked.append(model)
         status = 503 if self.down else self.refuses(model)
         if status is not None:
             return JSONResponse({"error": {"message": "as the test wants it"}}, status_code=status)

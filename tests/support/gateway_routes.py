@@ -53,7 +53,7 @@ _ADAPTER = "/v1/adapters/{user_id}/{adapter}"
 _VERSION = _ADAPTER + "/versions/{selector}"
 _BATCH = "/v1/extractions/{extraction_id}"
 _CORRECTION = {"kind": "forbid", "fact": "I like tea", "by": "a test"}
-_BANK = "name: mine\nversion: 1\nextends: lorry.standard\nleave_out: [places]\n"
+_BANK = 'name: mine\nversion: "1"\nextends: lorry.standard\nleave_out: [places]\n'
 _TURNS = [{"role": "user", "text": "I like tea"}]
 _LINE = b'{"id": "talk-2", "turns": [{"role": "user", "text": "I like tea, too"}]}\n'
 
