@@ -129,21 +129,19 @@ class GeneralTest:
         """Return what `model` makes of it."""
         answers = scorer.score(model, self._answers)
         passages = scorer.score(model, self._passages)
-        options = scorer.score(model, [row for rows in self._options for row in rows])
+        # Question by question: the options of one share a pass over everything before them.
+        options = [scorer.score(model, rows) for rows in self._options]
         return GeneralScore(
             answers_loss=mean_loss(answers),
             passages_loss=mean_loss(passages),
             loss=mean_loss([*answers, *passages]),
-            choices_right=self._right(options),
+            choices_right=_right(options),
         )
 
-    def _right(self, losses: Sequence[RowLoss]) -> float:
-        right, start = 0, 0
-        for rows in self._options:
-            mine = [loss.mean for loss in losses[start : start + len(rows)]]
-            right += mine[0] < min(mine[1:])
-            start += len(rows)
-        return right / len(self._options)
+
+def _right(options: Sequence[Sequence[RowLoss]]) -> float:
+    """The share of questions whose first option has the lowest mean loss."""
+    return sum(first.mean < min(other.mean for other in others) for first, *others in options) / len(options)
 
 
 def _chat(question: str, answer: str, tokenizer: Any) -> TokenisedExample:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from training.loss import IGNORED, collate, label_losses
+from training.loss import IGNORED, collate, label_losses, label_states, projection
 from training.tokens import TokenisedExample
 
 _BATCH_TOKENS = 1024
@@ -70,9 +70,10 @@ class Scorer:
         for batch in _batches(rows, skipped=0, most_rows=len(rows)):
             tensors = self._collate([rows[index] for index in batch])
             with torch.inference_mode():
-                logits, targets, owners = _logits_at_labels(model, tensors)
-            losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double().cpu()
-            hits, owners = (logits.argmax(-1) == targets).cpu(), owners.cpu()
+                states = label_states(model, tensors)
+                logits = projection(model)(states.hidden)
+            losses = torch.nn.functional.cross_entropy(logits, states.targets, reduction="none").double().cpu()
+            hits, owners = (logits.argmax(-1) == states.targets).cpu(), states.rows.cpu()
             for place, index in enumerate(batch):
                 mine = owners == place
                 found[index] = RowLoss(
@@ -89,7 +90,7 @@ class Scorer:
         for batch in _batches(wrapped, skipped=0, most_rows=len(rows)):
             tensors = self._collate([wrapped[index] for index in batch])
             with torch.inference_mode():
-                logits, _, _ = _logits_at_labels(model, tensors)
+                logits = projection(model)(label_states(model, tensors).hidden)
             out[batch] = logits.log_softmax(-1)[:, list(choices)].cpu()
         return out
 
@@ -124,24 +125,13 @@ class Scorer:
         ).last_hidden_state[:, :-1]
         targets = tensors["labels"][:, 1:]
         at_label = targets != IGNORED
-        logits = model.get_output_embeddings()(hidden[at_label]).float()
+        logits = projection(model)(hidden[at_label])
         losses = torch.nn.functional.cross_entropy(logits, targets[at_label], reduction="none").double().cpu()
         owners = at_label.nonzero()[:, 0].cpu()
         return torch.zeros(len(rests), dtype=torch.float64).index_add_(0, owners, losses)
 
     def _collate(self, rows: Sequence[TokenisedExample]) -> dict[str, torch.Tensor]:
         return {key: tensor.to(self._device) for key, tensor in collate(rows, pad_token_id=self._pad).items()}
-
-
-def _logits_at_labels(model: Any, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits (N, vocabulary), targets (N,) and rows (N,) of the labelled tokens."""
-    targets = tensors["labels"][:, 1:]
-    at_label = targets != IGNORED
-    hidden = model.base_model(
-        input_ids=tensors["input_ids"], attention_mask=tensors["attention_mask"], use_cache=False
-    ).last_hidden_state[:, :-1]
-    logits = model.get_output_embeddings()(hidden[at_label]).float()
-    return logits, targets[at_label], at_label.nonzero()[:, 0]
 
 
 def _shared_length(rows: Sequence[TokenisedExample]) -> int:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kit.together import all_of
 from registry.manifest import Manifest
 from serving.extraction.asking.agreement import Answer, Sample
 from serving.extraction.asking.answers import parse_answers
@@ -70,13 +71,7 @@ async def ask_all(
             on_progress(done, len(askings))
         return found
 
-    tasks = [asyncio.create_task(ask(asking)) for asking in askings]
-    try:
-        found = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    found = await all_of(ask(asking) for asking in askings)
     questions: dict[str, tuple[str, int | None]] = {}
     for asking, (_, prompt_tokens) in zip(askings, found, strict=True):
         questions.setdefault(asking.ask.topic, (asking.ask.text, prompt_tokens))

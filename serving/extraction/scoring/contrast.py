@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kit.together import all_of
 from registry.manifest import Manifest
 from serving.errors import BaseNotServed, EngineRefused
 from serving.extraction.engine_client import EngineClient
@@ -43,13 +44,7 @@ class ContrastMeter:
             BaseNotServed: when the engine does not call its base as we were told.
         """
         distinct = list(dict.fromkeys(said))
-        tasks = [asyncio.create_task(self._contrast(each)) for each in distinct]
-        try:
-            found = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        found = await all_of(self._contrast(each) for each in distinct)
         return {each: value for each, value in zip(distinct, found, strict=True) if value is not None}
 
     async def _contrast(self, said: Said) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kit.database import Database
 from kit.errors import DatabaseUnavailable, LorryError, StorageUnavailable
+from kit.together import all_of
 from registry.client import RegistryClient
 from registry.errors import RegistryUnavailable
 from registry.manifest import DEFAULT_ADAPTER, LIVE, AdapterRef, Manifest, Owner
@@ -133,13 +134,7 @@ class Planner:
                 except LorryError as exc:
                     return user, exc
 
-        tasks = [asyncio.create_task(resolve(user)) for user in users]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await all_of(resolve(user) for user in users)
 
     async def _skip_fresh(self, batch: BatchRow) -> None:
         """Bring everybody to an end whose profile is by this version and this bank, and young enough."""
