@@ -121,6 +121,13 @@ class Sealer:
         self._number += 1
         return sealed
 
+    def _seal_into(self, sealed: memoryview, chunk: memoryview, *, last: bool) -> memoryview:
+        """Seal one chunk into `sealed`; returns the part of that which it takes."""
+        taken = sealed[: len(chunk) + _TAG_BYTES]
+        self._chunks.encrypt_into(_nonce(self._number, last=last), chunk, None, taken)
+        self._number += 1
+        return taken
+
     def _take_header(self) -> bytes:
         header, self._header = self._header, b""
         return header
@@ -211,6 +218,22 @@ class Opener:
             raise SealBroken(f"chunk {self._number} of the sealed content is damaged, missing or misplaced") from exc
         self._number += 1
         return plain
+
+
+def seal_stream(fill: Fill, key: bytes, *, context: bytes, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
+    """Yield the seal of one content, piece by piece, each until the next one is asked for.
+
+    As with `open_stream`, nothing is copied, and few chunks of memory are reused.
+    """
+    sealer = Sealer(key, context=context, chunk_bytes=chunk_bytes)
+    yield memoryview(sealer._take_header())
+    sealed = memoryview(bytearray(chunk_bytes + _TAG_BYTES))
+    this, other = memoryview(bytearray(chunk_bytes)), memoryview(bytearray(chunk_bytes))
+    this_bytes = fill(this)
+    while this_bytes == chunk_bytes and (other_bytes := fill(other)):
+        yield sealer._seal_into(sealed, this, last=False)
+        this, other, this_bytes = other, this, other_bytes
+    yield sealer._seal_into(sealed, this[:this_bytes], last=True)
 
 
 def open_stream(fill: Fill, key: bytes, *, context: bytes, lasting: int = 1) -> Iterator[memoryview]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from kit.aws import read_body
 from kit.bucket import (
@@ -28,9 +28,11 @@ from kit.bucket import (
 from kit.errors import ObjectConflict, ObjectMissing, StorageUnavailable
 from kit.multipart import MultipartUploads
 from kit.presigning import SignedUpload
+from kit.sealing import Fill
 from kit.settings import StorageSettings
 
 __all__ = ["ObjectInfo", "ObjectStorage", "SignedUpload"]
+T = TypeVar("T")
 _CHUNK_BYTES = 1 << 20
 _BATCH = 1000
 _VERSIONING_SECONDS = 60.0
@@ -141,6 +143,28 @@ class ObjectStorage:
                 return read_body(body)
 
         return await self._bucket.run(get, key=key)
+
+    async def read(self, key: str, use: Callable[[Fill], T]) -> T:
+        """Return what `use` makes of an object's bytes, as they come, without ever holding them all.
+
+        `use` runs in one of the threads that wait for the store, and is called again, from the beginning, when an
+        answer was damaged on its way; so it must not be heard of before it returns.
+
+        Raises:
+            ObjectMissing: when there is none.
+        """
+
+        def read() -> T:
+            body = self._client.get_object(**self._named(key), ChecksumMode="ENABLED")["Body"]
+            with body:
+                try:
+                    return use(partial(_fill, body))
+                except Exception:
+                    while read_body(body, _CHUNK_BYTES):  # raises if it is the way that is to blame, not the object
+                        pass
+                    raise
+
+        return await self._bucket.run(read, key=key)
 
     async def stream(self, key: str, *, etag: str | None = None) -> AsyncIterator[bytes]:
         """Yield the object in chunks of at most 1 MiB; all are of one object, even if it is replaced meanwhile.
@@ -351,3 +375,12 @@ class ObjectStorage:
 
     def _named(self, key: str) -> Any:
         return {"Bucket": self._bucket.name, "Key": self._bucket.path(key)}
+
+
+def _fill(body: Any, view: memoryview) -> int:
+    """Fill a buffer with the next bytes of an answer; return how many they are, fewer only at its end."""
+    filled = 0
+    while filled < len(view) and (data := read_body(body, len(view) - filled)):
+        view[filled : filled + len(data)] = data
+        filled += len(data)
+    return filled

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from registry.artifact.findings import Finding
+from registry.artifact.peft_config import LINEAR_LAYERS
 from registry.artifact.tensors import LoraPair
 from registry.artifact.untrusted import printable
 from registry.errors import BaseModelMismatch
@@ -13,12 +14,13 @@ from registry.manifest import WEIGHTS_FILE, BaseShape
 
 def misfits(pairs: Iterable[LoraPair], base: BaseShape) -> Iterator[Finding]:
     """Yield what of an adapter is not the base's: layers that it does not have, features of other numbers."""
+    layers, features = base.num_hidden_layers, {module: base.features(module) for module in LINEAR_LAYERS}
     for pair in pairs:
-        if pair.layer >= base.num_hidden_layers:
-            reason = f"is of layer {pair.layer}; the base has {base.num_hidden_layers} layers"
+        if pair.layer >= layers:
+            reason = f"is of layer {pair.layer}; the base has {layers} layers"
             yield _misfit("no-such-layer", pair.a.name, reason)
             continue
-        found, wanted = (pair.a.shape[1], pair.b.shape[0]), base.features(pair.module)
+        found, wanted = (pair.a.shape[1], pair.b.shape[0]), features[pair.module]
         if found != wanted:
             name = pair.a.name if found[0] != wanted[0] else pair.b.name
             yield _misfit(

@@ -35,7 +35,7 @@ from registry.manifest import (
 
 # The registry's own limits may be lower; these are the most that any engine can hold.
 _LIMITS = Limits(max_adapter_bytes=5 << 30, max_rank=512)
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10  # stays in the processor's cache between two looks
 MODEL_CARD = "README.md"
 """What PEFT's `save_pretrained` puts beside an adapter: it is neither read nor published."""
 
@@ -130,10 +130,11 @@ def _inspect(path: Path, shape: LoraShape) -> tuple[ManifestFile, WeightsInspect
     """Digest and look at the weights in one pass."""
     size_bytes, digest = _size(path), hashlib.sha256()
     inspector = WeightsInspector(size_bytes=size_bytes, shape=shape)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            inspector.update(chunk)
+    chunk = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(chunk):
+            digest.update(chunk[:count])
+            inspector.update(chunk[:count])
     return ManifestFile(path=WEIGHTS_FILE, size_bytes=size_bytes, sha256=digest.hexdigest()), inspector
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from registry.artifact.untrusted import parse_json, printable
 from registry.errors import AdapterInvalid
@@ -19,6 +20,9 @@ LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _MAX_DIMENSION = 1 << 31
+_MAX_OFFSET = 1 << 63
+_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
+_in_order = attrgetter("begin", "end")
 # Looked for only where the length makes no sense: some of these could begin a good file.
 _FOREIGN = {
     b"PK": "a ZIP archive, as PyTorch's own format is",
@@ -28,9 +32,11 @@ _FOREIGN = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tensor:
-    """One tensor's entry; `begin` and `end` are byte offsets from the end of the header."""
+class Tensor(NamedTuple):
+    """One tensor's entry; `begin` and `end` are byte offsets from the end of the header.
+
+    A tuple, because an adapter has hundreds of them and a frozen dataclass takes several times as long to make.
+    """
 
     name: str
     dtype: str
@@ -78,13 +84,13 @@ def parse_header(data: bytes, *, size_bytes: int) -> Header:
     if data_offset > min(size_bytes, len(data)):
         raise _invalid("ends inside its header")
     try:
-        entries = parse_json(data[LENGTH_BYTES:data_offset])
+        entries = parse_json(data[LENGTH_BYTES:data_offset], written_again=False)
     except ValueError as exc:
         raise _invalid(f"has a header that is not JSON: {exc}"[:300]) from exc
     if not isinstance(entries, dict):
         raise _invalid("has a header that is not a JSON object")
     _check_metadata(entries.pop("__metadata__", {}))
-    tensors = sorted((_tensor(name, entry) for name, entry in entries.items()), key=lambda t: (t.begin, t.end))
+    tensors = sorted([_tensor(name, entry) for name, entry in entries.items()], key=_in_order)
     _check_contiguous(tensors, end=size_bytes - data_offset)
     return Header(data_offset=data_offset, tensors=tuple(tensors))
 
@@ -95,25 +101,25 @@ def _check_metadata(metadata: Any) -> None:
 
 
 def _tensor(name: str, entry: Any) -> Tensor:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
         raise _invalid("needs exactly dtype, shape and data_offsets", tensor=name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+    item_bytes = ITEM_BYTES.get(dtype) if isinstance(dtype, str) else None
+    if item_bytes is None:
         raise _invalid(f"has dtype {dtype!a}; F32, F16 and BF16 are accepted"[:200], tensor=name)
-    if not _naturals(shape) or len(shape) > 8 or any(size < 1 or size >= _MAX_DIMENSION for size in shape):
+    if not isinstance(shape, list) or len(shape) > 8 or not _are_within(shape, 1, _MAX_DIMENSION):
         raise _invalid("has a shape that is not a list of at most 8 positive sizes", tensor=name)
-    if not _naturals(offsets) or len(offsets) != 2:
+    if not isinstance(offsets, list) or len(offsets) != 2 or not _are_within(offsets, 0, _MAX_OFFSET):
         raise _invalid("has data_offsets that are not two whole numbers", tensor=name)
     begin, end = offsets
-    if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
+    if end - begin != math.prod(shape) * item_bytes:
         raise _invalid(f"spans {end - begin} bytes, but its shape and dtype need others"[:200], tensor=name)
-    return Tensor(name=name, dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+    return Tensor(name, dtype, tuple(shape), begin, end)
 
 
-def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 1 << 63 for item in value
-    )
+def _are_within(values: list[Any], least: int, below: int) -> bool:
+    """Say whether all are whole numbers in a range; the types themselves are asked for: True is an int as well."""
+    return not values or ({*map(type, values)} == {int} and least <= min(values) and max(values) < below)
 
 
 def _check_contiguous(tensors: list[Tensor], *, end: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from registry.artifact.findings import Finding
 from registry.artifact.safetensors_header import Header, Tensor
@@ -19,8 +19,7 @@ _TENSOR_NAME = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoraPair:
+class LoraPair(NamedTuple):
     """One layer's update: A is (rank, inputs), B is (outputs, rank)."""
 
     layer: int
@@ -74,11 +73,14 @@ def inspect_tensors(header: Header, *, shape: LoraShape) -> tuple[list[LoraPair]
 def _identify(tensor: Tensor) -> tuple[int, str, str] | None:
     """Return layer, module and side; None for what is no LoRA weight."""
     found = _TENSOR_NAME.fullmatch(tensor.name)
-    return (int(found["layer"]), found["attention"] or found["mlp"], found["side"]) if found else None
+    if found is None:
+        return None
+    layer, attention, mlp, side = found.groups()
+    return int(layer), attention or mlp, side
 
 
 def _wrong_shapes(a: Tensor, b: Tensor, *, rank: int) -> list[Finding]:
-    found = []
+    found: list[Finding] = []
     for tensor, axis in ((a, 0), (b, 1)):
         if len(tensor.shape) != 2:
             found.append(_finding("dimensions", tensor, "must have two dimensions"))

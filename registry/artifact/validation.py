@@ -7,12 +7,12 @@ everything that is found is named, not only the first thing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kit.canonical import canonical_json
-from registry.artifact.base_shape import misfits
 from registry.artifact.findings import Finding, ValidationReport
+from registry.artifact.layout import read_layout
 from registry.artifact.peft_config import (
     LINEAR_LAYERS,
     MAX_CONFIG_BYTES,
@@ -20,8 +20,8 @@ from registry.artifact.peft_config import (
     canonical_config,
     inspect_config,
 )
-from registry.artifact.safetensors_header import LENGTH_BYTES, header_length, parse_header
-from registry.artifact.tensors import LoraPair, inspect_tensors
+from registry.artifact.safetensors_header import LENGTH_BYTES, header_length
+from registry.artifact.tensors import LoraPair
 from registry.artifact.untrusted import printable
 from registry.artifact.values import ValueCheck
 from registry.errors import AdapterInvalid
@@ -126,7 +126,7 @@ class WeightsInspector:
         self._values: ValueCheck | None = None
         self._findings: list[Finding] = []
         self._gave_up = False
-        self.pairs: list[LoraPair] = []
+        self.pairs: Sequence[LoraPair] = ()
 
     def update(self, data: bytes | memoryview) -> None:
         """Look at the next bytes."""
@@ -154,15 +154,13 @@ class WeightsInspector:
             if len(start) == LENGTH_BYTES:
                 self._wanted += header_length(start)
                 return
-            header = parse_header(start, size_bytes=self._size_bytes)
+            layout = read_layout(start, size_bytes=self._size_bytes, shape=self._shape, base=self._base)
         except AdapterInvalid as exc:
             self._give_up(Finding.of(exc, code="header"))
             return
-        self.pairs, findings = inspect_tensors(header, shape=self._shape)
-        self._findings += findings
-        if self._base is not None:
-            self._findings += misfits(self.pairs, self._base)
-        self._values = ValueCheck(header.tensors)
+        self.pairs = layout.pairs
+        self._findings += layout.findings
+        self._values = ValueCheck(layout.tensors)
         self._start.clear()
 
     def _give_up(self, finding: Finding) -> None:

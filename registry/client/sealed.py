@@ -7,13 +7,9 @@ processor.
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -21,6 +17,7 @@ from urllib3.exceptions import HTTPError
 from kit.errors import SealBroken
 from kit.sealing import Fill, open_stream
 from registry.client.follower import Follower
+from registry.client.object_pools import ObjectPools
 from registry.errors import ArtifactMissing, DigestMismatch, RegistryUnavailable
 from registry.manifest import WEIGHTS_FILE, Manifest
 from registry.publishing.reading import VersionReader
@@ -59,14 +56,7 @@ class ObjectReader:
 
     def __init__(self, *, timeout_seconds: float) -> None:
         """Connect to nothing yet; the object store may be silent for `timeout_seconds`."""
-        options: dict[str, Any] = {
-            "maxsize": _IDLE_CONNECTIONS,
-            "timeout": urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
-            "retries": False,
-            "ssl_context": ssl.create_default_context(),
-        }
-        self._direct = urllib3.PoolManager(**options)
-        self._proxied = {scheme: urllib3.ProxyManager(url, **options) for scheme, url in _proxies().items()}
+        self._pools = ObjectPools(timeout_seconds=timeout_seconds, idle_connections=_IDLE_CONNECTIONS)
 
     @contextmanager
     def read(self, url: str, *, within_seconds: float | None = None) -> Iterator[Fill]:
@@ -81,7 +71,7 @@ class ObjectReader:
             RegistryUnavailable: when the object store does not answer, also from what fills buffers.
         """
         try:
-            answer = self._pool(url).request(
+            answer = self._pools.leading_to(url).request(
                 "GET", url, headers={"accept-encoding": "identity"}, preload_content=False, redirect=False
             )
         except HTTPError as exc:
@@ -102,13 +92,7 @@ class ObjectReader:
 
     def close(self) -> None:
         """Close every idle connection."""
-        for pool in (self._direct, *self._proxied.values()):
-            pool.clear()
-
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        parts = urlsplit(url)
-        proxied = self._proxied.get(parts.scheme)
-        return self._direct if proxied is None or proxy_bypass(parts.hostname or "") else proxied
+        self._pools.close()
 
 
 def fill_from(read_into: Callable[[memoryview], int | None]) -> Fill:
@@ -153,11 +137,6 @@ def _told(fill: Fill) -> Fill:
             raise _silent(exc) from exc
 
     return told
-
-
-def _proxies() -> dict[str, str]:
-    """Return the proxies that the environment names for http and https."""
-    return {scheme: url for scheme, url in getproxies().items() if scheme in {"http", "https"}}
 
 
 def _raise_for(status: int) -> None:

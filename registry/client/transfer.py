@@ -7,9 +7,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import IO
 
@@ -17,16 +17,14 @@ import httpx
 
 from kit.canonical import sha256_file
 from kit.errors import SealBroken
-from kit.sealing import Opener, Sealer
+from kit.sealing import Fill, Opener, seal_stream
 from registry.artifact.draft import read_config
-from registry.errors import ArtifactMissing, DigestMismatch, RegistryError, RegistryUnavailable
+from registry.errors import AdapterInvalid, ArtifactMissing, DigestMismatch, RegistryError, RegistryUnavailable
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, Manifest, ManifestFile
 from registry.publishing.reading import Look, VersionReader
 from registry.publishing.schemas import Grant
 
 _CHUNK_BYTES = 1 << 20
-_SEAL_BYTES = 256 << 10  # a chunk of the seal: it stays in the processor's cache between two steps
-Progress = Callable[[int], None]
 
 
 def read_plain(directory: Path, file: ManifestFile) -> bytes:
@@ -41,37 +39,56 @@ def read_plain(directory: Path, file: ManifestFile) -> bytes:
     return data
 
 
-def seal_directory(directory: Path, manifest: Manifest, *, key: bytes) -> list[bytes]:
-    """Return a version's sealed object in pieces: its files one after another, in the manifest's order.
+def seal_directory(directory: Path, manifest: Manifest, *, key: bytes) -> Iterator[memoryview]:
+    """Yield a version's sealed object, each piece until the next one is asked for.
+
+    It holds the files one after another, in the manifest's order; its last piece comes only after all have been
+    compared with what was declared.
 
     Raises:
+        AdapterInvalid: when the directory is no adapter's, or cannot be read.
         DigestMismatch: when a file has changed since it was digested.
     """
-    sealer = Sealer(key, context=manifest.version_id.encode())
+    with ExitStack() as stack:
+        fill = _fill_from_files(directory, manifest, stack)
+        yield from seal_stream(fill, key, context=manifest.version_id.encode())
+
+
+def _fill_from_files(directory: Path, manifest: Manifest, stack: ExitStack) -> Fill:
+    """Return what fills buffers with a version's files, and compares their digests."""
     reader = VersionReader(manifest.files, looks={})
-    sealed = []
-    for file in manifest.files:
-        content: IO[bytes]
-        with (
-            BytesIO(read_config(directory))
-            if file.path == CONFIG_FILE
-            else (directory / file.path).open("rb") as content
-        ):
-            while chunk := content.read(_SEAL_BYTES):
-                _check_same(reader, chunk, file)
-                sealed.append(sealer.update(chunk))
-    try:
-        reader.finish()
-    except DigestMismatch as exc:
-        raise DigestMismatch(f"{exc.field} has changed since it was digested", field=exc.field) from exc
-    return [*sealed, sealer.finish()]
+    contents = [stack.enter_context(_open(directory, file)) for file in manifest.files]
+
+    def fill(view: memoryview) -> int:
+        filled = 0
+        while contents and filled < len(view):
+            count = contents[0].readinto(view[filled:]) or 0
+            filled += count
+            if not count:
+                contents.pop(0)
+        reader.update(view[:filled])
+        if filled < len(view):
+            reader.finish()
+        return filled
+
+    def translated(view: memoryview) -> int:
+        try:
+            return fill(view)
+        except DigestMismatch as exc:
+            raise DigestMismatch(f"{exc.field} has changed since it was digested", field=exc.field) from exc
+        except OSError as exc:
+            raise AdapterInvalid(f"{directory} cannot be read: {exc.strerror}", field=WEIGHTS_FILE) from exc
+
+    return translated
 
 
-def _check_same(reader: VersionReader, chunk: bytes, file: ManifestFile) -> None:
+def _open(directory: Path, file: ManifestFile) -> BytesIO | FileIO:
+    if file.path == CONFIG_FILE:
+        return BytesIO(read_config(directory))
     try:
-        reader.update(chunk)
-    except DigestMismatch as exc:
-        raise DigestMismatch(f"{file.path} has changed since it was digested", field=file.path) from exc
+        return FileIO(directory / file.path)
+    except OSError as exc:
+        raise AdapterInvalid(f"{file.path} cannot be read: {exc.strerror}", field=file.path) from exc
 
 
 def read_part(path: Path, number: int, *, part_bytes: int) -> bytes:
@@ -79,30 +96,6 @@ def read_part(path: Path, number: int, *, part_bytes: int) -> bytes:
     with path.open("rb") as file:
         file.seek((number - 1) * part_bytes)
         return file.read(part_bytes)
-
-
-async def put(
-    http: httpx.AsyncClient,
-    url: str,
-    pieces: list[bytes],
-    *,
-    headers: dict[str, str],
-    on_sent: Progress | None = None,
-) -> None:
-    """Send bytes to a signed URL; `on_sent` is told the bytes sent so far. An object that is there already stays.
-
-    Raises:
-        RegistryUnavailable: when the object store does not answer or is overloaded.
-        DigestMismatch: when the store says that other bytes arrived.
-        RegistryError: when the store refuses, for instance because the URL has expired.
-    """
-    size = str(sum(len(piece) for piece in pieces))
-    try:
-        answer = await http.put(url, headers={**headers, "content-length": size}, content=_told(pieces, on_sent))
-    except httpx.TransportError as exc:
-        raise RegistryUnavailable(f"the object store did not take {WEIGHTS_FILE}: {type(exc).__name__}") from exc
-    if answer.status_code != 412:  # what was there before us is for `complete` to judge
-        _raise_for_store(answer)
 
 
 async def install(http: httpx.AsyncClient, grant: Grant, directory: Path) -> None:
@@ -177,30 +170,15 @@ async def _body(http: httpx.AsyncClient, url: str) -> AsyncIterator[bytes]:
         raise RegistryUnavailable(f"the object store did not send the adapter: {type(exc).__name__}") from exc
 
 
-async def _told(pieces: list[bytes], on_sent: Progress | None) -> AsyncIterator[bytes]:
-    sent_bytes = 0
-    for piece in pieces:
-        for start in range(0, len(piece), _CHUNK_BYTES):
-            chunk = piece[start : start + _CHUNK_BYTES]
-            yield chunk
-            sent_bytes += len(chunk)
-            if on_sent is not None:
-                on_sent(sent_bytes)
-
-
 def _raise_for_store(answer: httpx.Response) -> None:
     status = answer.status_code
     if 200 <= status < 300:
         return
     if status >= 500 or status == 429:
         raise RegistryUnavailable(f"the object store answered {status}")
-    if answer.request.method == "GET" and status in {403, 404}:
+    if status in {403, 404}:
         raise ArtifactMissing(f"the object store answered {status}; ask for the version again", field=WEIGHTS_FILE)
-    if status == 400:
-        raise DigestMismatch(
-            "the object store refused the upload: other bytes arrived than declared", field=WEIGHTS_FILE
-        )
-    raise RegistryError(f"the object store answered {status}; begin again", field=WEIGHTS_FILE)
+    raise RegistryError(f"the object store answered {status}; ask for the version again", field=WEIGHTS_FILE)
 
 
 def _is_taken(directory: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx
@@ -19,6 +20,7 @@ from tenacity import (
 
 from kit.errors import BeingErased, InvalidName, LorryError, problem_code
 from kit.names import check_name
+from registry.client.object_writer import ObjectWriter
 from registry.errors import InvalidReference, RegistryError, RegistryUnavailable, Unauthorized
 
 _T = TypeVar("_T")
@@ -65,11 +67,13 @@ class Transport:
             trust_env=False,
         )
         self.files = httpx.AsyncClient(timeout=timeout_seconds)
+        self.uploads = ObjectWriter(timeout_seconds=timeout_seconds)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._api.aclose()
         await self.files.aclose()
+        self.uploads.close()
 
     async def call(
         self,
@@ -108,7 +112,7 @@ class Transport:
         )
         content = await patiently(lambda: self._send(request), attempts=attempts, within_seconds=within_seconds)
         try:
-            return TypeAdapter(answer).validate_json(content)
+            return _reader_of(answer).validate_json(content)
         except ValidationError as exc:
             raise RegistryError("the answer is not one of this registry's version; do the two match?") from exc
 
@@ -120,6 +124,12 @@ class Transport:
         if response.is_success:
             return response.content
         raise error_from(response)
+
+
+@lru_cache(maxsize=256)
+def _reader_of(answer: type[_T]) -> TypeAdapter[_T]:
+    """Return what reads answers of one type; to make it anew takes longer than to read one."""
+    return TypeAdapter(answer)
 
 
 def error_from(response: httpx.Response) -> LorryError:

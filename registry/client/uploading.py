@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from kit.canonical import sha256_bytes, sha256_file
-from registry.client.transfer import put, read_part, read_plain, seal_directory
+from kit.sealing import sealed_size
+from registry.client.object_writer import Pieces
+from registry.client.transfer import read_part, read_plain, seal_directory
 from registry.client.transport import Transport, patiently
 from registry.errors import DigestMismatch
 from registry.manifest import WEIGHTS_FILE, Manifest
@@ -24,6 +27,7 @@ from registry.publishing.schemas import (
 
 Progress = Callable[[int, int], None]
 _PARTS_AT_ONCE = 4
+_PIECE_BYTES = 1 << 20
 
 
 async def send(
@@ -38,25 +42,36 @@ async def send(
     manifest = publication.manifest
     match publication.upload:
         case SealedUpload() as upload:
-            sealed = await asyncio.to_thread(seal_directory, directory, manifest, key=upload.content_key)
-            await _send_at_once(transport, upload, sealed, on_progress)
+            size_bytes = sealed_size(sum(file.size_bytes for file in manifest.files))
+            sealed = partial(seal_directory, directory, manifest, key=upload.content_key)
+            await _send_at_once(transport, upload, sealed, size_bytes, on_progress)
         case OpenUpload() as upload:
             weights = next(file for file in manifest.files if file.path == WEIGHTS_FILE)
             data = await asyncio.to_thread(read_plain, directory, weights)
-            await _send_at_once(transport, upload, [data], on_progress)
+            await _send_at_once(transport, upload, partial(_cut, data), weights.size_bytes, on_progress)
         case PartsUpload() as parts:
             await _send_parts(transport, manifest, parts, directory / WEIGHTS_FILE, on_progress)
 
 
 async def _send_at_once(
-    transport: Transport, upload: SealedUpload | OpenUpload, pieces: list[bytes], on_progress: Progress | None
+    transport: Transport,
+    upload: SealedUpload | OpenUpload,
+    pieces: Pieces,
+    size_bytes: int,
+    on_progress: Progress | None,
 ) -> None:
     def sent(sent_bytes: int) -> None:
         if on_progress is not None:
-            on_progress(sent_bytes, sum(len(piece) for piece in pieces))
+            on_progress(sent_bytes, size_bytes)
 
     told = sent if on_progress is not None else None
-    await patiently(lambda: put(transport.files, upload.url, pieces, headers=upload.headers, on_sent=told))
+    put = partial(transport.uploads.put, upload.url, pieces, size_bytes=size_bytes, headers=upload.headers)
+    await patiently(lambda: put(on_sent=told))
+
+
+def _cut(data: bytes) -> Iterator[memoryview]:
+    view = memoryview(data)
+    return (view[at : at + _PIECE_BYTES] for at in range(0, len(view), _PIECE_BYTES))
 
 
 async def _send_parts(
@@ -86,6 +101,7 @@ async def _send_few(transport: Transport, version_id: str, path: Path, numbers: 
 
     async def send_one(part: SignedPart) -> None:
         data = parts[part.number]
-        await patiently(lambda: put(transport.files, part.url, [data], headers=part.headers))
+        put = partial(transport.uploads.put, part.url, lambda: [data], size_bytes=len(data), headers=part.headers)
+        await patiently(put)
 
     await asyncio.gather(*[send_one(part) for part in signed.parts])

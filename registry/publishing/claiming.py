@@ -14,7 +14,6 @@ from registry.errors import (
     BaseModelIncomplete,
     BaseModelMismatch,
     BaseModelNotFound,
-    DataKeyDestroyed,
     DigestMismatch,
     InvalidReference,
     LimitReached,
@@ -122,12 +121,11 @@ class Claim:
     async def make(self, repository: PublishingRepository, standing: Standing) -> VersionRow | Manifest:
         """Do `find_or_add`, with what is known already: nearly always the content is new, and nobody else publishes.
 
+        Nobody may destroy the owner's key before the transaction ends.
+
         Raises:
             VersionConflict, InvalidReference, LimitReached: as for `find_or_add`.
-            DataKeyDestroyed: when the owner was erased since; look again.
         """
-        if not await repository.share_key(self.data_key_id):
-            raise DataKeyDestroyed
         adapter_id = standing.adapter_id or await self.ensure_adapter(repository)
         if self.draft.version is None and self.policy.max_versions_per_adapter is None:
             added = await self.add(repository, adapter_id, number=standing.number, now=standing.now)

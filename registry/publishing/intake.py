@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kit.errors import ObjectConflict, ObjectMissing, SealBroken
 from kit.multipart import Upload
-from kit.sealing import CHUNK_BYTES, Opener, sealed_size
+from kit.sealing import Fill, Opener, open_stream, sealed_size
 from kit.storage import ObjectStorage
 from registry.artifact.findings import Finding, ValidationReport
 from registry.artifact.scanning import Scan
@@ -89,19 +91,27 @@ class Intake:
             DigestMismatch: when it cannot be opened, or holds something else than was declared.
         """
         key = sealed_key(version.manifest)
-        opener = Opener(version.content_key, context=version.context)
-        look = _Look(version, limits=self._limits, scan=self._scan)
         try:
             if sealed_size(version.plain_bytes) <= _AT_ONCE_BYTES:
-                sealed = await self._storage.get(key)
-                return await asyncio.to_thread(_open_at_once, opener, look, sealed)
+                return await self._storage.read(key, partial(self._look_through, version))
+            return await self._stream_through(version, key)
+        except SealBroken as exc:
+            raise DigestMismatch(f"the sealed upload cannot be opened: {exc.message}", field=WEIGHTS_FILE) from exc
+
+    def _look_through(self, version: Unfinished, fill: Fill) -> ValidationReport:
+        """Open what was sealed and look at it, chunk by chunk, while it stays in the processor's cache."""
+        with closing(_Look(version, limits=self._limits, scan=self._scan)) as look:
+            for piece in open_stream(fill, version.content_key, context=version.context):
+                look.update(piece)
+            return look.finish()
+
+    async def _stream_through(self, version: Unfinished, key: str) -> ValidationReport:
+        """Do the same for what is so large that a read of it which breaks off has to go on from where it was."""
+        opener = Opener(version.content_key, context=version.context)
+        with closing(_Look(version, limits=self._limits, scan=self._scan)) as look:
             async for chunk in self._storage.stream(key):
                 await asyncio.to_thread(lambda data: look.update(opener.update(data)), chunk)
             return await asyncio.to_thread(lambda: look.finish(opener.finish()))
-        except SealBroken as exc:
-            raise DigestMismatch(f"the sealed upload cannot be opened: {exc.message}", field=WEIGHTS_FILE) from exc
-        finally:
-            look.close()
 
     async def _read_open(self, version: Unfinished) -> Received:
         """Read the weights as they were uploaded, and seal them on the way."""
@@ -165,7 +175,7 @@ class _Look:
         looks = [self._inspector.update, *([self._scan.update] if self._scan else [])]
         self._reader = VersionReader(version.manifest.files, looks={WEIGHTS_FILE: looks})
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         self._reader.update(data)
 
     def finish(self, data: bytes = b"") -> ValidationReport:
@@ -184,10 +194,3 @@ class _Look:
     def close(self) -> None:
         if self._scan is not None:
             self._scan.close()
-
-
-def _open_at_once(opener: Opener, look: _Look, sealed: bytes) -> ValidationReport:
-    rest = memoryview(sealed)
-    for start in range(0, len(rest), CHUNK_BYTES):  # what a step reads stays in the processor's cache for the next
-        look.update(opener.update(rest[start : start + CHUNK_BYTES]))
-    return look.finish(opener.finish())

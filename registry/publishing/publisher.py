@@ -115,14 +115,16 @@ class Publisher:
             standing = await PublishingRepository(session).look(draft.owner, draft.adapter, base_id=draft.base.id)
         base = require_base(standing.base, draft.base)
         policy = require_policy(standing.policy, draft, limits=limits, signs=self._signer is not None)
-        if standing.key is not None:
-            data_key = DataKey(id=standing.key.id, secret=await self._data_keys.unwrap(standing.key))
-        else:
-            data_key = await self._data_keys.ensure(draft.owner)
+        key = standing.key and DataKey(id=standing.key.id, secret=await self._data_keys.unwrap(standing.key))
         named = draft.model_copy(update={"base": base})
-        claim = Claim(draft=named, config=config, policy=policy, data_key_id=data_key.id, actor=actor)
         async with self._database.transaction() as session:
-            return await claim.make(PublishingRepository(session), standing), data_key
+            repository = PublishingRepository(session)
+            if key is None:
+                key = await self._data_keys.make(session, draft.owner)
+            elif not await repository.share_key(key.id):
+                raise DataKeyDestroyed
+            claim = Claim(draft=named, config=config, policy=policy, data_key_id=key.id, actor=actor)
+            return await claim.make(repository, standing), key
 
     async def _go_on(self, version_id: str, *, actor: str) -> bool:
         """Keep reconcile from giving up a publish that somebody goes on with; False = it ended meanwhile."""
@@ -201,7 +203,8 @@ class Publisher:
         received = None
         try:
             received = await self.receive(version)
-            await self.mark_uploaded(version.manifest, actor=actor)
+            if received.sink is not None:  # what came sealed is where it belongs: it is uploaded and ready at once
+                await self.mark_uploaded(version.manifest, actor=actor)
             await self.judge(version.manifest, received.report, actor=actor)
             await self.place(version, received)
             await self.mark_ready(version, received.report, actor=actor)
@@ -219,7 +222,7 @@ class Publisher:
             raise
 
     async def mark_uploaded(self, manifest: Manifest, *, actor: str) -> None:
-        """Step 2: remember that every byte has arrived."""
+        """Step 2: remember that every byte has arrived, before the sealed object is written."""
         async with self._database.transaction() as session:
             await PublishingRepository(session).mark_uploaded(manifest.version_id, actor=actor)
 
@@ -234,6 +237,7 @@ class Publisher:
         except AdapterInvalid as exc:
             async with self._database.transaction() as session:
                 repository = PublishingRepository(session)
+                await repository.mark_uploaded(manifest.version_id, actor=actor)
                 rejected = await repository.reject(manifest, report, reason=exc.message, field=exc.field, actor=actor)
             if rejected:  # and so nobody can make it ready any more
                 await self._storage.delete(sealed_key(manifest))
@@ -267,6 +271,7 @@ class Publisher:
             repository = PublishingRepository(session)
             policy = await repository.get_policy(manifest.owner.tenant)
             require_policy(policy, manifest, limits=self._options.limits, signs=signature is not None)
+            await repository.mark_uploaded(manifest.version_id, actor=actor)
             ready = await repository.make_ready(
                 manifest, report, sealed_bytes=sealed_size(version.plain_bytes), signature=signature, actor=actor
             )

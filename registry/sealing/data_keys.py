@@ -65,9 +65,10 @@ class DataKeys:
         """
         async with self._database.reading() as session:
             found = await SealingRepository(session).get_of_owner(owner)
-        if found is None:
-            found = await self._make(owner)
-        return DataKey(id=found.id, secret=await self.unwrap(found))
+        if found is not None:
+            return DataKey(id=found.id, secret=await self.unwrap(found))
+        async with self._database.transaction() as session:
+            return await self.make(session, owner)
 
     async def open(self, data_key_id: str) -> bytes:
         """Return the secret of a key.
@@ -106,19 +107,26 @@ class DataKeys:
         async with self._database.transaction() as session:
             return await destroy_data_key(session, owner, actor=actor, why=why)
 
-    async def _make(self, owner: Owner) -> WrappedKey:
-        secret, key_id = new_key(), f"k{uuid.uuid4().hex}"
-        async with self._database.transaction() as session:
-            repository = SealingRepository(session)
-            await repository.share_master_keys()
-            master_key_id, wrapped = await self._master_keys.wrap(secret, wrap_context(key_id))
-            made = WrappedKey(id=key_id, master_key_id=master_key_id, wrapped=wrapped)
-            if await repository.add(owner, made):
-                return made
-            found = await repository.get_of_owner(owner)
+    async def make(self, session: AsyncSession, owner: Owner) -> DataKey:
+        """Make the key of an owner who had none, in the caller's transaction; if somebody was faster, theirs counts.
+
+        Whichever it is, nobody destroys it before that transaction ends.
+
+        Raises:
+            DataKeyDestroyed: when theirs was destroyed since; look again.
+            MasterKeyUnavailable: when the service that keeps the master key does not answer.
+        """
+        secret, key_id, repository = new_key(), f"k{uuid.uuid4().hex}", SealingRepository(session)
+        await repository.share_master_keys()
+        master_key_id, wrapped = await self._master_keys.wrap(secret, wrap_context(key_id))
+        made = WrappedKey(id=key_id, master_key_id=master_key_id, wrapped=wrapped)
+        if await repository.add(owner, made):
+            self._unwrapped.keep(made, secret)
+            return DataKey(id=key_id, secret=secret)
+        found = await repository.share_of_owner(owner)
         if found is None:  # another caller's key, destroyed since
             raise DataKeyDestroyed("the owner's key is being destroyed; try again")
-        return found
+        return DataKey(id=found.id, secret=await self.unwrap(found))
 
 
 async def hold_data_key(session: AsyncSession, owner: Owner) -> None:

@@ -49,6 +49,13 @@ class SealingRepository:
         )
         return _wrapped(await self._session.scalar(statement))
 
+    async def share_of_owner(self, owner: Owner) -> WrappedKey | None:
+        """Return the owner's key and keep it from being destroyed until this transaction ends; None = there is none."""
+        statement = select(DataKeyRow).where(
+            DataKeyRow.tenant == owner.tenant, DataKeyRow.user_id == owner.user, DataKeyRow.destroyed_at.is_(None)
+        )
+        return _wrapped(await self._session.scalar(statement.with_for_update(read=True)))
+
     async def lock_of_owner(self, owner: Owner) -> None:
         """Wait for whoever shares the owner's key, and let nobody share it until this transaction ends."""
         statement = select(DataKeyRow.id).where(

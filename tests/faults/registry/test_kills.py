@@ -144,11 +144,10 @@ async def test_a_publisher_killed_after_complete_has_published(
 SEALED = [
     "before receive 1",
     "after receive 1",
-    "after mark_uploaded 1",
     "after judge 1",
     "before mark_ready 1",
 ]
-OPEN = [*SEALED[:-1], "before put 1", "after put 1", "after place 1", "before mark_ready 1"]
+OPEN = [*SEALED[:-1], "after mark_uploaded 1", "before put 1", "after put 1", "after place 1", "before mark_ready 1"]
 SERVER_POINTS = [
     *((point, Preference.SEALED) for point in SEALED),
     *((point, Preference.OPEN) for point in OPEN),

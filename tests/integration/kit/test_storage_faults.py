@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kit.errors import ObjectConflict, ObjectMissing, StorageUnavailable
+from kit.sealing import Fill
 from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
 from tests.support.faulty_s3 import FaultyS3, faulty_s3
@@ -160,6 +161,38 @@ async def test_a_bit_flipped_on_the_way_is_noticed(
     for call in (broken.get("a"), collect(broken, "a")):
         with pytest.raises(StorageUnavailable, match="damaged"):
             await call
+
+
+async def test_whoever_reads_along_is_asked_again_when_the_way_was_to_blame_and_not_when_they_refuse(
+    broken: ObjectStorage, storage: ObjectStorage, faulty: FaultyS3
+) -> None:
+    await storage.put("a", BIG)
+
+    def exactly(fill: Fill) -> bytes:
+        """Read all, in odd pieces, and refuse anything else than what was put, as soon as it shows."""
+        found, view = bytearray(), memoryview(bytearray(300_001))
+        while count := fill(view):
+            found += view[:count]
+            if not BIG.startswith(found):
+                raise ValueError("other bytes")
+        return bytes(found)
+
+    assert await broken.read("a", exactly) == BIG
+    for break_it in (faulty.truncate, faulty.hang, faulty.corrupt):
+        before = faulty.count("GET ")
+        break_it("GET ", at_bytes=1_500_000, times=1)
+        assert await broken.read("a", exactly) == BIG
+        assert faulty.count("GET ") == before + 2
+    await storage.put("a", BIG[::-1])
+    before = faulty.count("GET ")
+    with pytest.raises(ValueError, match="other bytes"):
+        await broken.read("a", exactly)
+    assert faulty.count("GET ") == before + 1
+    with pytest.raises(ObjectMissing):
+        await broken.read("b", exactly)
+    faulty.truncate("GET ", at_bytes=1000)
+    with pytest.raises(StorageUnavailable):
+        await broken.read("a", exactly)
 
 
 async def test_a_lost_answer_does_not_turn_a_success_into_a_conflict(

@@ -281,7 +281,7 @@ async def test_an_upload_sealed_with_another_versions_key_is_refused(
     assert isinstance(theirs.upload, SealedUpload)
     assert isinstance(ours.upload, SealedUpload)
     assert theirs.upload.content_key != ours.upload.content_key
-    wrong = b"".join(seal_directory(second, ours.manifest, key=theirs.upload.content_key))
+    wrong = b"".join(map(bytes, seal_directory(second, ours.manifest, key=theirs.upload.content_key)))
     async with httpx.AsyncClient() as http:
         (await http.put(ours.upload.url, headers=ours.upload.headers, content=wrong)).raise_for_status()
     with pytest.raises(DigestMismatch, match="another key"):
@@ -333,14 +333,66 @@ async def test_the_store_refuses_bytes_that_were_not_declared(client: RegistryCl
     assert answer.status_code == 400
 
 
+@pytest.mark.parametrize("preference", list(Preference))
 async def test_a_directory_that_changed_after_it_was_digested_is_not_sent(
-    client: RegistryClient, tmp_path: Path
+    client: RegistryClient, storage: ObjectStorage, tmp_path: Path, preference: Preference
 ) -> None:
     directory = write_adapter(tmp_path / "a")
-    publication = await client.begin(draft(directory))
+    publication = await client.begin(draft(directory), preference=preference)
     write_adapter(directory, seed=1)
     with pytest.raises(DigestMismatch, match="changed"):
         await client.upload(publication, directory)
+    assert await storage.list("") == []
+    write_adapter(directory)
+    await client.upload(publication, directory)
+    await client.complete(publication.version_id)
+
+
+@pytest.mark.parametrize("change", ["grown", "shrunk", "gone", "last byte"])
+async def test_nothing_is_left_in_the_store_when_a_large_file_changes_under_its_publisher(
+    client: RegistryClient, storage: ObjectStorage, tmp_path: Path, change: str
+) -> None:
+    """By then most of it is on its way: what the store was promised never comes whole."""
+    base, config = wide_base(4096)
+    await client.register_base(base, config=config)
+    directory = write_adapter(tmp_path / "a", rank=16)
+    weights = directory / WEIGHTS_FILE
+    whole = empty_weights(lora_shapes(rank=16, hidden=4096))
+    weights.write_bytes(whole)
+    assert len(whole) > 4 << 20
+    publication = await client.begin(draft_from_directory(directory, owner=OWNER, base=base))
+    changed = {"grown": whole + b"x", "shrunk": whole[:-1], "last byte": whole[:-1] + b"\1"}
+    weights.write_bytes(changed[change]) if change in changed else weights.unlink()
+    with pytest.raises(AdapterInvalid if change == "gone" else DigestMismatch):
+        await client.upload(publication, directory)
+    assert await storage.list("") == []
+    weights.write_bytes(whole)
+    await client.upload(publication, directory)
+    await client.complete(publication.version_id)
+
+
+async def test_a_publisher_is_told_how_far_its_upload_is_and_may_stop_it(
+    client: RegistryClient, storage: ObjectStorage, tmp_path: Path
+) -> None:
+    directory = write_adapter(tmp_path / "a")
+    publication = await client.begin(draft(directory))
+    loop, told = asyncio.get_running_loop(), list[tuple[int, int]]()
+
+    def stop(sent_bytes: int, of_bytes: int) -> None:
+        raise TimeoutError("enough")
+
+    def tell(sent_bytes: int, of_bytes: int) -> None:
+        assert asyncio.get_running_loop() is loop
+        told.append((sent_bytes, of_bytes))
+
+    with pytest.raises(TimeoutError, match="enough"):
+        await client.upload(publication, directory, on_progress=stop)
+    assert await storage.list("") == []
+    await client.upload(publication, directory, on_progress=tell)
+    (sealed,) = await storage.list("")
+    assert told[-1] == (sealed.size_bytes, sealed.size_bytes)
+    assert told == sorted(told)
+    await client.complete(publication.version_id)
 
 
 async def hostile(client: RegistryClient, tmp_path: Path, data: bytes, preference: Preference) -> str:

@@ -72,7 +72,7 @@ async def test_a_sealed_upload_that_was_tampered_with_never_becomes_ready(
     dice = random.Random(tamper.__name__)
     publication = await client.begin(draft_from_directory(directory, owner=owner(0), base=BASE))
     assert isinstance(publication.upload, SealedUpload)
-    sealed = b"".join(seal_directory(directory, publication.manifest, key=publication.upload.content_key))
+    sealed = b"".join(map(bytes, seal_directory(directory, publication.manifest, key=publication.upload.content_key)))
     key = f"tenants/default/users/u0/versions/{publication.version_id}"
     for _ in range(ROUNDS):
         changed = tamper(sealed, dice)

@@ -21,6 +21,7 @@ from kit.sealing import (
     new_key,
     open_stream,
     seal,
+    seal_stream,
     sealed_size,
     unseal,
 )
@@ -322,3 +323,16 @@ def test_a_stream_of_other_bytes_is_refused(damage: str) -> None:
                 context=b"that" if damage == "context" else b"this",
             )
         )
+
+
+@pytest.mark.parametrize("plain_bytes", [0, 1, 1023, 1024, 1025, 2048, 5000])
+def test_a_stream_seals_to_what_opens_at_every_length(plain_bytes: int) -> None:
+    key, plain = new_key(), random.Random(plain_bytes).randbytes(plain_bytes)
+
+    for at_most in (1, 700, 1 << 20):
+        fill = filling(plain, at_most=at_most)
+        sealed = b"".join(bytes(piece) for piece in seal_stream(fill, key, context=b"this", chunk_bytes=1024))
+        assert len(sealed) == sealed_size(plain_bytes, chunk_bytes=1024)
+        assert unseal(key, sealed, context=b"this") == plain
+        with pytest.raises(SealBroken):
+            unseal(key, sealed, context=b"that")

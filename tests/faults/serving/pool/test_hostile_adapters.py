@@ -114,7 +114,9 @@ async def forge(rig: Rig, manifest: Manifest, directory: Path) -> None:
         file.model_copy(update={"sha256": digest}) if file.path == WEIGHTS_FILE else file for file in manifest.files
     )
     forged = manifest.model_copy(update={"files": files})
-    await rig.storage.put(sealed_key(manifest), b"".join(seal_directory(directory, forged, key=grant.content_key)))
+    await rig.storage.put(
+        sealed_key(manifest), b"".join(map(bytes, seal_directory(directory, forged, key=grant.content_key)))
+    )
     database = Database(rig.plan.database)
     try:
         await rows(database, "alter table adapter_version disable trigger user")
