@@ -180,24 +180,19 @@ def print_table(
 ) -> None:
     """Print rows under a title; columns named in `numeric` are right-aligned, those in `whole` never broken.
 
-    A text is shown as it is, brackets and all: most was written by somebody else. What is to be coloured is a `Text`.
-    Where words would be broken for want of room, columns of `spare` are left out, the first one first, and named below.
+    A text is shown as it is, brackets and all: somebody else wrote it. What is to be coloured is a `Text`. Where words
+    would be broken for want of room, columns of `spare` are left out and named below; the last is worth most.
     `on` is standard output for a command's result, `err` for what it shows on the way: a script reads the former.
     """
     if on is err and _silent.get():
         return
     cells = {column: [_cell(row[place]) for row in rows] for place, column in enumerate(columns)}
     kept, fit = _fitting(cells, whole=whole, spare=spare, width=on.width)
-    whole |= {column for column in kept if fit and not any(" " in cell.plain for cell in cells[column])}
+    whole |= {column for column in kept if fit and not any(" " in each for each in [column, *map(str, cells[column])])}
     left_out = ", ".join(column for column in columns if column not in kept)
     caption = f"no room for {left_out}: a wider terminal or --json shows it" if left_out else None
-    table = Table(
-        title=Text(shown(title), style="table.title"),
-        title_justify="left",
-        header_style="bold",
-        caption=caption,
-        caption_justify="left",
-    )
+    name = Text(shown(title), "table.title")
+    table = Table(title=name, title_justify="left", header_style="bold", caption=caption, caption_justify="left")
     for column in kept:
         justify: JustifyMethod = "right" if column in numeric else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
@@ -209,15 +204,18 @@ def print_table(
 def _fitting(
     cells: dict[str, list[Text]], *, whole: frozenset[str], spare: Sequence[str], width: int
 ) -> tuple[list[str], bool]:
-    """Return the columns that stay, and whether they fit with every word unbroken once those of `spare` are gone."""
+    """Return the columns that stay, and whether those that are not `spare` fit with every word unbroken."""
     least = {
         column: max(cell_len(word) for cell in [Text(column), *below] for word in _words(cell, whole=column in whole))
         for column, below in cells.items()
     }
-    kept, left_out = list(cells), list(spare)
-    while not (fit := sum(least[each] + _BORDER for each in kept) < width) and left_out:
-        kept.remove(left_out.pop(0))
-    return kept, fit
+    left = width - 1 - sum(least[column] + _BORDER for column in cells if column not in spare)
+    found = set(cells) - set(spare)
+    for column in reversed(spare):  # what is worth most gets room first
+        if least[column] + _BORDER <= left:
+            found.add(column)
+            left -= least[column] + _BORDER
+    return [column for column in cells if column in found], left >= 0
 
 
 def _words(cell: Text, *, whole: bool) -> list[str]:

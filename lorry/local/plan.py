@@ -50,8 +50,8 @@ class Plan:
     @property
     def database(self) -> DatabaseSettings:
         """Where PostgreSQL is."""
-        local = database_url(self.home.path / "postgres", name=_DATABASE)
-        return DatabaseSettings(database_url=self.settings.database_url or local)
+        given = self.settings.database_url
+        return DatabaseSettings(database_url=given or database_url(self.home.path / "postgres", name=_DATABASE))
 
     @property
     def storage(self) -> StorageSettings:

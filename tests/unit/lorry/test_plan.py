@@ -32,6 +32,12 @@ def test_a_part_that_runs_elsewhere_is_not_started_here(tmp_path: Path, setting:
     assert plan(tmp_path, **setting).local_parts == tuple(name for name in PART_NAMES if name != part)
 
 
+def test_a_database_elsewhere_leaves_nothing_of_one_in_the_home(tmp_path: Path) -> None:
+    url = "postgresql+asyncpg://db.internal/lorry"
+    assert plan(tmp_path, database_url=url).database.database_url == url
+    assert not list(tmp_path.iterdir())
+
+
 def test_amazons_own_s3_needs_no_endpoint(tmp_path: Path) -> None:
     storage = plan(tmp_path, s3_endpoint_url="aws", s3_bucket="ours").storage
     assert (storage.s3_endpoint_url, storage.s3_bucket) == (None, "ours")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGES = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
 LINES = sorted(
     {
-        re.sub(r"^([A-Z_]+=\S+ )+", "", line.partition("  #")[0].strip())
+        re.sub(r"^([A-Z_]+=\S+ )+", "", re.split(r"  #| > ", line)[0].strip())
         for page in PAGES
         for block in re.findall(r"```(?:sh|console)?\n(.*?)```", page.read_text(), re.DOTALL)
         for line in block.splitlines()
