@@ -25,7 +25,7 @@ from kit.database import Database
 from kit.errors import LorryError
 from kit.settings import Settings
 
-Role = Literal["gateway", "registry", "engine", "extractor", "trainer", "trainings", "migrate", "bucket"]
+Role = Literal["gateway", "registry", "engine", "extractor", "conductor", "trainer", "trainings", "migrate", "bucket"]
 _PROBE_SECONDS = 5.0
 _MOST_DRAIN_SECONDS = 600
 _LEAST_DRAIN_SECONDS = 5.0  # until every load balancer has seen that the engine is not ready
@@ -44,6 +44,7 @@ PROGRAMS: dict[Role, Program] = {
     "registry": Program(module="registry"),
     "engine": Program(module="serving.engine", needs="vllm"),
     "extractor": Program(module="serving.jobs"),
+    "conductor": Program(module="lorry.erasure", needs="dbos"),
     "trainer": Program(module="training.jobs", needs="torch"),
     "trainings": Program(module="training.service"),
     "migrate": Program(module="lorry.schema"),
@@ -88,6 +89,8 @@ async def _is_ready(role: Role) -> bool:
     match role:
         case "trainer":
             return await _worker_is_heard()
+        case "conductor":
+            return await _database_answers()
         case "migrate" | "bucket":
             return True  # they end by themselves, and their exit code says how
         case _:
@@ -148,6 +151,21 @@ async def _worker_is_heard() -> bool:
         return False
     finally:
         await database.close()
+
+
+async def _database_answers() -> bool:
+    """Say whether the conductor's database answers; the conductor has no port, and waits while it does not."""
+    from lorry.erasure.settings import ErasureSettings
+
+    settings = ErasureSettings.read_or_exit("conductor")
+    database = Database(settings.model_copy(update={"database_timeout_seconds": _PROBE_SECONDS}))
+    try:
+        await database.check()
+    except LorryError:
+        return False
+    finally:
+        await database.close()
+    return True
 
 
 def _drain(seconds: int) -> bool:

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -35,6 +36,7 @@ out = Console()
 err = Console(stderr=True)
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 _LINE_SECONDS = 20.0
+_BORDER = 3  # a blank on either side of a cell, and a line
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NOT_FOUND = 404
 EXIT_MEANINGS = {
@@ -109,11 +111,6 @@ def command() -> str:
     return "lorry" if shutil.which("lorry") or called.name != "lorry" else str(called)
 
 
-def counted(number: int, thing: str) -> str:
-    """Return ``1 transcript`` or ``3 transcripts``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def shown_time(moment: datetime | None, *, seconds: bool = False) -> str:
     """Return a time as tables show it, to the minute (or second), in UTC; a dash for none."""
     form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
@@ -174,25 +171,59 @@ class JsonList:
 def print_table(
     title: str,
     columns: list[str],
-    rows: list[list[str]],
+    rows: Sequence[Sequence[str | Text]],
     *,
     numeric: frozenset[str] = frozenset(),
     whole: frozenset[str] = frozenset(),
+    spare: Sequence[str] = (),
     on: Console = out,
 ) -> None:
     """Print rows under a title; columns named in `numeric` are right-aligned, those in `whole` never broken.
 
+    A text is shown as it is, brackets and all: somebody else wrote it. What is to be coloured is a `Text`. Where words
+    would be broken for want of room, columns of `spare` are left out and named below; the last is worth most.
     `on` is standard output for a command's result, `err` for what it shows on the way: a script reads the former.
     """
     if on is err and _silent.get():
         return
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
+    cells = {column: [_cell(row[place]) for row in rows] for place, column in enumerate(columns)}
+    kept, fit = _fitting(cells, whole=whole, spare=spare, width=on.width)
+    whole |= {column for column in kept if fit and not any(" " in each for each in [column, *map(str, cells[column])])}
+    left_out = ", ".join(column for column in columns if column not in kept)
+    caption = f"no room for {left_out}: a wider terminal or --json shows it" if left_out else None
+    name = Text(shown(title), "table.title")
+    table = Table(title=name, title_justify="left", header_style="bold", caption=caption, caption_justify="left")
+    for column in kept:
         justify: JustifyMethod = "right" if column in numeric else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
-    for row in rows:
-        table.add_row(*map(shown, row))
+    for row in zip(*(cells[column] for column in kept), strict=True):
+        table.add_row(*row)
     on.print(table)
+
+
+def _fitting(
+    cells: dict[str, list[Text]], *, whole: frozenset[str], spare: Sequence[str], width: int
+) -> tuple[list[str], bool]:
+    """Return the columns that stay, and whether those that are not `spare` fit with every word unbroken."""
+    least = {
+        column: max(cell_len(word) for cell in [Text(column), *below] for word in _words(cell, whole=column in whole))
+        for column, below in cells.items()
+    }
+    left = width - 1 - sum(least[column] + _BORDER for column in cells if column not in spare)
+    found = set(cells) - set(spare)
+    for column in reversed(spare):  # what is worth most gets room first
+        if least[column] + _BORDER <= left:
+            found.add(column)
+            left -= least[column] + _BORDER
+    return [column for column in cells if column in found], left >= 0
+
+
+def _words(cell: Text, *, whole: bool) -> list[str]:
+    return ([cell.plain] if whole else cell.plain.split()) or [""]
+
+
+def _cell(value: str | Text) -> Text:
+    return Text(shown(value)) if isinstance(value, str) else value
 
 
 @contextmanager

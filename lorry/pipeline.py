@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from kit.names import check_name
+from kit.words import counted
 from lorry.context import Context, base_directory, open_context
-from lorry.output import Bar, counted, err, print_table, progress, say
+from lorry.output import Bar, err, print_table, progress, say
 from lorry.settings import LorrySettings
 from lorry.stages.building import build_user_dataset, current_directory, estimate_writing, require_dataset
 from lorry.stages.extracting import extract_user_profile, profile_directory
@@ -385,10 +386,10 @@ def _describe_run(run: TrainedAdapter, evaluation: UserEvaluation, published: Pu
     return described
 
 
-def _cell(report: EvaluationReport, user: str, adapter: str) -> str:
+def _cell(report: EvaluationReport, user: str, adapter: str) -> Text:
     evaluation = report.users[user]
     loss = evaluation.own_loss if adapter == user else evaluation.other_losses[adapter]
-    return f"[bold]{loss:.3f}[/bold]" if adapter == user else f"{loss:.3f}"
+    return Text(f"{loss:.3f}", "bold" if adapter == user else "")
 
 
 def _count(profile: Profile) -> int:

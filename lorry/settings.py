@@ -60,3 +60,7 @@ class LorrySettings(MasterKeySettings, GateSettings):
     )
     engine_url: str | None = Field(None, description="engine that runs elsewhere; needs LORRY_ENGINE_TOKEN")
     engine_token: SecretStr | None = Field(None, description="bearer token of that engine")
+    training_url: str | None = Field(
+        None, description="training service that the gateway asks; unset = the one of `lorry jobs serve` of this home"
+    )
+    training_token: SecretStr | None = Field(None, description="bearer token of that training service")

@@ -15,6 +15,7 @@ import yaml
 from pydantic import SecretStr
 
 from kit.settings import Settings, variable
+from lorry.erasure.settings import ErasureSettings
 from registry.settings import RegistrySettings
 from serving.engine.settings import EngineSettings
 from serving.gateway.settings import GatewaySettings
@@ -28,6 +29,7 @@ SETTINGS: dict[str, tuple[type[Settings], ...]] = {
     "registry": (RegistrySettings,),
     "engines": (EngineSettings,),
     "extractors": (ExtractionWorkerSettings,),
+    "conductor": (ErasureSettings, WriterSettings),
     "trainings": (TrainingServiceSettings,),
     "trainers": (WorkerSettings, WriterSettings),
 }

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 image=${1:?which image: scripts/image_steps.sh service|trainer|engine [FOLDER]}
 layer=${2:-}
 case $image in
-service) roles='gateway registry extractor trainings migrate' ;;
+service) roles='gateway registry extractor conductor trainings migrate' ;;
 trainer) roles=trainer ;;
 engine) roles=engine ;;
 *) printf 'image_steps: no such image: %s\n' "$image" >&2; exit 2 ;;

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit.words import counted
 from transcripts.cleaner import Cleaner
 from transcripts.conversation import Conversation, Message
 from transcripts.detect import detect
@@ -275,7 +276,7 @@ class _File:
 
 def _name_speakers(speakers: Counter[str]) -> str:
     ordered = sorted(speakers.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(f"{name} ({turns} turns)" for name, turns in ordered[:_SPEAKERS_SHOWN])
+    shown = ", ".join(f"{name} ({counted(turns, 'turn')})" for name, turns in ordered[:_SPEAKERS_SHOWN])
     more = len(ordered) - _SPEAKERS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 

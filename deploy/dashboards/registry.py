@@ -65,6 +65,18 @@ PAGE = Page(
                     kind="number",
                 ),
                 Panel(
+                    title="Erasures that have not ended",
+                    says="Of every tenant, as gateways count them.",
+                    queries=(Query(expr="max(lorry_erasures_running)"),),
+                    kind="number",
+                ),
+                Panel(
+                    title="Longest that nobody looked at one",
+                    says="A conductor does every few seconds.",
+                    queries=(Query(expr="max(lorry_erasure_unattended_seconds)"),),
+                    unit="s",
+                ),
+                Panel(
                     title="Database",
                     says="1 = PostgreSQL answered the last scrape of every registry.",
                     queries=(Query(expr="min by (instance) (lorry_registry_database_up)", legend="{{instance}}"),),

@@ -14,7 +14,10 @@ wheel)
     # The pins name torch's build for CPUs, which images do not want.
     sed 's/+cpu$//' constraints.txt >"$folder/constraints.txt"
     ;;
-service) pip install --quiet -c "$folder/constraints.txt" "$folder"/lorry-*.whl ;;
+service)
+    wheel=$(ls "$folder"/lorry-*.whl)
+    pip install --quiet -c "$folder/constraints.txt" "$wheel[erasure]"
+    ;;
 trainer)
     wheel=$(ls "$folder"/lorry-*.whl)
     pip install --quiet -c "$folder/constraints.txt" "$wheel[train]"

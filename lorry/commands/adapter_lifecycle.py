@@ -14,6 +14,7 @@ import typer
 from pydantic import BaseModel
 
 from kit.names import check_name
+from kit.words import counted
 from lorry.context import Context, open_context
 from lorry.errors import FileUnreadable
 from lorry.output import command, confirm, out, print_json, print_table, run, shown_time
@@ -195,7 +196,8 @@ def erase(
         print_json(found)
     elif whole_user:
         key = "their data key is destroyed" if found["data_key_destroyed"] else "there was no data key to destroy"
-        out.print(f"erased {found['erased']} versions ({found['already']} were already); {key}", highlight=False)
+        erased = counted(found["erased"], "version")
+        out.print(f"erased {erased} ({found['already']} already); {key}", highlight=False)
     else:
         out.print(f"erased version {found['version']} ({found['version_id']})", highlight=False)
 

@@ -7,7 +7,7 @@ list.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -74,8 +74,10 @@ def list_(
                 return
 
     numeric = frozenset({"live", "versions", "held-out loss"})
+    spare = ("held-out loss", "aliases", "base", "published")
     most = None if everything else limit
-    run(_print_pages("Adapters", _ADAPTER_COLUMNS, pages, _adapter_row, most, as_json, numeric), as_json=as_json)
+    listing = _print_pages("Adapters", _ADAPTER_COLUMNS, pages, _adapter_row, most, as_json, numeric, spare=spare)
+    run(listing, as_json=as_json)
 
 
 def show(reference: Reference, as_json: Json = False) -> None:
@@ -103,7 +105,9 @@ def versions(reference: Reference, limit: Limit = 100, everything: All = False, 
 
     most = None if everything else limit
     numeric = frozenset({"version", "size"})
-    run(_print_pages("Versions", _VERSION_COLUMNS, pages, _version_row, most, as_json, numeric), as_json=as_json)
+    spare = ("size", "created", "aliases")
+    listing = _print_pages("Versions", _VERSION_COLUMNS, pages, _version_row, most, as_json, numeric, spare=spare)
+    run(listing, as_json=as_json)
 
 
 def diff(
@@ -189,7 +193,10 @@ def lineage(
     most = None if everything else limit
     numeric = frozenset({"version"})
     nothing = f"no version was trained on transcript {transcript}" if transcript is not None else None
-    listing = _print_pages("Versions", _FOUND_COLUMNS, pages, _found_row, most, as_json, numeric, nothing=nothing)
+    spare = ("created", "base", "aliases")
+    listing = _print_pages(
+        "Versions", _FOUND_COLUMNS, pages, _found_row, most, as_json, numeric, spare=spare, nothing=nothing
+    )
     run(listing, as_json=as_json)
 
 
@@ -226,6 +233,7 @@ async def _print_pages(
     as_json: bool,
     numeric: frozenset[str],
     *,
+    spare: Sequence[str],
     nothing: str | None = None,
 ) -> None:
     """Print rows as their pages come; say on standard error when some were left out, or when there are none."""
@@ -238,7 +246,8 @@ async def _print_pages(
                 for each in rows:
                     document.add(each.model_dump(mode="json"))
                 if not as_json and rows:
-                    print_table(title if not printed else "", columns, [row(each) for each in rows], numeric=numeric)
+                    told = [row(each) for each in rows]
+                    print_table(title if not printed else "", columns, told, numeric=numeric, spare=spare)
                 printed += len(rows)
                 if most is not None and printed >= most:
                     break

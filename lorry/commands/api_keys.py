@@ -45,7 +45,7 @@ def list_(as_json: Json = False) -> None:
         [key.key_id, key.prefix + "…", key.name, " ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", _end(key)]
         for key in keys
     ]
-    print_table("API keys", ["id", "key", "name", "scopes", "made", "ends"], rows)
+    print_table("API keys", ["id", "key", "name", "scopes", "made", "ends"], rows, spare=("key", "made"))
 
 
 @app.command()

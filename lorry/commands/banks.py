@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from kit.words import counted
 from lorry.context import open_context
 from lorry.errors import FileUnreadable
-from lorry.output import EXIT_CODES, counted, out, print_json, print_table, run, shown_time
+from lorry.output import EXIT_CODES, out, print_json, print_table, run, shown_time
 from serving.errors import BankInvalid
 from serving.extraction.bank import STANDARD_BANK, Bank, standard_bank
 from serving.extraction.bank.extension import assemble

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import psutil
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from kit.errors import LorryError
 from lorry.context import make_plan
@@ -41,7 +41,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print findings 
     if as_json:
         print_json([vars(finding) for finding in findings])
     else:
-        rows = [["[green]ok[/green]" if f.ok else "[red]no[/red]", f.check, escape(f.detail)] for f in findings]
+        rows = [[Text("ok", "green") if f.ok else Text("no", "red"), f.check, f.detail] for f in findings]
         print_table("lorry doctor", ["", "check", "detail"], rows)
         bad = sum(not finding.ok for finding in findings)
         out.print("Everything is in order." if not bad else f"{bad} of {len(findings)} checks failed.")
@@ -124,8 +124,8 @@ def _disk(plan: Plan) -> str:
 
 def _ports(plan: Plan) -> str:
     first, running = plan.settings.port_base, _running(plan)
-    ports = {"registry": (first,), "engine": (first + 1,), "seaweedfs": plan.seaweed_ports.all}
-    ports["gateway"] = (plan.settings.gateway_port,)
+    ports = {"registry": (first,), "engine": (first + 1,), "extraction": (first + 2,)}
+    ports |= {"seaweedfs": plan.seaweed_ports.all, "gateway": (plan.settings.gateway_port,)}
     free = [port for name, own in ports.items() if name not in running for port in own]
     for port in free:
         check_port(port, part="lorry")

@@ -28,7 +28,8 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json([engine.model_dump(mode="json") for engine in engines])
     elif engines:
-        print_table("Engines", _COLUMNS, [row_of(engine) for engine in engines], numeric=frozenset({*Tier, "requests"}))
+        rows, numeric = [row_of(engine) for engine in engines], frozenset({*Tier, "requests"})
+        print_table("Engines", _COLUMNS, rows, numeric=numeric, spare=("address", "base", "requests"))
     else:
         out.print("No engine has registered; `lorry up` starts one.")
 
@@ -60,7 +61,8 @@ def receipts(
         return
     rows = [receipt_row(each.engine_id, receipt) for each in found for receipt in each.receipts]
     numeric = frozenset({"leases", "host bytes", "slots zeroed", "disk bytes"})
-    print_table("Receipts", _RECEIPT_COLUMNS, rows, numeric=numeric)
+    spare = ("leases", "ordered by", "at", "slots zeroed", "host bytes", "disk bytes")
+    print_table("Receipts", _RECEIPT_COLUMNS, rows, numeric=numeric, spare=spare)
     for each in found:
         if each.failure is not None:
             err.print(f"{each.engine_id}: {each.failure}", highlight=False)

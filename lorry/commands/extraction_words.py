@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from lorry.output import counted, shown_time
+from kit.words import counted
+from lorry.output import shown_time
 from serving.jobs.batch import Batch
 from serving.jobs.progress import Progress
 from serving.jobs.states import BatchState, DeliveryState
@@ -96,6 +97,6 @@ def webhook(batch: Batch) -> str:
         None: "waits for the end",
         DeliveryState.PENDING: f"tried {counted(found.attempts, 'time')}",
         DeliveryState.DELIVERED: f"delivered at try {found.attempts}",
-        DeliveryState.GIVEN_UP: f"given up after {counted(found.attempts, 'try')}",
+        DeliveryState.GIVEN_UP: f"given up after {counted(found.attempts, 'attempt')}",
     }[found.state]
     return f"{found.url}, {told}" + (f" ({found.problem})" if found.problem else "")

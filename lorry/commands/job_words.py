@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from lorry.output import counted, shown_time
+from kit.words import counted
+from lorry.output import shown_time
 from training.jobs.job import Event, Job
 from training.jobs.states import ENDED, State, Wish
 from training.jobs.words import stage_done

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from kit.words import counted
 from lorry.commands.transcripts import ask_speaker, tell_imported
-from lorry.output import counted, out, print_json, run
+from lorry.output import out, print_json, run
 
 User = Annotated[str, typer.Argument(help="user_id")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with the settings to change")]

@@ -14,8 +14,9 @@ from rich.prompt import Prompt
 from rich.text import Text
 
 from kit.errors import LorryError
+from kit.words import counted
 from lorry.errors import FileUnreadable
-from lorry.output import counted, err, out, print_json, print_table, report_error, run, say, shown
+from lorry.output import err, out, print_json, print_table, report_error, run, say, shown
 
 if TYPE_CHECKING:
     from lorry.context import Context

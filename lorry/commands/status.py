@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from kit.names import check_name
+from kit.words import counted
 from lorry.commands.job_settings import base_name
 from lorry.context import Context, open_context
 from lorry.errors import NotThere
-from lorry.output import counted, out, print_json, print_table, run
+from lorry.output import out, print_json, print_table, run
 from registry.errors import AdapterNotFound, AliasNotFound
 from registry.manifest import AdapterRef, Manifest, Owner
 from serving.extraction.repository import ProfileRepository

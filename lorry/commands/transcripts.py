@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.prompt import IntPrompt
 
-from lorry.output import counted, err, out, print_json, print_table, run, say
+from kit.words import counted
+from lorry.output import err, out, print_json, print_table, run, say
 from transcripts.formats import FORMATS, require_format
 from transcripts.importer import CHITCHAT, detect_format, list_speakers
 from transcripts.tally import WHAT, Reason, Tally
@@ -97,7 +98,7 @@ async def ask_speaker(path: str, *, format: str | None) -> str | None:
         return None
     err.print("Who is the user?")
     for number, speaker in enumerate(speakers, 1):
-        err.print(f"  {number}  {speaker.name} ({speaker.turns} turns)", markup=False, highlight=False)
+        err.print(f"  {number}  {speaker.name} ({counted(speaker.turns, 'turn')})", markup=False, highlight=False)
     numbers = [str(number) for number in range(1, len(speakers) + 1)]
     chosen = IntPrompt.ask("Number", choices=numbers, console=err)
     return speakers[chosen - 1].name

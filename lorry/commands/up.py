@@ -22,6 +22,8 @@ from lorry.local.stack import Stack, open_stack
 from lorry.output import err, out, print_table, run
 from registry.client import RegistryClient
 
+_STEP_SECONDS = 5.0
+
 
 def up() -> None:
     """Start PostgreSQL, SeaweedFS, the registry, one engine, the gateway and an extraction worker; stop on Ctrl-C.
@@ -48,8 +50,8 @@ async def _up() -> None:
             try:
                 await _unless_stopped(asyncio.create_task(stack.watch()), stop)
             finally:
-                erasing.cancel()  # at any point: the next `lorry up` goes on
-                await asyncio.gather(erasing, return_exceptions=True)
+                stop.set()
+                await let_end(erasing, seconds=_STEP_SECONDS)
         tell_who_goes_on(await stack.stop())
 
 
@@ -63,6 +65,13 @@ async def _conduct_erasures(plan: Plan, stop: asyncio.Event) -> None:
             await Conductor(database, stores(rooms_of(plan, database=database, registry=registry))).run(stop)
     finally:
         await database.close()
+
+
+async def let_end(erasing: asyncio.Task[None], *, seconds: float) -> None:
+    """Let the conductor finish what it is at, for a moment; cut off at any point, the next `lorry up` goes on."""
+    await asyncio.wait({erasing}, timeout=seconds)
+    erasing.cancel()
+    await asyncio.gather(erasing, return_exceptions=True)
 
 
 def tell_who_goes_on(users: Sequence[User]) -> None:

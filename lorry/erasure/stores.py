@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from kit.database import Database
 from kit.errors import DatabaseUnavailable
+from kit.words import counted
 from lorry.erasure.files import UserFiles
 from lorry.erasure.homes import obey
 from lorry.erasure.repository import HomeRepository, Vacuum
@@ -197,7 +198,7 @@ class _Adapters(_Store):
         if remains.unremoved == 0:
             return []
         until = f" until {remains.settled_at:%Y-%m-%d %H:%M} UTC" if remains.settled_at else ""
-        return [f"upload URLs of {remains.unremoved} versions, with which bytes could be put back{until}"]
+        return [f"upload URLs of {counted(remains.unremoved, 'version')}, with which bytes could be put back{until}"]
 
 
 class _Batches(_Store):

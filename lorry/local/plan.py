@@ -50,8 +50,8 @@ class Plan:
     @property
     def database(self) -> DatabaseSettings:
         """Where PostgreSQL is."""
-        local = database_url(self.home.path / "postgres", name=_DATABASE)
-        return DatabaseSettings(database_url=self.settings.database_url or local)
+        given = self.settings.database_url
+        return DatabaseSettings(database_url=given or database_url(self.home.path / "postgres", name=_DATABASE))
 
     @property
     def storage(self) -> StorageSettings:
@@ -122,6 +122,22 @@ class Plan:
         """Bearer token of the engine."""
         given = self.settings.engine_token
         return given.get_secret_value() if given else self.home.secret("engine-token")
+
+    @property
+    def training_port(self) -> int:
+        """Where `lorry jobs serve` listens unless it is told otherwise."""
+        return self.settings.port_base + 3
+
+    @property
+    def training_url(self) -> str:
+        """Base URL of the training service; of this home's, which runs when somebody wants it."""
+        return self.settings.training_url or f"http://127.0.0.1:{self.training_port}"
+
+    @property
+    def training_token(self) -> str:
+        """Bearer token of the training service."""
+        given = self.settings.training_token if self.settings.training_url else None
+        return given.get_secret_value() if given else self.home.secret("training-token")
 
     @property
     def webhook_key(self) -> str:
@@ -216,6 +232,8 @@ class Plan:
                 **self._store_environment(),
                 **self._service_environment(),
                 **self._webhook_environment(),
+                "LORRY_TRAINING_URL": self.training_url,
+                "LORRY_TRAINING_TOKEN": self.training_token,
                 "LORRY_GATEWAY_HOST": "127.0.0.1",
                 "LORRY_GATEWAY_PORT": str(port),
                 "LORRY_GATEWAY_NOTICE_SECONDS": "0",  # nobody balances load before the one gateway of a machine

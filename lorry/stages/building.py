@@ -11,9 +11,9 @@ from typing import Any
 
 from kit.canonical import sha256_json
 from kit.names import check_name
+from kit.words import counted
 from lorry.context import Context
 from lorry.errors import NotThere
-from lorry.output import counted
 from lorry.stages.claims import claimed_batches, require_nobody_else_pays
 from lorry.stages.old_datasets import mark_used, remove_old_datasets
 from lorry.stages.writing import OnWriting, read_written, write_questions

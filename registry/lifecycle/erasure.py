@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kit.database import Database
+from kit.words import counted
 from registry.errors import IllegalTransition, Leased, VersionNotFound
 from registry.lifecycle.aliases import point
 from registry.lifecycle.remains import Remains, owner_of
@@ -79,7 +80,7 @@ class Eraser:
                     "erase-owner",
                     tenant=owner.tenant,
                     subject=subject_of(owner),
-                    after=f"{len(version_ids)} versions",
+                    after=counted(len(version_ids), "version"),
                     why=erasure.why,
                 )
             left = await repository.list_unremoved(adapters)

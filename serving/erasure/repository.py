@@ -28,6 +28,15 @@ class Task:
         return f"erased:{self.id[1:]}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """The erasures that have not ended: how many, since when the oldest, how long nobody has looked at one."""
+
+    running: int
+    oldest_seconds: float
+    unattended_seconds: float
+
+
 class ErasureRepository:
     """Reads and writes `erasure` and `erasure_step` through one session."""
 
@@ -66,6 +75,18 @@ class ErasureRepository:
             for row in (await self._session.execute(query)).scalars()
             if row.user_id is not None
         ]
+
+    async def backlog(self) -> Backlog:
+        """Return what is left to do, of all tenants; by the database's clock."""
+        steps = select(func.max(StepRow.looked_at)).where(StepRow.erasure_id == ErasureRow.id).scalar_subquery()
+        seen_at = func.greatest(ErasureRow.asked_at, steps)  # of nothing there is no greatest, and that is passed over
+        ages = [
+            func.coalesce(func.max(func.extract("epoch", func.clock_timestamp() - moment)), 0)
+            for moment in (ErasureRow.asked_at, seen_at)
+        ]
+        query = select(func.count(), *ages).select_from(ErasureRow).where(ErasureRow.user_id.is_not(None))
+        running, oldest, unattended = (await self._session.execute(query)).one()
+        return Backlog(running=running, oldest_seconds=float(oldest), unattended_seconds=float(unattended))
 
     async def get(self, erasure_id: str) -> ErasureRow | None:
         """Return one erasure."""

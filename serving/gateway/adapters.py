@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kit.database import Database
+from kit.words import counted
 from registry.client import RegistryClient
 from registry.errors import AdapterNotFound, AliasNotFound, RegistryUnavailable
 from registry.manifest import LIVE, AdapterRef, Manifest, Owner
@@ -73,8 +74,8 @@ class Adapters:
         others = (await self._registry.list_adapters(owner.tenant, user=owner.user, limit=1)).adapters
         if transcripts or others:
             return NoAdapter(
-                f"user {owner.user!r} has {transcripts} transcripts but no adapter {ref.adapter!r} yet: "
-                f"train and publish one (`lorry run {owner.user}`), then ask again",
+                f"user {owner.user!r} has {counted(transcripts, 'transcript')} but no adapter {ref.adapter!r} yet: "
+                f"train one (`POST /v1/users/{owner.user}/trainings` or `lorry run {owner.user}`), then ask again",
                 transcripts=transcripts,
             )
         return UnknownUser(

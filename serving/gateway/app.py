@@ -36,6 +36,7 @@ from serving.gateway.adapters import Adapters
 from serving.gateway.answerers import Answerers
 from serving.gateway.auth import Authenticator
 from serving.gateway.erasing import Sign
+from serving.gateway.erasure_gauges import ErasureGauges
 from serving.gateway.extraction_endpoints import extraction_router
 from serving.gateway.hints import Hints
 from serving.gateway.idempotency.middleware import IdempotentRequests, Keeping
@@ -97,6 +98,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     )
     app.state.is_draining = False
     app.state.measures = CollectorRegistry()
+    app.state.erasure_gauges = ErasureGauges(app.state.measures)
     _add_passage(app, settings)
     install_problem_handlers(app)
     install_openai_errors(app)

@@ -50,4 +50,5 @@ async def get_version() -> dict[str, str]:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Return the gateway's measures for Prometheus."""
+    await request.app.state.erasure_gauges.refresh(request.app.state.database)
     return Response(generate_latest(request.app.state.measures), media_type=CONTENT_TYPE_LATEST)

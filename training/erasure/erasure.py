@@ -48,15 +48,16 @@ class TrainingErasure:
             pseudonym: what stands in the user's place beside costs.
             version_ids: the user's versions, which others' evaluations may have fetched to compare with.
         """
-        from training.jobs.durable import delete_runs  # DBOS is slow to import, and every command imports this module
-
         async with self._database.transaction() as session:
             repository = TrainingErasureRepository(session)
             jobs = await repository.jobs(tenant=tenant, user=user)
             # What workers are asked comes before what it is known from is gone.
             await repository.ask_workers(erasure_id, job_ids=[row.id for row in jobs], version_ids=version_ids)
         runs = [f"{row.id}.{run}" for row in jobs for run in range(1, row.run + 1)]
-        await asyncio.to_thread(delete_runs, self._database.settings.database_url, runs)
+        if runs:
+            from training.jobs.durable import delete_runs  # slow to import, and not there where nothing was trained
+
+            await asyncio.to_thread(delete_runs, self._database.settings.database_url, runs)
         async with self._database.transaction() as session:
             await TrainingErasureRepository(session).remove(tenant=tenant, user=user, pseudonym=pseudonym)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kit.words import counted
 from serving.extraction.profile.profile import Profile, Quote, Statement, TopicSection
 
 
@@ -22,15 +23,17 @@ def plain(text: str) -> str:
 
 def _lines(profile: Profile) -> Iterator[str]:
     adapter, asked = profile.adapter, profile.asked
+    samples, questions = counted(asked.samples, "answer"), counted(asked.questions, "question")
+    unsupported = counted(asked.unsupported_claims, "further claim")
     yield f"# Profile of {plain(profile.user)}"
     yield ""
     yield f"Made {profile.generated_at:%Y-%m-%d %H:%M} UTC by adapter version {adapter.version} ({adapter.version_id}),"
-    yield f"bank {profile.bank.name} {profile.bank.version}, {asked.samples} answers to {asked.questions} questions"
-    yield f"and {asked.own_statements} statements of the person's own put to adapter and base."
+    yield f"bank {profile.bank.name} {profile.bank.version}, {samples} to {questions}"
+    yield f"and {counted(asked.own_statements, 'statement')} of the person's own put to adapter and base."
     yield "Each statement stands above the person's own words that back it. In brackets: how likely it is true of them"
     yield f"and not of everybody (calibration {profile.calibration.version}), and how many answers said so unasked,"
     yield "of all those to questions on the topics where it came up."
-    yield f"{asked.unsupported_claims} further claims of the adapter had no such words and were left out, and"
+    yield f"{unsupported} of the adapter had no such words and were left out, and"
     yield f"{asked.uncertain_claims} that had them, because anybody might have said them."
     for section in profile.topics:
         yield from _section_lines(section)

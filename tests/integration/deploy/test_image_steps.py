@@ -16,6 +16,7 @@ LACKS = {
         "gateway: LORRY_ENGINE_URL",
         "registry: LORRY_REGISTRY_TOKEN",
         "extraction worker: LORRY_ENGINE_URL",
+        "erasure: LORRY_REGISTRY_TOKEN",
         "lorry.schema: LORRY_DATABASE_URL",
     ),
     "trainer": ("training worker: LORRY_REGISTRY_TOKEN",),

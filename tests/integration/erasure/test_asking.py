@@ -269,7 +269,7 @@ async def test_an_upload_url_that_lives_is_waited_for(
     await publish(client, tmp_path)
     task = await erasing.ask("ann")
     report = await erasing.advance(task)
-    assert "upload URLs of 1 versions" in store(report, "adapters").waits_for[0]
+    assert "upload URLs of 1 version" in store(report, "adapters").waits_for[0]
     assert await rows(database, "select wrapped is null, destroyed_at is not null from data_key") == [(True, True)]
     await let_urls_lapse(database)
     assert (await erasing.until_done(task)).state == "done"

@@ -47,7 +47,7 @@ async def test_a_user_is_counted_erased_and_reported(
     assert (code, "pass --yes" in complained) == (2, True)
     code, told, _ = await lorry("erase", "ann", "--yes", "--json")
     assert code == 4
-    assert "upload URLs of 1 versions" in told
+    assert "upload URLs of 1 version" in told
     assert "not everything is gone yet" in (await lorry("erase", "ann", "--yes"))[1]
     await let_urls_lapse(database)
     report = await lorry.json("erase", "ann", "--yes", "--follow")

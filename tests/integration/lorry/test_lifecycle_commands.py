@@ -131,7 +131,7 @@ async def test_erasing_asks_first_and_names_what_goes(
     tombstone = await lorry.json("adapters", "erase", "ann@1", "--yes", "--why", "asked for")
     assert (tombstone["version_id"], tombstone["removed_at"]) == (a, None)  # its upload URL lives on
     code, told, _ = await lorry("adapters", "erase", "ann", "--whole-user", "--yes", "--why", "asked for")
-    assert (code, told) == (0, "erased 1 versions (1 were already); their data key is destroyed\n")
+    assert (code, told) == (0, "erased 1 version (1 already); their data key is destroyed\n")
     assert await states(database) == {a: "erased", b: "erased"}
     code, table, _ = await lorry("adapters", "versions", "ann")
     assert (code, len(re.findall(r"│ +— │ .*│ erased \d{4}-\d\d-\d\d \d\d:\d\d +│", table))) == (0, 2)

@@ -15,6 +15,7 @@ import yaml
 
 from kit.settings import variable
 from lorry.container import PROGRAMS
+from lorry.erasure.settings import ErasureSettings
 from scripts.chart_schema import FREE, schema
 from serving.gateway.settings import GatewaySettings
 from serving.jobs.settings import ExtractionWorkerSettings
@@ -193,6 +194,21 @@ def test_gateways_and_workers_are_told_everything_that_they_cannot_start_without
             told = {each["name"] for each in pod["containers"][0]["env"]}
             assert {variable(key) for key, field in settings.model_fields.items() if field.is_required()} <= told
             assert "LORRY_S3_BUCKET" in told
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_whoever_is_to_be_erased_is_erased_whatever_is_switched_on(name: str) -> None:
+    found = objects(name)
+    environment = {each["name"]: each for each in pods(found)["lorry-conductor"]["containers"][0]["env"]}
+    needed = {variable(key) for key, field in ErasureSettings.model_fields.items() if field.is_required()}
+    assert needed | {"LORRY_ENGINE_TOKEN"} <= set(environment)
+    assert ("LORRY_WRITER_API_KEY" in environment) == (name == "everything")
+    policies = of_kind(found, "NetworkPolicy")
+    for part in {"lorry-registry", "lorry-engine", "lorry-postgres"} & set(policies):
+        callers = policies[part]["spec"]["ingress"][0]["from"]
+        assert "conductor" in [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in callers]
+    if policies:
+        assert "ingress" not in policies["lorry-conductor"]["spec"]
 
 
 def test_an_extraction_worker_is_given_the_time_to_finish() -> None:

@@ -13,6 +13,7 @@ from compose_spec import PyCompose
 
 from kit.settings import variable
 from lorry.container import PROGRAMS
+from lorry.erasure.settings import ErasureSettings
 from lorry.settings_page import PROCESSES
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy"
@@ -50,7 +51,9 @@ def test_a_service_of_ours_has_no_privileges_and_a_role_of_its_image(name: str) 
     assert service["cap_drop"] == ["ALL"]
     role = service["environment"].get("LORRY_ROLE", name)
     needs = PROGRAMS[role].needs
-    assert service["image"].startswith({None: "lorry/service", "vllm": "lorry/engine", "torch": "lorry/trainer"}[needs])
+    assert service["image"].startswith(
+        {None: "lorry/service", "dbos": "lorry/service", "vllm": "lorry/engine", "torch": "lorry/trainer"}[needs]
+    )
 
 
 def test_what_services_are_told_are_settings() -> None:
@@ -58,6 +61,13 @@ def test_what_services_are_told_are_settings() -> None:
     for name, service in services().items():
         unknown = set(service["environment"]) - known
         assert not unknown, f"{name}: {unknown}"
+
+
+def test_somebody_walks_the_stores_of_whom_the_gateway_is_asked_to_erase() -> None:
+    (conductor,) = [each for each in services().values() if each["environment"].get("LORRY_ROLE") == "conductor"]
+    assert "profiles" not in conductor
+    needed = {variable(name) for name, field in ErasureSettings.model_fields.items() if field.is_required()}
+    assert needed | {"LORRY_ENGINE_TOKEN"} <= set(conductor["environment"])
 
 
 def test_only_the_gateway_is_published_and_on_loopback() -> None:

@@ -13,6 +13,7 @@ from deploy.dashboards.__main__ import FOLDER, PAGES
 from deploy.dashboards.panels import Page, draw
 from kit.http_metrics import RequestMetrics
 from registry.metrics import RegistryMetrics
+from serving.gateway.erasure_gauges import ErasureGauges
 from serving.jobs.metrics import ExtractionMetrics
 from tests.support.engine_metrics import engine_metrics
 from training.service.metrics import TrainingMetrics
@@ -25,6 +26,7 @@ PARTS = r"_(total|sum|count|bucket)$"
 def exposed() -> str:
     gateway = CollectorRegistry()
     RequestMetrics(gateway, prefix="lorry_gateway")
+    ErasureGauges(gateway)
     own = (RegistryMetrics, TrainingMetrics, ExtractionMetrics)
     registries = (engine_metrics(), gateway, *(metrics().collectors for metrics in own))
     return "".join(generate_latest(each).decode() for each in registries)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from kit.settings import variable
 from lorry.cli import app
 from lorry.settings_page import PROCESSES
+from tests.support.helm import render
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -34,7 +36,7 @@ def test_the_table_has_bases_of_several_sizes() -> None:
 
 def test_every_setting_that_is_named_exists() -> None:
     known = {variable(name) for settings in PROCESSES.values() for name in settings.model_fields}
-    named = set(re.findall(r"LORRY_[A-Z0-9_]+", PAGE)) - {"LORRY_HOME"}
+    named = set(re.findall(r"LORRY_[A-Z0-9_]+", PAGE)) - {"LORRY_HOME", "LORRY_VERSION"}  # the latter is Compose's own
     assert named <= known
 
 
@@ -68,3 +70,15 @@ def test_every_command_that_is_named_exists_with_its_options(line: str) -> None:
 def test_every_benchmark_that_is_named_is_one() -> None:
     for name in re.findall(r"make bench NAME=(\w+)", PAGE):
         assert (ROOT / "bench" / f"{name}.py").exists(), name
+
+
+def test_the_least_values_that_the_page_gives_are_the_charts() -> None:
+    found = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    values = yaml.safe_load(found[1])
+    sets = [each for each in render(values) if each["kind"] == "StatefulSet"]
+    (engine,) = [each for each in sets if each["metadata"]["name"] == "lorry-engine"]
+    (container,) = engine["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith(f"{values['image']['registry']}/lorry/engine:")
+    told = {each["name"]: each.get("value") for each in container["env"]}
+    assert told["LORRY_BASE_DIRECTORY"] == f"/base/{values['base']['path']}"

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from kit.http_metrics import RequestMetrics
 from registry.metrics import RegistryMetrics
+from serving.gateway.erasure_gauges import ErasureGauges
 from serving.jobs.metrics import ExtractionMetrics
 from tests.support.engine_metrics import engine_metrics
 from training.service.metrics import TrainingMetrics
@@ -31,6 +32,7 @@ def alerts() -> list[dict[str, Any]]:
 def exposed() -> str:
     gateway = CollectorRegistry()
     RequestMetrics(gateway, prefix="lorry_gateway")
+    ErasureGauges(gateway)
     own = (RegistryMetrics, TrainingMetrics, ExtractionMetrics)
     registries = (engine_metrics(), gateway, *(metrics().collectors for metrics in own))
     return "".join(generate_latest(each).decode() for each in registries)

@@ -164,6 +164,19 @@ CASES: dict[str, Case] = {
         silent={'lorry_gateway_requests_total{status="200"}': "0x60"},
         labels={},
     ),
+    "LorryErasureUnattended": Case(
+        fires={'lorry_erasure_unattended_seconds{instance="a"}': "0+60x60"},
+        silent={'lorry_erasure_unattended_seconds{instance="a"}': "5x60"},
+        labels={},
+        value="20m 0s",
+    ),
+    "LorryErasureWaits": Case(
+        fires={"lorry_erasure_oldest_seconds": "270000+60x120"},
+        silent={"lorry_erasure_oldest_seconds": "200000+60x120"},
+        at="90m",
+        labels={},
+        value="3d 4h 30m 0s",
+    ),
     "LorryNoEngineReady": Case(
         fires={_HEALTHY: "0x60", _TOTAL: "2x60"},
         silent={_HEALTHY: "1x60", _TOTAL: "2x60"},

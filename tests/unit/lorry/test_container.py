@@ -35,6 +35,7 @@ def test_an_unknown_role_is_named() -> None:
         ("gateway", {"LORRY_DATABASE_URL", "LORRY_REGISTRY_URL", "LORRY_ENGINE_URL", "LORRY_ENGINE_TOKEN"}),
         ("extractor", {"LORRY_DATABASE_URL", "LORRY_REGISTRY_TOKEN", "LORRY_ENGINE_URL", "LORRY_ENGINE_TOKEN"}),
         ("registry", {"LORRY_DATABASE_URL", "LORRY_REGISTRY_TOKEN"}),
+        ("conductor", {"LORRY_DATABASE_URL", "LORRY_REGISTRY_URL", "LORRY_REGISTRY_TOKEN"}),
         ("trainings", {"LORRY_DATABASE_URL", "LORRY_TRAINING_TOKEN"}),
         ("trainer", {"LORRY_DATABASE_URL", "LORRY_REGISTRY_URL", "LORRY_REGISTRY_TOKEN"}),
         ("migrate", {"LORRY_DATABASE_URL"}),
@@ -74,6 +75,17 @@ def test_an_extraction_worker_is_asked_at_its_own_port() -> None:
     }
     probed = container("probe", **settings)
     assert (probed.returncode, probed.stderr) == (1, "container: extractor is not ready\n")
+
+
+def test_a_conductor_that_does_not_reach_its_database_is_not_ready() -> None:
+    settings = {
+        "LORRY_ROLE": "conductor",
+        "LORRY_DATABASE_URL": "postgresql+asyncpg://nobody@127.0.0.1:1/none",
+        "LORRY_REGISTRY_URL": "http://127.0.0.1:1",
+        "LORRY_REGISTRY_TOKEN": "x" * 16,
+    }
+    probed = container("probe", **settings)
+    assert (probed.returncode, probed.stderr) == (1, "container: conductor is not ready\n")
 
 
 def test_only_engines_are_drained_and_for_a_time_that_they_take() -> None:

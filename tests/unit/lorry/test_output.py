@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 
 from kit.errors import DatabaseUnavailable, InvalidName, LorryError
+from kit.words import counted
 from lorry import output
 from lorry.errors import NotThere
 from lorry.output import (
     EXIT_MEANINGS,
     Bar,
-    counted,
     exit_code,
     print_json,
     print_table,
@@ -60,6 +60,12 @@ def test_what_others_wrote_moves_no_cursor(stderr: io.StringIO) -> None:
     print_table("t", ["name"], [[hostile]], on=output.err)
     assert not set(stderr.getvalue()) & {"\x1b", "\x07", "\x9b", "\u202e"}
     assert shown(hostile) == "a\\x1b]52;c;cm0gLXJm\\x07\\x1b[2J\\x9b1m\\u202eb\ttab\nline é 🐝"
+
+
+def test_brackets_that_others_wrote_are_shown_and_mean_nothing(stderr: io.StringIO) -> None:
+    print_table("of [/ann]", ["why"], [["[/oops] see [red]7"]], on=output.err)
+    assert "of [/ann]" in stderr.getvalue()
+    assert "[/oops] see [red]7" in stderr.getvalue()
 
 
 def test_an_error_says_where_only_when_that_says_more(stderr: io.StringIO) -> None:
@@ -157,3 +163,42 @@ def test_one_is_not_many(number: int, words: str) -> None:
 def test_each_kind_of_refusal_has_its_exit_code(refusal: LorryError, code: int) -> None:
     assert exit_code(refusal) == code
     assert code in EXIT_MEANINGS
+
+
+def printed(*, width: int, spare: tuple[str, ...] = ()) -> str:
+    """A table of three columns on a console of that width."""
+    text = io.StringIO()
+    rows = [["chitchat-1a2b3c4d", "smollm2-135m-instruct", "2"], ["ann", "—", "0"]]
+    print_table("Adapters", ["owner", "base", "versions"], rows, spare=spare, on=Console(file=text, width=width))
+    return text.getvalue()
+
+
+def test_a_narrow_table_leaves_out_what_can_be_spared_rather_than_break_words() -> None:
+    narrow = printed(width=40, spare=("base",))
+    assert "chitchat-1a2b3c4d" in narrow
+    assert "smollm2" not in narrow
+    assert "no room for base" in narrow
+    assert max(map(len, narrow.splitlines())) <= 40
+    wide = printed(width=80, spare=("base",))
+    assert "smollm2-135m-instruct" in wide
+    assert "no room" not in wide
+
+
+def test_a_column_stays_where_every_word_just_fits() -> None:
+    needed = len("chitchat-1a2b3c4d") + len("smollm2-135m-instruct") + len("versions") + 3 * 3 + 1
+    assert "smollm2-135m-instruct" in printed(width=needed, spare=("base",))
+    assert "smollm2" not in printed(width=needed - 1, spare=("base",))
+
+
+def test_a_column_of_many_words_makes_room_for_one_that_has_no_place_to_break() -> None:
+    text = io.StringIO()
+    rows = [["smollm2-135m-instruct", "a reason of many words that goes on for a line and more"]]
+    print_table("Versions", ["base", "reason"], rows, on=Console(file=text, width=50))
+    assert "smollm2-135m-instruct" in text.getvalue()
+    assert "no room" not in text.getvalue()
+
+
+def test_what_cannot_be_spared_is_broken_and_not_left_out() -> None:
+    folded = printed(width=36)
+    assert "no room" not in folded
+    assert all(column in folded for column in ("owner", "base"))

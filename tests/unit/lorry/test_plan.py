@@ -32,6 +32,12 @@ def test_a_part_that_runs_elsewhere_is_not_started_here(tmp_path: Path, setting:
     assert plan(tmp_path, **setting).local_parts == tuple(name for name in PART_NAMES if name != part)
 
 
+def test_a_database_elsewhere_leaves_nothing_of_one_in_the_home(tmp_path: Path) -> None:
+    url = "postgresql+asyncpg://db.internal/lorry"
+    assert plan(tmp_path, database_url=url).database.database_url == url
+    assert not list(tmp_path.iterdir())
+
+
 def test_amazons_own_s3_needs_no_endpoint(tmp_path: Path) -> None:
     storage = plan(tmp_path, s3_endpoint_url="aws", s3_bucket="ours").storage
     assert (storage.s3_endpoint_url, storage.s3_bucket) == (None, "ours")
@@ -57,6 +63,17 @@ def test_a_registry_elsewhere_may_know_one_token_only(tmp_path: Path) -> None:
     assert plan(tmp_path, **elsewhere).registry_engine_token == "operator-token"
     both = {**elsewhere, "registry_engine_token": SecretStr("engine-token")}
     assert plan(tmp_path, **both).registry_engine_token == "engine-token"
+
+
+def test_the_gateway_asks_the_training_service_of_its_home_unless_another_is_named(tmp_path: Path) -> None:
+    made = plan(tmp_path, port_base=18500)
+    environment = made.part("gateway", base_directory=tmp_path).environment
+    assert environment["LORRY_TRAINING_URL"] == "http://127.0.0.1:18503"
+    assert environment["LORRY_TRAINING_TOKEN"] == (tmp_path / "secrets" / "training-token").read_text()
+    elsewhere = plan(tmp_path, training_url="http://trainings:8083", training_token=SecretStr("t" * 20))
+    environment = elsewhere.part("gateway", base_directory=tmp_path).environment
+    assert environment["LORRY_TRAINING_URL"] == "http://trainings:8083"
+    assert environment["LORRY_TRAINING_TOKEN"] == "t" * 20
 
 
 def test_an_engine_keeps_its_name_in_its_home(tmp_path: Path) -> None:
@@ -94,8 +111,8 @@ def test_a_master_key_that_lies_elsewhere_is_not_made_here(tmp_path: Path) -> No
 @pytest.mark.parametrize("base", [18300, 55000])
 def test_the_ports_of_the_parts_lie_where_the_setting_says(tmp_path: Path, base: int) -> None:
     made = plan(tmp_path, port_base=base)
-    names = ("registry", "engine", "seaweedfs")
-    ports = [port for name in names for port in made.part(name, base_directory=tmp_path).ports]
+    names = ("registry", "engine", "extraction", "seaweedfs")
+    ports = [port for name in names for port in made.part(name, base_directory=tmp_path).ports] + [made.training_port]
     assert len(set(ports)) == len(ports)
     assert set(ports) - set(range(base, base + 20)) == {base + 10_014}
     assert max(ports) <= 65_535

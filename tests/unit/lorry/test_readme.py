@@ -1,4 +1,4 @@
-"""What the README and the pages about trainings tell people to type is what the commands take."""
+"""What the README and the pages tell people to type is what the commands take."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import typer
 from lorry.cli import app
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("jobs", "datasets", "evaluation", "training", "transcripts")))
+PAGES = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
 LINES = sorted(
     {
-        line.partition("  #")[0].strip()
+        re.sub(r"^([A-Z_]+=\S+ )+", "", re.split(r"  #| > ", line)[0].strip())
         for page in PAGES
-        for block in re.findall(r"```(?:sh)?\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        for block in re.findall(r"```(?:sh|console)?\n(.*?)```", page.read_text(), re.DOTALL)
         for line in block.splitlines()
-        if line.startswith("lorry ")
+        if re.match(r"\s*([A-Z_]+=\S+ )*lorry ", line)
     }
 )
 
@@ -41,6 +41,6 @@ def test_every_line_can_be_typed(line: str) -> None:
 
 
 def test_a_line_without_what_its_command_requires_is_found() -> None:
-    assert len(LINES) > 30
+    assert len(LINES) > 60
     with pytest.raises(typer.BadParameter):
         parse("lorry adapters erase ada --whole-user")

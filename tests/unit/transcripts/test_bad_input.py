@@ -225,7 +225,7 @@ def test_a_file_in_which_the_user_says_nothing_is_refused(tmp_path: Path) -> Non
     path = write(tmp_path, record({"role": "assistant", "content": "Hello?"}))
     error = refusal(path)
     assert isinstance(error, NoUserTurn)
-    assert "assistant (1 turns)" in error.message
+    assert "assistant (1 turn)" in error.message
 
 
 def test_a_file_in_which_nobody_says_anything_is_refused(tmp_path: Path) -> None:
@@ -340,14 +340,14 @@ def test_without_a_name_for_the_user_the_speakers_are_listed(tmp_path: Path) -> 
     path = write(tmp_path, "Ann: hi\nBob: hello\nAnn: bye\n", "chat.txt")
     error = refusal(path)
     assert isinstance(error, UnknownSpeaker)
-    assert "Ann (2 turns), Bob (1 turns): choose one with --user-speaker" in error.message
+    assert "Ann (2 turns), Bob (1 turn): choose one with --user-speaker" in error.message
 
 
 def test_a_name_that_nobody_has_is_refused_with_those_there_are(tmp_path: Path) -> None:
     path = write(tmp_path, "Ann: hi\nBob: hello\n", "chat.txt")
     error = refusal(path, user_speaker="Cy")
     assert isinstance(error, UnknownSpeaker)
-    assert "nobody is called 'Cy'; the speakers are Ann (1 turns), Bob (1 turns)" in error.message
+    assert "nobody is called 'Cy'; the speakers are Ann (1 turn), Bob (1 turn)" in error.message
 
 
 def test_many_speakers_are_listed_in_part(tmp_path: Path) -> None:

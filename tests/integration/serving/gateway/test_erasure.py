@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import httpx
+from sqlalchemy import text as sql
 
 from serving.erasure.report import STORES
+from serving.erasure.repository import ErasureRepository
 from tests.support.gateway_routes import ROUTES
 from tests.support.gateway_server import Gateway
 from tests.support.steering import rows
@@ -48,6 +50,27 @@ async def test_a_tenant_can_neither_erase_nor_watch_the_user_of_another(
     assert (await http.post(ERASURE)).status_code == 202
     assert (await http.get(ERASURE, headers=headers)).status_code == 404
     await add(gateway, "ann", tenant="other")  # who is somebody else
+
+
+async def test_prometheus_hears_how_long_nobody_has_worked_on_an_erasure_and_not_on_whose(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    await add(gateway, "ann")
+    await http.post(ERASURE)
+    text = (await http.get("/metrics")).text
+    assert "lorry_erasures_running 1.0" in text
+    assert "ann" not in text
+    async with gateway.database.transaction() as session:
+        await session.execute(sql("update erasure set asked_at = now() - interval '1 hour'"))
+        repository = ErasureRepository(session)
+        (task,) = await repository.running()
+        left_alone = await repository.backlog()
+        assert min(left_alone.oldest_seconds, left_alone.unattended_seconds) > 3500
+        await repository.begin_step(task.id, "intake", found={})
+        looked_at = await repository.backlog()
+        assert (looked_at.oldest_seconds > 3500, looked_at.unattended_seconds < 600) == (True, True)
+        await repository.finish(task.id)
+        assert (await repository.backlog()).running == 0
 
 
 async def test_every_route_that_names_who_is_erased_refuses(gateway: Gateway, http: httpx.AsyncClient) -> None:

@@ -55,7 +55,8 @@ async def test_an_unknown_user_gets_404_and_one_without_an_adapter_409_with_what
     await import_turns(gateway, "ann")
     known = await http.request(method, f"/v1/users/ann/{path}", json=body)
     assert (known.status_code, code(known)) == (409, "no-adapter")
-    assert "train and publish one (`lorry run ann`)" in known.json()["detail"]
+    assert "has 1 transcript but no adapter" in known.json()["detail"]
+    assert "`POST /v1/users/ann/trainings` or `lorry run ann`" in known.json()["detail"]
     assert known.json()["transcripts"] == 1
 
 
