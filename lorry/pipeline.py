@@ -287,7 +287,7 @@ def show_evaluation(report: EvaluationReport) -> None:
     if len(report.users) < 2:
         return
     names = list(report.users)
-    matrix = [
+    matrix: list[Sequence[str | Text]] = [
         [user, *(_cell(report, user, adapter) for adapter in names), "yes" if each.identified else "no"]
         for user, each in report.users.items()
     ]

@@ -41,7 +41,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print findings 
     if as_json:
         print_json([vars(finding) for finding in findings])
     else:
-        rows = [[Text("ok", "green") if f.ok else Text("no", "red"), f.check, f.detail] for f in findings]
+        rows: list[list[str | Text]] = [
+            [Text("ok", "green") if f.ok else Text("no", "red"), f.check, f.detail] for f in findings
+        ]
         print_table("lorry doctor", ["", "check", "detail"], rows)
         bad = sum(not finding.ok for finding in findings)
         out.print("Everything is in order." if not bad else f"{bad} of {len(findings)} checks failed.")
@@ -124,7 +126,7 @@ def _disk(plan: Plan) -> str:
 
 def _ports(plan: Plan) -> str:
     first, running = plan.settings.port_base, _running(plan)
-    ports = {"registry": (first,), "engine": (first + 1,), "extraction": (first + 2,)}
+    ports: dict[str, tuple[int, ...]] = {"registry": (first,), "engine": (first + 1,), "extraction": (first + 2,)}
     ports |= {"seaweedfs": plan.seaweed_ports.all, "gateway": (plan.settings.gateway_port,)}
     free = [port for name, own in ports.items() if name not in running for port in own]
     for port in free:

@@ -57,7 +57,10 @@ def seal_directory(directory: Path, manifest: Manifest, *, key: bytes) -> Iterat
 def _fill_from_files(directory: Path, manifest: Manifest, stack: ExitStack) -> Fill:
     """Return what fills buffers with a version's files, and compares their digests."""
     reader = VersionReader(manifest.files, looks={})
-    contents = [stack.enter_context(_open(directory, file)) for file in manifest.files]
+    contents: list[BytesIO | FileIO] = []
+    for file in manifest.files:
+        contents.append(_open(directory, file))
+        stack.callback(contents[-1].close)
 
     def fill(view: memoryview) -> int:
         filled = 0

@@ -80,13 +80,13 @@ class ErasureRepository:
         """Return what is left to do, of all tenants; by the database's clock."""
         steps = select(func.max(StepRow.looked_at)).where(StepRow.erasure_id == ErasureRow.id).scalar_subquery()
         seen_at = func.greatest(ErasureRow.asked_at, steps)  # of nothing there is no greatest, and that is passed over
-        ages = [
+        oldest, unattended = (
             func.coalesce(func.max(func.extract("epoch", func.clock_timestamp() - moment)), 0)
             for moment in (ErasureRow.asked_at, seen_at)
-        ]
-        query = select(func.count(), *ages).select_from(ErasureRow).where(ErasureRow.user_id.is_not(None))
-        running, oldest, unattended = (await self._session.execute(query)).one()
-        return Backlog(running=running, oldest_seconds=float(oldest), unattended_seconds=float(unattended))
+        )
+        query = select(func.count(), oldest, unattended).select_from(ErasureRow).where(ErasureRow.user_id.is_not(None))
+        found = (await self._session.execute(query)).one()
+        return Backlog(running=found[0], oldest_seconds=float(found[1]), unattended_seconds=float(found[2]))
 
     async def get(self, erasure_id: str) -> ErasureRow | None:
         """Return one erasure."""
