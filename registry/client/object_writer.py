@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 from urllib3.exceptions import HTTPError
 
@@ -47,7 +48,8 @@ class ObjectWriter:
         loop = asyncio.get_running_loop()
 
         def send() -> int:
-            body = pieces() if on_sent is None else _told(pieces(), on_sent, loop)
+            body = _begun(pieces())
+            body = body if on_sent is None else _told(body, on_sent, loop)
             try:
                 return self._put(url, body, headers={**headers, "content-length": str(size_bytes)})
             except _StoppedError as exc:
@@ -75,6 +77,12 @@ class _StoppedError(Exception):
 
     def __init__(self, reason: Exception) -> None:
         self.reason = reason
+
+
+def _begun(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Make the first piece now: of a body that fails before it has one, a store may keep an empty object."""
+    rest = iter(pieces)
+    return chain([first for first in [next(rest, b"")] if first], rest)
 
 
 def _told(

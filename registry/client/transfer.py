@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from io import BytesIO, FileIO
 from pathlib import Path
 from typing import IO
@@ -57,10 +57,7 @@ def seal_directory(directory: Path, manifest: Manifest, *, key: bytes) -> Iterat
 def _fill_from_files(directory: Path, manifest: Manifest, stack: ExitStack) -> Fill:
     """Return what fills buffers with a version's files, and compares their digests."""
     reader = VersionReader(manifest.files, looks={})
-    contents: list[BytesIO | FileIO] = []
-    for file in manifest.files:
-        contents.append(_open(directory, file))
-        stack.callback(contents[-1].close)
+    contents = [stack.enter_context(closing(_open(directory, file))) for file in manifest.files]
 
     def fill(view: memoryview) -> int:
         filled = 0

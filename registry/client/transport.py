@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -112,10 +112,10 @@ class Transport:
         )
         content = await patiently(lambda: self._send(request), attempts=attempts, within_seconds=within_seconds)
         try:
-            read: _T = _reader_of(cast(Hashable, answer)).validate_json(content)
-            return read
+            found: _T = _reader_of(answer).validate_json(content)
         except ValidationError as exc:
             raise RegistryError("the answer is not one of this registry's version; do the two match?") from exc
+        return found
 
     async def _send(self, request: httpx.Request) -> bytes:
         try:
@@ -128,9 +128,9 @@ class Transport:
 
 
 @lru_cache(maxsize=256)
-def _reader_of(answer: Hashable) -> TypeAdapter[Any]:
+def _reader_of(answer: Any) -> TypeAdapter[Any]:
     """Return what reads answers of one type; to make it anew takes longer than to read one."""
-    return TypeAdapter(cast(Any, answer))
+    return TypeAdapter(answer)
 
 
 def error_from(response: httpx.Response) -> LorryError:

@@ -115,11 +115,9 @@ class Publisher:
             standing = await PublishingRepository(session).look(draft.owner, draft.adapter, base_id=draft.base.id)
         base = require_base(standing.base, draft.base)
         policy = require_policy(standing.policy, draft, limits=limits, signs=self._signer is not None)
-        key = (
-            None
-            if standing.key is None
-            else DataKey(id=standing.key.id, secret=await self._data_keys.unwrap(standing.key))
-        )
+        key = None
+        if standing.key is not None:
+            key = DataKey(id=standing.key.id, secret=await self._data_keys.unwrap(standing.key))
         named = draft.model_copy(update={"base": base})
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)

@@ -464,6 +464,23 @@ def test_a_good_file_is_accepted_however_it_is_cut(cuts: list[int]) -> None:
     assert len(inspector.pairs) == 14
 
 
+def test_a_header_that_was_found_sound_is_not_taken_for_another_lora_base_or_size() -> None:
+    data = safetensors_bytes(lora_shapes())
+    base = BaseShape.parse(BASE_CONFIG)
+    assert inspect(data).finish() == inspect(data).finish() == []
+
+    def codes(size_bytes: int, shape: LoraShape, base: BaseShape) -> set[str]:
+        inspector = WeightsInspector(size_bytes=size_bytes, shape=shape, base=base)
+        inspector.update(data)
+        return {finding.code for finding in inspector.finish()}
+
+    for _ in range(2):
+        assert codes(len(data), SHAPE, base) == set()
+        assert codes(len(data), SHAPE.model_copy(update={"rank": SHAPE.rank + 1}), base) == {"rank"}
+        assert codes(len(data), SHAPE, base.model_copy(update={"hidden_size": 16})) == {"other-features"}
+        assert codes(len(data) + 4, SHAPE, base) == {"header"}
+
+
 @given(
     st.lists(st.integers(0, 1 << 20), max_size=12),
     st.integers(0, 14 * (4 * 8 * 2) - 1),
