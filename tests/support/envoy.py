@@ -76,10 +76,19 @@ def prepare_envoy(document: dict[str, Any], *, ports: EnvoyPorts, folder: Path, 
 
 async def healthy_hosts(ports: EnvoyPorts) -> int:
     """Return how many engines Envoy sends requests to."""
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+    return await _engines_gauge(ports, "envoy_cluster_membership_healthy")
+
+
+async def running_requests(ports: EnvoyPorts) -> int:
+    """Return how many requests have been given to engines and are not answered to the end."""
+    return await _engines_gauge(ports, "envoy_cluster_upstream_rq_active")
+
+
+async def _engines_gauge(ports: EnvoyPorts, name: str) -> int:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         text = (await client.get(f"http://127.0.0.1:{ports.stats}/stats/prometheus")).raise_for_status().text
-    name = 'envoy_cluster_membership_healthy{envoy_cluster_name="engines"}'
-    return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+    series = f'{name}{{envoy_cluster_name="engines"}}'
+    return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith(series))
 
 
 def _endpoints(cluster: dict[str, Any]) -> list[Any]:

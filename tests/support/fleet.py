@@ -46,7 +46,7 @@ ENGINE = {
 }
 _HOME_PORTS = 22
 _START_SECONDS = 600.0
-_SETTLE_SECONDS = 20.0
+_SETTLE_SECONDS = 60.0
 
 
 @dataclass
@@ -76,10 +76,22 @@ class Member:
         await self.running.wait_until_healthy()
 
     async def kill(self) -> None:
-        """Kill it with −9, its children as well."""
+        """Kill it with −9, its children as well; returns once none of them is left."""
         assert self.running is not None
+        family = self.processes
         os.killpg(self.running.pid, signal.SIGKILL)
         await self.running.wait()
+        await asyncio.to_thread(psutil.wait_procs, family, 30)
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """Let none of its processes get on while the block runs: it takes connections and answers nobody."""
+        assert self.running is not None
+        os.killpg(self.running.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.running.pid, signal.SIGCONT)
 
     async def drain(self, seconds: int) -> int:
         """Do what a pod does before it is stopped; returns the exit code."""
@@ -98,6 +110,11 @@ class Member:
         """Ask one of its own routes, past Envoy."""
         async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             return await client.get(f"{self.url}{path}", headers={"authorization": f"Bearer {self.token}"})
+
+    async def ask(self, version_id: str, **headers: str) -> httpx.Response:
+        """Ask it for a completion, past Envoy."""
+        async with client_of(self.url, self.token) as client:
+            return await client.post("/v1/completions", json=_completion(version_id, max_tokens=4), headers=headers)
 
     async def counters(self, name: str) -> dict[frozenset[tuple[str, str]], float]:
         """Return the series of one metric."""
@@ -134,7 +151,7 @@ class Fleet:
 
     async def ask(self, version_id: str, *, key: str, max_tokens: int = 4, **more: Any) -> httpx.Response:
         """Ask for a completion through Envoy; `key` is what the gateway derives from a user's name."""
-        body = {"model": version_id, "prompt": PROMPT, "max_tokens": max_tokens, "temperature": 0, **more}
+        body = _completion(version_id, max_tokens=max_tokens, **more)
         return await self.http.post("/v1/completions", json=body, headers={"x-lorry-adapter": key})
 
     async def text(self, version_id: str, *, key: str, **more: Any) -> str:
@@ -237,6 +254,10 @@ def client_of(url: str, token: str) -> httpx.AsyncClient:
         trust_env=False,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0),
     )
+
+
+def _completion(version_id: str, **more: Any) -> dict[str, Any]:
+    return {"model": version_id, "prompt": PROMPT, "temperature": 0, **more}
 
 
 def _member(plan: Plan, base_directory: Path, number: int, *, port: int, more: Mapping[str, str]) -> Member:
