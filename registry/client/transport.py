@@ -19,6 +19,7 @@ from tenacity import (
 
 from kit.errors import BeingErased, InvalidName, LorryError, problem_code
 from kit.names import check_name
+from kit.tls import authorities
 from registry.errors import InvalidReference, RegistryError, RegistryUnavailable, Unauthorized
 
 _T = TypeVar("_T")
@@ -62,9 +63,10 @@ class Transport:
             timeout=timeout_seconds,
             transport=transport,
             limits=limits,
+            verify=authorities(),
             trust_env=False,
         )
-        self.files = httpx.AsyncClient(timeout=timeout_seconds)
+        self.files = httpx.AsyncClient(timeout=timeout_seconds, verify=authorities(by_environment=True))
 
     async def close(self) -> None:
         """Close every connection."""
