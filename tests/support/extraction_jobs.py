@@ -52,7 +52,8 @@ _TIMEOUT_SECONDS = 60.0
 class Engine(StandInEngine):
     """An engine whose answers wait for `open`, and that refuses what `refuses` says; it counts who asks at once.
 
-    `asked` holds the version of every question; what is only scored is not asked again. `down` makes its health check fail and every request end in 503, as an engine that is starting.
+    `asked` holds the version of every question; what is only scored is not asked again. `down` makes its health check
+    fail and every request end in 503, as an engine that is starting.
     """
 
     answer: Callable[[dict[str, Any]], str] = lambda body: _ANSWER
