@@ -56,7 +56,7 @@ class ObjectStorage:
     """
 
     def __init__(self, settings: StorageSettings) -> None:
-        """Prepare the client; it reads its description of S3 from disk, so build it in a thread (about 0.3 s)."""
+        """Prepare the client; a process's first reads what S3 is from disk, so build it in a thread (about 0.3 s)."""
         self._bucket = Bucket(settings)
         self._client = self._bucket.client
         self.multipart = MultipartUploads(self._bucket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from kit.tls import authorities
 from lorry.output import err, print_table
 from serving.errors import EngineUnavailable
 
@@ -19,7 +20,7 @@ async def read_load_report(engine_url: str) -> dict[str, dict[str, float]]:
         EngineUnavailable: when the engine does not answer.
     """
     try:
-        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=30, verify=authorities(), trust_env=False) as client:
             text = (await client.get(f"{engine_url}/metrics")).raise_for_status().text
     except httpx.HTTPError as exc:
         raise EngineUnavailable(f"the engine's metrics could not be read: {type(exc).__name__}") from exc

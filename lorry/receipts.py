@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from kit.tls import authorities
 from registry.client.engines import EngineSummary
 
 _TIMEOUT_SECONDS = 10.0
@@ -30,7 +31,10 @@ async def read_receipts(
 ) -> list[EngineReceipts]:
     """Ask every engine of the directory that is alive for its receipts, of one version or of all."""
     async with httpx.AsyncClient(
-        headers={"authorization": f"Bearer {token}"}, timeout=_TIMEOUT_SECONDS, trust_env=False
+        headers={"authorization": f"Bearer {token}"},
+        timeout=_TIMEOUT_SECONDS,
+        verify=authorities(),
+        trust_env=False,
     ) as client:
         living = [engine for engine in engines if engine.state == "alive"]
         return list(await asyncio.gather(*(_read(client, engine, version_id) for engine in living)))

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from kit.tls import authorities
 from lorry.client.calls import Call
 from lorry.client.errors import NotAnswered, Refused
 
@@ -68,4 +69,5 @@ def client_arguments(url: str, key: str, *, timeout_seconds: float) -> dict[str,
         "headers": {"authorization": f"Bearer {key}"},
         "timeout": httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
         "limits": httpx.Limits(keepalive_expiry=2.0),
+        "verify": authorities(by_environment=True),
     }

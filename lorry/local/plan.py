@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from kit.master_keys import KeyFile
 from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
+from kit.tls import authorities
 from lorry.home import Home
 from lorry.local.part import Part
 from lorry.local.postgres import database_url, prepare_postgres
@@ -314,7 +315,7 @@ class Plan:
 async def _answers_ok(url: str, *, token: str = "") -> bool:
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=5, verify=authorities(), trust_env=False) as client:
             return (await client.get(url, headers=headers)).status_code == 200
     except httpx.HTTPError:
         return False

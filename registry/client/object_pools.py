@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
+
+from kit.tls import authorities
 
 
 class ObjectPools:
@@ -19,7 +20,7 @@ class ObjectPools:
             "maxsize": idle_connections,
             "timeout": urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
             "retries": False,
-            "ssl_context": ssl.create_default_context(),
+            "ssl_context": authorities(by_environment=True),
         }
         self._direct = urllib3.PoolManager(**options)
         self._proxied = {scheme: urllib3.ProxyManager(url, **options) for scheme, url in _proxies().items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -20,6 +20,7 @@ from tenacity import (
 
 from kit.errors import BeingErased, InvalidName, LorryError, problem_code
 from kit.names import check_name
+from kit.tls import authorities
 from registry.client.object_writer import ObjectWriter
 from registry.errors import InvalidReference, RegistryError, RegistryUnavailable, Unauthorized
 
@@ -64,9 +65,10 @@ class Transport:
             timeout=timeout_seconds,
             transport=transport,
             limits=limits,
+            verify=authorities(),
             trust_env=False,
         )
-        self.files = httpx.AsyncClient(timeout=timeout_seconds)
+        self.files = httpx.AsyncClient(timeout=timeout_seconds, verify=authorities(by_environment=True))
         self.uploads = ObjectWriter(timeout_seconds=timeout_seconds)
 
     async def close(self) -> None:
@@ -112,7 +114,7 @@ class Transport:
         )
         content = await patiently(lambda: self._send(request), attempts=attempts, within_seconds=within_seconds)
         try:
-            found: _T = _reader_of(answer).validate_json(content)
+            found: _T = _reader_of(cast(Hashable, answer)).validate_json(content)
         except ValidationError as exc:
             raise RegistryError("the answer is not one of this registry's version; do the two match?") from exc
         return found

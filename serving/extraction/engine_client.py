@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 import httpx
 
+from kit.tls import authorities
 from registry.manifest import Manifest
 from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
 
@@ -71,6 +72,7 @@ class EngineClient:
                 max_connections=max_connections, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS
             ),
             transport=transport,
+            verify=authorities(),
             trust_env=False,
         )
         self._key = token.encode()

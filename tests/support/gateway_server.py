@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
+from kit.tls import authorities
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import DEFAULT_ADAPTER, LIVE, Manifest, Owner
 from serving.gateway.app import create_app
@@ -177,7 +178,7 @@ class Gateway:
     def caller(self, key: str | None = None) -> httpx.AsyncClient:
         """A caller with a key; that of tenant `default` when none is given."""
         headers = {"authorization": f"Bearer {key or self.key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, verify=authorities(), trust_env=False)
 
 
 async def soon(happened: Callable[[], bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from tests.support.adapters import BASE, BASE_CONFIG
 
 TOKEN = "a-token-for-tests-only"
 OWNER = Owner(tenant="default", user="ann")
+_TURNS, _TURN_SECONDS = 20, 0.005
 
 
 def free_socket(port: int = 0) -> socket.socket:
@@ -38,7 +40,7 @@ async def serving(app: FastAPI, *, port: int = 0) -> AsyncIterator[str]:
     `port` is for a service that comes back where it was; otherwise the kernel chooses.
     """
     listening = free_socket(port)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         if task.done():
@@ -47,9 +49,36 @@ async def serving(app: FastAPI, *, port: int = 0) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.asked_to_stop.set()
         await task
         listening.close()
+
+
+class _Server(uvicorn.Server):
+    """Stops as soon as it may: uvicorn waits in steps of a tenth of a second, and a test has up to four of them."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.asked_to_stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve until asked to stop; meanwhile keep the date in the answers' headers right."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.asked_to_stop.wait(), 1.0)
+            self.should_exit = self.asked_to_stop.is_set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Do without uvicorn's fixed pause when no request runs and every connection could be closed."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        for _ in range(_TURNS):
+            if not (self.server_state.connections or self.server_state.tasks):
+                return await self.lifespan.shutdown()
+            await asyncio.sleep(_TURN_SECONDS)
+        return await super().shutdown(sockets)
 
 
 @pytest.fixture

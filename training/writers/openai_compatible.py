@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from kit.errors import LorryError
+from kit.tls import authorities
 from training.errors import WriterRefused, WriterUnavailable
 from training.writers.cost import Cost, TokenUsage
 from training.writers.plan import Item
@@ -141,6 +142,7 @@ class _Endpoint:
             base_url=(settings.writer_url or "").rstrip("/") + "/",
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
             timeout=settings.writer_timeout_seconds,
+            verify=authorities(by_environment=True),
         )
 
     async def __aenter__(self) -> _Endpoint:

@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from kit.tls import authorities
 from serving.errors import DeadlineExceeded
 
 REQUEST_ID_HEADER: Final = "x-request-id"
@@ -78,7 +79,9 @@ class _Pools(httpx.AsyncBaseTransport):
             max_keepalive_connections=_POOL_IDLE,
             keepalive_expiry=_IDLE_SECONDS,
         )
-        self._pools = [httpx.AsyncHTTPTransport(limits=limits, trust_env=False) for _ in range(count)]
+        self._pools = [
+            httpx.AsyncHTTPTransport(limits=limits, verify=authorities(), trust_env=False) for _ in range(count)
+        ]
         self._next = itertools.cycle(self._pools)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

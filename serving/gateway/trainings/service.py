@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from kit.tls import authorities
 from serving.errors import TrainingRefused, TrainingUnavailable
 from serving.gateway.passage.travel import network
 from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingEvents, TrainingPage
@@ -30,7 +31,12 @@ class TrainingService:
         if url is not None:
             headers = {"authorization": f"Bearer {token.get_secret_value() if token else ''}"}
             self._http = httpx.AsyncClient(
-                base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS, transport=network(), trust_env=False
+                base_url=url,
+                headers=headers,
+                timeout=_TIMEOUT_SECONDS,
+                transport=network(),
+                verify=authorities(),
+                trust_env=False,
             )
 
     async def __aenter__(self) -> Self:

@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 
+from kit.tls import authorities
 from serving.jobs.errors import WebhookFailed
 from serving.jobs.webhooks.addresses import Address, Target, check_url, resolve
 
@@ -45,7 +46,7 @@ class WebhookSender:
         named = {**headers, "host": target.authority, "content-type": "application/json", "user-agent": "lorry"}
         extensions = {"sni_hostname": target.host} if target.scheme == "https" else {}
         async with httpx.AsyncClient(
-            timeout=self._timeout_seconds, follow_redirects=False, trust_env=False, http2=False
+            timeout=self._timeout_seconds, follow_redirects=False, verify=authorities(), trust_env=False, http2=False
         ) as client:
             for number, address in enumerate(addresses, 1):
                 try:

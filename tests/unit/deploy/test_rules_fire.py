@@ -25,12 +25,14 @@ _TOTAL = 'envoy_cluster_membership_total{envoy_cluster_name="engines"}'
 class Case:
     """Series under which an alert fires at some time, and series under which it does not.
 
-    Values are promtool's: ``0+3x240`` begins at 0 and grows by 3 each minute.
+    Values are promtool's: ``0+3x240`` begins at 0 and grows by 3 each minute. Rules are computed `every` so
+    often: where days go by, each looks back at so many samples that every minute would take a minute.
     """
 
     fires: dict[str, str]
     silent: dict[str, str]
     at: str = "20m"
+    every: str = "1m"
     labels: dict[str, str]
     value: str = ""
 
@@ -193,13 +195,15 @@ CASES: dict[str, Case] = {
         fires=_gateway(20, minutes=200), silent=_gateway(10, minutes=200), at="2h", labels={}, value="2%"
     ),
     "LorryGatewayFails": Case(
-        fires=_gateway(8, minutes=900), silent=_gateway(5, minutes=900), at="10h", labels={}, value="0.8%"
+        fires=_gateway(8, minutes=900), silent=_gateway(5, minutes=900), at="10h", every="10m", labels={}, value="0.8%"
     ),
-    "LorryGatewayFailsSlowly": Case(fires=_gateway(2), silent=_gateway(0.5), at="80h", labels={}, value="0.2%"),
+    "LorryGatewayFailsSlowly": Case(
+        fires=_gateway(2), silent=_gateway(0.5), at="80h", every="1h", labels={}, value="0.2%"
+    ),
     "LorryLiveWaitsLong": Case(
         fires=_waits(20, minutes=200), silent=_waits(10, minutes=200), at="2h", labels={}, value="20%"
     ),
-    "LorryLiveWaitsLongSlowly": Case(fires=_waits(5), silent=_waits(2), at="30h", labels={}, value="5%"),
+    "LorryLiveWaitsLongSlowly": Case(fires=_waits(5), silent=_waits(2), at="30h", every="30m", labels={}, value="5%"),
     "LorryTrainingQueueStuck": Case(
         fires=_trainings("lorry_training_oldest_waiting_seconds", "1000+60x60", running=0),
         silent=_trainings("lorry_training_oldest_waiting_seconds", "1000+60x60", running=1),
@@ -346,7 +350,7 @@ def test_an_alert_fires_on_what_it_is_for_and_on_nothing_else(name: str, promtoo
         }
         for given, expected in ((case.fires, [alert]), (case.silent, []))
     ]
-    document = {"rule_files": [str(path) for path in files()], "evaluation_interval": "1m", "tests": groups}
+    document = {"rule_files": [str(path) for path in files()], "evaluation_interval": case.every, "tests": groups}
     path = tmp_path / "case.yml"
     path.write_text(yaml.safe_dump(document, width=10_000))
     ended = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True)

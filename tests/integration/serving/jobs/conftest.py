@@ -37,6 +37,5 @@ __all__ = [
 @pytest.fixture
 async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
     """A caller with the key of tenant `default`."""
-    headers = {"authorization": f"Bearer {gateway.key}"}
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=30, trust_env=False) as http:
+    async with gateway.caller() as http:
         yield http
