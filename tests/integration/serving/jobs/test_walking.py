@@ -107,7 +107,7 @@ async def test_only_the_stale_are_extracted_when_that_is_asked(mill: Mill, stand
 async def test_who_was_asked_a_tenants_own_bank_is_not_stale_by_it(mill: Mill) -> None:
     document = (
         "{name: acme.bank, version: '1', extends: lorry.standard, topics: [{topic: tools, title: Tools, "
-        "cues: [hammer], questions: [{id: tools.own, paraphrases: [Which tools?, What tools?], "
+        "cues: [hammer], questions: [{id: tools.own, paraphrases: [Which tools, What tools], "
         "answer_schema: {type: string}}]}]}"
     )
     await mill.add_users("ann")
