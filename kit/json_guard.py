@@ -18,7 +18,9 @@ from kit.problems import problem
 
 MAX_DEPTH: Final = 64
 _MAX_BRACKETS = 200_000  # more cost seconds of parsing; no document of ours has a tenth of them
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# A string that never ends is taken to the end of the body: tried again from each of its quotation marks, it would take
+# time quadratic in its length.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _ESCAPE = re.compile(  # one escape after the other: NUL, a whole pair of surrogates, half of one, or anything else

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from transcripts.models import SEARCH_CONFIGURATION, TranscriptRow, TurnRow
 from transcripts.transcript import Transcript, Turn
 
+_TURNS_OF = 500  # transcripts are named in one statement
+
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
@@ -107,6 +109,34 @@ class TranscriptRepository:
             query = query.where(tuple_(started, TranscriptRow.id) > tuple_(last, literal(transcript_id)))
         rows = (await self._session.execute(query)).scalars().all()
         turns = await self._turns([row.id for row in rows], tenant=tenant, user=user)
+        return [_transcript(row, turns[row.id]) for row in rows]
+
+    async def sizes(self, *, tenant: str, user: str, limit: int) -> list[tuple[str, int]]:
+        """Return the newest transcripts, those without a time last, each with the bytes of its turns."""
+        mine = (TranscriptRow.tenant == tenant, TranscriptRow.user_id == user)
+        of_it = (
+            TurnRow.tenant == TranscriptRow.tenant,
+            TurnRow.user_id == TranscriptRow.user_id,
+            TurnRow.transcript_id == TranscriptRow.id,
+        )
+        # PostgreSQL knows a value's length without reading it.
+        size = select(func.coalesce(func.sum(func.octet_length(TurnRow.text)), 0)).where(*of_it).scalar_subquery()
+        newest = (TranscriptRow.started_at.desc().nulls_last(), TranscriptRow.id)
+        found = await self._session.execute(select(TranscriptRow.id, size).where(*mine).order_by(*newest).limit(limit))
+        return [(row[0], int(row[1])) for row in found]
+
+    async def some(self, transcript_ids: Sequence[str], *, tenant: str, user: str) -> list[Transcript]:
+        """Return these of the user's transcripts by (started_at, id), those without a time last."""
+        query = (
+            select(TranscriptRow)
+            .where(TranscriptRow.tenant == tenant, TranscriptRow.user_id == user)
+            .where(TranscriptRow.id == func.any(cast(list(transcript_ids), ARRAY(Text))))
+            .order_by(TranscriptRow.started_at.nulls_last(), TranscriptRow.id)
+        )
+        rows = (await self._session.execute(query)).scalars().all()
+        turns: dict[str, list[Turn]] = {}
+        for at in range(0, len(rows), _TURNS_OF):
+            turns |= await self._turns([row.id for row in rows[at : at + _TURNS_OF]], tenant=tenant, user=user)
         return [_transcript(row, turns[row.id]) for row in rows]
 
     async def heads(self, *, tenant: str, user: str, after: str | None, limit: int) -> list[Head]:

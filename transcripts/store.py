@@ -23,6 +23,7 @@ from transcripts.transcript import Transcript
 _BATCH_TRANSCRIPTS = 500
 _BATCH_CHARACTERS = 4 * 1024 * 1024
 _PAGE_TRANSCRIPTS = 200
+_MOST_RECENT = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,16 @@ class TranscriptStore:
     async def list(self, tenant: str, user: str) -> builtins.list[Transcript]:
         """Return what `stream` yields; empty for a user without transcripts."""
         return [transcript async for transcript in self.stream(tenant, user)]
+
+    async def recent(self, tenant: str, user: str, *, most_bytes: int) -> builtins.list[Transcript]:
+        """Return the newest of what `list` returns, in its order, whose turns have no more bytes together (UTF-8)."""
+        _check_owner(tenant, user)
+        left, kept = most_bytes, set()
+        for transcript_id, size_bytes in await self._repository.sizes(tenant=tenant, user=user, limit=_MOST_RECENT):
+            if size_bytes <= left:
+                left -= size_bytes
+                kept.add(transcript_id)
+        return await self._repository.some(sorted(kept), tenant=tenant, user=user)
 
     async def summary(self, tenant: str, user: str) -> Summary:
         """Return counts and times; all zero and None for a user without transcripts."""

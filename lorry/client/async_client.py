@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 from tenacity import AsyncRetrying
 
+from kit.lines import async_lines
 from lorry.client import calls
 from lorry.client.calls import Call, Fallback, Page
 from lorry.client.errors import error_from
@@ -297,7 +298,7 @@ class AsyncClient:
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
     try:
-        async for line in response.aiter_lines():
+        async for line in async_lines(response.aiter_bytes()):
             yield line
     except httpx.HTTPError as exc:
         raise not_answered(exc) from exc

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 from tenacity import Retrying
 
+from kit.lines import lines
 from lorry.client import calls
 from lorry.client.calls import Call, Fallback, Page
 from lorry.client.errors import error_from
@@ -291,6 +292,6 @@ class Client:
 
 def _lines(response: httpx.Response) -> Iterator[str]:
     try:
-        yield from response.iter_lines()
+        yield from lines(response.iter_bytes())
     except httpx.HTTPError as exc:
         raise not_answered(exc) from exc

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from kit.database import Database
 from kit.errors import LorryError
 from lorry.erasure.stores import Store, vacuum
+from lorry.erasure.turns import Turns
 from serving.erasure.desk import report_of
 from serving.erasure.report import STORES, ErasureReport
 from serving.erasure.repository import ErasureRepository, Task
@@ -37,6 +38,7 @@ class Conductor:
         self._database = database
         self._stores = stores
         self._poll_seconds = poll_seconds
+        self._turns = Turns()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Advance what is there to be advanced, until told to stop; what goes wrong is tried again."""
@@ -51,10 +53,10 @@ class Conductor:
                 continue
 
     async def advance_all(self) -> None:
-        """Advance every erasure that has not ended by as much as can be done now."""
+        """Advance the erasures whose turn it is by as much as can be done now: all, unless a tenant has very many."""
         async with self._database.reading() as session:
             running = await ErasureRepository(session).running()
-        for task in running:
+        for task in self._turns.next(running):
             await self.advance(task)
 
     async def advance(self, task: Task) -> ErasureReport:

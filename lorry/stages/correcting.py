@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lorry.context import Context
 from lorry.stages.extracting import rewrite_user_profile
 from serving.extraction.corrections.service import Corrections
+from serving.gateway.idempotency.repository import RequestRepository
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ async def correct_user_profile(context: Context, *, user: str, deed: Deed, by: s
         case "withdraw":
             await corrections.withdraw(user, int(deed.fact), by=by)
             done = {"id": int(deed.fact), "kind": "withdraw", "text": "", "withdrawn_by": by}
+    async with context.database.transaction() as session:  # a gateway repeats no profile that states what was corrected
+        await RequestRepository(session).erase(tenant=context.settings.tenant, user=user)
     done.pop("statement", None)
     await rewrite_user_profile(context, user=user)
     return {**done, "user": user}

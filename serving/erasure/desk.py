@@ -76,6 +76,16 @@ class ErasureDesk:
             if await ErasureRepository(session).is_running(tenant=tenant, user=user):
                 raise BeingErased
 
+    async def require_not_erased(self, tenant: str, user: str, *, within_seconds: float) -> None:
+        """Return, or refuse what began before an erasure that has ended since: it is not somebody new's.
+
+        Raises:
+            BeingErased: the user was erased meanwhile.
+        """
+        async with self._database.reading() as session:
+            if await ErasureRepository(session).has_ended(tenant=tenant, user=user, within_seconds=within_seconds):
+                raise BeingErased
+
     async def traces(self, tenant: str, user: str) -> dict[str, int]:
         """Return how many rows name the user, by table."""
         async with self._database.reading() as session:

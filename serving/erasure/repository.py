@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import column, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -60,6 +61,12 @@ class ErasureRepository:
         """Say whether the user is being erased."""
         query = select(ErasureRow.id).where(ErasureRow.tenant == tenant, ErasureRow.user_id == user)
         return (await self._session.execute(query)).first() is not None
+
+    async def has_ended(self, *, tenant: str, user: str, within_seconds: float) -> bool:
+        """Say whether an erasure of the user has ended so short a time ago."""
+        since = func.now() - timedelta(seconds=within_seconds)
+        mine = (ErasureRow.tenant == tenant, ErasureRow.subject == _subject(tenant, user), ErasureRow.ended_at > since)
+        return (await self._session.execute(select(ErasureRow.id).where(*mine).limit(1))).first() is not None
 
     async def latest(self, *, tenant: str, user: str) -> ErasureRow | None:
         """Return the erasure of this user that runs, or that was asked for last."""

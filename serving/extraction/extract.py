@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from serving.extraction.settings import ExtractionSettings
 from serving.extraction.style import measure_style
 from serving.extraction.support.evidence import Fact, Witness, merge_facts, shown_quotes
 from serving.extraction.support.search import SearchUserTurns
+from serving.extraction.threads import to_its_end
 from transcripts.transcript import Transcript
 
 
@@ -95,7 +95,7 @@ async def extract_profile(
     )
     allowed = [each for each in found.candidates if not is_forbidden(each.fact.clause)]
     sure = [each for each in allowed if is_sure(each.scores, each.confidence, settings)]
-    patterns = await asyncio.to_thread(measure_style, transcripts)
+    patterns = await to_its_end(lambda: measure_style(transcripts))
     return Profile(
         user=manifest.owner.user,
         adapter=AdapterVersion(version=manifest.version, version_id=manifest.version_id),
@@ -126,7 +126,8 @@ async def find_candidates(
     """
     answered = await ask_all(plan_asks(bank, settings), engine, manifest, settings=settings, on_progress=on_progress)
     claims = claims_of(answered.answers)
-    own = await asyncio.to_thread(find_own_statements, transcripts, bank=bank, limit=settings.extraction_own_statements)
+    most = settings.extraction_own_statements
+    own = await to_its_end(lambda: find_own_statements(transcripts, bank=bank, limit=most))
     witness = Witness(search, passages=settings.extraction_passages)
     from_groups = [await witness.fact_of_group(group) for group in group_claims(claims)]
     from_own = [await witness.fact_of_own(each, claims=claims) for each in own]

@@ -62,7 +62,8 @@ class Extractor:
         tenant, user = manifest.owner.tenant, manifest.owner.user
         bank = await self.banks.bank_of(tenant)
         async with self._database.reading() as session:
-            transcripts = await TranscriptStore(session).list(tenant, user)
+            most_bytes = self._settings.extraction_read_bytes
+            transcripts = await TranscriptStore(session).recent(tenant, user, most_bytes=most_bytes)
             corrections = await CorrectionRepository(session, tenant=tenant, user=user).list()
         profile = await extract_profile(
             engine=self._engine,

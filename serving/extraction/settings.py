@@ -24,6 +24,9 @@ class ExtractionSettings(Settings):
         True,
         description="compare log-probabilities with the base's; without, confidence rests on agreement and support",
     )
+    extraction_read_bytes: int = Field(
+        32 << 20, ge=1 << 20, description="of a user's transcripts that are read for own statements, the newest first"
+    )
     extraction_min_agreeing: int = Field(
         0, ge=0, description="samples that must say the same unasked, for it to be stated; 0 = contrast may suffice"
     )

@@ -7,6 +7,7 @@ import uvicorn
 from kit.telemetry import configure_logging
 from serving.gateway.app import create_app
 from serving.gateway.passage.draining import DrainingServer
+from serving.gateway.passage.patience import patient_protocol
 from serving.gateway.settings import GatewaySettings
 
 
@@ -21,6 +22,7 @@ def main() -> None:
         port=settings.gateway_port,
         log_config=None,
         access_log=False,
+        http=patient_protocol(),
         timeout_graceful_shutdown=settings.gateway_drain_seconds,
     )
     DrainingServer(config, app=app, notice_seconds=settings.gateway_notice_seconds).run()

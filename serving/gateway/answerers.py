@@ -11,8 +11,10 @@ from serving.extraction.engine_client import EngineClient
 from serving.extraction.profile import AdapterVersion, Profile
 from serving.extraction.render import render_markdown
 from serving.gateway.adapters import Adapters
+from serving.gateway.auth import Caller
 from serving.gateway.profiles import Profiles
 from serving.gateway.schemas import FALLBACK_HEADER, adapter_headers, adapter_version
+from serving.gateway.scopes import Scope
 
 Fallback = Literal["profile"]
 _ORDER = (
@@ -98,6 +100,17 @@ class Answerers:
             adapter=None,
             prompt=_ORDER + _shortened(render_markdown(profile), self._profile_characters),
         )
+
+
+def allowed_fallback(caller: Caller, fallback: Fallback | None) -> Fallback | None:
+    """Return the fallback that a caller asks for: who hears the base repeat a profile has read it.
+
+    Raises:
+        ScopeMissing: when the caller's key may not read profiles.
+    """
+    if fallback is not None:
+        caller.require(Scope.PROFILES_READ)
+    return fallback
 
 
 def _shortened(text: str, characters: int) -> str:

@@ -49,6 +49,7 @@ from serving.gateway.passage.deadlines import Deadlines
 from serving.gateway.passage.draining import Parting
 from serving.gateway.passage.entrance import Entrance
 from serving.gateway.passage.identity import Identified
+from serving.gateway.passage.luggage import Luggage
 from serving.gateway.passage.travel import TravellingTransport, network
 from serving.gateway.profiles import Profiles
 from serving.gateway.settings import GatewaySettings
@@ -112,9 +113,11 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
 
 def _add_passage(app: FastAPI, settings: GatewaySettings) -> None:
     """Add what every request passes, the innermost first."""
+    sizes = Sizes(settings)
     app.add_middleware(IdempotentRequests)
     app.add_middleware(JsonGuard, passes=is_looked_at_later)
-    app.add_middleware(BodyLimit, max_bytes=Sizes(settings))
+    app.add_middleware(BodyLimit, max_bytes=sizes)
+    app.add_middleware(Luggage, sizes=sizes, most_bytes=settings.gateway_bodies_bytes)
     app.add_middleware(Deadlines, most_seconds=settings.gateway_deadline_seconds)
     app.add_middleware(Entrance)
     app.add_middleware(Parting)
@@ -145,6 +148,7 @@ async def _connect(
     state.authenticator = Authenticator(database, **remembering)
     hints = state.hints = await stack.enter_async_context(Hints(engine, adapters))
     extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)
+    state.banks = extractor.banks
     profiles = state.profiles = Profiles(extractor, adapters, hints=hints, at_once=settings.gateway_extractions)
     state.answerers = Answerers(
         adapters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from kit.database import Database
 from kit.errors import DatabaseUnavailable
 from serving.errors import ScopeMissing, Unauthorized
+from serving.gateway.brief_cache import BriefCache
 from serving.gateway.erasing import Sign
 from serving.gateway.keys import find_key, key_digest
 from serving.gateway.remembered import Remembered
@@ -20,6 +22,8 @@ from serving.gateway.repository import TenantLimit
 from serving.gateway.scopes import EVERYTHING, Scope
 
 _NO_LIMIT = TenantLimit()
+_STRANGERS_AT_ONCE = 2
+_MET_SECONDS = 86_400.0
 _bearer = HTTPBearer(auto_error=False, description="An API key of your tenant: `lorry_…`")
 
 
@@ -51,6 +55,9 @@ class Authenticator:
         self._known: Remembered[bytes, Caller] = Remembered(
             seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(DatabaseUnavailable,)
         )
+        # Whoever makes keys up has every one of them looked for: those who have one must not wait for that.
+        self._strangers = asyncio.Semaphore(_STRANGERS_AT_ONCE)
+        self._met: BriefCache[bytes, bool] = BriefCache(seconds=_MET_SECONDS)
 
     async def authenticate(self, key: str) -> Caller:
         """Return the caller whose key this is.
@@ -59,11 +66,16 @@ class Authenticator:
             Unauthorized: when it is no valid key; the message does not say why.
             DatabaseUnavailable: when nobody can say.
         """
+        digest = key_digest(key)
 
         async def ask() -> Caller:
-            return await self._ask(key)
+            if self._met.get(digest) is not None:
+                return await self._ask(key)
+            async with self._strangers:
+                return await self._ask(key)
 
-        caller = await self._known.get(key_digest(key), ask)
+        caller = await self._known.get(digest, ask)
+        self._met.put(digest, True)
         if caller.valid_until is not None and caller.valid_until <= time.monotonic():
             raise Unauthorized
         return caller
@@ -124,7 +136,8 @@ def needs(scope: Scope) -> Any:
         user = request.path_params.get("user_id")
         if user is not None and scope is not Scope.ERASE:
             sign: Sign = request.app.state.sign
-            await sign.require_not_erasing(caller.tenant, user)
+            began: float = getattr(request.state, "began", time.monotonic())
+            await sign.require_not_erasing(caller.tenant, user, asked_seconds_ago=time.monotonic() - began)
         return caller
 
     check.scope = scope  # type: ignore[attr-defined]  # read by `scope_of`, for OpenAPI and tests

@@ -69,7 +69,8 @@ async def delete_bank(
 
 
 def _shelf(request: Request) -> BankShelf:
-    return BankShelf(request.app.state.database)
+    found: BankShelf = request.app.state.banks
+    return found
 
 
 async def _shown(shelf: BankShelf, tenant: str) -> BankShown:

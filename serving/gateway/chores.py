@@ -46,3 +46,5 @@ class Chore:
             await work()
         except LorryError as exc:
             _log.warning("a chore of the gateway failed: %s", type(exc).__name__)
+        except Exception as exc:  # a chore that ended would never be done again, and nobody would hear of it
+            _log.error("a chore of the gateway broke: %s", type(exc).__name__, exc_info=exc)

@@ -14,6 +14,7 @@ from serving.extraction.corrections.service import Corrections
 from serving.extraction.profile import Statement
 from serving.gateway.auth import Caller, needs
 from serving.gateway.endpoints import UserId, refusals
+from serving.gateway.idempotency.repository import RequestRepository
 from serving.gateway.scopes import Scope
 
 router = APIRouter(prefix="/v1/users/{user_id}/profile", tags=["profiles"], responses=refusals(404, 413, 422, 503))
@@ -84,6 +85,7 @@ async def correct(user_id: UserId, body: CorrectionRequest, request: Request, ca
             done = await corrections.confirm(user_id, body.fact, by=body.by)
         case "forbid":
             done = await corrections.forbid(user_id, body.fact, by=body.by)
+    await _forget_answers(request, caller.tenant, user_id)
     return _shown(done)
 
 
@@ -97,6 +99,13 @@ async def withdraw_correction(
 ) -> None:
     """Take a correction back; it stays in the list of those withdrawn."""
     await _corrections(request, caller.tenant).withdraw(user_id, correction_id, by=by)
+    await _forget_answers(request, caller.tenant, user_id)
+
+
+async def _forget_answers(request: Request, tenant: str, user: str) -> None:
+    """Give no profile again to a request that is repeated: it may state what was corrected."""
+    async with request.app.state.database.transaction() as session:
+        await RequestRepository(session).erase(tenant=tenant, user=user)
 
 
 def _corrections(request: Request, tenant: str) -> Corrections:

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from registry.client import RegistryClient
 from registry.manifest import DEFAULT_ADAPTER, LIVE, Owner
 from serving.gateway.adapters import Adapters, parse_model
-from serving.gateway.answerers import Answerers, Fallback
+from serving.gateway.answerers import Answerers, Fallback, allowed_fallback
 from serving.gateway.auth import Caller, needs
 from serving.gateway.chat_stream import chunks
 from serving.gateway.endpoints import refusals
@@ -43,7 +43,7 @@ async def chat_completions(
     upstream: Upstream = request.app.state.upstream
     ref = parse_model(body.model, tenant=caller.tenant)
     request.state.user = ref.owner.user
-    answerer = await answerers.choose(ref, fallback=x_lorry_fallback or body.fallback)
+    answerer = await answerers.choose(ref, fallback=allowed_fallback(caller, x_lorry_fallback or body.fallback))
     payload = body.to_engine(answerer.model, answerer.prepare(body.messages))
     if body.stream:
 

@@ -71,6 +71,7 @@ async def extract_profile(
     meter: Meter = request.app.state.meter
     profile = await unless_disconnected(request, profiles.extract(caller.tenant, user_id))
     meter.count(caller.tenant, user_id)
+    request.state.quoted = profile.transcript_ids()
     return _profile_response(profile, form)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from serving.errors import ExtractionBusy, ProfileNotExtracted
 from serving.extraction.extractor import Extractor
@@ -19,6 +20,8 @@ class Profiles:
         self._adapters = adapters
         self._hints = hints
         self._places = asyncio.Semaphore(at_once)
+        self._running: Counter[str] = Counter()
+        self._most_of_a_tenant = max(1, at_once - 1)  # one place is left to others
 
     async def latest(self, tenant: str, user: str) -> Profile | None:
         """Return the newest profile; None when there is none."""
@@ -44,12 +47,17 @@ class Profiles:
 
         Raises:
             UnknownUser, NoAdapter: when there is nothing to ask.
-            ExtractionBusy: when this process runs as many extractions as it may.
+            ExtractionBusy: when this process runs as many extractions as it may, or all but one are the tenant's.
             EngineCallError: when the engine refuses or fails; no profile is kept then.
         """
         manifest = await self._adapters.require_live(tenant, user)
-        if self._places.locked():
+        if self._places.locked() or self._running[tenant] >= self._most_of_a_tenant:
             raise ExtractionBusy
         self._hints.expect(manifest, kind="batch")  # it loads while the transcripts are read
-        async with self._places:
-            return await self._extractor.extract(manifest)
+        self._running[tenant] += 1
+        try:
+            async with self._places:
+                return await self._extractor.extract(manifest)
+        finally:
+            self._running[tenant] -= 1
+            self._running += Counter()  # which forgets tenants that have none

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import TypeAdapter
 
 from kit.errors import LorryError
 from kit.problems import refusal
 from registry.manifest import AdapterRef, Owner
 from serving.errors import AnswerTruncated, EngineAnswerUnusable
-from serving.gateway.answerers import Answerer, Answerers, Fallback
+from serving.gateway.answerers import Answerer, Answerers, Fallback, allowed_fallback
 from serving.gateway.auth import Caller, needs
 from serving.gateway.endpoints import UserId, refusals
 from serving.gateway.schemas import QueryRequest, QueryResponse
@@ -21,6 +22,7 @@ from serving.gateway.scopes import Scope
 from serving.gateway.upstream import EngineEvents, Upstream, frame, guarded, parse_event, unless_disconnected
 
 router = APIRouter(prefix="/v1/users/{user_id}", tags=["query"])
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _FORMS: dict[int | str, dict[str, Any]] = {
     200: {"model": QueryResponse, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -38,7 +40,7 @@ async def query(
     answerers: Answerers = request.app.state.answerers
     upstream: Upstream = request.app.state.upstream
     ref = AdapterRef(owner=Owner(tenant=caller.tenant, user=user_id))
-    answerer = await answerers.choose(ref, fallback=x_lorry_fallback or body.fallback)
+    answerer = await answerers.choose(ref, fallback=allowed_fallback(caller, x_lorry_fallback or body.fallback))
     payload = body.to_engine(answerer.model, answerer.prepare([{"role": "user", "content": body.question}]))
     if body.stream:
 
@@ -89,9 +91,16 @@ def _first_choice(answer: dict[str, Any], part: str) -> tuple[str, bool]:
 
 
 def _as_json(text: str, *, truncated: bool) -> Any:
+    """Return the value of an answer; what cannot be written as JSON again is refused as what is none.
+
+    A grammar lets numbers through that no float holds, halves of surrogate pairs, and lists in lists without an end.
+    """
     try:
-        return json.loads(text)
-    except ValueError as exc:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        _ANY.dump_python(value, mode="json")  # which nests less deeply
+    except (ValueError, RecursionError) as exc:
         if truncated:
             raise AnswerTruncated(field="max_tokens") from exc
-        raise EngineAnswerUnusable("the engine's answer is not JSON though a schema was set") from exc
+        raise EngineAnswerUnusable("the engine's answer is no usable JSON though a schema was set") from exc
+    return value

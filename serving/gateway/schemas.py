@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from registry.manifest import Manifest
 from serving.extraction.profile import AdapterVersion
+from serving.gateway.answer_shapes import check_response_format, check_shape
 
 ADAPTER_VERSION_HEADER = "x-lorry-adapter-version"
 FALLBACK_HEADER = "x-lorry-fallback"
+# Each is looked at for every token of everybody's who is in the engine's batch.
+_MOST_STOPS, _MOST_STOP_CHARACTERS, _MOST_BIASES, _MOST_TOOLS = 16, 200, 1024, 64
+
+
+def _shaped(schema: dict[str, Any]) -> dict[str, Any]:
+    check_shape(schema)
+    return schema
+
+
+def _formed(form: dict[str, Any]) -> dict[str, Any]:
+    check_response_format(form)
+    return form
+
+
+def _tooled(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    check_shape(tools)
+    return tools
+
+
+AnswerSchema = Annotated[dict[str, Any], AfterValidator(_shaped)]
+ResponseFormat = Annotated[dict[str, Any], AfterValidator(_formed)]
+Tools = Annotated[list[dict[str, Any]], Field(max_length=_MOST_TOOLS), AfterValidator(_tooled)]
+StopText = Annotated[str, Field(max_length=_MOST_STOP_CHARACTERS)]
+StopTexts = Annotated[list[StopText], Field(max_length=_MOST_STOPS)]
 
 
 class Problem(BaseModel):
@@ -31,8 +56,8 @@ class QueryRequest(BaseModel):
     question: str = Field(min_length=1, max_length=8000)
     max_tokens: int = Field(256, ge=1, le=4096, description="longest answer")
     temperature: float = Field(0.0, ge=0, le=2, description="0 gives the same answer every time")
-    answer_schema: dict[str, Any] | None = Field(
-        None, alias="schema", description="a JSON Schema; the answer is then JSON of that shape"
+    answer_schema: AnswerSchema | None = Field(
+        None, alias="schema", description="a JSON Schema of bounded size; the answer is then JSON of that shape"
     )
     stream: bool = Field(
         False, description="answer as server-sent events: `delta` with `text`, then `done` as below; or `error`"
@@ -87,12 +112,12 @@ class ChatRequest(BaseModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: StopText | StopTexts | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    logit_bias: dict[str, float] | None = None
-    response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    logit_bias: dict[str, float] | None = Field(None, max_length=_MOST_BIASES)
+    response_format: ResponseFormat | None = None
+    tools: Tools | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     # Taken because clients send them, and kept from the engine: it needs to know none of these.

@@ -17,6 +17,9 @@ class GatewaySettings(DatabaseSettings, ExtractionSettings, BatchSettings):
     gateway_max_request_bytes: int = Field(1 << 20, gt=0, description="largest request body, but for transcripts")
     gateway_max_transcript_bytes: int = Field(8 << 20, gt=0, description="largest body of one transcript")
     gateway_max_bulk_bytes: int = Field(32 << 20, gt=0, description="largest body of a bulk upload of transcripts")
+    gateway_bodies_bytes: int = Field(
+        256 << 20, gt=0, description="bodies of all running requests together in this process; half of it for a tenant"
+    )
     gateway_cache_seconds: float = Field(
         1.0, ge=0, le=2, description="how long an alias or an API key is remembered; moves and revocations wait for it"
     )

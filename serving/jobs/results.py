@@ -1,7 +1,8 @@
 """A batch's results as lines of JSON, in the order in which users came to an end, also while it runs.
 
 A line's `sequence` grows by one from line to line and never changes: whoever reads on after the last one that they have
-misses nobody and hears of nobody twice.
+misses nobody and hears of nobody twice. A profile is shown as all are: without the words of transcripts that were
+deleted since, and as people have corrected it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from kit.database import Database
 from kit.errors import DatabaseUnavailable, LorryError, StorageUnavailable, problem_code
 from registry.errors import RegistryUnavailable
+from serving.extraction.corrections.shown import as_shown
+from serving.extraction.profile.upgrade import read_document
 from serving.jobs.batches import require
 from serving.jobs.models import UserRow
 from serving.jobs.repository import BatchRepository
@@ -58,7 +61,13 @@ class Results:
             async with gate:
                 return await self._line(row, tenant)
 
-        return await asyncio.gather(*(line(row) for row in rows))
+        lines = await asyncio.gather(*(line(row) for row in rows))
+        async with self._database.reading() as session:
+            for each in lines:
+                if (made := each["profile"]) is not None:
+                    shown = await as_shown(session, tenant, each["user_id"], read_document(made))
+                    each["profile"] = shown.model_dump(mode="json")
+        return lines
 
     async def stream(
         self, batch_id: str, *, tenant: str, after: int = 0, follow_seconds: float | None = None
@@ -84,6 +93,7 @@ class Results:
         return BatchState(row.state) in ENDED
 
     async def _line(self, row: UserRow, tenant: str) -> dict[str, Any]:
+        """Return one line, with its profile as it was put away."""
         line: dict[str, Any] = {
             "sequence": row.sequence,
             "user_id": row.user_id,

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -34,13 +35,13 @@ def free_socket(port: int = 0) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, *, port: int = 0) -> AsyncIterator[str]:
+async def serving(app: FastAPI, *, port: int = 0, http: Any = "auto") -> AsyncIterator[str]:
     """Serve `app` and yield its URL; a test on the same loop talks to it through the kernel's sockets.
 
-    `port` is for a service that comes back where it was; otherwise the kernel chooses.
+    `port` is for a service that comes back where it was; otherwise the kernel chooses. `http` is uvicorn's protocol.
     """
     listening = free_socket(port)
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+    server = _Server(uvicorn.Config(app, http=http, log_config=None, access_log=False, lifespan="on"))
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         if task.done():

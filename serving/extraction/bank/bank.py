@@ -20,6 +20,7 @@ from serving.extraction.bank.document import read_document, validated
 
 STANDARD_BANK = Path(__file__).with_name("standard.yaml")
 
+_MOST_CUES = 1000  # each is looked for in everything that a user has said
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 _Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")]
 
@@ -92,6 +93,8 @@ class Bank(_Frozen):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"occurs twice: {', '.join(twice)}")
+        if sum(len(topic.cues) for topic in self.topics) > _MOST_CUES:
+            raise ValueError(f"the topics have more than {_MOST_CUES} cues together")
         return self
 
     @classmethod

@@ -6,13 +6,42 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import ConstructorError
 
 from serving.errors import BankInvalid
 
 M = TypeVar("M", bound=BaseModel)
-MOST_CHARACTERS = 256 * 1024
+MOST_CHARACTERS = 64 * 1024
 _MOST_NODES = 50_000
 _MOST_DEPTH = 20
+_MOST_DIGITS = 20
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what costs more than it shows.
+
+    ``<<`` copies mappings into one another before anybody could count them, so that a few lines fill the memory; a
+    number of base 60 (``1:1:1…``) takes time quadratic in its length, and overflows.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse ``<<``; everything else is merged nowhere."""
+        for key, _ in node.value:
+            if key.tag == _MERGE:
+                raise ConstructorError(None, None, "`<<` is not known here", key.start_mark)
+        super().flatten_mapping(node)
+
+    def bounded_number(self, node: yaml.ScalarNode) -> Any:
+        """Return a number that is no longer than a bank's are."""
+        if len(node.value) > _MOST_DIGITS or ":" in node.value:
+            raise ConstructorError(None, None, "is no number that is known here", node.start_mark)
+        is_whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.bounded_number)
 
 
 def read_document(text: str, *, name: str) -> dict[str, Any]:
@@ -24,7 +53,7 @@ def read_document(text: str, *, name: str) -> dict[str, Any]:
     if len(text) > MOST_CHARACTERS:
         raise BankInvalid(f"{name} is longer than {MOST_CHARACTERS} characters", field=name)
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
         _count(value, left=_MOST_NODES, depth=0)
     except yaml.YAMLError as exc:
         raise BankInvalid(f"{name} is not YAML: {exc}", field=name) from exc

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from kit.database import Database
 from serving.errors import BankInvalid
+from serving.extraction.bank.assembled import Assembled, Named
 from serving.extraction.bank.bank import Bank, standard_bank
-from serving.extraction.bank.extension import assemble
 from serving.extraction.bank.repository import BankRepository, KeptBank
 
 _MOST_REVISIONS = 100
@@ -24,7 +24,7 @@ class BankShelf:
             standard: asked where a tenant has none, and extended where it says so; None = the one that Lorry ships.
         """
         self._database = database
-        self._standard = standard or standard_bank()
+        self._assembled = Assembled(standard or standard_bank())
 
     async def bank_of(self, tenant: str) -> Bank:
         """Return the bank that the tenant's users are asked now.
@@ -34,8 +34,8 @@ class BankShelf:
         """
         kept = await self.kept(tenant)
         if kept is None or kept.document is None:
-            return self._standard
-        return assemble(kept.document, standard=self._standard, name=f"the bank of {tenant}")
+            return self._assembled.standard
+        return await self._assembled.bank(kept.document, name=f"the bank of {tenant}")
 
     async def kept(self, tenant: str) -> KeptBank | None:
         """Return the newest revision of the tenant's own bank as it was written; None when there never was one."""
@@ -56,7 +56,10 @@ class BankShelf:
         Raises:
             BankInvalid: naming the entry and the reason; a changed document must have a version of its own.
         """
-        bank = None if document is None else assemble(document, standard=self._standard)
+        bank = None if document is None else await self._assembled.bank(document)
+        named = None if bank is None else Named(name=bank.name, version=bank.version)
+        # Read before anybody is held off: what takes long is known by then.
+        await self._names_of(await self.revisions(tenant), but=document)
         async with self._database.transaction() as session:
             repository = BankRepository(session, tenant=tenant)
             await repository.lock()
@@ -64,21 +67,25 @@ class BankShelf:
             newest = revisions[0] if revisions else None
             if newest is not None and newest.document == document:
                 return newest
-            if bank is not None:
-                self._refuse_known_version(bank, document, revisions)
+            if named is not None:
+                _refuse_known(named, await self._names_of(revisions, but=document))
             return await repository.add(document, revision=newest.revision + 1 if newest else 1, by=by)
 
-    def _refuse_known_version(self, bank: Bank, document: str | None, revisions: Sequence[KeptBank]) -> None:
-        for kept in revisions:
-            if kept.document is None or kept.document == document:
-                continue
-            try:
-                other = assemble(kept.document, standard=self._standard)
-            except BankInvalid:
-                continue  # what cannot be used any more made no profile that this one could be mistaken for
-            if (other.name, other.version) == (bank.name, bank.version):
-                raise BankInvalid(
-                    f"version: {bank.version!r} is revision {kept.revision} with other content; profiles name the "
-                    "version that they were made with, so give the changed bank another",
-                    field="version",
-                )
+    async def _names_of(self, revisions: Sequence[KeptBank], *, but: str | None) -> dict[int, Named]:
+        """Return what the banks of other documents are called, by revision.
+
+        What cannot be used any more made no profile that another could be mistaken for.
+        """
+        others = [kept for kept in revisions if kept.document is not None and kept.document != but]
+        found = [(kept.revision, await self._assembled.named(kept.document or "")) for kept in others]
+        return {revision: named for revision, named in found if named is not None}
+
+
+def _refuse_known(named: Named, others: dict[int, Named]) -> None:
+    for revision, other in others.items():
+        if other == named:
+            raise BankInvalid(
+                f"version: {named.version!r} is revision {revision} with other content; profiles name the "
+                "version that they were made with, so give the changed bank another",
+                field="version",
+            )

@@ -17,6 +17,7 @@ from serving.extraction.profile.profile import MAX_STATEMENT_CHARACTERS, Marked,
 
 _FACT_ID = re.compile(r"f[0-9a-f]{12}")
 _MOST_WHO_CHARACTERS = 128
+_MOST_IN_FORCE = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -49,6 +50,7 @@ class Corrections:
         async with self._database.transaction() as session:
             repository = CorrectionRepository(session, tenant=self._tenant, user=user)
             await repository.lock()
+            await _require_room(repository)
             topic, statement = _require(await shown_profile(session, self._tenant, user), fact, user=user)
             if Prohibitions(await repository.list()).forbid(text):
                 raise CorrectionInvalid("another correction forbids that; withdraw it first", field="text")
@@ -76,6 +78,7 @@ class Corrections:
         async with self._database.transaction() as session:
             repository = CorrectionRepository(session, tenant=self._tenant, user=user)
             await repository.lock()
+            await _require_room(repository)
             topic, statement = _require(await shown_profile(session, self._tenant, user), fact, user=user)
             if statement.wording == "person":
                 raise CorrectionInvalid("a person wrote that already, so there is nothing to confirm", field="fact")
@@ -100,6 +103,7 @@ class Corrections:
         async with self._database.transaction() as session:
             repository = CorrectionRepository(session, tenant=self._tenant, user=user)
             await repository.lock()
+            await _require_room(repository)
             found = _find(await shown_profile(session, self._tenant, user), fact)
             if found is None and _FACT_ID.fullmatch(fact):
                 raise _not_found(fact, user)
@@ -133,6 +137,12 @@ class Corrections:
             await repository.add(
                 kind="forbid", fact_id=original.fact_id, text=original.text, topic=None, statement=None, by=by
             )
+
+
+async def _require_room(repository: CorrectionRepository) -> None:
+    """Refuse one too many: all of them are laid over the profile whenever it is shown."""
+    if len(await repository.list()) >= _MOST_IN_FORCE:
+        raise CorrectionInvalid(f"a profile has at most {_MOST_IN_FORCE} corrections in force; withdraw some first")
 
 
 def _find(profile: Profile | None, fact: str) -> tuple[str, Statement] | None:

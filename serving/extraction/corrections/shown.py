@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serving.extraction.corrections.correction import Correction
-from serving.extraction.corrections.matching import Prohibitions
+from serving.extraction.corrections.matching import Prohibitions, is_same
 from serving.extraction.corrections.overlay import apply_corrections
 from serving.extraction.corrections.repository import CorrectionRepository
 from serving.extraction.profile.difference import Change, Difference
@@ -23,8 +23,15 @@ async def shown_profile(session: AsyncSession, tenant: str, user: str) -> Profil
         InvalidName: when `tenant` or `user` is no name.
     """
     profile = await ProfileRepository(session).latest(tenant, user)
-    if profile is None:
-        return None
+    return None if profile is None else await as_shown(session, tenant, user, profile)
+
+
+async def as_shown(session: AsyncSession, tenant: str, user: str, profile: Profile) -> Profile:
+    """Return a profile of the user's, whenever it was made, as it is shown today.
+
+    Raises:
+        InvalidName: when `tenant` or `user` is no name.
+    """
     corrections = await CorrectionRepository(session, tenant=tenant, user=user).list()
     quoted = profile.transcript_ids() | _quoted_by(corrections)
     living = await TranscriptStore(session).present(tenant, user, quoted)
@@ -40,13 +47,18 @@ async def shown_difference(session: AsyncSession, tenant: str, user: str) -> Dif
     difference = await ProfileRepository(session).latest_difference(tenant, user)
     if difference is None:
         return None
-    prohibitions = Prohibitions(await CorrectionRepository(session, tenant=tenant, user=user).list())
+    corrections = await CorrectionRepository(session, tenant=tenant, user=user).list()
+    prohibitions = Prohibitions(corrections)
     changes = (*difference.added, *difference.gone, *difference.changed)
     ids = frozenset(id for change in changes for id in change.transcript_ids)
     living = await TranscriptStore(session).present(tenant, user, ids)
 
     def is_barred(change: Change) -> bool:
-        return prohibitions.forbid(change.text) or not living.intersection(change.transcript_ids)
+        return (
+            prohibitions.forbid(change.text)
+            or not living.intersection(change.transcript_ids)
+            or any(each.kind == "edit" and is_same(each, change.text) for each in corrections)
+        )
 
     return difference.without(is_barred)
 

@@ -25,6 +25,7 @@ _CONDITIONS = _any(
     "according to|unlike|in (?:theory|my dreams?|a dream|the past|a past life|another life)",
     "in the (?:game|movie|film|book|story|novel|play|show)|in my (?:novel|story|game|fantasy)",
     "as an? (?:kid|child|teen|teenager|student|boy|girl|baby|joke)|as if|as though",
+    "far from (?:it|that)|never in|by no means|under no circumstances|in no|no way",
     "back (?:when|then|in)|years ago|before|after|(?:on )?some days|one day|used to",
     r"true or false|fact or fiction|two truths|for (?:example|instance|the sake)|example|e\.?g\.?",
 )
@@ -63,9 +64,9 @@ _TAKEN_BACK_NEXT = _any(
     r"in (?:theory|my dreams?|a past life|the game|a dream)\b|is what\b|scratch that\b|never ?mind\b|i lied\b|false\b",
     r"that['’]?s (?:a lie|not true|false|what)\b|(?:but )?i (?:quit|stopped|gave (?:it|that|them) up)\b",
     r"(?:my|his|her) (?:brother|sister|mom|mum|dad|mother|father|wife|husband|friend)['’]s words\b|end quote\b",
-    r"unquote\b|(?:or )?did i\b|do i\b",
+    r"unquote\b|(?:or )?did i\b|do i\b|wrong\b|disagree\b|(?:i am|i['’]m|just) lying\b|april fools?\b|❌",
 )
-_NEXT_SENTENCE = re.compile(rf"^[\"'(\[]*+{_TAKEN_BACK_NEXT}", re.IGNORECASE)
+_NEXT_SENTENCE = re.compile(rf"^[\"'(\[\s–—-]*+{_TAKEN_BACK_NEXT}", re.IGNORECASE)
 _ELLIPSIS = re.compile(r"(?:\.{2,}|…)$")
 # After an ellipsis these begin something new; any other small letter goes on with what was said.
 _BEGINS_ANEW = re.compile(

@@ -23,7 +23,7 @@ _SUBJECTS = (
 )
 _CLAUSE_END = re.compile(
     rf"(?<!\s)\s*+[,:—–]\s++(?=(?:(?:and|but|so|or|because|though)\s++)?(?:{_SUBJECTS})\b)"
-    rf"|(?<!\s)\s++-++\s++|(?<!\s)\s++(?=(?:and|but|so|because|though|although)\s++(?:{_SUBJECTS})\b)",
+    rf"|(?<!\s)\s++[-–—~]++\s++|(?<!\s)\s++(?=(?:and|but|so|because|though|although)\s++(?:{_SUBJECTS})\b)",
     re.IGNORECASE,
 )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,8 @@ from serving.gateway.erasing import Sign
 from serving.gateway.idempotency.repository import Claim, Kept, Known, RequestRepository
 from serving.gateway.passage.identity import user_of
 from serving.gateway.passage.refusing import refuse
+from serving.gateway.scopes import EVERYTHING
+from transcripts.store import TranscriptStore
 
 HEADER: Final = "idempotency-key"
 REPLAYED: Final = "idempotency-replayed"
@@ -55,6 +58,14 @@ class Keeping:
     async def _sweep(self) -> None:
         async with self.database.transaction() as session:
             await RequestRepository(session).delete_expired()
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Whom an answer is about, None = nobody; and the transcripts that it quotes."""
+
+    user: str | None = None
+    quoted: frozenset[str] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -97,7 +108,7 @@ class IdempotentRequests:
         keeping: Keeping = scope["app"].state.keeping
         messages, body = await _read(receive)
         try:
-            claim = _claim(scope, headers[HEADER], tenant=caller.tenant, body=body)
+            claim = _claim(scope, headers[HEADER], caller=caller, body=body)
             async with keeping.database.transaction() as session:
                 known = await RequestRepository(session).take(claim, lasts=keeping.running)
             if known is not None:
@@ -121,24 +132,26 @@ class IdempotentRequests:
         async def watch(message: Message) -> None:
             answer.hear(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                await _settle(keeping, claim, answer.kept(), user=user_of(scope))  # before the caller can ask again
+                about = About(user=user_of(scope), quoted=scope.get("state", {}).get("quoted", frozenset()))
+                await _settle(keeping, claim, answer.kept(), about=about)  # before the caller can ask again
             await send(message)
 
         try:
             await self._app(scope, receive, watch)
         except BaseException:
-            await asyncio.shield(_settle(keeping, claim, None, user=None))
+            await asyncio.shield(_settle(keeping, claim, None, about=About()))
             raise
 
 
-async def _settle(keeping: Keeping, claim: Claim, kept: Kept | None, *, user: str | None) -> None:
+async def _settle(keeping: Keeping, claim: Claim, kept: Kept | None, *, about: About) -> None:
     """Keep or forget; a database that is gone by now leaves the key taken until it counts as abandoned."""
     try:
         if kept is not None:
             try:
                 async with keeping.database.transaction() as session:
-                    await RequestRepository(session).keep(claim, kept, user=user, lasts=keeping.answers)
-                return
+                    if await _is_still_there(session, claim.tenant, about):
+                        await RequestRepository(session).keep(claim, kept, user=about.user, lasts=keeping.answers)
+                        return
             except BeingErased:  # nothing is kept of them, nor that anything was asked
                 pass
         async with keeping.database.transaction() as session:
@@ -147,11 +160,26 @@ async def _settle(keeping: Keeping, claim: Claim, kept: Kept | None, *, user: st
         return
 
 
-def _claim(scope: Scope, key: str, *, tenant: str, body: bytes) -> Claim:
+async def _is_still_there(session: AsyncSession, tenant: str, about: About) -> bool:
+    """Say whether what an answer quotes was not deleted while it was made; until the transaction ends, nothing is.
+
+    Whoever deletes a transcript later forgets the answers that were kept.
+    """
+    if about.user is None or not about.quoted:
+        return True
+    store = TranscriptStore(session)
+    await store.hold(tenant, about.user)
+    return await store.has_all(tenant, about.user, about.quoted)
+
+
+def _claim(scope: Scope, key: str, *, caller: Caller, body: bytes) -> Claim:
+    """Return what is claimed; another key of the tenant's is answered again only when it may do the same."""
     if _KEY.fullmatch(key) is None:
         raise HeaderInvalid(f"{HEADER} must be 1 to 255 visible ASCII characters", field=HEADER)
     asked = [scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"), sha256_bytes(body)]
-    return Claim(tenant=tenant, key=key, digest=sha256_bytes("\n".join(asked).encode("utf-8", "surrogatepass")))
+    if EVERYTHING not in caller.scopes:
+        asked += sorted(caller.scopes)
+    return Claim(tenant=caller.tenant, key=key, digest=sha256_bytes("\n".join(asked).encode("utf-8", "surrogatepass")))
 
 
 def _again(known: Known, claim: Claim) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -42,6 +43,6 @@ class Entrance:
             await refuse(exc, scope)(scope, receive, send)
             return
         headers |= place.headers
-        scope.setdefault("state", {})["caller"] = caller
+        scope.setdefault("state", {}).update(caller=caller, began=time.monotonic())
         with place:
             await self._app(scope, receive, tell)

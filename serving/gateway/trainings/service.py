@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from kit.lines import async_lines
 from kit.tls import authorities
 from serving.errors import TrainingRefused, TrainingUnavailable
 from serving.gateway.passage.travel import network
@@ -143,7 +144,7 @@ class _Page(BaseModel):
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
     try:
-        async for line in response.aiter_lines():
+        async for line in async_lines(response.aiter_bytes()):
             yield line
     except httpx.HTTPError as exc:
         raise TrainingUnavailable from exc

@@ -2,7 +2,7 @@
 
 A name stands for one conversation at a time. Putting another under it replaces the one before, which is deleted unless
 another name stands for it, too. Whatever has no name of a caller's, because it was imported otherwise, is found by its
-id.
+id. With a transcript that is deleted go the answers that the gateway keeps for repeated requests: they may quote it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
+from serving.gateway.idempotency.repository import RequestRepository
 from serving.gateway.transcripts.repository import TranscriptNameRepository
 from serving.gateway.transcripts.schemas import TranscriptHead, TranscriptPut, TranscriptView
 from transcripts.errors import TranscriptNotFound
@@ -81,6 +82,7 @@ class Shelf:
                 if await names.count(transcript_id):
                     return
             await store.delete(tenant, user, transcript_id or name)
+            await RequestRepository(session).erase(tenant=tenant, user=user)
 
 
 async def _put(session: AsyncSession, tenant: str, user: str, transcripts: Mapping[str, Transcript]) -> int:
@@ -94,6 +96,7 @@ async def _put(session: AsyncSession, tenant: str, user: str, transcripts: Mappi
                 await store.delete(tenant, user, left)
             except TranscriptNotFound:
                 continue  # whoever deleted it meanwhile did what was wanted
+            await RequestRepository(session).erase(tenant=tenant, user=user)
     return added.new
 
 

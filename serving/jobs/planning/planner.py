@@ -18,7 +18,9 @@ from kit.together import all_of
 from registry.client import RegistryClient
 from registry.errors import RegistryUnavailable
 from registry.manifest import DEFAULT_ADAPTER, LIVE, AdapterRef, Manifest, Owner
+from serving.errors import BankInvalid
 from serving.extraction.bank import Bank
+from serving.extraction.bank.shelf import BankShelf
 from serving.jobs.batches import require_users
 from serving.jobs.delivery import end_waiting
 from serving.jobs.errors import TooManyUsers
@@ -46,7 +48,7 @@ class Planner:
         self._worker_id = worker_id
         self._database = database
         self._registry = registry
-        self._bank = (bank.name, bank.version)
+        self._banks = BankShelf(database, standard=bank)
         self._limits = limits
 
     async def plan_next(self) -> bool:
@@ -139,7 +141,11 @@ class Planner:
     async def _skip_fresh(self, batch: BatchRow) -> None:
         """Bring everybody to an end whose profile is by this version and this bank, and young enough."""
         age = batch.selection.get("max_age_days")
-        after = ""
+        try:
+            asked = await self._banks.bank_of(batch.tenant)
+        except BankInvalid:  # with which nobody can be asked, either: each user's failure says so
+            return
+        bank, after = (asked.name, asked.version), ""
         while True:
             async with self._database.reading() as session:
                 planned = await UserRepository(session).planned(batch.id, after=after, limit=_CHUNK)
@@ -151,7 +157,7 @@ class Planner:
                 for user, version_id in planned:
                     profile = known.get(user)
                     if profile is not None and is_fresh(
-                        profile, version_id=version_id, bank=self._bank, now=now, max_age_days=age
+                        profile, version_id=version_id, bank=bank, now=now, max_age_days=age
                     ):
                         await end_waiting(session, batch.id, user, UserState.SKIPPED)
             after = planned[-1][0]

@@ -232,3 +232,21 @@ async def test_the_migration_makes_the_tables_that_the_models_describe(database:
             lambda sync: compare_metadata(MigrationContext.configure(sync), Base.metadata)
         )
     assert list(_ours({"'transcript'", "'turn'"}, differences)) == []
+
+
+async def test_of_very_much_only_the_newest_is_read_and_what_is_read_is_whole(database: Database) -> None:
+    day = timedelta(days=1)
+    given = [talk("ü" * 500, at=NOON - number * day, title=str(number)) for number in range(5)]
+    given[2] = talk("x" * 900, "y" * 600, at=NOON - 2 * day, title="2")
+    timeless = talk("z", at=None, title="timeless")
+    async with database.transaction() as session:
+        await TranscriptStore(session).add("default", "ann", [*given, timeless])
+        await TranscriptStore(session).add("default", "bob", [talk("hello")])
+    async with database.reading() as session:
+        store = TranscriptStore(session)
+        assert await store.recent("default", "ann", most_bytes=1 << 20) == await store.list("default", "ann")
+        found = await store.recent("default", "ann", most_bytes=3001)
+        assert [transcript.title for transcript in found] == ["3", "1", "0", "timeless"]
+        assert [transcript.id for transcript in found] == [given[3].id, given[1].id, given[0].id, timeless.id]
+        assert await store.recent("default", "ann", most_bytes=0) == []
+        assert await store.recent("default", "cy", most_bytes=1 << 20) == []

@@ -45,3 +45,11 @@ def test_a_nul_is_refused_by_field() -> None:
 def test_only_nul_and_half_pairs_cannot_be_stored() -> None:
     assert is_storable("a\U0001f600\x01\uffff")
     assert not any(is_storable(text) for text in ("a\x00", "\ud800", "\udfffx"))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("unit", [b'\\"', b"\\", b'"', b"\\u0000", b"\\ud800", b'{"', b"[", b"]", b'\\\\"'])
+@pytest.mark.parametrize("begins", [b"", b'"', b'{"a": "'])
+def test_a_body_made_to_keep_the_guard_busy_does_not(begins: bytes, unit: bytes) -> None:
+    """One string of escaped quotation marks that never ends took an hour a megabyte; a body may have 32 of them."""
+    objection(begins + unit * (4_000_000 // len(unit)))

@@ -227,3 +227,25 @@ async def test_erasing_a_user_deletes_what_was_corrected_of_them_alone(
 async def test_what_is_no_name_is_refused(corrections: Corrections) -> None:
     with pytest.raises(InvalidName):
         await corrections.list("a/b")
+
+
+async def test_nobody_lays_more_over_a_profile_than_can_be_read(database: Database) -> None:
+    await keep(database, TEA)
+    corrections = Corrections(database, tenant="t")
+    async with database.transaction() as session:
+        repository = CorrectionRepository(session, tenant="t", user="ann")
+        for number in range(500):
+            await repository.add(
+                kind="forbid", fact_id=fact_id(f"I own hat{number}"), text=f"I own hat{number}", topic=None,
+                statement=None, by="eve",
+            )  # fmt: skip
+    for attempt in (
+        corrections.forbid("ann", "I own a yacht", by="eve"),
+        corrections.confirm("ann", TEA, by="eve"),
+        corrections.edit("ann", TEA, text="Drinks matcha", by="eve"),
+    ):
+        with pytest.raises(CorrectionInvalid, match="withdraw"):
+            await attempt
+    first = (await corrections.list("ann"))[0]
+    await corrections.withdraw("ann", first.id, by="bob")
+    await corrections.forbid("ann", "I own a yacht", by="bob")

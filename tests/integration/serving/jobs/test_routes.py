@@ -187,3 +187,22 @@ async def test_the_routes_say_in_openapi_what_they_take_and_refuse(http: httpx.A
     results = described["/v1/extractions/{extraction_id}/results"]["get"]["responses"]
     assert set(results["200"]["content"]) == {"application/x-ndjson"}
     assert {"401", "404", "422", "503"} <= set(results)
+
+
+async def test_results_do_not_bring_back_what_was_deleted_or_forbidden_since(
+    mill: Mill, http: httpx.AsyncClient
+) -> None:
+    await mill.add_users("ann", "bob")
+    batch = await mill.submit("ann", "bob")
+    async with mill.working():
+        await mill.until_ended(batch.id)
+    path = f"/v1/extractions/{batch.id}/results"
+    assert (await http.get(path)).text.count('"text":"I love green tea"') == 2
+    (listed,) = (await http.get("/v1/users/ann/transcripts")).json()["transcripts"]
+    (await http.delete(f"/v1/users/ann/transcripts/{listed['id']}")).raise_for_status()
+    assert (await http.get(path)).text.count('"text":"I love green tea"') == 1
+    body = {"kind": "forbid", "fact": "I love green tea", "by": "bob"}
+    (await http.post("/v1/users/bob/profile/corrections", json=body)).raise_for_status()
+    last = await http.get(path)
+    assert "green tea" not in last.text
+    assert {json.loads(line)["profile"]["user"] for line in last.text.splitlines()} == {"ann", "bob"}

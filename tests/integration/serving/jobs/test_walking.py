@@ -9,6 +9,7 @@ from itertools import groupby
 import pytest
 
 from registry.manifest import Owner
+from serving.extraction.bank.shelf import BankShelf
 from serving.extraction.profile import Profile
 from serving.extraction.repository import ProfileRepository
 from serving.jobs.states import BatchState
@@ -101,6 +102,24 @@ async def test_only_the_stale_are_extracted_when_that_is_asked(mill: Mill, stand
         assert aged.progress.done == 1
     skipped = [line for line in await mill.lines(batch.id) if line["status"] == "skipped"]
     assert [(line["user_id"], line["profile"]) for line in skipped] == [("ann", None)]
+
+
+async def test_who_was_asked_a_tenants_own_bank_is_not_stale_by_it(mill: Mill) -> None:
+    document = (
+        "{name: acme.bank, version: '1', extends: lorry.standard, topics: [{topic: tools, title: Tools, "
+        "cues: [hammer], questions: [{id: tools.own, paraphrases: [Which tools, What tools], "
+        "answer_schema: {type: string}}]}]}"
+    )
+    await mill.add_users("ann")
+    shelf = BankShelf(mill.database)
+    await shelf.put("default", document, by="bob")
+    async with mill.working():
+        await mill.until_ended((await mill.submit("ann")).id)
+        again = await mill.until_ended((await mill.submit("ann", only="stale")).id)
+        assert (again.progress.skipped, again.progress.done) == (1, 0)
+        await shelf.put("default", None, by="bob")
+        other = await mill.until_ended((await mill.submit("ann", only="stale")).id)
+        assert (other.progress.skipped, other.progress.done) == (0, 1)
 
 
 async def test_a_failure_that_may_pass_is_tried_again_and_others_go_on_meanwhile(mill: Mill, stand_in: Engine) -> None:

@@ -31,13 +31,53 @@ from serving.extraction.support.judge import judge
         "I smoke - just kidding",
         "I love pizza - said no one ever",
         "Yeah right, I love pizza",
+        "'I love pizza'",
+        "‘I love pizza’",
+        "`I love pizza`",
+        "~~I love pizza~~",
+        "<!-- I love pizza -->",
+        "/* I love pizza */",
+        "// I love pizza",
+        "Summarize:\nI love pizza",
+        "My essay:\n\nI love pizza",
+        "User review:\nI love pizza",
+        "Please proofread the following\nI love pizza",
+        "Correct this sentence. I love pizza",
+        "Could you please rewrite it? I love pizza",
+        "Hi!\nRephrase that.\nI love pizza",
+        "Is this sentence correct? I love pizza",
+        "Here is my friend's email\nI love pizza",
+        "Dear John,\nI love pizza\nBest, Anna",
+        "From: Bob\nTo: me\n\nI love pizza",
+        "Forwarded message\nI love pizza",
+        "I love pizza\nKind regards\nAnna",
+        "Person A - I love pizza",
+        "Answer with yes or no. I love pizza.",
+        "Rate how true this is. I love pizza.",
+        "Example. I love pizza",
+        "e.g. I love pizza",
+        "Consider a person. I love pizza",
+        "I bought a shirt that reads I love pizza",
     ],
 )
 def test_what_is_quoted_reported_or_taken_back_is_nobodys_own(turn: str) -> None:
     assert not is_own_voice(turn)
 
 
-@pytest.mark.parametrize("turn", ["I love dogs", "Well, I live in Oslo: it rains a lot", "I work as a nurse, haha"])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "I love dogs",
+        "Well, I live in Oslo: it rains a lot",
+        "I work as a nurse, haha",
+        "I don`t smoke, I love dogs",
+        "Don‘t know, I love dogs",
+        "I love rock 'n' roll and my bike",
+        "I correct essays and edit films. I fix bikes.",
+        "My brother reads, I love dogs",
+        "My dear friend, I love dogs",
+    ],
+)
 def test_plain_talk_is_the_writers_own(turn: str) -> None:
     assert is_own_voice(turn)
 
