@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from serving.errors import TrainingRefused, TrainingUnavailable
-from serving.gateway.passage.travel import network
+from serving.gateway.passage.network import network
 from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingEvents, TrainingPage
 
 _B = TypeVar("_B", bound=BaseModel)
