@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 # These write the URLs that they call: users' names in paths, and signatures that open files.
-_INDISCREET = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "boto3", "botocore", "s3transfer")
+_INDISCREET = ("aiohttp", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "boto3", "botocore", "s3transfer")
 
 
 class _JsonFormatter(logging.Formatter):

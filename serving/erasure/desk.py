@@ -86,6 +86,12 @@ class ErasureDesk:
             if await ErasureRepository(session).has_ended(tenant=tenant, user=user, within_seconds=within_seconds):
                 raise BeingErased
 
+    async def all_erasing(self, *, at_most: int) -> frozenset[tuple[str, str]] | None:
+        """Return (tenant, user) of everybody who is being erased; None when there are more than `at_most`."""
+        async with self._database.reading() as session:
+            found = await ErasureRepository(session).some_running(at_most=at_most + 1)
+        return frozenset(found) if len(found) <= at_most else None
+
     async def traces(self, tenant: str, user: str) -> dict[str, int]:
         """Return how many rows name the user, by table."""
         async with self._database.reading() as session:

@@ -68,6 +68,11 @@ class ErasureRepository:
         mine = (ErasureRow.tenant == tenant, ErasureRow.subject == _subject(tenant, user), ErasureRow.ended_at > since)
         return (await self._session.execute(select(ErasureRow.id).where(*mine).limit(1))).first() is not None
 
+    async def some_running(self, *, at_most: int) -> set[tuple[str, str]]:
+        """Return (tenant, user) of everybody who is being erased, or of so many of them."""
+        query = select(ErasureRow.tenant, ErasureRow.user_id).where(ErasureRow.user_id.is_not(None)).limit(at_most)
+        return {(tenant, user) for tenant, user in await self._session.execute(query) if user is not None}
+
     async def latest(self, *, tenant: str, user: str) -> ErasureRow | None:
         """Return the erasure of this user that runs, or that was asked for last."""
         mine = (ErasureRow.tenant == tenant, ErasureRow.subject == _subject(tenant, user))

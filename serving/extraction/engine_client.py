@@ -20,7 +20,8 @@ import httpx
 
 from kit.tls import authorities
 from registry.manifest import Manifest
-from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
+from serving.errors import EngineAnswerUnusable, EngineRefused, EngineUnavailable
+from serving.extraction.engine_stream import EngineStream, translated
 
 _CHAT = "/v1/chat/completions"
 # A load balancer before several engines keeps an adapter's requests together by this header.
@@ -119,19 +120,19 @@ class EngineClient:
         try:
             response = await self._http.post(_CHAT, content=_encoded(payload), headers=_json_headers(headers))
         except httpx.HTTPError as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         _raise_for_status(response)
         return _choices_checked(response)
 
     @asynccontextmanager
     async def stream(
         self, payload: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[AsyncIterator[str]]:
-        """Open a streamed chat completion and yield its lines; leaving the block closes the engine's connection.
+    ) -> AsyncIterator[EngineStream]:
+        """Open a streamed chat completion and yield its events; leaving the block early ends the engine's work on it.
 
         Raises:
             EngineCallError: as `chat` does, when the engine does not begin to answer. What breaks off later
-                rises from the lines.
+                rises from the events.
         """
         try:
             body = _encoded(payload)
@@ -139,9 +140,11 @@ class EngineClient:
                 if response.status_code >= 400:
                     await response.aread()
                     _raise_for_status(response)
-                yield _lines(response)
+                stream = EngineStream(response.aiter_raw())
+                yield stream
+                await stream.finish()
         except httpx.HTTPError as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
 
     async def ask(
         self,
@@ -219,7 +222,7 @@ class EngineClient:
         try:
             response = await self._http.post(path, content=_encoded({"class": kind}), headers=headers, timeout=5.0)
         except httpx.HTTPError as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         _raise_for_status(response)
 
     async def is_healthy(self) -> bool:
@@ -273,26 +276,6 @@ def _choices_checked(response: httpx.Response) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("choices"), list):
         raise EngineAnswerUnusable("the engine's answer has no choices", field="choices")
     return value
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    """Yield lines as they come: events are UTF-8 and their lines end with LF, which spares httpx's decoders."""
-    rest = b""
-    try:
-        async for piece in response.aiter_raw():
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                yield line.rstrip(b"\r").decode(errors="replace")
-    except httpx.HTTPError as exc:
-        raise _translated(exc) from exc
-    if rest:
-        yield rest.decode(errors="replace")
-
-
-def _translated(error: httpx.HTTPError) -> EngineCallError:
-    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        return EngineTimeout()
-    return EngineUnavailable(f"the engine did not answer: {type(error).__name__}")
 
 
 def _raise_for_status(response: httpx.Response) -> None:

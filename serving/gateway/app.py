@@ -50,7 +50,8 @@ from serving.gateway.passage.draining import Parting
 from serving.gateway.passage.entrance import Entrance
 from serving.gateway.passage.identity import Identified
 from serving.gateway.passage.luggage import Luggage
-from serving.gateway.passage.travel import TravellingTransport, network
+from serving.gateway.passage.network import network
+from serving.gateway.passage.travel import TravellingTransport
 from serving.gateway.profiles import Profiles
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.trainings import endpoints as training_endpoints
@@ -143,7 +144,9 @@ async def _connect(
         "stale_seconds": settings.gateway_stale_seconds,
     }
     state.erasures = ErasureDesk(database)
-    sign = state.sign = Sign(state.erasures, **remembering)
+    sign = state.sign = Sign(
+        state.erasures, cache_seconds=settings.gateway_cache_seconds, stale_seconds=settings.gateway_stale_seconds
+    )
     adapters = state.adapters = Adapters(registry, database, **remembering, sign=sign)
     state.authenticator = Authenticator(database, **remembering)
     hints = state.hints = await stack.enter_async_context(Hints(engine, adapters))

@@ -10,7 +10,7 @@ from serving.gateway.openai_errors import openai_error
 from serving.gateway.upstream import EngineEvents, frame, guarded, parse_event
 
 
-def chunks(events: EngineEvents, *, theirs: str, ours: str, with_usage: bool) -> AsyncIterator[str]:
+def chunks(events: EngineEvents, *, theirs: str, ours: str, with_usage: bool) -> AsyncIterator[bytes]:
     """Yield the engine's events as the caller's; what breaks off ends in an error event.
 
     Args:
@@ -22,20 +22,20 @@ def chunks(events: EngineEvents, *, theirs: str, ours: str, with_usage: bool) ->
     return guarded(_chunks(events, Renamer(theirs, ours), with_usage=with_usage), broken=_broken)
 
 
-async def _chunks(events: EngineEvents, rename: Renamer, *, with_usage: bool) -> AsyncIterator[str]:
+async def _chunks(events: EngineEvents, rename: Renamer, *, with_usage: bool) -> AsyncIterator[bytes]:
     async for data in events:
         if with_usage or not is_usage_only(data):
             yield frame(rename(data))
-    yield frame("[DONE]")
+    yield frame(b"[DONE]")
 
 
-def _broken(error: LorryError) -> str:
-    return frame(json.dumps({"error": openai_error(error.status_code, error.message)}))
+def _broken(error: LorryError) -> bytes:
+    return frame(json.dumps({"error": openai_error(error.status_code, error.message)}).encode())
 
 
-def is_usage_only(data: str) -> bool:
+def is_usage_only(data: bytes) -> bool:
     """Say whether an event holds the count of tokens and nothing of the answer."""
-    return '"usage"' in data and not parse_event(data).get("choices")
+    return b'"usage"' in data and not parse_event(data).get("choices")
 
 
 class Renamer:
@@ -46,11 +46,11 @@ class Renamer:
     """
 
     def __init__(self, theirs: str, ours: str) -> None:
-        new = json.dumps(ours, ensure_ascii=False)
-        self._forms = [(f'"model":{space}"{theirs}"', f'"model":{space}{new}') for space in ("", " ")]
+        old, new = (json.dumps(name, ensure_ascii=False).encode() for name in (theirs, ours))
+        self._forms = [(field + old, field + new) for field in (b'"model":', b'"model": ')]
         self._ours = ours
 
-    def __call__(self, data: str) -> str:
+    def __call__(self, data: bytes) -> bytes:
         """Return an event with the caller's name in it."""
         for old, new in self._forms:
             if old in data:
@@ -58,4 +58,4 @@ class Renamer:
         event = parse_event(data)
         if "model" not in event:
             return data
-        return json.dumps({**event, "model": self._ours}, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps({**event, "model": self._ours}, ensure_ascii=False, separators=(",", ":")).encode()

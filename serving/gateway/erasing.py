@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from kit.errors import DatabaseUnavailable, InvalidName
+from dataclasses import dataclass
+
+from kit.errors import BeingErased, DatabaseUnavailable, InvalidName
 from kit.names import check_name
 from serving.erasure.desk import ErasureDesk
 from serving.gateway.remembered import Remembered
 
 _BRIEF_SECONDS = 0.5
+_AT_MOST = 1000
+
+
+@dataclass(frozen=True)
+class _Erasing:
+    """Everybody who is being erased; `users` None = too many to list."""
+
+    users: frozenset[tuple[str, str]] | None
 
 
 class Sign:
-    """Whether a user is being erased, as one process knows it."""
+    """Whether a user is being erased, as one process knows it.
 
-    def __init__(self, desk: ErasureDesk, *, cache_seconds: float, stale_seconds: float = 0.0) -> None:
-        """Ask `desk`; that somebody is not being erased is remembered as whose an API key is."""
+    Few are at any time, so one list answers for all users, and a user who comes once in a while waits for no database.
+    While there are more than fit a list, each is asked for.
+    """
+
+    def __init__(
+        self, desk: ErasureDesk, *, cache_seconds: float, stale_seconds: float = 0.0, at_most: int = _AT_MOST
+    ) -> None:
+        """Ask `desk`; what it says is remembered as whose an API key is, of at most so many in one list."""
         self._desk = desk
+        self._at_most = at_most
+        self._all: Remembered[str, _Erasing] = Remembered(
+            seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(DatabaseUnavailable,)
+        )
         self._open: Remembered[tuple[str, str], bool] = Remembered(
             seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(DatabaseUnavailable,)
         )
@@ -31,15 +51,21 @@ class Sign:
         Raises:
             BeingErased: the user is being erased, or was since the request began.
         """
-
-        async def ask() -> bool:
-            await self._desk.require_not_erasing(tenant, user)
-            return True
-
         try:
             check_name(user, field="user_id")
-            await self._open.get((tenant, user), ask)
+            erasing = (await self._all.get("all", self._look)).users
+            if erasing is None:
+                await self._open.get((tenant, user), lambda: self._ask(tenant, user))
+            elif (tenant, user) in erasing:
+                raise BeingErased
             if asked_seconds_ago > _BRIEF_SECONDS:
                 await self._desk.require_not_erased(tenant, user, within_seconds=asked_seconds_ago)
         except (InvalidName, DatabaseUnavailable):
             return  # what is no name is nobody's, and refused as such by who reads it
+
+    async def _look(self) -> _Erasing:
+        return _Erasing(await self._desk.all_erasing(at_most=self._at_most))
+
+    async def _ask(self, tenant: str, user: str) -> bool:
+        await self._desk.require_not_erasing(tenant, user)
+        return True

@@ -47,7 +47,7 @@ async def chat_completions(
     payload = body.to_engine(answerer.model, answerer.prepare(body.messages))
     if body.stream:
 
-        def render(events: EngineEvents) -> AsyncIterator[str]:
+        def render(events: EngineEvents) -> AsyncIterator[bytes]:
             return chunks(events, theirs=answerer.model, ours=body.model, with_usage=body.wants_usage)
 
         return await unless_disconnected(request, upstream.stream(payload, answerer, render=render))

@@ -44,7 +44,7 @@ async def query(
     payload = body.to_engine(answerer.model, answerer.prepare([{"role": "user", "content": body.question}]))
     if body.stream:
 
-        def render(events: EngineEvents) -> AsyncIterator[str]:
+        def render(events: EngineEvents) -> AsyncIterator[bytes]:
             return guarded(_events(events, answerer, body), broken=_broken)
 
         return await unless_disconnected(request, upstream.stream(payload, answerer, render=render))
@@ -54,7 +54,7 @@ async def query(
     return JSONResponse(response.model_dump(mode="json"), headers=answerer.headers)
 
 
-async def _events(events: EngineEvents, answerer: Answerer, body: QueryRequest) -> AsyncIterator[str]:
+async def _events(events: EngineEvents, answerer: Answerer, body: QueryRequest) -> AsyncIterator[bytes]:
     pieces, is_cut = [], False
     async for data in events:
         event = parse_event(data)
@@ -63,13 +63,13 @@ async def _events(events: EngineEvents, answerer: Answerer, body: QueryRequest) 
             is_cut = is_cut or is_last_cut
             if text:
                 pieces.append(text)
-                yield frame(json.dumps({"text": text}, ensure_ascii=False), event="delta")
+                yield frame(json.dumps({"text": text}, ensure_ascii=False).encode(), event=b"delta")
     done = _response("".join(pieces), body, answerer, truncated=is_cut)
-    yield frame(done.model_dump_json(), event="done")
+    yield frame(done.model_dump_json().encode(), event=b"done")
 
 
-def _broken(error: LorryError) -> str:
-    return frame(bytes(refusal(error).body).decode(), event="error")
+def _broken(error: LorryError) -> bytes:
+    return frame(bytes(refusal(error).body), event=b"error")
 
 
 def _response(text: str, body: QueryRequest, answerer: Answerer, *, truncated: bool) -> QueryResponse:

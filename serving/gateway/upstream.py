@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -28,10 +28,8 @@ from serving.gateway.passage.travel import travelling
 from serving.gateway.usage.meter import Meter
 
 T = TypeVar("T")
-_DATA = "data:"
-_DONE = "[DONE]"
 _EVENT_STREAM = "text/event-stream"
-Render = Callable[["EngineEvents"], AsyncIterator[str]]
+Render = Callable[["EngineEvents"], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +50,9 @@ class Upstream:
         stack = AsyncExitStack()
         options = {**(payload.get("stream_options") or {}), "include_usage": True}
         asked = {**payload, "stream": True, "stream_options": options}
-        lines = await stack.enter_async_context(self.engine.stream(asked, headers=answerer.engine_headers))
-        events = EngineEvents(lines)
+        events = EngineEvents(
+            await stack.enter_async_context(self.engine.stream(asked, headers=answerer.engine_headers))
+        )
 
         def count() -> None:
             self.meter.count_usage(answerer.tenant, answerer.user, events.usage)
@@ -65,7 +64,7 @@ class Upstream:
 class _ProxiedStream(StreamingResponse):
     """A streaming response that lets go of the engine even when it is never read."""
 
-    def __init__(self, content: AsyncIterator[str], *, stack: AsyncExitStack, headers: Mapping[str, str]) -> None:
+    def __init__(self, content: AsyncIterator[bytes], *, stack: AsyncExitStack, headers: Mapping[str, str]) -> None:
         held = {**headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(content, media_type=_EVENT_STREAM, headers=held)
         self._stack = stack
@@ -84,51 +83,46 @@ class EngineEvents:
     A stream that is left before its end has as many tokens counted as it had events, which is no more than there were.
     """
 
-    lines: AsyncIterator[str]
+    stream: AsyncIterable[bytes]
     usage: dict[str, int] = field(default_factory=lambda: {"completion_tokens": 0})
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield what stands in the events, up to the last one.
 
         Raises:
             EngineCallError: when the stream breaks off.
             DeadlineExceeded: when the caller would not wait any longer.
         """
-        async for line in _until_deadline(self.lines):
-            if not line.startswith(_DATA):
-                continue
-            data = line.removeprefix(_DATA).strip()
-            if data == _DONE:
-                return
+        async for data in _until_deadline(self.stream):
             self._count(data)
             yield data
 
-    def _count(self, data: str) -> None:
-        if '"usage"' in data and isinstance(found := parse_event(data).get("usage"), dict):
+    def _count(self, data: bytes) -> None:
+        if b'"usage"' in data and isinstance(found := parse_event(data).get("usage"), dict):
             self.usage = found
         else:
             self.usage["completion_tokens"] += 1
 
 
-async def _until_deadline(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _until_deadline(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     travel = travelling.get()
     deadline = math.inf if travel is None else travel.deadline
-    iterator = aiter(lines)
+    iterator = aiter(stream)
     while True:
         try:
             if deadline == math.inf:
-                line = await anext(iterator)
+                data = await anext(iterator)
             else:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    line = await anext(iterator)
+                    data = await anext(iterator)
         except StopAsyncIteration:
             return
         except TimeoutError as exc:
             raise DeadlineExceeded from exc
-        yield line
+        yield data
 
 
-def parse_event(data: str) -> dict[str, Any]:
+def parse_event(data: bytes) -> dict[str, Any]:
     """Return what an event of the engine holds.
 
     Raises:
@@ -143,12 +137,12 @@ def parse_event(data: str) -> dict[str, Any]:
     return event
 
 
-def frame(data: str, *, event: str | None = None) -> str:
+def frame(data: bytes, *, event: bytes | None = None) -> bytes:
     """Return one server-sent event."""
-    return f"data: {data}\n\n" if event is None else f"event: {event}\ndata: {data}\n\n"
+    return b"data: %b\n\n" % data if event is None else b"event: %b\ndata: %b\n\n" % (event, data)
 
 
-async def guarded(frames: AsyncIterator[str], *, broken: Callable[[LorryError], str]) -> AsyncIterator[str]:
+async def guarded(frames: AsyncIterator[bytes], *, broken: Callable[[LorryError], bytes]) -> AsyncIterator[bytes]:
     """Yield frames; what breaks off ends in the frame that `broken` makes of the error."""
     try:
         async for each in frames:

@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_FULL_COLLECTION_EVERY = 100  # collections of the middle generation: by Python's own 10, one every few seconds
+
 
 class Parting:
     """Once the gateway stops, every answer asks its client to connect anew, which then reaches another gateway."""
@@ -49,10 +51,16 @@ class DrainingServer(uvicorn.Server):
         await super().serve(sockets)
 
     async def startup(self, sockets: Any = None) -> None:
-        """Start, and let the garbage collector forget what stays for good: looking through it stalls everybody."""
+        """Start, and have the garbage collector seldom look through everything: as long as it does, nobody is served.
+
+        It forgets what stays for good; what a stream holds while it is open is looked through after so many more
+        requests, for what leaves rubbish leaves it young.
+        """
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        young, middle, _ = gc.get_threshold()
+        gc.set_threshold(young, middle, _FULL_COLLECTION_EVERY)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop, or stop at once when asked again."""

@@ -90,7 +90,7 @@ async def training_events(
 class _EventStream(StreamingResponse):
     """The training service's events, which are let go of with the client."""
 
-    def __init__(self, content: AsyncIterator[str], *, stack: AsyncExitStack) -> None:
+    def __init__(self, content: AsyncIterator[bytes], *, stack: AsyncExitStack) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(content, media_type=_EVENT_STREAM, headers=headers)
         self._stack = stack
@@ -102,16 +102,16 @@ class _EventStream(StreamingResponse):
             await self._stack.aclose()
 
 
-async def _frames(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _frames(lines: AsyncIterator[str]) -> AsyncIterator[bytes]:
     """Yield the service's events; the last one, which holds the whole job, with what a caller is told of it."""
     event = ""
     async for line in lines:
         if line.startswith("event:"):
             event = line.removeprefix("event:").strip()
         if line.startswith("data:") and event == "end":
-            yield f"data: {_told(line.removeprefix('data:'))}\n"
+            yield f"data: {_told(line.removeprefix('data:'))}\n".encode()
         else:
-            yield f"{line}\n"
+            yield f"{line}\n".encode()
 
 
 def _told(data: str) -> str:
@@ -121,8 +121,8 @@ def _told(data: str) -> str:
         raise TrainingUnavailable("the training service's answer is not one of this version") from exc
 
 
-def _broken(error: LorryError) -> str:
-    return "\n" + frame(bytes(refusal(error).body).decode(), event="error")
+def _broken(error: LorryError) -> bytes:
+    return b"\n" + frame(bytes(refusal(error).body), event=b"error")
 
 
 def _service(request: Request) -> TrainingService:

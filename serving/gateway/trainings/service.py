@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from kit.lines import async_lines
 from kit.tls import authorities
 from serving.errors import TrainingRefused, TrainingUnavailable
-from serving.gateway.passage.travel import network
+from serving.gateway.passage.network import network
 from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingEvents, TrainingPage
 
 _B = TypeVar("_B", bound=BaseModel)

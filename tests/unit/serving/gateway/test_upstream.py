@@ -15,12 +15,12 @@ from serving.gateway.upstream import EngineEvents
 VERSION_ID = "v" + "a" * 32
 
 
-async def collected(*lines: str | Exception) -> list[str]:
-    async def source() -> AsyncIterator[str]:
-        for line in lines:
-            if isinstance(line, Exception):
-                raise line
-            yield line
+async def collected(*told: bytes | Exception) -> list[bytes]:
+    async def source() -> AsyncIterator[bytes]:
+        for data in told:
+            if isinstance(data, Exception):
+                raise data
+            yield data
 
     events = EngineEvents(source())
     return [each async for each in chunks(events, theirs=VERSION_ID, ours="users/ann", with_usage=False)]
@@ -28,15 +28,15 @@ async def collected(*lines: str | Exception) -> list[str]:
 
 async def test_every_event_names_the_callers_model_and_nothing_else_changes() -> None:
     chunk = {"id": "c", "model": VERSION_ID, "choices": [{"delta": {"content": "höt\n"}}]}
-    first, done = await collected(f"data: {json.dumps(chunk)}", "", ": ping", "data: [DONE]")
-    assert json.loads(first.removeprefix("data: ")) == {**chunk, "model": "users/ann"}
-    assert first.endswith("\n\n")
-    assert done == "data: [DONE]\n\n"
+    first, done = await collected(json.dumps(chunk).encode())
+    assert json.loads(first.removeprefix(b"data: ")) == {**chunk, "model": "users/ann"}
+    assert first.endswith(b"\n\n")
+    assert done == b"data: [DONE]\n\n"
 
 
 async def test_an_engine_that_breaks_off_ends_the_stream_with_an_error() -> None:
-    *_, last = await collected('data: {"model": "x"}', EngineUnavailable("the engine broke off"))
-    assert json.loads(last.removeprefix("data: "))["error"]["message"] == "the engine broke off"
+    *_, last = await collected(b'{"model": "x"}', EngineUnavailable("the engine broke off"))
+    assert json.loads(last.removeprefix(b"data: "))["error"]["message"] == "the engine broke off"
 
 
 def test_the_engine_hears_the_version_and_only_what_it_needs() -> None:
@@ -56,15 +56,14 @@ def test_a_text_that_looks_like_the_models_field_is_left_alone(space: str) -> No
     text = f'"model":{space}"{VERSION_ID}"'
     separators = (",", f":{space}")
     event = json.dumps({"choices": [{"delta": {"content": text}}], "model": VERSION_ID}, separators=separators)
-    renamed = json.loads(Renamer(VERSION_ID, 'users/"ann"')(event))
+    renamed = json.loads(Renamer(VERSION_ID, 'users/"ann"')(event.encode()))
     assert renamed == {"choices": [{"delta": {"content": text}}], "model": 'users/"ann"'}
 
 
 async def test_tokens_are_counted_and_told_only_to_who_asked() -> None:
-    async def source() -> AsyncIterator[str]:
-        yield 'data: {"choices": [{"delta": {"content": "a"}}]}'
-        yield 'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}}'
-        yield "data: [DONE]"
+    async def source() -> AsyncIterator[bytes]:
+        yield b'{"choices": [{"delta": {"content": "a"}}]}'
+        yield b'{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}}'
 
     for with_usage in (False, True):
         events = EngineEvents(source())
@@ -74,8 +73,8 @@ async def test_tokens_are_counted_and_told_only_to_who_asked() -> None:
 
 
 async def test_a_stream_that_breaks_off_counts_the_events_that_came() -> None:
-    async def source() -> AsyncIterator[str]:
-        yield 'data: {"choices": [{"delta": {"content": "a"}}]}'
+    async def source() -> AsyncIterator[bytes]:
+        yield b'{"choices": [{"delta": {"content": "a"}}]}'
         raise EngineUnavailable
 
     events = EngineEvents(source())
@@ -84,8 +83,8 @@ async def test_a_stream_that_breaks_off_counts_the_events_that_came() -> None:
 
 
 async def test_an_event_that_is_no_json_ends_the_stream_with_an_error() -> None:
-    *_, last = await collected("data: {broken")
-    assert "not JSON" in json.loads(last.removeprefix("data: "))["error"]["message"]
+    *_, last = await collected(b"{broken")
+    assert "not JSON" in json.loads(last.removeprefix(b"data: "))["error"]["message"]
 
 
 @pytest.mark.parametrize("field", ["chat_template", "vllm_xargs", "priority", "cache_salt", "prompt_logprobs", "echo"])
