@@ -149,8 +149,11 @@ async def test_kms_is_asked_once_a_minute_for_a_key_that_is_used_all_the_time(
         calls += 1
 
     client.meta.events.register("before-call.kms.Decrypt", count)
-    data_keys = DataKeys(database, keys)
-    key = await data_keys.ensure(Owner(tenant="default", user="ann"))
+    maker, another_process = DataKeys(database, keys), DataKeys(database, keys)
+    key = await maker.ensure(Owner(tenant="default", user="ann"))
     for _ in range(20):
-        await data_keys.open(key.id)
+        await maker.open(key.id)
+    assert calls == 0, "who has just made a key knows it"
+    for _ in range(20):
+        await another_process.open(key.id)
     assert calls == 1
