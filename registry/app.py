@@ -16,6 +16,7 @@ from kit.http_metrics import MeasureRequests
 from kit.json_guard import JsonGuard
 from kit.master_keys import open_master_keys
 from kit.problems import install_problem_handlers
+from kit.routes import add_routes
 from kit.storage import ObjectStorage
 from registry.access import refusals
 from registry.artifact.signature import Signer
@@ -130,9 +131,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.metrics = RegistryMetrics()
     app.add_middleware(MeasureRequests, metrics=app.state.metrics.requests)
     install_problem_handlers(app)
-    for endpoints in (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints, upkeep_endpoints):
-        app.include_router(endpoints.router)
-
+    rooms = (publishing_endpoints, catalog_endpoints, lifecycle_endpoints, engine_endpoints, upkeep_endpoints)
+    add_routes(app, *(room.router for room in rooms))
     install_openapi(app)
 
     @app.get("/healthz")

@@ -17,6 +17,7 @@ from kit.database import Database
 from kit.http_metrics import MeasureRequests, RequestMetrics
 from kit.json_guard import JsonGuard
 from kit.problems import install_problem_handlers
+from kit.routes import add_routes
 from registry.client import RegistryClient
 from serving.erasure.desk import ErasureDesk
 from serving.extraction.bank import standard_bank
@@ -105,9 +106,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     install_problem_handlers(app)
     install_openai_errors(app)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for endpoints in _ENDPOINTS:
-        app.include_router(endpoints.router)
-    app.include_router(extraction_router(settings))
+    add_routes(app, *(endpoints.router for endpoints in _ENDPOINTS), extraction_router(settings))
     install_openapi(app)
     return app
 

@@ -17,6 +17,7 @@ from kit.database import Database
 from kit.http_metrics import MeasureRequests
 from kit.json_guard import JsonGuard
 from kit.problems import install_problem_handlers
+from kit.routes import add_routes
 from registry.client import RegistryClient
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.jobs import Jobs
@@ -53,7 +54,7 @@ def create_app(settings: TrainingServiceSettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.training_max_request_bytes)
     app.add_middleware(MeasureRequests, metrics=app.state.metrics.requests)
     install_problem_handlers(app)
-    app.include_router(endpoints.router)
+    add_routes(app, endpoints.router)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -74,7 +74,8 @@ async def test_a_fact_is_corrected_confirmed_forbidden_and_the_files_follow(lorr
     code, told, _ = await lorry("profile", "ann", "--confirm", JAZZ)
     assert told == f"confirmed: {JAZZ} (correction 3)\n"
     code, told, _ = await lorry("profile", "ann", "--difference")
-    assert told.splitlines()[:2] == ["This is the first profile.", f"+ {TEA} (interests)"]
+    assert told.splitlines()[:2] == ["This is the first profile.", f"+ {JAZZ} (interests)"]
+    assert TEA not in told, "what was edited is not repeated in its old words"
 
 
 @pytest.mark.parametrize(
