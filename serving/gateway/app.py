@@ -106,7 +106,8 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     install_problem_handlers(app)
     install_openai_errors(app)
     app.add_exception_handler(ClientDisconnect, _gone)
-    add_routes(app, *(endpoints.router for endpoints in _ENDPOINTS), extraction_router(settings))
+    add_routes(app, *(endpoints.router for endpoints in _ENDPOINTS))
+    app.include_router(extraction_router(settings))  # which also begins and ends with the app
     install_openapi(app)
     return app
 

@@ -25,7 +25,7 @@ class ErasureGauges:
         )
         self._unattended = Gauge(
             "lorry_erasure_unattended_seconds",
-            "How long nobody has looked at one of them: a conductor does every few seconds.",
+            "How long one of them was not looked at: a conductor does so every few seconds.",
             registry=collectors,
         )
         self._until = 0.0
