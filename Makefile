@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 # Tests compute in one thread, so two processes share them; those that need the run's engine stay in one of them.
 SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo up check format test test-faults fuzz bench clean
+.PHONY: help setup demo up check format test test-faults test-fleet fuzz bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,10 +34,13 @@ format: setup  ## let ruff mend what it can
 	@.venv/bin/ruff format .
 
 test: setup  ## every test but the faults; real PostgreSQL, S3, training and vLLM (under 25 minutes)
-	@$(PY) -m pytest tests --ignore=tests/faults $(SIDE_BY_SIDE) --durations=15
+	@$(PY) -m pytest tests --ignore=tests/faults --ignore=tests/fleet $(SIDE_BY_SIDE) --durations=15
 
 test-faults: setup  ## tests that kill or break engines and servers (under 25 minutes)
 	@$(PY) -m pytest tests/faults $(SIDE_BY_SIDE) --durations=15
+
+test-fleet: setup  ## two real engines behind Envoy, watched by Prometheus, killed and restarted (about 10 minutes)
+	@$(PY) -m pytest tests/fleet --durations=15
 
 fuzz: setup  ## the tests that draw their own examples, with new ones each time
 	@$(PY) -m pytest tests/unit tests/integration -m hypothesis --hypothesis-profile fuzz $(SIDE_BY_SIDE)

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("kit", "registry", "transcripts", "training", "serving", "lorry")
 OTHERS = {
-    "tests/": "unit, contract, integration, e2e, faults, gpu",
+    "tests/": "unit, contract, integration, e2e, faults, fleet, gpu",
     "bench/": "side-by-side measurements: ours and a peer's, in one run",
     "docs/": "API, adapter format, profile schema, settings, operations, decisions, glossary, benchmarks",
     "deploy/": "images, compose, Envoy, alert rules, dashboards as code and as Grafana's JSON",

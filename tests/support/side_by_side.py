@@ -9,12 +9,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 
 class OneEngine(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist leaves it untyped
-    """Keeps a file's tests together, and all that use the run's engine or the fleet: there is one of each."""
+    """Keeps a file's tests together, and all that use the run's engine: there is one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         if file.startswith("tests/e2e/") or (file.startswith("tests/faults/serving/") and "/pool/" not in file):
             return "the run's engine"
-        if file.startswith("tests/faults/fleet/"):
-            return "the fleet"
         return file

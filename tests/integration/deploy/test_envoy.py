@@ -25,7 +25,7 @@ KEYS = tuple(f"user-{number}" for number in range(40))
 
 @dataclass
 class StandIn:
-    """Answers as an engine does, in microseconds; a stand-in because `tests/faults/fleet` has the real ones."""
+    """Answers as an engine does, in microseconds; a stand-in because `tests/fleet` has the real ones."""
 
     name: str
     ready: bool = True
