@@ -14,6 +14,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
+from kit.tls import authorities
 from serving.gateway.passage.travel import TravellingTransport
 
 # The services' servers close connections that are idle for 5 seconds: one about to be closed must not be reused.
@@ -36,7 +37,7 @@ class Network(httpx.AsyncBaseTransport):
 
     def __init__(self, *, connections: int) -> None:
         self._connections = connections
-        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._tls = authorities()
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from kit.tls import authorities
-from serving.gateway.passage.travel import network
+from serving.gateway.passage.network import network
 
 
 @pytest.fixture(autouse=True)

@@ -185,7 +185,8 @@ async def test_ten_thousand_malformed_requests_break_nothing_and_learn_nothing(
     await settle_in(gateway, stand_in)
     malformer, statuses = Malformer(7), Counter[int]()
     turns = asyncio.Semaphore(32)
-    limits = httpx.Limits(max_connections=32)
+    # The server closes what is idle for 5 seconds, and so long httpx waits, too: a request would run into that.
+    limits = httpx.Limits(max_connections=32, keepalive_expiry=2.0)
     headers = {"authorization": f"Bearer {gateway.key}"}
     async with httpx.AsyncClient(
         base_url=gateway.url, headers=headers, timeout=60, limits=limits, trust_env=False
