@@ -29,7 +29,9 @@ from registry.errors import (
     DataKeyDestroyed,
     DigestMismatch,
     NotServable,
+    RegistryError,
     RegistryUnavailable,
+    SignatureInvalid,
     VersionNotFound,
 )
 from registry.manifest import WEIGHTS_FILE, Draft, Manifest
@@ -269,14 +271,21 @@ class Publisher:
         """
         manifest = version.manifest
         signature = self._signer.sign(manifest) if self._signer else None
+        refusal: RegistryError | None = None
         async with self._database.transaction() as session:
             repository = PublishingRepository(session)
-            policy = await repository.get_policy(manifest.owner.tenant)
-            require_policy(policy, manifest, limits=self._options.limits, signs=signature is not None)
             await repository.mark_uploaded(manifest.version_id, actor=actor)
-            ready = await repository.make_ready(
-                manifest, report, sealed_bytes=sealed_size(version.plain_bytes), signature=signature, actor=actor
-            )
+            policy = await repository.get_policy(manifest.owner.tenant)
+            try:
+                require_policy(policy, manifest, limits=self._options.limits, signs=signature is not None)
+            except (AdapterInvalid, SignatureInvalid) as exc:
+                refusal = exc  # raised once it is stored that all has arrived
+            else:
+                ready = await repository.make_ready(
+                    manifest, report, sealed_bytes=sealed_size(version.plain_bytes), signature=signature, actor=actor
+                )
+        if refusal is not None:
+            raise refusal
         if not ready:  # somebody else finished it
             row = (await self._require_version(manifest.version_id)).row
             if row.state in (State.ERASED, State.REJECTED):

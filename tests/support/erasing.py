@@ -36,6 +36,7 @@ from serving.jobs.selection import Selection
 from serving.jobs.settings import BatchSettings
 from serving.jobs.vault import Place, Vault
 from tests.support.adapters import BASE
+from tests.support.folders import found_under
 from tests.support.profiles import a_statement, profile_of
 from training.erasure.erasure import TrainingErasure
 from training.writers.settings import WriterSettings
@@ -100,7 +101,7 @@ async def in_objects(storage: ObjectStorage, words: Iterable[str]) -> dict[str, 
 def in_files(folder: Path, words: Iterable[str]) -> dict[str, set[str]]:
     """Return which of the words stand in which files, or in their paths below `folder`."""
     found: dict[str, set[str]] = {}
-    for path in folder.rglob("*"):
+    for path in found_under(folder):
         name = str(path.relative_to(folder))
         content = path.read_bytes().decode("latin-1") if path.is_file() else ""
         _note(found, name, f"{name}\n{content}", words)

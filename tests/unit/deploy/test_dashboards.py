@@ -7,16 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.dashboards.__main__ import FOLDER, PAGES
 from deploy.dashboards.panels import Page, draw
-from kit.http_metrics import RequestMetrics
-from registry.metrics import RegistryMetrics
-from serving.gateway.erasure_gauges import ErasureGauges
-from serving.jobs.metrics import ExtractionMetrics
-from tests.support.engine_metrics import engine_metrics
-from training.service.metrics import TrainingMetrics
+from tests.support.service_measures import exposed_measures
 
 RULES = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 PARTS = r"_(total|sum|count|bucket)$"
@@ -24,12 +18,7 @@ PARTS = r"_(total|sum|count|bucket)$"
 
 @pytest.fixture(scope="module")
 def exposed() -> str:
-    gateway = CollectorRegistry()
-    RequestMetrics(gateway, prefix="lorry_gateway")
-    ErasureGauges(gateway)
-    own = (RegistryMetrics, TrainingMetrics, ExtractionMetrics)
-    registries = (engine_metrics(), gateway, *(metrics().collectors for metrics in own))
-    return "".join(generate_latest(each).decode() for each in registries)
+    return exposed_measures()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.uid)

@@ -8,14 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
 
-from kit.http_metrics import RequestMetrics
-from registry.metrics import RegistryMetrics
-from serving.gateway.erasure_gauges import ErasureGauges
-from serving.jobs.metrics import ExtractionMetrics
-from tests.support.engine_metrics import engine_metrics
-from training.service.metrics import TrainingMetrics
+from tests.support.service_measures import exposed_measures
 
 PARTS = r"_(total|sum|count|bucket)$"
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,15 +23,6 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
-def exposed() -> str:
-    gateway = CollectorRegistry()
-    RequestMetrics(gateway, prefix="lorry_gateway")
-    ErasureGauges(gateway)
-    own = (RegistryMetrics, TrainingMetrics, ExtractionMetrics)
-    registries = (engine_metrics(), gateway, *(metrics().collectors for metrics in own))
-    return "".join(generate_latest(each).decode() for each in registries)
-
-
 def anchors(page: str) -> set[str]:
     """The places in a page that can be linked to, as they are made of its headings."""
     headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
@@ -49,7 +34,7 @@ def test_an_alert_asks_for_measures_that_exist_and_says_what_to_do(rule: dict[st
     names = re.findall(r"\blorry_\w+", rule["expr"])
     assert names or re.search(r"\b(lorry:|envoy_)", rule["expr"])
     for name in names:
-        assert re.search(rf"^# TYPE {re.sub(PARTS, '', name)}(_total)? ", exposed(), re.MULTILINE), name
+        assert re.search(rf"^# TYPE {re.sub(PARTS, '', name)}(_total)? ", exposed_measures(), re.MULTILINE), name
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"]["summary"]
     assert rule["annotations"]["description"]
@@ -69,7 +54,7 @@ def test_every_alert_leads_to_a_chapter_of_its_own_that_exists() -> None:
 )
 def test_alerts_ask_for_values_that_labels_have(file: str, least: int) -> None:
     """All of these series are there from the start, so a value that has none is a slip of the pen."""
-    text = exposed()
+    text = exposed_measures()
     asked = 0
     for rule in yaml.safe_load((RULES / file).read_text())["groups"][0]["rules"]:
         for name, matchers in re.findall(r"\b(lorry_\w+)\{([^}]*)\}", rule["expr"]):

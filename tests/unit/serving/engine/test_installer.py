@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from serving.engine.file_lock import locked
 from serving.engine.installer import SEALED_FILE, Installer
 from serving.engine.metrics import EngineMetrics
 from serving.errors import CacheBusy, CacheFull, MachineRefused
+from tests.support.folders import sized_under
 
 ROOM = 3000
 DATA = b"sealed..." * 100
@@ -121,12 +121,8 @@ async def test_what_is_held_stays(cache: Cache) -> None:
         assert cache.held() == [1, 3, 4]
 
 
-def taken_bytes(cache: Cache) -> int:
-    total = 0
-    for found in cache.directory.rglob(SEALED_FILE):
-        with suppress(FileNotFoundError):  # it has just been moved or deleted
-            total += found.stat().st_size
-    return total
+def taken_bytes(directory: Path) -> int:
+    return sum(size for path, size in sized_under(directory).items() if path.name == SEALED_FILE)
 
 
 async def test_concurrent_arrivals_keep_the_bound_at_every_moment(cache: Cache) -> None:
@@ -134,7 +130,7 @@ async def test_concurrent_arrivals_keep_the_bound_at_every_moment(cache: Cache) 
         async with cache.installer.shelf(version(number)) as shelf, shelf.arrival(len(DATA)) as path:
             await asyncio.sleep(0.01)
             path.write_bytes(DATA)
-            assert taken_bytes(cache) <= ROOM
+            assert taken_bytes(cache.directory) <= ROOM
 
     for begin in range(0, 12, 3):
         await asyncio.gather(*(arrive(number) for number in range(begin, begin + 3)))
@@ -281,7 +277,7 @@ async def test_two_processes_keep_one_bound(tmp_path: Path) -> None:
     first, second = Cache(tmp_path), Cache(tmp_path)
     for number in range(1, 7):
         await (first if number % 2 else second).put(number)
-        assert sum(path.stat().st_size for path in tmp_path.rglob(SEALED_FILE)) <= ROOM
+        assert taken_bytes(tmp_path) <= ROOM
 
     assert first.installer.installed() == second.installer.installed()
     assert len(first.installer.installed()) == 3
@@ -332,7 +328,7 @@ async def test_a_disk_that_others_filled_gets_room_from_what_was_used_least(
     spare, disk_bytes, real = 16 << 20, (16 << 20) + 2000, shutil.disk_usage("/")
 
     def usage(_: object) -> object:
-        taken = sum(path.stat().st_size for path in cache.directory.rglob(SEALED_FILE))
+        taken = taken_bytes(cache.directory)
         return real._replace(free=disk_bytes - taken)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
