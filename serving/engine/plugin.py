@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Register our resolver, our worker parts and, on a CPU, our LoRA product; calling it again changes nothing.
+    """Register our resolver, worker parts, pace and, on a CPU, LoRA product; calling it again changes nothing.
 
     vLLM loads every installed plugin unless it is told otherwise. In a process that `serving.engine` did not
     start there are no settings: then nothing is touched.
@@ -30,12 +30,14 @@ def register() -> None:
     from vllm.lora.resolver import LoRAResolverRegistry
     from vllm.platforms import current_platform
 
-    from serving.engine import worker_seam
+    from serving.engine import scheduler_seam, worker_seam
+    from serving.engine.pace import Pace
     from serving.engine.resolver import RESOLVER_NAME, RegistryResolver
 
     if RESOLVER_NAME not in LoRAResolverRegistry.get_supported_resolvers():
         LoRAResolverRegistry.register_resolver(RESOLVER_NAME, RegistryResolver())
     worker_seam.install()
+    scheduler_seam.install(Pace(batch_prompt_tokens=settings.batch_prompt_tokens))
     if current_platform.is_cpu():
         from serving.engine.worker.cpu_product import use_product
 

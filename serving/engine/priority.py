@@ -39,4 +39,9 @@ class Priority:
         kept = [(name, value) for name, value in headers if name.lower() != PRIORITY_HEADER]
         is_batch = any(name.lower() == CLASS_HEADER and value == b"batch" for name, value in kept)
         seconds = self._clock() + (BATCH_BEHIND_SECONDS if is_batch else 0.0)
-        return [*kept, (PRIORITY_HEADER, b"%d" % int(seconds * 1000))]  # vLLM takes the lower first
+        return [*kept, (PRIORITY_HEADER, b"%d" % (2 * int(seconds * 1000) + is_batch))]  # vLLM takes the lower first
+
+
+def is_live(priority: int) -> bool:
+    """Say whether a request that vLLM knows with this priority is live."""
+    return priority % 2 == 0

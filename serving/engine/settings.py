@@ -18,6 +18,7 @@ from kit.settings import Settings
 from serving.engine.pool.limits import Limits
 
 _CPU_STEP_TOKENS = 256  # vLLM's 2048 keep a core busy for many seconds
+_CPU_LIVE_STEP_TOKENS, _CUDA_LIVE_STEP_TOKENS = 64, 512
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -72,6 +73,12 @@ class EngineSettings(Settings):
         ge=1,
         description="tokens of prompts and answers in one step of the engine, at least max_num_seqs: newcomers wait for"
         " its end; unset = 256 on a CPU, or max_num_seqs if that is more, and vLLM's own on CUDA",
+    )
+    live_step_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="of batch prompts, tokens in one step while live requests come; more make those wait longer for"
+        " their first token, fewer slow batch work beside them; unset = 64 on a CPU and 512 on CUDA",
     )
     kv_cache_gib: int = Field(2, ge=1, description="memory for the KV cache of a CPU engine, in GiB")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM may take")
@@ -158,6 +165,13 @@ class EngineSettings(Settings):
         if self.step_tokens is None and self.engine_device == "cpu":
             return max(_CPU_STEP_TOKENS, self.max_num_seqs)
         return self.step_tokens
+
+    @property
+    def batch_prompt_tokens(self) -> int:
+        """Tokens of batch prompts in one step while live requests come."""
+        if self.live_step_tokens is None:
+            return _CPU_LIVE_STEP_TOKENS if self.engine_device == "cpu" else _CUDA_LIVE_STEP_TOKENS
+        return self.live_step_tokens
 
     @property
     def directory_id(self) -> str:

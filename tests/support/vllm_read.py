@@ -85,6 +85,12 @@ READ: dict[str, dict[str, Known]] = {
     "launch.py": {  # how the arguments that it checks are read
         "vllm.utils.argparse_utils": {"0.32": "d1330ebc9e8fc4ef", "0.33": "f0ad2c5e6bac21e3"},
     },
+    "scheduler_seam.py": {  # runs around the first, which reads what is set for the call; the others say who is there
+        "vllm.v1.core.sched.scheduler:Scheduler.schedule": {"0.32": "da4f2cf2fc39c39e", "0.33": "fa34c8a13c0a8936"},
+        "vllm.v1.core.sched.scheduler:Scheduler.get_request_counts": "c901ce17db93c7dd",
+        "vllm.v1.core.sched.request_queue:PriorityRequestQueue": "00ef516ae076fc93",
+        "vllm.v1.core.sched.async_scheduler:AsyncScheduler": {"0.32": "157edcf67cd38116", "0.33": "991e40506b5d430d"},
+    },
     "cache_paths.py": {  # what keys an adapter's blocks in the prefix cache
         "vllm.v1.core.kv_cache_utils:_gen_lora_extra_hash_keys": "4f67791285cae1c3",
         "vllm.v1.core.kv_cache_utils:generate_block_hash_extra_keys": "fabb6e4b928af21a",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.engine.priority import BATCH_BEHIND_SECONDS, Priority
+from serving.engine.priority import BATCH_BEHIND_SECONDS, Priority, is_live
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -34,9 +34,9 @@ async def passed_on(scope: dict[str, Any], *, now: float = 0.0) -> dict[str, Any
     [
         ([], b"0"),
         ([(b"x-lorry-class", b"live")], b"0"),
-        ([(b"x-lorry-class", b"batch")], b"5000"),
-        ([(b"x-lorry-class", b"batch"), (b"x-vllm-priority", b"-1000")], b"5000"),
-        ([(b"X-Vllm-Priority", b"-1000"), (b"X-Lorry-Class", b"batch")], b"5000"),
+        ([(b"x-lorry-class", b"batch")], b"10001"),
+        ([(b"x-lorry-class", b"batch"), (b"x-vllm-priority", b"-1000")], b"10001"),
+        ([(b"X-Vllm-Priority", b"-1000"), (b"X-Lorry-Class", b"batch")], b"10001"),
     ],
 )
 async def test_the_class_decides_and_a_clients_own_priority_is_dropped(headers: Headers, priority: bytes) -> None:
@@ -45,6 +45,7 @@ async def test_the_class_decides_and_a_clients_own_priority_is_dropped(headers: 
     assert [value for name, value in scope["headers"] if name.lower() == b"x-vllm-priority"] == [priority]
     assert (b"content-type", b"application/json") in scope["headers"]
     assert original[1:] == headers, "the scope of those outside is not touched"
+    assert is_live(int(priority)) == (priority == b"0")
 
 
 async def test_batch_goes_behind_the_live_ones_of_the_next_seconds_and_before_all_later_ones() -> None:

@@ -1,0 +1,113 @@
+"""What `serving.engine.scheduler_seam` makes of vLLM's own scheduler, with requests of its own kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.sampling_params import SamplingParams
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+from serving.engine import scheduler_seam
+from serving.engine.pace import Pace
+
+MOST, BATCH_PROMPTS, BLOCK = 256, 64, 16
+LIVE, BATCH = 2000, 2001
+
+
+@pytest.fixture
+def scheduler(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Scheduler:
+    monkeypatch.setattr(Scheduler, "schedule", Scheduler.schedule)
+    scheduler_seam.install(Pace(batch_prompt_tokens=BATCH_PROMPTS))
+    scheduler_seam.install(Pace(batch_prompt_tokens=BATCH_PROMPTS))
+    model = ModelConfig(model=str(base_directory), dtype="float32", max_model_len=2048)
+    config = VllmConfig(
+        model_config=model,
+        scheduler_config=SchedulerConfig(
+            max_num_batched_tokens=MOST,
+            max_num_seqs=16,
+            max_model_len=2048,
+            policy="priority",
+            is_encoder_decoder=False,
+            async_scheduling=False,
+        ),
+        cache_config=CacheConfig(block_size=BLOCK, enable_prefix_caching=False),
+        device_config=DeviceConfig("cpu"),
+    )
+    spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
+    config.cache_config.num_gpu_blocks = 1000
+    return Scheduler(
+        vllm_config=config,
+        kv_cache_config=KVCacheConfig(
+            num_blocks=1000, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
+        ),
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=BLOCK,
+    )
+
+
+def ask(scheduler: Scheduler, name: str, *, tokens: int, priority: int) -> None:
+    parameters = SamplingParams(max_tokens=8, ignore_eos=True)
+    scheduler.add_request(
+        Request(
+            request_id=name,
+            prompt_token_ids=[1] * tokens,
+            sampling_params=parameters,
+            pooling_params=None,
+            priority=priority,
+        )
+    )
+
+
+def computed(scheduler: Scheduler) -> dict[str, int]:
+    """Have the next step planned and computed; return whose tokens it had."""
+    output: SchedulerOutput = scheduler.schedule()
+    names = list(output.num_scheduled_tokens)
+    ended = [not scheduler.requests[name].is_prefill_chunk for name in names]
+    result = ModelRunnerOutput(
+        req_ids=names,
+        req_id_to_index={name: index for index, name in enumerate(names)},
+        sampled_token_ids=[[7] if answers else [] for answers in ended],
+    )
+    scheduler.update_from_output(output, result)
+    return dict(output.num_scheduled_tokens)
+
+
+def test_both_of_vllms_schedulers_have_the_method_that_is_wrapped() -> None:
+    assert "schedule" not in vars(AsyncScheduler)
+    assert issubclass(AsyncScheduler, Scheduler)
+
+
+def test_batch_prompts_fill_steps_until_a_live_request_is_there(scheduler: Scheduler) -> None:
+    for number in range(8):
+        ask(scheduler, f"batch-{number}", tokens=64, priority=BATCH + 2 * number)
+    assert computed(scheduler) == {f"batch-{number}": 64 for number in range(4)}
+
+    ask(scheduler, "live", tokens=32, priority=LIVE)
+    assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(4)}, "live": 32, "batch-4": 64}
+    assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(5)}, "live": 1, "batch-5": 64}
+    assert scheduler.max_num_scheduled_tokens == MOST
+
+
+def test_a_long_batch_prompt_that_has_begun_lets_a_live_one_pass(scheduler: Scheduler) -> None:
+    ask(scheduler, "batch", tokens=1500, priority=BATCH)
+    assert computed(scheduler) == {"batch": MOST}
+
+    ask(scheduler, "live", tokens=150, priority=LIVE)
+    assert computed(scheduler) == {"batch": 64, "live": 64}
+    assert computed(scheduler) == {"live": 86, "batch": 64}
+    assert computed(scheduler) == {"live": 1, "batch": 64}
+    assert scheduler.scheduler_config.long_prefill_token_threshold == 0
+
+
+def test_a_live_prompt_alone_is_computed_as_fast_as_ever(scheduler: Scheduler) -> None:
+    ask(scheduler, "live", tokens=600, priority=LIVE)
+    assert [computed(scheduler) for _ in range(4)] == [{"live": 256}, {"live": 256}, {"live": 88}, {"live": 1}]
