@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from kit.database import Database
-from lorry.errors import HomeBusy, LocalError, PartDied
+from kit.errors import LorryError
+from lorry.errors import HomeBusy, PartDied
 from lorry.local.ledger import Entry, Ledger, User, withdrawn
 from lorry.local.machine import check_machine
 from lorry.local.part import Part, RunningPart, start_part, stop_orphans, tail
@@ -158,13 +159,13 @@ class Stack:
         """Start again what ends by itself, until cancelled; a start that fails is tried again later."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            if not (dead := self.dead()):
-                continue
-            self._on_wait(f"{self._ended(dead[0])}; starting it again …")
             try:
-                await self.ensure(self._used[-1])
-            except LocalError as exc:
-                self._on_wait(f"{exc.message}; trying again in a moment")
+                if dead := self.dead():
+                    self._on_wait(f"{self._ended(dead[0])}; starting it again …")
+                    await self.ensure(self._used[-1])
+            except Exception as exc:  # a full disk, a database that is still starting: nobody else would try again
+                why = exc.message if isinstance(exc, LorryError) else f"it was not started: {exc!r}"
+                self._on_wait(f"{why}; trying again in a moment")
                 await asyncio.sleep(10 * _WATCH_SECONDS)
 
     # ----- starting

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from kit.background import again_and_again, until_told
 from kit.database import Database
 from kit.errors import LorryError
-from kit.workers import SIGNS_PER_LEASE, again_and_again, has_ended, identify_process
+from kit.workers import SIGNS_PER_LEASE, has_ended, identify_process
 from registry.client import RegistryClient
 from serving.extraction.bank import Bank, standard_bank
 from serving.extraction.engine_client import EngineClient
@@ -60,15 +61,17 @@ class Worker:
             WorkerIdTaken: another worker that is alive has this id.
             DatabaseUnavailable: PostgreSQL does not answer at the start; later it is waited for.
             OSError: the address of health and metrics is taken.
+            BackgroundEnded: it cannot answer on that address any more, or stopped doing one of its chores.
         """
         async with self._parts():
             app = operations(database=self._database, metrics=self.metrics, is_ready=lambda: not self.stop.is_set())
             host, port = self._settings.extraction_worker_host, self._settings.extraction_worker_port
             await self._register()
-            async with answering(app, host=host, port=port) as self.port:
+            async with answering(app, host=host, port=port) as door:
+                self.port = door.port
                 await self._upkeep.bury(self._settings.worker_id)  # what an earlier process of this id held
                 _log.info("extraction worker %s works", self._settings.worker_id)
-                await self._work(until_idle=until_idle)
+                await self._work(door.answers, until_idle=until_idle)
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[None]:
@@ -125,7 +128,7 @@ class Worker:
         self._upkeep = Upkeep(settings, database=database, vault=vault)
         self._deliveries = Deliveries(settings, database=database, on_delivery=metrics.count_webhook)
 
-    async def _work(self, *, until_idle: bool) -> None:
+    async def _work(self, answers: asyncio.Task[None], *, until_idle: bool) -> None:
         settings = self._settings
         poll, beat = settings.extraction_poll_seconds, settings.extraction_lease_seconds / SIGNS_PER_LEASE
         living = asyncio.create_task(again_and_again(self._show_life, beat, of=_NAME))
@@ -141,7 +144,7 @@ class Worker:
             chores.append((self._stop_when_idle, poll))
         tasks = [asyncio.create_task(again_and_again(chore, every, of=_NAME)) for chore, every in chores]
         try:
-            await self.stop.wait()
+            await until_told(self.stop, answers, living, *tasks, of=_NAME)
         finally:
             await self._leave([living, *tasks], living=living)
 

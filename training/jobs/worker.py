@@ -9,9 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kit.background import again_and_again, until_told
 from kit.database import Database
 from kit.errors import LorryError
-from kit.workers import SIGNS_PER_LEASE, again_and_again, has_ended, identify_process
+from kit.workers import SIGNS_PER_LEASE, has_ended, identify_process
 from registry.client import RegistryClient
 from training.erasure.disk import clear_disk
 from training.jobs.assignment import Assignment, StopReason
@@ -31,6 +32,7 @@ from training.writers.settings import WriterSettings
 from transcripts.redaction import RedactionSettings, Redactor
 from transcripts.store import TranscriptStore
 
+_NAME = "training worker"
 _log = logging.getLogger(__name__)
 _PARKING_SECONDS = 30.0
 _FORGET_RUNS_DAYS = 7.0
@@ -105,11 +107,11 @@ class Worker:
             (self._upkeep.advance_campaigns, self._settings.training_upkeep_seconds),
             (self._sweep, self._settings.training_upkeep_seconds),
         ]
-        tasks = [asyncio.create_task(again_and_again(chore, every, of="training worker")) for chore, every in chores]
         if until_idle:
-            tasks.append(asyncio.create_task(again_and_again(self._stop_when_idle, poll, of="training worker")))
+            chores.append((self._stop_when_idle, poll))
+        tasks = [asyncio.create_task(again_and_again(chore, every, of=_NAME)) for chore, every in chores]
         try:
-            await self.stop.wait()
+            await until_told(self.stop, *tasks, of=_NAME)
         finally:
             await self._leave(tasks)
 
