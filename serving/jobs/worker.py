@@ -52,6 +52,7 @@ class Worker:
         self._lost = False
         self.metrics = ExtractionMetrics()
         self.port = 0
+        self._to_plan, self._to_tell = asyncio.Event(), asyncio.Event()
         self.stop = asyncio.Event()
 
     async def run(self, *, until_idle: bool = False) -> None:
@@ -133,10 +134,10 @@ class Worker:
         poll, beat = settings.extraction_poll_seconds, settings.extraction_lease_seconds / SIGNS_PER_LEASE
         living = asyncio.create_task(again_and_again(self._show_life, beat, of=_NAME))
         chores: list[tuple[Callable[[], Awaitable[Any]], float]] = [
-            (self._plan, poll),
+            (self._look, poll),
+            (self._plan, 0.0),
             (self._take, 0.0),
-            (self._walk.look_after, poll),
-            (self._deliveries.deliver_due, poll),
+            (self._tell, 0.0),
             (self._upkeep.adopt, max(poll, beat)),
             (self._upkeep.sweep, settings.extraction_upkeep_seconds),
         ]
@@ -196,19 +197,36 @@ class Worker:
 
     # ----- chores
 
+    async def _look(self) -> None:
+        """See in one question what there is to do, and wake who does it: a worker with nothing to do asks no more."""
+        async with self._database.reading() as session:
+            news = await BatchRepository(session).news(self._settings.worker_id)
+        if news.to_plan:
+            self._to_plan.set()
+        if (news.to_take or self._walk.waits_for_engine) and not self._lost:
+            self._walk.free.set()
+        if news.to_tell:
+            self._to_tell.set()
+        if news.held or self._walk.in_hand:
+            await self._walk.look_after()
+
     async def _plan(self) -> None:
+        await self._to_plan.wait()
+        self._to_plan.clear()
         while await self._planner.plan_next():
             self._walk.free.set()
 
     async def _take(self) -> None:
-        """Wait until a place is free or it is time to look, then take users in hand."""
-        try:
-            async with asyncio.timeout(self._settings.extraction_poll_seconds):
-                await self._walk.free.wait()
-        except TimeoutError:
-            pass
-        if not self._lost:
+        await self._walk.free.wait()
+        if self._lost:
+            self._walk.free.clear()
+        else:
             await self._walk.take()
+
+    async def _tell(self) -> None:
+        await self._to_tell.wait()
+        self._to_tell.clear()
+        await self._deliveries.deliver_due()
 
     async def _show_life(self) -> None:
         """Extend the lease; a worker that could not for too long lets go of everybody: others have them by then."""
