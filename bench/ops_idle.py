@@ -76,7 +76,7 @@ async def run(*, quick: bool) -> Path:
     """Measure and write the report."""
     seconds, rounds = (10.0, 1) if quick else (30.0, rounds_or(3))
     with tempfile.TemporaryDirectory(prefix="lorry-bench-", ignore_cleanup_errors=True) as folder:
-        os.environ |= {"LORRY_HOME": folder, "LORRY_PORT_BASE": "25600", "LORRY_GATEWAY_PORT": "25680"}
+        os.environ |= {"LORRY_HOME": folder, "LORRY_PORT_BASE": "25700", "LORRY_GATEWAY_PORT": "25780"}
         async with open_context() as context:
             pids = {name: pid for name, _, pid in context.stack.addresses()}
             server = psutil.Process(pids["postgres"])

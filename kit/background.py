@@ -105,8 +105,9 @@ async def until_told(stop: asyncio.Event, *works: asyncio.Task[Any], of: str) ->
         BackgroundEnded: one ended in another way; what it raised is the cause.
     """
     told = asyncio.create_task(stop.wait())
+    first: set[asyncio.Task[Any]] = {told, *works}
     try:
-        await asyncio.wait({told, *works}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     finally:
         told.cancel()
     if stop.is_set():

@@ -17,6 +17,7 @@ from typing import Literal
 
 from kit.database import Database
 from kit.errors import LorryError
+from kit.together import all_of
 from lorry.errors import HomeBusy, PartDied
 from lorry.local.ledger import Entry, Ledger, User, withdrawn
 from lorry.local.logs import trim_logs
@@ -224,7 +225,7 @@ class Stack:
             part = await asyncio.to_thread(self.plan.part, name, base_directory=base)
             process = found.process if found else None
             running[name] = RunningPart(part, process) if process else await self._started(part)
-        await asyncio.gather(*(self._become_healthy(name, each) for name, each in running.items()))
+        await all_of(self._become_healthy(name, each) for name, each in running.items())
 
     async def _started(self, part: Part) -> RunningPart:
         running = self._own[part.name] = await start_part(part)

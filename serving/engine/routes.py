@@ -247,7 +247,7 @@ class LorryRoutes:
         """Keep the directory's heartbeat going while the server runs."""
         if self._directory is None:
             raise EngineMisconfigured("vLLM began to serve before Lorry's routes were connected.")
-        running = asyncio.create_task(self._directory.run())
+        running = self._errands.start(self._directory.run(), doing="keeping in touch with the registry")
         try:
             async with self._warm_start.running() if self._warm_start is not None else nullcontext():
                 yield
