@@ -14,6 +14,7 @@ LorryError                   500
     ├── RequestTooLarge      413
     ├── StorageUnavailable   503
     ├── DatabaseUnavailable  503
+    ├── BackgroundEnded      500
     ├── SealBroken           500
     ├── MasterKeyInvalid     500
     ├── MasterKeyMissing     503
@@ -114,6 +115,10 @@ class DatabaseUnavailable(KitError):
     """The database did not answer."""
 
     status_code = 503
+
+
+class BackgroundEnded(KitError):
+    """Work that this process cannot be without has ended by itself."""
 
 
 class SealBroken(KitError):

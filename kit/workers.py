@@ -1,22 +1,15 @@
-"""What processes that work queues off do alike: an identity that no other has, chores done again and again, pauses."""
+"""What processes that work queues off do alike: an identity that no other has, signs of life, pauses."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 import psutil
 
-from kit.errors import LorryError
-
 SIGNS_PER_LEASE = 4
 """How often within its lease a worker shows that it lives."""
-_log = logging.getLogger(__name__)
 
 
 def host_name() -> str:
@@ -40,18 +33,6 @@ def has_ended(boot: str, *, host: str) -> bool:
         return True
     except (psutil.Error, ValueError):
         return False
-
-
-async def again_and_again(chore: Callable[[], Awaitable[Any]], every_seconds: float, *, of: str) -> None:
-    """Do a chore until cancelled; what goes wrong once is logged, as of the worker `of`, and tried again."""
-    while True:
-        try:
-            await chore()
-        except (LorryError, OSError) as exc:
-            _log.warning("a chore of the %s failed: %s", of, type(exc).__name__)
-        except Exception:  # one chore's mistake must not stop the signs of life
-            _log.exception("a chore of the %s failed unexpectedly", of)
-        await asyncio.sleep(every_seconds)
 
 
 def backoff(attempts: int, *, base_seconds: float, max_seconds: float) -> timedelta:

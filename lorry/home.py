@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from lorry.errors import HomeUnusable
 from lorry.processes import process_start
@@ -55,6 +56,11 @@ class Home:
         """One log file per part."""
         return self.folder("logs")
 
+    @property
+    def logs_lock(self) -> FileLock:
+        """Held by whoever changes what logs hold already."""
+        return FileLock(self.folder("run") / "logs.lock")
+
     def user_folder(self, kind: str, *, tenant: str, user: str) -> Path:
         """Return ``<home>/<kind>/<tenant>/<user>``: datasets, runs or profiles of one user.
 
@@ -73,6 +79,7 @@ class Home:
         path = self._working(tenant, user) / str(os.getpid())
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._forget_ended(path.parent)
             path.write_text(json.dumps(process_start(os.getpid())))
 
     def working_on(self, tenant: str, user: str) -> list[psutil.Process]:
@@ -86,6 +93,13 @@ class Home:
             except (OSError, ValueError, psutil.NoSuchProcess):
                 continue  # it is just coming or going
         return found
+
+    def _forget_ended(self, folder: Path) -> None:
+        """Forget processes that have ended: each command that worked on a user has left a file."""
+        for path in folder.iterdir():
+            with suppress(OSError, ValueError):
+                if process_start(int(path.name)) != json.loads(path.read_text()):
+                    path.unlink()
 
     def forget_working_on(self, tenant: str, user: str) -> None:
         """Forget who has worked on a user's files."""

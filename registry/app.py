@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from kit.background import Errands, again_and_again
 from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.http_metrics import MeasureRequests
@@ -28,6 +30,7 @@ from registry.catalog.resolver import Resolver
 from registry.catalog.service import Catalog
 from registry.engines import endpoints as engine_endpoints
 from registry.engines.directory import EngineDirectory
+from registry.idempotency.forgetting import EVERY_SECONDS, forget_old
 from registry.idempotency.middleware import IdempotentRequests
 from registry.lifecycle import endpoints as lifecycle_endpoints
 from registry.lifecycle.aliases import Aliases
@@ -116,9 +119,12 @@ def create_app(settings: RegistrySettings) -> FastAPI:
             ),
             EngineDirectory(database, lease_seconds=settings.engine_lease_seconds),
         )
+        chores = Errands(of="registry")
+        chores.start(again_and_again(partial(forget_old, database), EVERY_SECONDS, of="registry"))
         try:
             yield
         finally:
+            await chores.close()
             await publisher.close()
             await database.close()
             storage.close()

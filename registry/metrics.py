@@ -9,6 +9,7 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from kit.background import FAILURES
 from kit.database import Database
 from kit.errors import DatabaseUnavailable
 from kit.http_metrics import RequestMetrics
@@ -27,6 +28,7 @@ class RegistryMetrics:
     def __init__(self) -> None:
         """Create every series of a fixed label set at once, so that a rule can tell zero from nothing."""
         self.collectors = CollectorRegistry()
+        self.collectors.register(FAILURES)
         self.requests = RequestMetrics(self.collectors, prefix="lorry_registry")
         self._database_up = Gauge(
             "lorry_registry_database_up",

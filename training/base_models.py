@@ -8,16 +8,15 @@ machine with the same pinned packages.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from kit.canonical import canonical_json
+from kit.staging import staging
 from registry.errors import BaseModelUnreadable
 from registry.manifest import BaseIdentity
 from training.errors import BaseModelUnavailable
@@ -112,23 +111,25 @@ def _find_gguf(name: str, packaged: PackagedBase) -> Path:
 def _unpack(name: str, packaged: PackagedBase, gguf: Path, directory: Path) -> None:
     """Convert into a hidden neighbour, record its identity, then rename it into place."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
-    try:
-        command = [sys.executable, "-m", "training.gguf", str(gguf), str(staging)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_CONVERSION_SECONDS, check=False)
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise BaseModelUnavailable(f"{gguf.name} could not be unpacked: {reason}", field="base")
-        for file in staging.iterdir():
+    with staging(directory.parent, prefix=".partial-") as making:
+        _convert(gguf, making)
+        for file in making.iterdir():
             file.chmod(0o644)  # safetensors creates files that only their owner may read
-        identity = BaseIdentity.of_directory(staging, id=name, revision=_revision(packaged))
-        (staging / RECORD_FILE).write_bytes(canonical_json(identity.model_dump(mode="json")))
-        staging.chmod(0o755)
-        _move_into_place(name, staging, directory)
+        identity = BaseIdentity.of_directory(making, id=name, revision=_revision(packaged))
+        (making / RECORD_FILE).write_bytes(canonical_json(identity.model_dump(mode="json")))
+        making.chmod(0o755)
+        _move_into_place(name, making, directory)
+
+
+def _convert(gguf: Path, directory: Path) -> None:
+    command = [sys.executable, "-m", "training.gguf", str(gguf), str(directory)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_CONVERSION_SECONDS, check=False)
     except subprocess.TimeoutExpired as exc:
         raise BaseModelUnavailable(f"unpacking {gguf.name} took over {_CONVERSION_SECONDS} s", field="base") from exc
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BaseModelUnavailable(f"{gguf.name} could not be unpacked: {reason}", field="base")
 
 
 def _move_into_place(name: str, staging: Path, directory: Path) -> None:

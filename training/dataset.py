@@ -11,8 +11,6 @@ A held-out transcript is never seen in training, nor is any training completion'
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.canonical import canonical_json, sha256_json
+from kit.staging import staging
 from training.config import DatasetConfig
 from training.curation import Curation, Decision
 from training.errors import CurationInvalid, DatasetConflict, DatasetDamaged, DatasetTooSmall
@@ -119,24 +118,21 @@ class Dataset:
             self._require_same(directory)
             return
         directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
-        try:
-            (staging / "examples").mkdir()
-            _write_examples(staging / _TRAIN, self.train)
-            _write_examples(staging / _HELD_OUT, self.held_out)
-            _write_examples(staging / _SET_ASIDE, self.set_aside)
-            (staging / _CURATION).write_text(json.dumps(self.curation.to_json(), indent=2, ensure_ascii=False) + "\n")
+        with staging(directory.parent, prefix=".partial-") as making:
+            (making / "examples").mkdir()
+            _write_examples(making / _TRAIN, self.train)
+            _write_examples(making / _HELD_OUT, self.held_out)
+            _write_examples(making / _SET_ASIDE, self.set_aside)
+            (making / _CURATION).write_text(json.dumps(self.curation.to_json(), indent=2, ensure_ascii=False) + "\n")
             if report is not None:
-                _write_report(staging, report)
+                _write_report(making, report)
             if written is not None:
                 told = {name: value for name, value in written.to_json().items() if name != "examples"}
-                (staging / WRITING).write_text(json.dumps(told, indent=2) + "\n")
+                (making / WRITING).write_text(json.dumps(told, indent=2) + "\n")
             description = {**self._description(), "counts": self.counts, "digest": self.digest}
-            (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
-            staging.chmod(0o755)
-            self._move_into_place(staging, directory)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            (making / _DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+            making.chmod(0o755)
+            self._move_into_place(making, directory)
 
     def _move_into_place(self, staging: Path, directory: Path) -> None:
         try:

@@ -7,7 +7,6 @@ in any process, whoever was trained before in this one, and however often the tr
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from kit.canonical import canonical_json, sha256_json
+from kit.staging import staging
 from training.base_models import identify_base
 from training.canonical import canonicalise
 from training.checkpoints import CheckpointFolder
@@ -151,22 +151,19 @@ class Trainer:
             raise TrainingFailed(f"{output_directory} exists: remove it or name another", field="output_directory")
         with machine_failures_named():
             output_directory.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_directory.parent))
-            try:
+            with staging(output_directory.parent, prefix=".partial-") as making:
                 with self._busy:
                     folder = self._checkpoint_folder(checkpoints, dataset, config, transcripts)
                     record = self._train_into(
-                        staging, dataset, config, transcripts, on_progress, folder, checkpoint_seconds
+                        making, dataset, config, transcripts, on_progress, folder, checkpoint_seconds
                     )
-                (staging / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
-                (staging / RECORD_FILE).write_bytes(canonical_json(asdict(record)))
-                staging.chmod(0o755)
-                trained = settle(staging, output_directory)
+                (making / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+                (making / RECORD_FILE).write_bytes(canonical_json(asdict(record)))
+                making.chmod(0o755)
+                trained = settle(making, output_directory)
                 if folder is not None:
                     folder.remove()
                 return trained
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
 
     def train_all(
         self, jobs: Iterable[TrainingJob], on_progress: Callable[[TrainingJob, TrainingProgress], None] | None = None

@@ -10,6 +10,7 @@ from functools import partial
 
 from rich.text import Text
 
+from kit.background import until_told
 from kit.database import Database
 from lorry.context import announce, base_directory, make_plan, tell
 from lorry.erasure.conducting import rooms_of
@@ -47,10 +48,13 @@ async def _up() -> None:
         if await _unless_stopped(starting, stop):
             await _print_addresses(plan, stack)
             erasing = asyncio.create_task(_conduct_erasures(plan, stop))
+            watching = asyncio.create_task(stack.watch())
             try:
-                await _unless_stopped(asyncio.create_task(stack.watch()), stop)
+                await until_told(stop, watching, erasing, of="lorry up")
+                err.print("stopping …")
             finally:
                 stop.set()
+                watching.cancel()
                 await let_end(erasing, seconds=_STEP_SECONDS)
         tell_who_goes_on(await stack.stop())
 

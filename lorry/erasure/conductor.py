@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
+from kit.background import attempt
 from kit.database import Database
-from kit.errors import LorryError
 from lorry.erasure.stores import Store, vacuum
 from lorry.erasure.turns import Turns
 from serving.erasure.desk import report_of
@@ -41,16 +42,11 @@ class Conductor:
         self._turns = Turns()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Advance what is there to be advanced, until told to stop; what goes wrong is tried again."""
+        """Advance what is there to be advanced, until told to stop; what goes wrong, whatever it is, is tried again."""
         while not stop.is_set():
-            try:
-                await self.advance_all()
-            except LorryError as exc:
-                _log.warning("erasures wait: %s", type(exc).__name__)
-            try:
+            await attempt(self.advance_all, of="conductor of erasures")
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._poll_seconds)
-            except TimeoutError:
-                continue
 
     async def advance_all(self) -> None:
         """Advance the erasures whose turn it is by as much as can be done now: all, unless a tenant has very many."""

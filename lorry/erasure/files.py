@@ -106,15 +106,7 @@ class UserFiles:
 
     def _clear_rivals(self) -> list[str]:
         """Remove adapters that ended commands have fetched to compare with; wait for those that run."""
-        waits_for = []
-        parent = self._home.path / RIVALS
-        for folder in parent.iterdir() if parent.is_dir() else ():
-            pid = int(folder.name.split("-")[0]) if folder.name.split("-")[0].isdigit() else 0
-            if pid and process_start(pid) is not None:
-                waits_for.append(f"command {pid} on this machine, which compares adapters")
-            else:
-                shutil.rmtree(folder)
-        return waits_for
+        return [f"command {pid} on this machine, which compares adapters" for pid in clear_rivals(self._home)]
 
     def _remove(self) -> int:
         removed = self.count()
@@ -122,9 +114,23 @@ class UserFiles:
             shutil.rmtree(folder)
         self._home.forget_working_on(self._tenant, self._user)
         Ledger(self._home).users()  # which forgets the command lines of commands that were killed
-        for path in self._home.logs.glob("*.log*"):
-            mask(path, self._user)
+        with self._home.logs_lock:
+            for path in self._home.logs.glob("*.log*"):
+                mask(path, self._user)
         return removed
+
+
+def clear_rivals(home: Home) -> list[int]:
+    """Remove the adapters that commands which ended had fetched to compare with; return who still runs and has some."""
+    running = []
+    parent = home.path / RIVALS
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        pid = int(folder.name.split("-")[0]) if folder.name.split("-")[0].isdigit() else 0
+        if pid and process_start(pid) is not None:
+            running.append(pid)
+        else:
+            shutil.rmtree(folder)
+    return running
 
 
 def mask(path: Path, name: str) -> int:

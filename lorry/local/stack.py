@@ -8,6 +8,7 @@ part of this machine touches none, so that any number of them run at once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from kit.database import Database
-from lorry.errors import HomeBusy, LocalError, PartDied
+from kit.errors import LorryError
+from kit.together import all_of
+from lorry.errors import HomeBusy, PartDied
 from lorry.local.ledger import Entry, Ledger, User, withdrawn
+from lorry.local.logs import trim_logs
 from lorry.local.machine import check_machine
 from lorry.local.part import Part, RunningPart, start_part, stop_orphans, tail
 from lorry.local.plan import PART_NAMES, Plan
@@ -29,6 +33,7 @@ OnState = Callable[[str, State, float], None]
 BaseDirectory = Callable[[], Path]
 _STORES = ("postgres", "seaweedfs")
 _WATCH_SECONDS = 0.5
+_TRIM_SECONDS = 60.0
 PATIENCE_SECONDS = 60.0
 
 
@@ -53,6 +58,7 @@ class Stack:
         self._user: User | None = None
         self._used: tuple[str, ...] = ()
         self._own: dict[str, RunningPart] = {}
+        self._trims_at = 0.0
 
     async def ensure(self, last: str) -> None:
         """Have every part up to and including `last` run and be healthy; what runs already is used.
@@ -147,7 +153,8 @@ class Stack:
         Raises:
             PartDied: naming it, with the last lines of its log.
         """
-        while not (dead := self.dead()):  # noqa: ASYNC110 - nobody tells us of the end of others' children
+        while not (dead := self.dead()):
+            await self._look_after_logs()
             await asyncio.sleep(_WATCH_SECONDS)
         if (own := self._own.get(dead[0])) is not None:
             with suppress(TimeoutError):  # it looks ended a moment before its parent can learn its code
@@ -158,14 +165,21 @@ class Stack:
         """Start again what ends by itself, until cancelled; a start that fails is tried again later."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            if not (dead := self.dead()):
-                continue
-            self._on_wait(f"{self._ended(dead[0])}; starting it again …")
             try:
-                await self.ensure(self._used[-1])
-            except LocalError as exc:
-                self._on_wait(f"{exc.message}; trying again in a moment")
+                await self._look_after_logs()
+                if dead := self.dead():
+                    self._on_wait(f"{self._ended(dead[0])}; starting it again …")
+                    await self.ensure(self._used[-1])
+            except Exception as exc:  # a full disk, a database that is still starting: nobody else would try again
+                why = exc.message if isinstance(exc, LorryError) else f"it was not started: {exc!r}"
+                self._on_wait(f"{why}; trying again in a moment")
                 await asyncio.sleep(10 * _WATCH_SECONDS)
+
+    async def _look_after_logs(self) -> None:
+        """Keep logs from growing without end, now and then."""
+        if time.monotonic() >= self._trims_at:
+            self._trims_at = time.monotonic() + _TRIM_SECONDS
+            await asyncio.to_thread(trim_logs, self.plan.home)
 
     # ----- starting
 
@@ -191,6 +205,7 @@ class Stack:
         missing = tuple(name for name in wanted if name not in ready)
         running = {entry.name for entry in entries}
         check_machine(tuple(name for name in missing if name not in running), home=self.plan.home.path)
+        await asyncio.to_thread(trim_logs, self.plan.home)
         await self._start_together([name for name in missing if name in _STORES])
         if set(missing) & {"postgres", "seaweedfs", "registry"}:
             await self._prepare_database()
@@ -210,7 +225,7 @@ class Stack:
             part = await asyncio.to_thread(self.plan.part, name, base_directory=base)
             process = found.process if found else None
             running[name] = RunningPart(part, process) if process else await self._started(part)
-        await asyncio.gather(*(self._become_healthy(name, each) for name, each in running.items()))
+        await all_of(self._become_healthy(name, each) for name, each in running.items())
 
     async def _started(self, part: Part) -> RunningPart:
         running = self._own[part.name] = await start_part(part)

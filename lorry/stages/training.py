@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kit.canonical import sha256_json
 from lorry.context import Context, base_directory
-from lorry.erasure.files import RIVALS
+from lorry.erasure.files import RIVALS, clear_rivals
 from lorry.stages.worker import one_at_a_time, run_in_thread
 from registry.manifest import DEFAULT_ADAPTER, Owner
 from training.base_models import identify_base
@@ -117,7 +117,8 @@ async def evaluate_users(
             contestants, max_length=max_length, others=rivals, checks=Checks(), on_progress=report
         )
 
-    # Other people's weights: under the home, where an erasure finds them if this process is killed.
+    # Other people's weights: under the home, where the next command and an erasure find them if this process is killed.
+    await asyncio.to_thread(clear_rivals, context.home)
     with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=context.home.folder(RIVALS)) as folder:
         rivals = await _rivals(context, trained, directory=Path(folder))
         report = await run_in_thread(work)

@@ -7,11 +7,12 @@ file, so while it is switched on the weights lie in a private temporary folder u
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from kit.staging import staging
 from registry.artifact.findings import Finding
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE
 
@@ -22,7 +23,8 @@ class Scan:
     """One scan: give it the weights as they stream by, then `finish`; `close` at the end whatever happens."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="lorry-scan-"))  # mode 0700
+        self._end = ExitStack()
+        self._folder = self._end.enter_context(staging(Path(tempfile.gettempdir()), prefix="lorry-scan-"))
         self._file = (self._folder / WEIGHTS_FILE).open("wb")
 
     def update(self, data: bytes | memoryview) -> None:
@@ -47,4 +49,4 @@ class Scan:
     def close(self) -> None:
         """Remove the copy."""
         self._file.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._end.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kit.canonical import sha256_bytes, sha256_file
 from kit.sealing import sealed_size
+from kit.together import all_of
 from registry.client.object_writer import Pieces
 from registry.client.transfer import read_part, read_plain, seal_directory
 from registry.client.transport import Transport, patiently
@@ -104,4 +105,4 @@ async def _send_few(transport: Transport, version_id: str, path: Path, numbers: 
         put = partial(transport.uploads.put, part.url, lambda: [data], size_bytes=len(data), headers=part.headers)
         await patiently(put)
 
-    await asyncio.gather(*[send_one(part) for part in signed.parts])
+    await all_of(send_one(part) for part in signed.parts)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from registry.models import IdempotentRequestRow
 
-KEPT: Final = timedelta(hours=24)  # the retain pass deletes what is older
+KEPT: Final = timedelta(hours=24)  # what is older is forgotten once an hour
 # Longer than any request runs: whoever claimed the key and still has no answer died on the way.
 RUNNING: Final = timedelta(minutes=15)
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from kit.background import Errands
 from kit.errors import StorageUnavailable
 from kit.storage import ObjectStorage
 
@@ -23,19 +24,17 @@ class Cleaner:
     def __init__(self, storage: ObjectStorage) -> None:
         self._storage = storage
         self._keys: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._errands = Errands(of="registry")
 
     def remove(self, keys: Iterable[str]) -> None:
         """Have these objects deleted soon; those that are not there are no error."""
         self._keys.update(keys)
-        if self._keys and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._run())
+        if self._keys and not self._errands:
+            self._errands.start(self._run())
 
     async def close(self) -> None:
         """Delete what is left."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._errands.close()
         await self._flush()
 
     async def _run(self) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from kit.background import Errands, attempt
 from kit.errors import LorryError
 from registry.client import RegistryClient
 from registry.client.engines import Farewell, Heartbeat, Holdings, Orders, Presence, Registration, Tier, Withheld
@@ -30,6 +31,8 @@ from serving.engine.settings import EngineSettings
 from serving.engine.single_flight import SingleFlight
 from serving.errors import EngineOutOfTouch, EngineReplaced
 
+NAME = "engine"
+"""What the engine's work in the background is counted as."""
 _log = logging.getLogger(__name__)
 _CALL_SECONDS = 3.0
 _MOST_REPORT_SECONDS = 30.0  # a call with all that a full disk holds: the registry stores and judges every version
@@ -112,7 +115,7 @@ class Directory:
         self._in_slots: frozenset[str] = frozenset()
         self._slots_read_at: float | None = None
         self._withdrawals: SingleFlight[str, None] = SingleFlight()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands(of=NAME)
 
     @property
     def presence(self) -> Presence:
@@ -164,20 +167,14 @@ class Directory:
     async def _keep_in_touch(self) -> None:
         while True:
             began = self._clock()
-            try:
-                await self.beat()
-            except Exception:
-                # Whatever it is, a heartbeat must follow it: the engine fails closed by the clock, not by this loop.
-                _log.exception("a heartbeat failed unexpectedly")
+            # Whatever goes wrong, a heartbeat must follow: the engine fails closed by the clock, not by this loop.
+            await attempt(self.beat, of=NAME, doing="a heartbeat")
             await asyncio.sleep(max(0.0, began + self._settings.heartbeat_seconds - self._clock()))
 
     async def _end_with_the_lease(self) -> None:
         """End what runs at the moment the lease is over, however long a heartbeat waits for its answer then."""
         while True:
-            try:
-                await self._end_if_closed()
-            except Exception:  # as above
-                _log.exception("could not end what runs")
+            await attempt(self._end_if_closed, of=NAME, doing="ending what runs")
             left_seconds = 0.0 if self._deadline is None else self._deadline - self._clock()
             pause_seconds = self._settings.heartbeat_seconds
             await asyncio.sleep(min(left_seconds, pause_seconds) if left_seconds > 0 else pause_seconds)
@@ -202,8 +199,7 @@ class Directory:
 
     async def leave(self) -> None:
         """Say that this engine stops; a registry that does not answer will see it lapse."""
-        for task in self._tasks:
-            task.cancel()
+        self._errands.cancel()
         self._deadline = None
         if self._is_registered:
             try:
@@ -299,23 +295,17 @@ class Directory:
         self._withheld = self._withheld | named if orders.report else named  # a list that may lack some lifts nothing
         is_first = self._deadline is None  # nothing is in memory yet
         tasks = [
-            asyncio.create_task(self._withdraw(each, in_memory=not is_first))
+            self._errands.start(self._withdraw(each, in_memory=not is_first), doing=f"removing {each.version_id}")
             for each in orders.withheld
             if each.delete or held.get(each.version_id, Tier.DISK) is not Tier.DISK
         ]
-        tasks += [asyncio.create_task(self._retire(version_id)) for version_id in orders.superseded]
-        self._tasks.update(tasks)
-        for task in tasks:
-            task.add_done_callback(self._tasks.discard)
+        tasks += [self._errands.start(self._retire(each), doing=f"retiring {each}") for each in orders.superseded]
         if is_first and tasks:
             await asyncio.wait(tasks)
 
     async def _withdraw(self, order: Withheld, *, in_memory: bool) -> None:
-        try:
-            await self._withdrawals.run(order.version_id, lambda: self._remove(order, in_memory=in_memory))
-        except Exception:
-            # vLLM's engine core sends every failure as a bare Exception; what is left is found by the next heartbeat.
-            _log.exception("could not remove %s", order.version_id)
+        """Take a version out; what is left of it after a failure is found by the next heartbeat."""
+        await self._withdrawals.run(order.version_id, lambda: self._remove(order, in_memory=in_memory))
 
     async def _remove(self, order: Withheld, *, in_memory: bool) -> None:
         await self.eraser.take_out(
@@ -328,12 +318,10 @@ class Directory:
         )
 
     async def _retire(self, version_id: str) -> None:
-        try:
-            if self._residents is not None and await self._residents.retire(version_id):
-                self._on_retired(version_id)
-                _log.info("retired %s: a newer version took its place", version_id)
-        except Exception:  # as above; the next heartbeat names it again
-            _log.exception("could not retire %s", version_id)
+        """Take a version out of memory whose place a newer one took; the next heartbeat names it again if need be."""
+        if self._residents is not None and await self._residents.retire(version_id):
+            self._on_retired(version_id)
+            _log.info("retired %s: a newer version took its place", version_id)
 
     def _note(self, failure: LorryError | None) -> None:
         """Log when answers cease, and when adapters begin or cease to be served; not every heartbeat."""

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from kit.background import FAILURES
 from kit.errors import LorryError
 from registry.errors import (
     ArtifactError,
@@ -91,6 +92,7 @@ class EngineMetrics(Observer):
     def __init__(self, registry: CollectorRegistry) -> None:
         """Create the series, all at zero, in `registry`: where vLLM looks when it answers ``/metrics``."""
         self._registry = registry
+        registry.register(FAILURES)
         self.ledger = LoadLedger()
         self._seconds = self._histogram(
             "lorry_adapter_load_seconds",

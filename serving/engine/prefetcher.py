@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
+from kit.background import Errands
 from kit.errors import LorryError
 from serving.engine.pool.pool import AdapterPool
 from serving.errors import EngineBusy
@@ -20,7 +20,8 @@ class Prefetcher:
     def __init__(self, pool: AdapterPool, *, at_once: int = _AT_ONCE) -> None:
         self._pool = pool
         self._at_once = at_once
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: set[str] = set()
+        self._errands = Errands(of="engine")
 
     def start(self, version_id: str, *, urgent: bool) -> None:
         """Begin to bring a version; one that is on its way is no other one.
@@ -36,20 +37,16 @@ class Prefetcher:
             raise EngineBusy(
                 "The engine brings as many adapters at once as it may.", retry_after_seconds=_RETRY_SECONDS
             )
-        task = asyncio.create_task(self._bring(version_id, urgent=urgent))
-        self._running[version_id] = task
-        task.add_done_callback(lambda _: self._running.pop(version_id, None))
+        task = self._errands.start(self._bring(version_id, urgent=urgent), doing=f"prefetching {version_id}")
+        self._running.add(version_id)
+        task.add_done_callback(lambda _: self._running.discard(version_id))
 
     async def close(self) -> None:
         """Stop what is under way."""
-        for task in list(self._running.values()):
-            task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._errands.close()
 
     async def _bring(self, version_id: str, *, urgent: bool) -> None:
         try:
             await self._pool.prefetch(version_id, urgent=urgent)
         except LorryError as exc:  # counted as a failed load, and told to whoever asks for the version
             _log.info("prefetched %s in vain: %s", version_id, exc.message)
-        except Exception:
-            _log.exception("prefetching %s failed unexpectedly", version_id)

@@ -23,12 +23,13 @@ from vllm.lora.resolver import LoRAResolverRegistry
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from kit.background import Errands
 from kit.problems import problem
 from kit.telemetry import configure_logging
 from registry.client import RegistryClient, Verifier
 from registry.client.engines import Presence
 from serving.engine.api import Api
-from serving.engine.directory import Directory
+from serving.engine.directory import NAME, Directory
 from serving.engine.door import Admittance
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
@@ -81,7 +82,7 @@ class LorryRoutes:
         self._steward: Steward | None = None
         self._warm_start: WarmStart | None = None
         self._api = Api(ready=self.ready)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands(of=NAME)
 
     def attach_router(self, app: FastAPI) -> None:
         """Add our routes, and the registry's client to the app's lifespan."""
@@ -189,9 +190,7 @@ class LorryRoutes:
     def _replace(self, version_id: str, store: EngineStore, residents: Residents) -> None:
         """End the requests that a step answered without their weights, and load those anew."""
         replacing = replace_lost(version_id, store=store, residents=residents)
-        task = asyncio.create_task(replacing)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._errands.start(replacing, doing=f"replacing {version_id}")
 
     async def ready(self) -> JSONResponse:
         """Answer 200 when adapters are served and the engine lives, else 503 with the reason."""
@@ -248,7 +247,7 @@ class LorryRoutes:
         """Keep the directory's heartbeat going while the server runs."""
         if self._directory is None:
             raise EngineMisconfigured("vLLM began to serve before Lorry's routes were connected.")
-        running = asyncio.create_task(self._directory.run())
+        running = self._errands.start(self._directory.run(), doing="keeping in touch with the registry")
         try:
             async with self._warm_start.running() if self._warm_start is not None else nullcontext():
                 yield

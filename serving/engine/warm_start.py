@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+from kit.background import Errands, again_and_again
 from kit.errors import LorryError
 from registry.errors import NotServable, VersionNotFound
 from serving.engine.pool.tier import Tier
@@ -122,13 +123,13 @@ class WarmStart:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Do it in the background while the block runs, and write down the last uses at its end."""
-        tasks = [asyncio.create_task(self._bring_back_when_open()), asyncio.create_task(self._keep_saving())]
+        errands = Errands(of="engine")
+        errands.start(self._bring_back_when_open(), doing="the warm start")
+        errands.start(again_and_again(self._save_in_a_while, 0.0, of="engine"))
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await errands.close()
             await self._usage.save()
 
     async def bring_back(self) -> int:
@@ -151,18 +152,14 @@ class WarmStart:
         return brought
 
     async def _bring_back_when_open(self) -> None:
-        try:
-            while not self._is_open():  # noqa: ASYNC110  # a clock closes it as well, and tells nobody
-                await asyncio.sleep(_POLL_SECONDS)
-            if brought := await self.bring_back():
-                _log.info("brought back %d adapters that were used before", brought)
-        except Exception:
-            _log.exception("the warm start ended unexpectedly")
+        while not self._is_open():  # noqa: ASYNC110  # a clock closes it as well, and tells nobody
+            await asyncio.sleep(_POLL_SECONDS)
+        if brought := await self.bring_back():
+            _log.info("brought back %d adapters that were used before", brought)
 
-    async def _keep_saving(self) -> None:
-        while True:
-            await asyncio.sleep(_SAVE_SECONDS)
-            await self._usage.save()
+    async def _save_in_a_while(self) -> None:
+        await asyncio.sleep(_SAVE_SECONDS)
+        await self._usage.save()
 
 
 def _read(path: Path) -> dict[str, float]:

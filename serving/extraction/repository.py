@@ -13,6 +13,8 @@ from serving.extraction.profile.difference import Difference
 from serving.extraction.profile.profile import Profile
 from serving.extraction.profile.upgrade import read_document
 
+_KEPT = 10  # the newest is shown, with what changed since the one before; the others are for a person to look at
+
 
 class ProfileRepository:
     """Reads and writes `profile` through one session."""
@@ -21,7 +23,7 @@ class ProfileRepository:
         self._session = session
 
     async def add(self, tenant: str, profile: Profile, *, difference: Difference | None = None) -> None:
-        """Keep `profile`, as it was extracted, as the newest one of its user; older ones stay.
+        """Keep `profile`, as it was extracted, as the newest one of its user; the last few before it stay.
 
         Raises:
             InvalidName: when `tenant` is no name.
@@ -35,6 +37,9 @@ class ProfileRepository:
             "created_at": profile.generated_at,
         }
         await self._session.execute(insert(ProfileRow).values(row))
+        mine = (ProfileRow.tenant == tenant, ProfileRow.user_id == profile.user)
+        oldest_kept = select(ProfileRow.id).where(*mine).order_by(ProfileRow.id.desc()).offset(_KEPT - 1).limit(1)
+        await self._session.execute(delete(ProfileRow).where(*mine, ProfileRow.id < oldest_kept.scalar_subquery()))
 
     async def latest(self, tenant: str, user: str) -> Profile | None:
         """Return the newest profile as it was extracted, with nobody's corrections; None when none was.

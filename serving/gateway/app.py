@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 
+from kit.background import FAILURES
 from kit.body_limit import BodyLimit
 from kit.database import Database
 from kit.http_metrics import MeasureRequests, RequestMetrics
@@ -101,6 +102,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     )
     app.state.is_draining = False
     app.state.measures = CollectorRegistry()
+    app.state.measures.register(FAILURES)
     app.state.erasure_gauges = ErasureGauges(app.state.measures)
     _add_passage(app, settings)
     install_problem_handlers(app)

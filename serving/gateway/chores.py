@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from kit.errors import LorryError
+from kit.background import again_and_again, attempt
 
-_log = logging.getLogger(__name__)
+_NAME = "gateway"
 
 
 class Chore:
@@ -25,7 +24,7 @@ class Chore:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._repeat())
+        self._task = asyncio.create_task(again_and_again(self._work, self._every_seconds, of=_NAME))
         return self
 
     async def __aexit__(
@@ -34,17 +33,4 @@ class Chore:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._once(self._last)
-
-    async def _repeat(self) -> None:
-        while True:
-            await self._once(self._work)
-            await asyncio.sleep(self._every_seconds)
-
-    async def _once(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except LorryError as exc:
-            _log.warning("a chore of the gateway failed: %s", type(exc).__name__)
-        except Exception as exc:  # a chore that ended would never be done again, and nobody would hear of it
-            _log.error("a chore of the gateway broke: %s", type(exc).__name__, exc_info=exc)
+        await attempt(self._last, of=_NAME)

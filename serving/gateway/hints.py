@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from kit.background import Errands
 from kit.errors import LorryError
 from registry.manifest import Manifest
 from serving.extraction.engine_client import EngineClient
@@ -47,7 +48,7 @@ class Hints:
         self._adapters = adapters
         self._at_once = at_once
         self._told: BriefCache[str, bool] = BriefCache(seconds=quiet_seconds)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands(of="gateway")
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,9 +56,7 @@ class Hints:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._errands.close()
 
     def expect(self, manifest: Manifest, *, kind: Literal["live", "batch"]) -> None:
         """Say that requests for this version are about to come."""
@@ -68,12 +67,10 @@ class Hints:
         self._start(self._tell_live(tenant, user))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        if len(self._tasks) >= self._at_once:
+        if len(self._errands) >= self._at_once:
             work.close()
-            return
-        task = asyncio.create_task(_quietly(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        else:
+            self._errands.start(_quietly(work))
 
     async def _tell_live(self, tenant: str, user: str) -> None:
         await self._tell(await self._adapters.require_live(tenant, user), "live")

@@ -10,6 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from kit.background import Errands
 from kit.errors import LorryError
 from registry.client import RegistryClient
 from serving.extraction.engine_client import EngineClient
@@ -26,7 +27,7 @@ class NextAdapters:
         self._registry = registry
         self._engine = engine
         self._told: OrderedDict[str, None] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands(of="extraction worker")
 
     def expect(self, version_ids: Iterable[str]) -> None:
         """Say that these versions are asked soon; those that were said before are passed over."""
@@ -36,15 +37,11 @@ class NextAdapters:
             self._told[version_id] = None
             while len(self._told) > _REMEMBERED:
                 self._told.popitem(last=False)
-            task = asyncio.create_task(self._tell(version_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._errands.start(self._tell(version_id))
 
     async def close(self) -> None:
         """End the hints that are under way."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._errands.close()
 
     async def _tell(self, version_id: str) -> None:
         try:

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from kit.background import FAILURES
 from kit.database import Database
 from kit.errors import LorryError
 from serving.jobs.fleet.repository import WorkerRepository
@@ -34,6 +35,7 @@ class ExtractionMetrics:
     def __init__(self) -> None:
         """Create every series at once, so that a rule can tell zero from nothing."""
         self.collectors = CollectorRegistry()
+        self.collectors.register(FAILURES)
         self._users = Counter(
             "lorry_extraction_users",
             "Users that left this worker's hands: done, failed, skipped; again = tried again; waits = a part is away; "

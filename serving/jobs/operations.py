@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 import uvicorn
 from fastapi import FastAPI
@@ -44,9 +45,17 @@ class _Server(uvicorn.Server):
         yield
 
 
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """Where a worker answers, and the task that does; it ends before its time only when it failed."""
+
+    port: int
+    answers: asyncio.Task[None]
+
+
 @asynccontextmanager
-async def answering(app: FastAPI, *, host: str, port: int) -> AsyncIterator[int]:
-    """Answer while the block runs; yields the port.
+async def answering(app: FastAPI, *, host: str, port: int) -> AsyncIterator[Door]:
+    """Answer while the block runs.
 
     Raises:
         OSError: when the address cannot be listened on.
@@ -54,10 +63,10 @@ async def answering(app: FastAPI, *, host: str, port: int) -> AsyncIterator[int]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listening:
         server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-        task = asyncio.create_task(server.serve([listening]))
+        answers = asyncio.create_task(server.serve([listening]), name="door")
         try:
-            yield listening.getsockname()[1]
+            yield Door(port=listening.getsockname()[1], answers=answers)
         finally:
             server.should_exit = True
             server.force_exit = True
-            await task
+            await asyncio.wait({answers})  # what it raised is for whoever watches it

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy import Select, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serving.jobs.fleet.repository import alive
 from serving.jobs.models import BatchRow, DeliveryRow, UserRow, WorkerRow
-from serving.jobs.states import OPEN, UNFINISHED, BatchState, UserState
+from serving.jobs.states import OPEN, UNFINISHED, BatchState, DeliveryState, UserState
 from serving.jobs.turns import Runnable
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What there is to do: batches to plan, users to take in hand, who is in hand already, messages that are due."""
+
+    to_plan: bool
+    to_take: bool
+    held: bool
+    to_tell: bool
 
 
 class BatchRepository:
@@ -67,13 +78,25 @@ class BatchRepository:
         query = select(func.count()).where(BatchRow.tenant == tenant, BatchRow.state.in_(UNFINISHED))
         return int((await self._session.execute(query)).scalar_one())
 
+    async def news(self, worker_id: str) -> News:
+        """Return, in one statement, what there is for this worker to do now."""
+        held = select(UserRow.user_id).where(UserRow.worker_id == worker_id, UserRow.state == UserState.HELD)
+        message = select(DeliveryRow.batch_id).where(
+            DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.not_before <= func.clock_timestamp()
+        )
+        query = select(
+            _unplanned(worker_id).exists(),
+            select(BatchRow.id).where(BatchRow.state == BatchState.RUNNING, _waits().exists()).exists(),
+            held.exists(),
+            message.exists(),
+        )
+        plan, take, hold, tell = (await self._session.execute(query)).one()
+        return News(to_plan=plan, to_take=take, held=hold, to_tell=tell)
+
     async def claim_planning(self, worker_id: str) -> BatchRow | None:
         """Return the oldest batch that waits to be planned, as this worker's to plan; None when there is none."""
-        living = select(WorkerRow.id).where(alive())
-        free = or_(BatchRow.planner_id.is_(None), BatchRow.planner_id == worker_id, BatchRow.planner_id.not_in(living))
         oldest = (
-            select(BatchRow.id)
-            .where(BatchRow.state == BatchState.QUEUED, free)
+            _unplanned(worker_id)
             .order_by(BatchRow.submitted_at, BatchRow.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -85,11 +108,9 @@ class BatchRepository:
     async def runnable(self) -> list[Runnable]:
         """Return the running batches that have users whose turn may come now."""
         held = select(func.count()).where(UserRow.batch_id == BatchRow.id, UserRow.state == UserState.HELD)
-        due = or_(UserRow.not_before.is_(None), UserRow.not_before <= func.now())
-        waits = select(UserRow.user_id).where(UserRow.batch_id == BatchRow.id, UserRow.state == UserState.WAITING, due)
         query = select(
             BatchRow.id, BatchRow.tenant, BatchRow.submitted_at, held.correlate(BatchRow).scalar_subquery()
-        ).where(BatchRow.state == BatchState.RUNNING, waits.correlate(BatchRow).exists())
+        ).where(BatchRow.state == BatchState.RUNNING, _waits().exists())
         return [
             Runnable(id=id_, tenant=tenant, submitted_at=submitted, held=count)
             for id_, tenant, submitted, count in await self._session.execute(query)
@@ -149,3 +170,17 @@ class BatchRepository:
     async def forget(self, batch_id: str) -> None:
         """Remove a batch with its users and its webhook's message."""
         await self._session.execute(delete(BatchRow).where(BatchRow.id == batch_id))
+
+
+def _unplanned(worker_id: str) -> Select[tuple[str]]:
+    """Return the ids of batches that wait to be planned and that nobody else who is alive plans."""
+    living = select(WorkerRow.id).where(alive())
+    free = or_(BatchRow.planner_id.is_(None), BatchRow.planner_id == worker_id, BatchRow.planner_id.not_in(living))
+    return select(BatchRow.id).where(BatchRow.state == BatchState.QUEUED, free)
+
+
+def _waits() -> Select[tuple[str]]:
+    """Return the users, of the batch that is looked at, whose turn may come now."""
+    due = or_(UserRow.not_before.is_(None), UserRow.not_before <= func.now())
+    waiting = select(UserRow.user_id).where(UserRow.batch_id == BatchRow.id, UserRow.state == UserState.WAITING, due)
+    return waiting.correlate(BatchRow)

@@ -71,6 +71,11 @@ class Walk:
         """How many users are in hand."""
         return len(self._tasks)
 
+    @property
+    def waits_for_engine(self) -> bool:
+        """Whether an engine that was away has not answered since."""
+        return self._engine_away
+
     async def take(self) -> None:
         """Take as many users in hand as there are places for, unless a part is away that everybody needs."""
         self.free.clear()

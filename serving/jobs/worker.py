@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from kit.background import again_and_again, until_told
 from kit.database import Database
 from kit.errors import LorryError
-from kit.workers import SIGNS_PER_LEASE, again_and_again, has_ended, identify_process
+from kit.workers import SIGNS_PER_LEASE, has_ended, identify_process
 from registry.client import RegistryClient
 from serving.extraction.bank import Bank, standard_bank
 from serving.extraction.engine_client import EngineClient
@@ -51,6 +52,7 @@ class Worker:
         self._lost = False
         self.metrics = ExtractionMetrics()
         self.port = 0
+        self._to_plan, self._to_tell = asyncio.Event(), asyncio.Event()
         self.stop = asyncio.Event()
 
     async def run(self, *, until_idle: bool = False) -> None:
@@ -60,15 +62,17 @@ class Worker:
             WorkerIdTaken: another worker that is alive has this id.
             DatabaseUnavailable: PostgreSQL does not answer at the start; later it is waited for.
             OSError: the address of health and metrics is taken.
+            BackgroundEnded: it cannot answer on that address any more, or stopped doing one of its chores.
         """
         async with self._parts():
             app = operations(database=self._database, metrics=self.metrics, is_ready=lambda: not self.stop.is_set())
             host, port = self._settings.extraction_worker_host, self._settings.extraction_worker_port
             await self._register()
-            async with answering(app, host=host, port=port) as self.port:
+            async with answering(app, host=host, port=port) as door:
+                self.port = door.port
                 await self._upkeep.bury(self._settings.worker_id)  # what an earlier process of this id held
                 _log.info("extraction worker %s works", self._settings.worker_id)
-                await self._work(until_idle=until_idle)
+                await self._work(door.answers, until_idle=until_idle)
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[None]:
@@ -125,15 +129,15 @@ class Worker:
         self._upkeep = Upkeep(settings, database=database, vault=vault)
         self._deliveries = Deliveries(settings, database=database, on_delivery=metrics.count_webhook)
 
-    async def _work(self, *, until_idle: bool) -> None:
+    async def _work(self, answers: asyncio.Task[None], *, until_idle: bool) -> None:
         settings = self._settings
         poll, beat = settings.extraction_poll_seconds, settings.extraction_lease_seconds / SIGNS_PER_LEASE
         living = asyncio.create_task(again_and_again(self._show_life, beat, of=_NAME))
         chores: list[tuple[Callable[[], Awaitable[Any]], float]] = [
-            (self._plan, poll),
+            (self._look, poll),
+            (self._plan, 0.0),
             (self._take, 0.0),
-            (self._walk.look_after, poll),
-            (self._deliveries.deliver_due, poll),
+            (self._tell, 0.0),
             (self._upkeep.adopt, max(poll, beat)),
             (self._upkeep.sweep, settings.extraction_upkeep_seconds),
         ]
@@ -141,7 +145,7 @@ class Worker:
             chores.append((self._stop_when_idle, poll))
         tasks = [asyncio.create_task(again_and_again(chore, every, of=_NAME)) for chore, every in chores]
         try:
-            await self.stop.wait()
+            await until_told(self.stop, answers, living, *tasks, of=_NAME)
         finally:
             await self._leave([living, *tasks], living=living)
 
@@ -193,19 +197,36 @@ class Worker:
 
     # ----- chores
 
+    async def _look(self) -> None:
+        """See in one question what there is to do, and wake who does it: a worker with nothing to do asks no more."""
+        async with self._database.reading() as session:
+            news = await BatchRepository(session).news(self._settings.worker_id)
+        if news.to_plan:
+            self._to_plan.set()
+        if (news.to_take or self._walk.waits_for_engine) and not self._lost:
+            self._walk.free.set()
+        if news.to_tell:
+            self._to_tell.set()
+        if news.held or self._walk.in_hand:
+            await self._walk.look_after()
+
     async def _plan(self) -> None:
+        await self._to_plan.wait()
+        self._to_plan.clear()
         while await self._planner.plan_next():
             self._walk.free.set()
 
     async def _take(self) -> None:
-        """Wait until a place is free or it is time to look, then take users in hand."""
-        try:
-            async with asyncio.timeout(self._settings.extraction_poll_seconds):
-                await self._walk.free.wait()
-        except TimeoutError:
-            pass
-        if not self._lost:
+        await self._walk.free.wait()
+        if self._lost:
+            self._walk.free.clear()
+        else:
             await self._walk.take()
+
+    async def _tell(self) -> None:
+        await self._to_tell.wait()
+        self._to_tell.clear()
+        await self._deliveries.deliver_due()
 
     async def _show_life(self) -> None:
         """Extend the lease; a worker that could not for too long lets go of everybody: others have them by then."""

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from training.jobs.assignment import Parked
 from training.jobs.desk import Desk, stages_of
 from training.jobs.endings import GOES_ON, Ending
+from training.jobs.pace import Pace
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import Phase, Stage
 
@@ -31,6 +32,7 @@ _QUEUES: Final = {Phase.PREPARE: "lorry-prepare", Phase.TRAIN: "lorry-train"}
 _WORKFLOW: Final = "lorry-phase"
 _MAX_RECOVERIES: Final = 1_000_000  # how often a job may take its worker down with it is counted by ourselves
 _FORGOTTEN_AT_ONCE: Final = 1000
+_QUIET_SECONDS: Final = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +96,8 @@ class DurableQueue:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._client: DBOSClient | None = None
+        # DBOS holds a lock in an open transaction for one such pause, and PostgreSQL ends those that take too long.
+        self._pace = Pace(quiet_seconds=min(_QUIET_SECONDS, _idle_transaction_seconds(settings) / 2))
 
     async def launch(self, desk: Desk) -> None:
         """Take jobs from now on, and continue those that this worker's id held when its last process ended.
@@ -112,12 +116,14 @@ class DurableQueue:
             "executor_id": self._settings.worker_id,
             "application_version": _VERSION,
             "log_level": "WARNING",
-            "sys_db_idle_transaction_timeout_sec": max(self._settings.training_lease_seconds, 5.0),
+            "sys_db_idle_transaction_timeout_sec": _idle_transaction_seconds(self._settings),
             "sys_db_pool_size": max(4, min(20, self._settings.training_prepare_slots)),
         }
-        DBOS(config=config)
+        instance = DBOS(config=config)
         DBOS.listen_queues([_QUEUES[phase] for phase in self._phases()])
         DBOS.launch()
+        for stop in (*instance.background_thread_stop_events, instance._background_jobs_stop_event):
+            self._pace.slow(stop)
         slots = {Phase.PREPARE: self._settings.training_prepare_slots, Phase.TRAIN: 1}
         for phase in self._phases():
             DBOS.register_queue(
@@ -146,9 +152,36 @@ class DurableQueue:
             lambda sync: client.enqueue_in_transaction(sync.connection(), options, job_id, run, phase.value)
         )
 
+    def expect(self, *, something: bool) -> None:
+        """Say whether a run waits that a worker could take: DBOS looks for one at once then, and seldom otherwise.
+
+        By itself it asks the database twenty times a second, whether there is anything to do or not.
+        """
+        if something:
+            self._pace.wake()
+        else:
+            self._pace.calm()
+
     async def recover(self, worker_id: str) -> None:
         """Put what a dead worker held back into its queues; what is running again already is left alone."""
         await asyncio.to_thread(DBOS._recover_pending_workflows, [worker_id])
+        self._pace.wake()
+
+    async def holders(self) -> set[str]:
+        """Return the ids of workers that hold a run, as far as DBOS knows."""
+        found = await asyncio.to_thread(DBOS.list_workflows, status=["PENDING"], load_input=False, load_output=False)
+        return {each.executor_id for each in found if each.executor_id is not None}
+
+    async def lost(self, runs: Sequence[str]) -> set[str]:
+        """Return those of the runs, ``<job>.<run>``, that DBOS does not have in a queue or in a worker's hands."""
+        found = await asyncio.to_thread(
+            DBOS.list_workflows,
+            workflow_ids=list(runs),
+            status=["ENQUEUED", "PENDING"],
+            load_input=False,
+            load_output=False,
+        )
+        return set(runs) - {each.workflow_id for each in found}
 
     async def forget(self, *, older_than_days: float) -> None:
         """Remove DBOS's own records of runs that ended so long ago; nothing asks for them any more."""
@@ -171,6 +204,10 @@ class DurableQueue:
             self._client = None
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
         _Hands.desk = _Hands.loop = None
+
+
+def _idle_transaction_seconds(settings: WorkerSettings) -> float:
+    return max(settings.training_lease_seconds, 5.0)
 
 
 def delete_runs(database_url: str, run_ids: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, text, tuple_, update
+from sqlalchemy import and_, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,6 +27,15 @@ class Hold:
     user_id: str
     run: int
     wish: Wish
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What there is to do: jobs to hand over, jobs that no worker has taken yet, and how many one worker holds."""
+
+    to_hand_over: bool
+    to_take: bool
+    ours: int
 
 
 class JobRepository:
@@ -163,6 +172,37 @@ class JobRepository:
             Hold(id=row.id, tenant=row.tenant, user_id=row.user_id, run=row.run, wish=Wish(row.wish))
             for row in await self._session.execute(query)
         ]
+
+    async def holders(self) -> set[str]:
+        """Return the ids of workers that hold something."""
+        query = select(JobRow.worker_id).where(JobRow.state.in_(HELD), JobRow.worker_id.is_not(None)).distinct()
+        return {worker_id for worker_id in (await self._session.execute(query)).scalars() if worker_id is not None}
+
+    async def news(self, worker_id: str) -> News:
+        """Return, in one statement, what there is to do now."""
+        due = or_(JobRow.not_before.is_(None), JobRow.not_before <= func.now())
+        waiting = select(JobRow.id).where(JobRow.state == State.QUEUED, due)
+        handed_over = select(JobRow.id).where(
+            or_(JobRow.state == State.STARTING, and_(JobRow.state == State.RUNNING, JobRow.worker_id.is_(None)))
+        )
+        ours = select(func.count()).where(JobRow.state == State.RUNNING, JobRow.worker_id == worker_id)
+        query = select(waiting.exists(), handed_over.exists(), ours.scalar_subquery())
+        to_hand_over, to_take, held = (await self._session.execute(query)).one()
+        return News(to_hand_over=to_hand_over, to_take=to_take, ours=held)
+
+    async def handed_over(self) -> list[JobRow]:
+        """Return every job whose run is in the workers' queues or hands."""
+        return list((await self._session.execute(select(JobRow).where(JobRow.state.in_(HELD)))).scalars())
+
+    async def put_back(self, job_id: str, *, run: int, pause: timedelta) -> JobRow | None:
+        """Let a job wait again whose run ended without saying how, and count that as a crash; None when it has not."""
+        values = {
+            "state": State.QUEUED,
+            "worker_id": None,
+            "crashes": JobRow.crashes + 1,
+            "not_before": func.now() + pause,
+        }
+        return await self.settle(job_id, run=run, values=values)
 
     async def orphan(self, worker_id: str) -> list[JobRow]:
         """Take its jobs from a worker that died, count the crash, and return them."""

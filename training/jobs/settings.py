@@ -46,7 +46,7 @@ class WorkerSettings(DatabaseSettings, GateSettings):
         60.0, ge=1, le=86_400, description="a worker that was not heard for so long is dead: others adopt its jobs"
     )
     training_poll_seconds: float = Field(
-        1.0, gt=0, le=60, description="how often a worker looks for jobs, wishes and erased transcripts"
+        0.5, gt=0, le=60, description="how often a worker looks for jobs, wishes and erased transcripts"
     )
     training_upkeep_seconds: float = Field(
         60.0, gt=0, description="how often triggers and campaigns are looked at, and leftovers removed"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from kit.database import Database
+from kit.workers import backoff
 from training.curations.repository import CurationRepository
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.endings import give_up
@@ -53,23 +57,51 @@ class Upkeep:
         What goes on must then be put back into its queue.
         """
         async with self._database.transaction() as session:
-            repository, record = JobRepository(session), RecordRepository(session)
-            for row in await repository.orphan(worker_id):
-                stage = (row.progress or {}).get("stage")
-                await record.add_event(
-                    row.id, "worker died", {"worker_id": worker_id, "stage": stage, "crashes": row.crashes}
-                )
-                if row.crashes >= self._settings.training_crashes:
-                    error = give_up(row.crashes, stage)
-                    values = {"state": State.FAILED, "error": error, "ended_at": await repository.now()}
-                    await repository.update(row.id, values)
-                    await record.add_event(row.id, "failed", {"error": error})
-                    _log.error("a training job was given up: too many workers died under it")
+            for row in await JobRepository(session).orphan(worker_id):
+                await self._note_crash(session, row, "worker died", {"worker_id": worker_id})
+
+    async def put_back_lost(self, lost: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
+        """Let jobs wait again whose run failed so that it could not say how: else nobody would ever go on with them.
+
+        `lost` returns those of some runs that no queue and no worker has; a job that goes on losing its runs is given
+        up like one under which workers die.
+        """
+        async with self._database.reading() as session:
+            held = {f"{row.id}.{row.run}": row for row in await JobRepository(session).handed_over()}
+        for run_id in sorted(await lost(list(held))) if held else ():
+            row = held[run_id]
+            pause = backoff(
+                row.crashes + 1,
+                base_seconds=self._settings.training_backoff_seconds,
+                max_seconds=self._settings.training_max_backoff_seconds,
+            )
+            async with self._database.transaction() as session:
+                back = await JobRepository(session).put_back(row.id, run=row.run, pause=pause)
+                if back is not None:
+                    _log.error("a run of a training job ended without an outcome: the job waits for another")
+                    await self._note_crash(session, back, "run lost", {})
+
+    async def _note_crash(self, session: AsyncSession, row: JobRow, kind: str, detail: dict[str, Any]) -> None:
+        """Write down that a job has just crashed, and give it up when that was one time too many."""
+        repository, record = JobRepository(session), RecordRepository(session)
+        stage = (row.progress or {}).get("stage")
+        await record.add_event(row.id, kind, {**detail, "stage": stage, "crashes": row.crashes})
+        if row.crashes >= self._settings.training_crashes:
+            error = give_up(row.crashes, stage)
+            values = {"state": State.FAILED, "error": error, "ended_at": await repository.now()}
+            await repository.update(row.id, values)
+            await record.add_event(row.id, "failed", {"error": error})
+            _log.error("a training job was given up: too many workers died under it")
 
     async def dead_workers(self) -> list[str]:
         """Return the ids of workers that have left or lapsed, this one aside."""
         async with self._database.reading() as session:
             return [each for each in await WorkerRepository(session).dead() if each != self._settings.worker_id]
+
+    async def holders(self) -> set[str]:
+        """Return the ids of workers that hold jobs, whether they live or not."""
+        async with self._database.reading() as session:
+            return await JobRepository(session).holders()
 
     async def sweep(self) -> None:
         """Remove what ended jobs have left, and what the transcripts were erased of."""

@@ -9,9 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kit.background import again_and_again, until_told
 from kit.database import Database
 from kit.errors import LorryError
-from kit.workers import SIGNS_PER_LEASE, again_and_again, has_ended, identify_process
+from kit.workers import SIGNS_PER_LEASE, has_ended, identify_process
 from registry.client import RegistryClient
 from training.erasure.disk import clear_disk
 from training.jobs.assignment import Assignment, StopReason
@@ -31,6 +32,7 @@ from training.writers.settings import WriterSettings
 from transcripts.redaction import RedactionSettings, Redactor
 from transcripts.store import TranscriptStore
 
+_NAME = "training worker"
 _log = logging.getLogger(__name__)
 _PARKING_SECONDS = 30.0
 _FORGET_RUNS_DAYS = 7.0
@@ -98,18 +100,18 @@ class Worker:
         chores: list[tuple[Callable[[], Awaitable[Any]], float]] = [
             (self._show_life, self._settings.training_lease_seconds / SIGNS_PER_LEASE),
             (self._watch, poll),
-            (self._dispatch, poll),
+            (self._look, poll),
             (self._adopt, max(poll, self._settings.training_lease_seconds / SIGNS_PER_LEASE)),
             (self._clear_disk, self._settings.training_lease_seconds / SIGNS_PER_LEASE),
             (self._upkeep.pull_triggers, self._settings.training_upkeep_seconds),
             (self._upkeep.advance_campaigns, self._settings.training_upkeep_seconds),
             (self._sweep, self._settings.training_upkeep_seconds),
         ]
-        tasks = [asyncio.create_task(again_and_again(chore, every, of="training worker")) for chore, every in chores]
         if until_idle:
-            tasks.append(asyncio.create_task(again_and_again(self._stop_when_idle, poll, of="training worker")))
+            chores.append((self._stop_when_idle, poll))
+        tasks = [asyncio.create_task(again_and_again(chore, every, of=_NAME)) for chore, every in chores]
         try:
-            await self.stop.wait()
+            await until_told(self.stop, *tasks, of=_NAME)
         finally:
             await self._leave(tasks)
 
@@ -212,15 +214,23 @@ class Worker:
                 if (progress := job.progress) is not None:
                     await repository.tell(job_id, run=job.run, progress=progress.to_json())
 
-    async def _dispatch(self) -> None:
-        """Hand waiting jobs over, as many as all workers have free slots for."""
+    async def _look(self) -> None:
+        """See in one question what there is to do; a worker with nothing to do asks no more."""
+        async with self._database.reading() as session:
+            news = await JobRepository(session).news(self._settings.worker_id)
+        handed_over = news.to_hand_over and await self._dispatch()
+        self._queue.expect(something=handed_over or news.to_take or news.ours > len(self._desk.assignments))
+
+    async def _dispatch(self) -> bool:
+        """Hand waiting jobs over, as many as all workers have free slots for; say whether there was one."""
+        handed_over = False
         async with self._database.transaction() as session:
             repository = JobRepository(session)
             if not await repository.try_lock("dispatch"):
-                return
+                return False
             waiting = await repository.waiting()
             if not waiting:
-                return
+                return False
             slots = await WorkerRepository(session).slots()
             held, running = await repository.held()
             quotas = await QuotaRepository(session).all()
@@ -229,10 +239,16 @@ class Worker:
                 row = await repository.hand_over(job.id)
                 if row is not None:
                     await self._queue.hand_over(session, job_id=row.id, run=row.run, phase=job.phase)
+                    handed_over = True
+        return handed_over
 
     async def _adopt(self) -> None:
         """Put the work of workers that have left or died back into the queues."""
-        for worker_id in await self._upkeep.dead_workers():
+        dead = await self._upkeep.dead_workers()
+        if not dead:
+            return
+        holding = await self._upkeep.holders() | await self._queue.holders()
+        for worker_id in sorted(holding.intersection(dead)):
             await self._upkeep.bury(worker_id)
             await self._queue.recover(worker_id)
 
@@ -246,6 +262,7 @@ class Worker:
         )
 
     async def _sweep(self) -> None:
+        await self._upkeep.put_back_lost(self._queue.lost)
         await self._upkeep.sweep()
         await self._queue.forget(older_than_days=_FORGET_RUNS_DAYS)
 

@@ -16,6 +16,8 @@ from serving.engine.pool.store import Store
 from serving.engine.single_flight import SingleFlight
 from serving.errors import AdapterInUse
 
+_REMEMBERED_BANS = 10_000
+
 
 class Withdrawals:
     """Everybody who takes out a version at the same time shares one withdrawal."""
@@ -36,11 +38,15 @@ class Withdrawals:
         self._loads = loads
         self._refuse = refuse
         self._flights: SingleFlight[str, Erasure] = SingleFlight()
-        self._banned: set[str] = set()
+        self._banned: dict[str, None] = {}
 
     def ban(self, version_id: str) -> None:
         """Let the next withdrawal of a version be the last: no lease is given after it."""
-        self._banned.add(version_id)
+        self._banned[version_id] = None
+        while len(self._banned) > _REMEMBERED_BANS:  # the registry knows of them as well, and the directory asks it
+            oldest = next(iter(self._banned))
+            del self._banned[oldest]
+            self._book.reopen(oldest)
 
     async def take_out(
         self, version_id: str, reason: LorryError, *, at_once: bool, wait_seconds: float | None, because: Reason
@@ -89,7 +95,7 @@ class Withdrawals:
             async with asyncio.timeout(wait_seconds):
                 await self._book.wait_until_free(version_id)
         except TimeoutError as exc:
-            self._banned.discard(version_id)
+            self._banned.pop(version_id, None)
             count = self._book.count(version_id)
             message = f"{count} requests still run on the adapter after {wait_seconds:g} s: wait longer, or abort them."
             raise AdapterInUse(message, leases=count) from exc

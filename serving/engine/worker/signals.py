@@ -61,6 +61,8 @@ class SignalSender:
                     channel.sendto(json.dumps(signal).encode(), self._address)  # type: ignore[arg-type]
                 except OSError as exc:  # the API server is going away, and the engine with it
                     _log.warning("a signal to the API server was lost: %s", exc.strerror)
+                except Exception:  # a mistake of ours; the thread must live to send the next one
+                    _log.exception("a signal to the API server could not be sent: %s", signal.get("event"))
 
 
 class SignalReceiver(asyncio.DatagramProtocol):
@@ -96,7 +98,10 @@ class SignalReceiver(asyncio.DatagramProtocol):
         except ValueError:
             _log.warning("dropped a datagram that is no signal")
             return
-        self._on_signal(signal)
+        try:
+            self._on_signal(signal)
+        except Exception:  # a mistake of ours, or another program's datagram; the next one must be heard
+            _log.exception("a signal of a worker could not be used")
 
     def close(self) -> None:
         """Stop listening and remove the socket."""

@@ -143,7 +143,11 @@ class Stager(Generic[Ready]):
         while (job := self._jobs.get()).order is not None:
             wanted = self._wanted.get(job.order.version_id)
             if wanted is not None:  # else it was dropped while it waited
-                self._stage(wanted.order, waited_seconds=perf_counter() - job.asked_at)
+                try:
+                    self._stage(wanted.order, waited_seconds=perf_counter() - job.asked_at)
+                except Exception:  # a mistake of ours; without this thread nothing would ever be loaded again
+                    _log.exception("an adapter was not staged")
+                    self._refuse(wanted.order, AdapterNotLoaded("The engine could not stage the adapter."))
 
     def _stage(self, order: StageOrder, *, waited_seconds: float) -> None:
         started = perf_counter()

@@ -51,9 +51,13 @@ class Deliveries:
         )
 
     async def deliver_due(self) -> None:
-        """Try everything that is due now once, many at a time."""
-        while await asyncio.gather(*(self._deliver_one() for _ in range(_AT_ONCE))) == [True] * _AT_ONCE:
-            pass
+        """Try everything that is due now once, many at a time; what goes wrong with one rises when all have ended."""
+        more = True
+        while more:
+            outcomes = await asyncio.gather(*(self._deliver_one() for _ in range(_AT_ONCE)), return_exceptions=True)
+            if failures := [outcome for outcome in outcomes if isinstance(outcome, BaseException)]:
+                raise failures[0]
+            more = all(outcomes)
 
     async def _deliver_one(self) -> bool:
         """Try one message; say whether there was one."""

@@ -134,3 +134,34 @@ async def test_a_part_that_dies_is_started_again_for_who_goes_on(settings: Lorry
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
         await ours.stop()
+
+
+async def test_who_keeps_parts_running_goes_on_whatever_goes_wrong(settings: LorrySettings) -> None:
+    told: list[str] = []
+    ours = stack(settings, told)
+    await ours.ensure("postgres")
+    (pid,) = pids(settings).values()
+    books = settings.home / "run" / "parts.json"
+    kept = books.read_bytes()
+    books.unlink()
+    books.mkdir()  # what can be neither read nor replaced, as on a disk that fails
+    keeper = asyncio.create_task(ours.keep())
+    try:
+        for _ in range(300):
+            if told:
+                break
+            await asyncio.sleep(0.1)
+        assert "IsADirectoryError" in told[0]
+        books.rmdir()
+        books.write_bytes(kept)
+        for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            each.kill()
+        for _ in range(600):
+            if not ours.dead() and pids(settings)["postgres"] != pid:
+                break
+            await asyncio.sleep(0.1)
+        assert runs(pids(settings)["postgres"])
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await ours.stop()

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from kit.database import Database
+from registry.app import create_app
 from registry.client import RegistryClient
 from registry.idempotency.repository import IdempotencyRepository
 from registry.manifest import Owner
+from registry.settings import RegistrySettings
 from tests.support.adapters import BASE
 from tests.support.catalog import add_bases, add_version
-from tests.support.registry_server import TOKEN
+from tests.support.registry_server import TOKEN, serving
 
 BODY = BASE.model_dump(mode="json")
 OTHER = BODY | {"id": "test/other"}
@@ -156,3 +158,20 @@ async def claimed_digest(http: httpx.AsyncClient, database: Database) -> str:
     async with database.transaction() as session:
         statement = "update idempotent_request set status = null, answer = null returning digest"
         return str((await session.execute(text(statement))).scalar_one())
+
+
+async def test_a_registry_forgets_by_itself_what_nobody_can_ask_for_again(
+    registry_settings: RegistrySettings, database: Database
+) -> None:
+    old = "select 't', 'old-' || n, 'd', now() - interval '2 days' from generate_series(1, 2500) n"
+    async with database.transaction() as session:
+        await session.execute(text(f"insert into idempotent_request (tenant, key, digest, at) {old}"))
+        await IdempotencyRepository(session).claim("t", "new", digest="d")
+    async with serving(create_app(registry_settings)):
+        for _ in range(200):
+            async with database.reading() as session:
+                keys = (await session.execute(text("select key from idempotent_request"))).scalars().all()
+            if len(keys) == 1:
+                break
+            await asyncio.sleep(0.05)
+    assert keys == ["new"]

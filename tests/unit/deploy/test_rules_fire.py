@@ -161,6 +161,15 @@ CASES: dict[str, Case] = {
         labels={},
         value="2%",
     ),
+    "LorryBackgroundBreaks": Case(
+        fires={'lorry_background_failures_total{kind="broken",work="engine"}': "0x5 1x60"},
+        silent={
+            'lorry_background_failures_total{kind="broken",work="engine"}': "7x60",
+            'lorry_background_failures_total{kind="refused",work="engine"}': "0+5x60",
+        },
+        labels={"work": "engine"},
+        at="10m",
+    ),
     "LorryGatewayGone": Case(
         fires={'lorry_registry_requests_total{status="200"}': "0+1x60"},
         silent={'lorry_gateway_requests_total{status="200"}': "0x60"},

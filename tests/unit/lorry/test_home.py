@@ -1,4 +1,7 @@
+import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,3 +35,17 @@ def test_a_secret_that_two_commands_make_at_once_is_one(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda home: home.secret("token"), homes))) == 1
     assert [path.name for path in (tmp_path / "secrets").iterdir()] == ["token"]
+
+
+def test_commands_that_have_ended_are_not_remembered_as_working_on_a_user(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    script = (
+        "import sys; from pathlib import Path; from lorry.home import Home; "
+        "Home.open(Path(sys.argv[1])).work_on('default', 'ann')"
+    )
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    home.work_on("default", "ann")
+    (folder,) = (tmp_path / "run" / "working").iterdir()
+    assert [path.name for path in folder.iterdir()] == [str(os.getpid())]
+    assert [process.pid for process in home.working_on("default", "ann")] == [os.getpid()]

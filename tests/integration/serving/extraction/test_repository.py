@@ -46,6 +46,17 @@ async def test_profiles_of_other_tenants_and_users_are_neither_seen_nor_erased(d
         assert await repository.latest("t", "bob") is not None
 
 
+async def test_of_a_user_who_is_extracted_again_and_again_the_last_profiles_are_kept(database: Database) -> None:
+    async with database.transaction() as session:
+        repository = ProfileRepository(session)
+        await repository.add("t", profile_of(user="bob"))
+        for number in range(1, 15):
+            await repository.add("t", profile_of(version=number))
+        assert await repository.count("t", "ann") == 10
+        assert await repository.latest("t", "ann") == profile_of(version=14)
+        assert await repository.count("t", "bob") == 1
+
+
 async def test_what_is_no_name_is_refused(database: Database) -> None:
     async with database.transaction() as session:
         repository = ProfileRepository(session)

@@ -160,7 +160,7 @@ class Bench:
 
     async def settle(self) -> None:
         """Let withdrawals in the background end."""
-        while self.directory._tasks:  # noqa: ASYNC110 - nobody tells when the last one ends
+        while self.directory._errands:  # noqa: ASYNC110 - nobody tells when the last one ends
             await asyncio.sleep(0.001)
 
 

@@ -36,7 +36,7 @@ def version(name: str) -> Any:
 
 
 async def settle(hints: Hints) -> None:
-    while hints._tasks:  # noqa: ASYNC110 - nobody tells when the last one ends
+    while hints._errands:  # noqa: ASYNC110 - nobody tells when the last one ends
         await asyncio.sleep(0)
 
 
@@ -86,4 +86,4 @@ async def test_leaving_ends_what_is_under_way() -> None:
     async with hints_to(engine) as hints:
         hints.expect(version("a"), kind="live")
         await asyncio.sleep(0)
-    assert not hints._tasks
+    assert not hints._errands

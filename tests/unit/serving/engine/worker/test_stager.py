@@ -45,6 +45,7 @@ class Worker:
         self.signals = SignalSender()
         self.stager: Stager[Kept] = Stager(self.prepare, signals=self.signals)
         self.prepared: list[str] = []
+        self.prepare_as: type[Kept] = Kept
         self.may_prepare = threading.Event()
         self.may_prepare.set()
         self.scheduled: list[bool] = []
@@ -56,7 +57,7 @@ class Worker:
             raise RuntimeError("something vLLM says")
         if order.version_id == "unfit":
             raise AdapterUnfit("too wide", field="q_proj")
-        return Kept(list(files.tensors.values()))
+        return self.prepare_as(list(files.tensors.values()))
 
     def lorry_connect(self, address: str) -> dict[str, int]:
         self.signals.connect(address, rank=self.rank)
@@ -286,3 +287,40 @@ def test_a_sender_without_a_receiver_disturbs_nobody(tmp_path: Path) -> None:
     sender.connect(str(tmp_path / "gone.sock"), rank=0)
     sender.send("nobody is there")
     sender.close()
+
+
+async def test_a_signal_that_cannot_be_sent_or_used_does_not_keep_the_next_from_arriving(tmp_path: Path) -> None:
+    heard: list[Any] = []
+
+    def hear(signal: Any) -> None:
+        heard.append(signal["number"])  # as a mistake in what listens would
+
+    receiver, sender = SignalReceiver(hear), SignalSender()
+    sender.connect(await receiver.open(tmp_path), rank=0)
+    try:
+        sender.send("odd", number={1, 2})  # JSON knows no sets
+        sender.send("odder")
+        sender.send("well", number=7)
+        await until(lambda: heard == [7])
+    finally:
+        sender.close()
+        receiver.close()
+
+
+async def test_the_thread_outlives_an_adapter_that_cannot_even_be_overwritten(
+    link: WorkerLink, workers: list[Worker], adapter: dict[str, Any]
+) -> None:
+    class Stuck(Kept):
+        def wipe(self) -> None:
+            raise RuntimeError("a device that has gone away")
+
+    worker = workers[0]
+    worker.prepare_as = Stuck
+    worker.may_prepare.clear()
+    staging = asyncio.create_task(link.stage("one", **adapter))
+    await until(lambda: worker.prepared == ["one"])
+    worker.stager.drop("one", wipe=True)
+    worker.may_prepare.set()
+    await asyncio.gather(staging, return_exceptions=True)
+    worker.prepare_as = Kept
+    assert (await link.stage("two", **adapter)).size_bytes > 0
