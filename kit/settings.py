@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         if error["type"] == "missing":
             return variable(name), f"is not set ({field.description})"
         reason = error["msg"].removeprefix("Value error, ")
-        secret = "Secret" in str(field.annotation) or name.endswith("_url")  # an address may hold a password
+        secret = "Secret" in str(field.annotation) or name.endswith(("_url", "_urls"))  # an address may hold a password
         return variable(name), reason if secret else f"{reason} (got {error['input']!r})"
 
 

@@ -9,10 +9,11 @@ from pydantic import Field, SecretStr
 
 from kit.names import Name
 from kit.settings import DatabaseUrl, MasterKeySettings
+from serving.extraction.settings import BaseEngineSettings
 from training.policy import GateSettings
 
 
-class LorrySettings(MasterKeySettings, GateSettings):
+class LorrySettings(MasterKeySettings, GateSettings, BaseEngineSettings):
     """The single-machine composition.
 
     Each of `database_url`, `s3_endpoint_url` (or bare AWS credentials), `registry_url`, `engine_url` that is set

@@ -71,6 +71,7 @@ def schema() -> dict[str, Any]:
     """Return the schema of the chart's values."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     root = _of(values, part="")
+    root["properties"]["otherEngines"] = _pools(root["properties"]["engines"])
     root["properties"]["global"] = {"type": "object"}  # Helm hands it to every chart
     return {"$schema": "https://json-schema.org/draft-07/schema#", **root}
 
@@ -86,6 +87,22 @@ def _of(value: Any, *, part: str, name: str = "") -> dict[str, Any]:
     kinds = {bool: "boolean", int: "integer", str: "string"}
     kind = kinds[type(value)]
     return {"type": kind, "minimum": 0} if kind == "integer" else {"type": kind}
+
+
+def _pools(engines: dict[str, Any]) -> dict[str, Any]:
+    """Allow any number of pools, each with what `engines` may say but for what registries and KEDA go by."""
+    own = {name: each for name, each in engines["properties"].items() if name not in {"maxLoraRank", "autoscaling"}}
+    own |= {
+        "path": {"type": "string", "pattern": "^[^/].*$"},
+        "base": {"type": "string"},
+        "routed": {"type": "boolean"},
+    }
+    pool = {"type": "object", "required": ["path"], "additionalProperties": False, "properties": own}
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": "^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$"},
+        "additionalProperties": pool,
+    }
 
 
 def _settings(part: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ ServingError                     500
 │   ├── EngineUnavailable        503
 │   ├── EngineTimeout            504
 │   ├── EngineRefused            400
+│   ├── BaseWithoutEngine        503
 │   └── EngineAnswerUnusable     502
 ├── ExtractionError              500
 │   ├── BankInvalid              422
@@ -237,6 +238,12 @@ class EngineRefused(EngineCallError):
     """The engine refused the request; its reason is in the message."""
 
     status_code = 400
+
+
+class BaseWithoutEngine(EngineCallError):
+    """No engine serves the base model that this adapter was made for; the adapter answers once one does."""
+
+    status_code = 503
 
 
 class EngineAnswerUnusable(EngineCallError):

@@ -83,9 +83,14 @@ PAGE = Page(
                     kind="stacked",
                 ),
                 Panel(
-                    title="Engine",
-                    says="1 = the engine answered when the worker last looked; it takes nobody in hand until it does.",
-                    queries=(Query(expr="min by (instance) (lorry_extraction_engine_up)", legend="{{instance}}"),),
+                    title="Engines",
+                    says="1 = it answered when the worker last looked; until it does, nobody is asked who needs it.",
+                    queries=(
+                        Query(
+                            expr="min by (instance, engine) (lorry_extraction_engine_up)",
+                            legend="{{instance}}: {{engine}}",
+                        ),
+                    ),
                 ),
                 Panel(
                     title="Database",

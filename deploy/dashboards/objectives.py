@@ -98,6 +98,17 @@ PAGE = Page(
                     unit="s",
                 ),
                 Panel(
+                    title="Calls of engines",
+                    says="A second. other = engines of bases with their own; other_base = a base that none serves.",
+                    queries=(
+                        Query(
+                            expr="sum by (engine, ending) (rate(lorry_gateway_engine_calls_total[5m]))",
+                            legend="{{engine}}: {{ending}}",
+                        ),
+                    ),
+                    kind="stacked",
+                ),
+                Panel(
                     title="Refused for the caller's reasons",
                     says="Share of answers from 400 to 498.",
                     queries=(

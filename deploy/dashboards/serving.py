@@ -266,16 +266,22 @@ PAGE = Page(
                 ),
                 Panel(
                     title="Engines that Envoy sends requests to",
-                    says="As its own health checks see them.",
+                    says="As its own health checks see them; those of another base are engines-NAME.",
                     queries=(
                         Query(
-                            expr='min(envoy_cluster_membership_healthy{envoy_cluster_name="engines"})',
-                            legend="healthy",
+                            expr=(
+                                "min by (envoy_cluster_name)"
+                                ' (envoy_cluster_membership_healthy{envoy_cluster_name=~"engines.*"})'
+                            ),
+                            legend="{{envoy_cluster_name}}: healthy",
                             may_be_empty="one engine needs no Envoy",
                         ),
                         Query(
-                            expr='max(envoy_cluster_membership_total{envoy_cluster_name="engines"})',
-                            legend="all",
+                            expr=(
+                                "max by (envoy_cluster_name)"
+                                ' (envoy_cluster_membership_total{envoy_cluster_name=~"engines.*"})'
+                            ),
+                            legend="{{envoy_cluster_name}}: all",
                             may_be_empty="one engine needs no Envoy",
                         ),
                     ),
@@ -285,7 +291,7 @@ PAGE = Page(
                     says="Requests that one engine refused or could not be reached for, a second.",
                     queries=(
                         Query(
-                            expr='sum(rate(envoy_cluster_upstream_rq_retry{envoy_cluster_name="engines"}[5m]))',
+                            expr='sum(rate(envoy_cluster_upstream_rq_retry{envoy_cluster_name=~"engines.*"}[5m]))',
                             legend="asked again",
                             may_be_empty="one engine needs no Envoy",
                         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from lorry.context import Context
@@ -11,6 +12,7 @@ from lorry.home import Home
 from registry.manifest import AdapterRef, Owner
 from serving.extraction.corrections.shown import shown_profile
 from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import EngineName, Engines
 from serving.extraction.extractor import Extractor
 from serving.extraction.profile import Profile
 from serving.extraction.render import write_profile
@@ -33,8 +35,8 @@ async def extract_user_profile(
     """
     owner = Owner.named(tenant=context.settings.tenant, user=user)
     manifest = (await context.registry.resolve(AdapterRef(owner=owner))).manifest
-    async with EngineClient(url=context.plan.engine_url, token=context.plan.engine_token) as engine:
-        extractor = Extractor(context.database, engine, settings=ExtractionSettings())
+    async with _engines(context) as engines:
+        extractor = Extractor(context.database, engines, settings=ExtractionSettings())
         profile = await extractor.latest(owner.tenant, user)
         bank = await extractor.banks.bank_of(owner.tenant)
         wanted = (manifest.version_id, bank.name, bank.version)
@@ -45,6 +47,13 @@ async def extract_user_profile(
     context.home.work_on(owner.tenant, user)
     await asyncio.to_thread(write_profile, profile, directory)
     return profile
+
+
+def _engines(context: Context) -> AbstractAsyncContextManager[Engines]:
+    def connect(url: str, name: EngineName) -> EngineClient:
+        return EngineClient(url=url, token=context.plan.engine_token)
+
+    return Engines.connected(context.plan.engine_url, of_bases=context.settings.base_engine_urls, connect=connect)
 
 
 async def rewrite_user_profile(context: Context, *, user: str) -> None:

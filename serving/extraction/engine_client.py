@@ -1,7 +1,7 @@
 """The engine, as the gateway and extraction call it: OpenAI's chat protocol, one adapter version a request.
 
-Every failure is one of `EngineCallError`'s branch. Version ids are opaque and stay inside: a message that
-the engine returns is passed on with the id left out.
+Every failure is one of `EngineCallError`'s branch (`engine_answer`). Version ids are opaque and stay inside: a message
+that the engine returns is passed on with the id left out.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import hmac
 import json
 import math
-import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -20,7 +19,8 @@ import httpx
 
 from kit.tls import authorities
 from registry.manifest import Manifest
-from serving.errors import EngineAnswerUnusable, EngineRefused, EngineUnavailable
+from serving.errors import BaseWithoutEngine, EngineCallError, EngineRefused
+from serving.extraction.engine_answer import choices_checked, raise_for_status
 from serving.extraction.engine_stream import EngineStream, translated
 
 _CHAT = "/v1/chat/completions"
@@ -29,11 +29,12 @@ _AFFINITY_HEADER = "x-lorry-adapter"
 _CLASS_HEADER = "x-lorry-class"
 _TENANT_HEADER = "x-lorry-tenant"
 _DIGEST_DIGITS = 32
-# What the caller of the engine did wrong, or must wait for; everything else is the engine's trouble.
-_RELAYED = frozenset({400, 404, 409, 413, 422, 429})
 # The engine's server closes connections that are idle for 5 seconds: one that is about to be closed must not be reused.
 _IDLE_SECONDS = 2.0
-_VERSION_ID = re.compile(r"\bv[0-9a-f]{32}\b")
+
+Ending = Literal["answered", "refused", "other_base", "failed"]
+"""How a call ends: `refused` = the engine says no, `other_base` = because it serves another base, `failed` = anything
+else that is no answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class EngineClient:
         timeout_seconds: float = 300.0,
         max_connections: int = 512,
         transport: httpx.AsyncBaseTransport | None = None,
+        on_end: Callable[[Ending], None] | None = None,
     ) -> None:
         """Prepare a client.
 
@@ -64,7 +66,9 @@ class EngineClient:
             timeout_seconds: longest silence of the engine, before and within an answer.
             max_connections: requests in flight at once.
             transport: how to connect, for tests; None = the network, proxies of the environment ignored.
+            on_end: told how each chat completion ended; of a streamed one, how it began.
         """
+        self._on_end = on_end or _nobody_listens
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {token}"},
@@ -113,16 +117,20 @@ class EngineClient:
         Raises:
             EngineRefused: with the engine's own status, when it says no; details hold `retry_after_seconds` when it
                 said when to come back.
+            BaseWithoutEngine: when it says no because it serves another base than the adapter's.
             EngineTimeout: when it is silent for too long.
             EngineUnavailable: when it cannot be reached, breaks off, or fails.
             EngineAnswerUnusable: when its answer has no choices.
         """
-        try:
-            response = await self._http.post(_CHAT, content=_encoded(payload), headers=_json_headers(headers))
-        except httpx.HTTPError as exc:
-            raise translated(exc) from exc
-        _raise_for_status(response)
-        return _choices_checked(response)
+        body = _encoded(payload)
+        with self._told_the_end():
+            try:
+                response = await self._http.post(_CHAT, content=body, headers=_json_headers(headers))
+            except httpx.HTTPError as exc:
+                raise translated(exc) from exc
+            raise_for_status(response)
+            answer = choices_checked(response)
+        return answer
 
     @asynccontextmanager
     async def stream(
@@ -134,17 +142,39 @@ class EngineClient:
             EngineCallError: as `chat` does, when the engine does not begin to answer. What breaks off later
                 rises from the events.
         """
+        body = _encoded(payload)
+        asked = self._http.build_request("POST", _CHAT, content=body, headers=_json_headers(headers))
+        with self._told_the_end():
+            response = await self._opened(asked)
         try:
-            body = _encoded(payload)
-            async with self._http.stream("POST", _CHAT, content=body, headers=_json_headers(headers)) as response:
-                if response.status_code >= 400:
-                    await response.aread()
-                    _raise_for_status(response)
+            async with aclosing(response):
                 stream = EngineStream(response.aiter_raw())
                 yield stream
                 await stream.finish()
         except httpx.HTTPError as exc:
             raise translated(exc) from exc
+
+    async def _opened(self, request: httpx.Request) -> httpx.Response:
+        """Return an answer that has begun and is none of the engine's refusals; the caller closes it."""
+        try:
+            response = await self._http.send(request, stream=True)
+            if response.status_code >= 400:
+                async with aclosing(response):
+                    await response.aread()
+                raise_for_status(response)
+        except httpx.HTTPError as exc:
+            raise translated(exc) from exc
+        return response
+
+    @contextmanager
+    def _told_the_end(self) -> Iterator[None]:
+        """Tell how the block ended; one that was cancelled has no end."""
+        try:
+            yield
+        except EngineCallError as exc:
+            self._on_end(_ending(exc))
+            raise
+        self._on_end("answered")
 
     async def ask(
         self,
@@ -223,7 +253,7 @@ class EngineClient:
             response = await self._http.post(path, content=_encoded({"class": kind}), headers=headers, timeout=5.0)
         except httpx.HTTPError as exc:
             raise translated(exc) from exc
-        _raise_for_status(response)
+        raise_for_status(response)
 
     async def is_healthy(self) -> bool:
         """Say whether the engine answers its health check."""
@@ -232,6 +262,16 @@ class EngineClient:
         except httpx.HTTPError:
             return False
         return response.status_code == 200
+
+
+def _nobody_listens(ending: Ending) -> None:
+    pass
+
+
+def _ending(error: EngineCallError) -> Ending:
+    if isinstance(error, BaseWithoutEngine):
+        return "other_base"
+    return "refused" if isinstance(error, EngineRefused) else "failed"
 
 
 def _encoded(payload: Mapping[str, Any]) -> bytes:
@@ -266,44 +306,3 @@ def _log_probabilities(tokens: list[Any]) -> list[float]:
             return []
         found.append(float(value))
     return found
-
-
-def _choices_checked(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except ValueError as exc:
-        raise EngineAnswerUnusable("the engine's answer is not JSON") from exc
-    if not isinstance(value, dict) or not isinstance(value.get("choices"), list):
-        raise EngineAnswerUnusable("the engine's answer has no choices", field="choices")
-    return value
-
-
-def _raise_for_status(response: httpx.Response) -> None:
-    status = response.status_code
-    if status < 400:
-        return
-    details = _retry_after(response)
-    if status == 503 and details:  # it is there, and said when to come back
-        raise EngineUnavailable(f"the engine takes no request now: {_reason(response)}", **details)
-    if status not in _RELAYED:
-        raise EngineUnavailable(f"the engine answered {status}")
-    refusal = EngineRefused(f"the engine refused the request: {_reason(response)}", engine_status=status, **details)
-    refusal.status_code = status
-    raise refusal
-
-
-def _retry_after(response: httpx.Response) -> dict[str, Any]:
-    seconds = response.headers.get("retry-after", "")
-    return {"retry_after_seconds": int(seconds)} if seconds.isdecimal() and len(seconds) < 6 else {}
-
-
-def _reason(response: httpx.Response) -> str:
-    """Read the reason from OpenAI's error shape or from problem details."""
-    try:
-        value = response.json()
-    except ValueError:
-        value = {}
-    error = value.get("error", value) if isinstance(value, dict) else {}
-    reason = (error.get("message") or error.get("detail")) if isinstance(error, dict) else error
-    text = str(reason or f"status {response.status_code}")
-    return _VERSION_ID.sub("the adapter", text)[:500]

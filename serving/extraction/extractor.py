@@ -12,7 +12,7 @@ from serving.extraction.corrections.matching import forbidding
 from serving.extraction.corrections.overlay import apply_corrections
 from serving.extraction.corrections.repository import CorrectionRepository
 from serving.extraction.corrections.shown import shown_difference, shown_profile
-from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import Engines
 from serving.extraction.extract import extract_profile
 from serving.extraction.profile.difference import Difference, compare_profiles
 from serving.extraction.profile.profile import Profile
@@ -26,18 +26,18 @@ class Extractor:
     """What both the gateway and the command line extract with."""
 
     def __init__(
-        self, database: Database, engine: EngineClient, *, settings: ExtractionSettings, bank: Bank | None = None
+        self, database: Database, engines: Engines, *, settings: ExtractionSettings, bank: Bank | None = None
     ) -> None:
-        """Use a database and an engine.
+        """Use a database and engines.
 
         Args:
             database: of transcripts, profiles, corrections and tenants' banks.
-            engine: answers as adapters and as the base.
+            engines: answer as adapters, each as those of its base, and as the base.
             settings: how much is asked and kept.
             bank: asked where a tenant has none of its own; None = the one that Lorry ships.
         """
         self._database = database
-        self._engine = engine
+        self._engines = engines
         self._settings = settings
         self.banks = BankShelf(database, standard=bank)
 
@@ -66,7 +66,7 @@ class Extractor:
             transcripts = await TranscriptStore(session).recent(tenant, user, most_bytes=most_bytes)
             corrections = await CorrectionRepository(session, tenant=tenant, user=user).list()
         profile = await extract_profile(
-            engine=self._engine,
+            engine=self._engines.of(manifest),
             search=TurnSearch(self._database, tenant=tenant, user=user),
             transcripts=transcripts,
             manifest=manifest,

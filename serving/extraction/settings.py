@@ -1,10 +1,51 @@
-"""How much extraction asks, and what it keeps."""
+"""How much extraction asks, what it keeps, and which engines other bases have."""
 
 from __future__ import annotations
 
-from pydantic import Field
+import json
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from kit.errors import InvalidName
 from kit.settings import Settings
+from registry.manifest import check_base_id
+
+
+def _urls_of_bases(value: Any) -> Any:
+    """Read a JSON object, as the environment gives it, so that what is wrong with it is said like of any setting."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value else {}
+        except ValueError:
+            value = None
+    urls = value if isinstance(value, dict) else None
+    if urls is None:
+        raise ValueError('must be a JSON object, a base\'s id to a URL: {"llama-3.1-8b": "http://engine-next:8100"}')
+    for base_id, url in urls.items():
+        try:
+            check_base_id(base_id)
+        except InvalidName as exc:
+            raise ValueError(exc.message) from exc
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise ValueError(f"the URL of base {base_id!r} must begin with http:// or https://")
+    return urls
+
+
+UrlsOfBases = Annotated[dict[str, str], NoDecode, BeforeValidator(_urls_of_bases)]
+
+
+class BaseEngineSettings(Settings):
+    """Where bases are served that the engine at LORRY_ENGINE_URL does not serve."""
+
+    base_engine_urls: UrlsOfBases = Field(
+        default_factory=dict,
+        description=(
+            "engines of other bases, as JSON: a base's id, as `lorry bases list` shows it, to the base URL of its"
+            " engine, which has the same token; all other bases are asked of LORRY_ENGINE_URL"
+        ),
+    )
 
 
 class ExtractionSettings(Settings):

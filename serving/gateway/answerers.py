@@ -8,6 +8,7 @@ from typing import Any, Literal
 from registry.manifest import AdapterRef
 from serving.errors import NoAdapter
 from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import Engines
 from serving.extraction.profile import AdapterVersion, Profile
 from serving.extraction.render import render_markdown
 from serving.gateway.adapters import Adapters
@@ -27,11 +28,12 @@ _ORDER = (
 class Answerer:
     """Who answers one request.
 
-    `model` is what the engine calls it; `adapter` None = the base answers, with `prompt` before everything else.
+    `model` is what `engine` calls it; `adapter` None = the base answers, with `prompt` before everything else.
     """
 
     tenant: str
     user: str
+    engine: EngineClient
     model: str
     engine_headers: dict[str, str]
     headers: dict[str, str]
@@ -56,11 +58,11 @@ class Answerers:
     """Chooses who answers."""
 
     def __init__(
-        self, adapters: Adapters, profiles: Profiles, engine: EngineClient, *, base_name: str, profile_characters: int
+        self, adapters: Adapters, profiles: Profiles, engines: Engines, *, base_name: str, profile_characters: int
     ) -> None:
         self._adapters = adapters
         self._profiles = profiles
-        self._engine = engine
+        self._engines = engines
         self._base_name = base_name
         self._profile_characters = profile_characters
 
@@ -81,21 +83,25 @@ class Answerers:
             if profile is None:
                 raise NoAdapter(f"{exc.message}; nor has the user a profile to fall back on", **exc.details) from exc
             return self._base(tenant, user, profile)
+        engine = self._engines.of(manifest)
         return Answerer(
             tenant=tenant,
             user=user,
+            engine=engine,
             model=manifest.version_id,
-            engine_headers=self._engine.headers(manifest, kind="live"),
+            engine_headers=engine.headers(manifest, kind="live"),
             headers=adapter_headers(manifest.version),
             adapter=adapter_version(manifest),
         )
 
     def _base(self, tenant: str, user: str, profile: Profile) -> Answerer:
+        engine = self._engines.default
         return Answerer(
             tenant=tenant,
             user=user,
+            engine=engine,
             model=self._base_name,
-            engine_headers=self._engine.base_headers(tenant, kind="live"),
+            engine_headers=engine.base_headers(tenant, kind="live"),
             headers={**adapter_headers(None), FALLBACK_HEADER: "profile"},
             adapter=None,
             prompt=_ORDER + _shortened(render_markdown(profile), self._profile_characters),

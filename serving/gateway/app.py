@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import httpx
@@ -23,6 +23,7 @@ from registry.client import RegistryClient
 from serving.erasure.desk import ErasureDesk
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import EngineName, Engines
 from serving.extraction.extractor import Extractor
 from serving.gateway import (
     adapter_endpoints,
@@ -37,6 +38,7 @@ from serving.gateway import (
 from serving.gateway.adapters import Adapters
 from serving.gateway.answerers import Answerers
 from serving.gateway.auth import Authenticator
+from serving.gateway.engine_calls import EngineCalls
 from serving.gateway.erasing import Sign
 from serving.gateway.erasure_gauges import ErasureGauges
 from serving.gateway.extraction_endpoints import extraction_router
@@ -104,6 +106,7 @@ def create_app(settings: GatewaySettings, *, registry_transport: httpx.AsyncBase
     app.state.measures = CollectorRegistry()
     app.state.measures.register(FAILURES)
     app.state.erasure_gauges = ErasureGauges(app.state.measures)
+    app.state.engine_calls = EngineCalls(app.state.measures)
     _add_passage(app, settings)
     install_problem_handlers(app)
     install_openai_errors(app)
@@ -140,7 +143,7 @@ async def _connect(
     database = state.database = Database(settings)
     stack.push_async_callback(database.close)
     registry = state.registry = await stack.enter_async_context(_registry(settings, registry_transport))
-    engine = state.engine = await stack.enter_async_context(_engine(settings))
+    engines = state.engines = await stack.enter_async_context(_engines(settings, state.engine_calls))
     remembering = {
         "cache_seconds": settings.gateway_cache_seconds,
         "stale_seconds": settings.gateway_stale_seconds,
@@ -151,20 +154,20 @@ async def _connect(
     )
     adapters = state.adapters = Adapters(registry, database, **remembering, sign=sign)
     state.authenticator = Authenticator(database, **remembering)
-    hints = state.hints = await stack.enter_async_context(Hints(engine, adapters))
-    extractor = Extractor(database, engine, bank=standard_bank(), settings=settings)
+    hints = state.hints = await stack.enter_async_context(Hints(engines, adapters))
+    extractor = Extractor(database, engines, bank=standard_bank(), settings=settings)
     state.banks = extractor.banks
     profiles = state.profiles = Profiles(extractor, adapters, hints=hints, at_once=settings.gateway_extractions)
     state.answerers = Answerers(
         adapters,
         profiles,
-        engine,
+        engines,
         base_name=settings.base_name,
         profile_characters=settings.gateway_fallback_characters,
     )
     meter = state.meter = Meter(database, every_seconds=settings.gateway_usage_seconds)
     await stack.enter_async_context(meter.chore)
-    state.upstream = Upstream(engine=engine, meter=meter)
+    state.upstream = Upstream(meter=meter)
     state.shelf = Shelf(database)
     trainings = TrainingService(url=settings.training_url, token=settings.training_token)
     state.trainings = await stack.enter_async_context(trainings)
@@ -181,13 +184,17 @@ def _registry(settings: GatewaySettings, transport: httpx.AsyncBaseTransport | N
     return RegistryClient(url=settings.registry_url, token=token, actor="gateway", transport=way)
 
 
-def _engine(settings: GatewaySettings) -> EngineClient:
-    return EngineClient(
-        url=settings.engine_url,
-        token=settings.engine_token.get_secret_value(),
-        timeout_seconds=settings.engine_timeout_seconds,
-        transport=network(connections=settings.engine_connections),
-    )
+def _engines(settings: GatewaySettings, calls: EngineCalls) -> AbstractAsyncContextManager[Engines]:
+    def connect(url: str, name: EngineName) -> EngineClient:
+        return EngineClient(
+            url=url,
+            token=settings.engine_token.get_secret_value(),
+            timeout_seconds=settings.engine_timeout_seconds,
+            transport=network(connections=settings.engine_connections),
+            on_end=calls.counting(name),
+        )
+
+    return Engines.connected(settings.engine_url, of_bases=settings.base_engine_urls, connect=connect)
 
 
 def _keeping(settings: GatewaySettings, database: Database) -> Keeping:

@@ -1,4 +1,4 @@
-"""Telling the engine which adapters are about to be asked for, so that they are there when the question comes.
+"""Telling engines which adapters are about to be asked for, so that they are there when the question comes.
 
 Nobody waits for a hint and nobody is told of one that fails: without it, the first question only takes longer. There
 are so many under way at once, and a version is hinted at once in a while.
@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from kit.background import Errands
 from kit.errors import LorryError
 from registry.manifest import Manifest
-from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import Engines
 from serving.gateway.adapters import Adapters
 from serving.gateway.brief_cache import BriefCache
 
@@ -30,7 +30,7 @@ class Hints:
 
     def __init__(
         self,
-        engine: EngineClient,
+        engines: Engines,
         adapters: Adapters,
         *,
         at_once: int = _AT_ONCE,
@@ -39,12 +39,12 @@ class Hints:
         """Prepare to send.
 
         Args:
-            engine: who is told.
+            engines: who is told, each of the versions of its base.
             adapters: which version is live.
             at_once: hints under way; more are dropped.
             quiet_seconds: how long one version is not hinted at again.
         """
-        self._engine = engine
+        self._engines = engines
         self._adapters = adapters
         self._at_once = at_once
         self._told: BriefCache[str, bool] = BriefCache(seconds=quiet_seconds)
@@ -78,7 +78,7 @@ class Hints:
     async def _tell(self, manifest: Manifest, kind: Literal["live", "batch"]) -> None:
         if self._told.get(manifest.version_id) is None:
             self._told.put(manifest.version_id, True)
-            await self._engine.prefetch(manifest, kind=kind)
+            await self._engines.of(manifest).prefetch(manifest, kind=kind)
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:

@@ -30,14 +30,14 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: describe_refusal(503)})
 async def readyz(request: Request) -> dict[str, str]:
-    """Say that this gateway is to get requests: it is not stopping, and database, registry and engine answer."""
+    """Say that this gateway is to get requests: it is not stopping, and database, registry and every engine answer."""
     state = request.app.state
     if state.is_draining:
         raise GatewayDraining
     await state.database.check()
     await state.registry.list_bases()
-    if not await state.engine.is_healthy():
-        raise EngineUnavailable
+    if away := await state.engines.away():
+        raise EngineUnavailable(f"{', '.join(away)}: no answer")
     return {"status": "ready"}
 
 

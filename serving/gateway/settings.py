@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from kit.settings import DatabaseSettings
-from serving.extraction.settings import ExtractionSettings
+from serving.extraction.settings import BaseEngineSettings, ExtractionSettings
 from serving.jobs.settings import BatchSettings
 
 
-class GatewaySettings(DatabaseSettings, ExtractionSettings, BatchSettings):
+class GatewaySettings(DatabaseSettings, ExtractionSettings, BaseEngineSettings, BatchSettings):
     """One gateway process. It keeps nothing: any number of them may run."""
 
     gateway_host: str = Field("127.0.0.1", description="address to listen on")

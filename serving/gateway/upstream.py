@@ -22,7 +22,6 @@ from starlette.types import Receive, Scope, Send
 
 from kit.errors import LorryError
 from serving.errors import DeadlineExceeded, EngineAnswerUnusable
-from serving.extraction.engine_client import EngineClient
 from serving.gateway.answerers import Answerer
 from serving.gateway.passage.travel import travelling
 from serving.gateway.usage.meter import Meter
@@ -34,14 +33,13 @@ Render = Callable[["EngineEvents"], AsyncIterator[bytes]]
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """The engine, and the meter that what it answers is counted by."""
+    """The way to the engine of whoever answers, and the meter that what it answers is counted by."""
 
-    engine: EngineClient
     meter: Meter
 
     async def answer(self, payload: Mapping[str, Any], answerer: Answerer) -> dict[str, Any]:
         """Return the engine's whole answer; raises as `EngineClient.chat` does."""
-        answer = await self.engine.chat(payload, headers=answerer.engine_headers)
+        answer = await answerer.engine.chat(payload, headers=answerer.engine_headers)
         self.meter.count_usage(answerer.tenant, answerer.user, answer.get("usage"))
         return answer
 
@@ -51,7 +49,7 @@ class Upstream:
         options = {**(payload.get("stream_options") or {}), "include_usage": True}
         asked = {**payload, "stream": True, "stream_options": options}
         events = EngineEvents(
-            await stack.enter_async_context(self.engine.stream(asked, headers=answerer.engine_headers))
+            await stack.enter_async_context(answerer.engine.stream(asked, headers=answerer.engine_headers))
         )
 
         def count() -> None:

@@ -15,7 +15,7 @@ from kit.database import Database
 from registry.client import RegistryClient
 from registry.manifest import AdapterRef, Manifest, Owner
 from serving.extraction.bank import Bank
-from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import Engines
 from serving.extraction.extractor import Extractor
 from serving.extraction.profile import Profile
 from serving.extraction.settings import ExtractionSettings
@@ -33,18 +33,28 @@ class UserExtraction:
         *,
         database: Database,
         registry: RegistryClient,
-        engine: EngineClient,
+        engines: Engines,
         vault: Vault,
         bank: Bank,
         metrics: ExtractionMetrics,
     ) -> None:
         self._registry = registry
-        self._extractor = Extractor(database, engine, bank=bank, settings=settings)
+        self._extractor = Extractor(database, engines, bank=bank, settings=settings)
         self._vault = vault
         self._metrics = metrics
 
-    async def run(self, taken: Taken) -> dict[str, Any]:
-        """Extract the user's profile with the version that is live now, and put it away.
+    async def resolve(self, taken: Taken) -> Manifest:
+        """Return the user's version that is live now.
+
+        Raises:
+            LorryError: when there is none, or it cannot be known now.
+        """
+        owner = Owner(tenant=taken.tenant, user=taken.hand.user_id)
+        with self._metrics.stage("resolve"):
+            return (await self._registry.resolve(AdapterRef(owner=owner))).manifest
+
+    async def run(self, taken: Taken, manifest: Manifest) -> dict[str, Any]:
+        """Extract the user's profile with this version, and put it away.
 
         Returns:
             What is written down of the user: the version that answered.
@@ -52,9 +62,6 @@ class UserExtraction:
         Raises:
             LorryError: whatever kept it from being done.
         """
-        owner = Owner(tenant=taken.tenant, user=taken.hand.user_id)
-        with self._metrics.stage("resolve"):
-            manifest = (await self._registry.resolve(AdapterRef(owner=owner))).manifest
         profile = await self._made_before(taken, manifest)
         if profile is None:
             with self._metrics.stage("ask"):

@@ -1,4 +1,4 @@
-"""Telling the engine whose adapters are next, so that they are on its machine when their turn comes.
+"""Telling engines whose adapters are next, so that they are on its machine when their turn comes.
 
 Nobody waits for a hint, and one that fails costs its user the loading time only.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from kit.background import Errands
 from kit.errors import LorryError
 from registry.client import RegistryClient
-from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import Engines
 
 _REMEMBERED = 4096
 _MOST_SECONDS = 10.0
@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 class NextAdapters:
     """Sends hints in the background, one for each version."""
 
-    def __init__(self, *, registry: RegistryClient, engine: EngineClient) -> None:
+    def __init__(self, *, registry: RegistryClient, engines: Engines) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._told: OrderedDict[str, None] = OrderedDict()
         self._errands = Errands(of="extraction worker")
 
@@ -47,6 +47,6 @@ class NextAdapters:
         try:
             async with asyncio.timeout(_MOST_SECONDS):
                 manifest = (await self._registry.get_version(version_id)).manifest
-                await self._engine.prefetch(manifest, kind="batch")
+                await self._engines.of(manifest).prefetch(manifest, kind="batch")
         except (LorryError, TimeoutError) as exc:
             _log.debug("a hint to the engine came to nothing: %s", type(exc).__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, get_args
 
@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from kit.background import FAILURES
 from kit.database import Database
 from kit.errors import LorryError
+from serving.extraction.engines import EngineName
 from serving.jobs.fleet.repository import WorkerRepository
 from serving.jobs.repository import BatchRepository
 from serving.jobs.states import UNFINISHED
@@ -61,7 +62,9 @@ class ExtractionMetrics:
         )
         self._engine_up = Gauge(
             "lorry_extraction_engine_up",
-            "1 = the engine answered when this worker last looked; 0 = it takes nobody in hand until it does.",
+            "1 = this engine answered when this worker last looked; 0 = whoever needs it waits until it does. other = "
+            "all engines of bases that have their own.",
+            ["engine"],
             registry=self.collectors,
         )
         self._database_up = Gauge(
@@ -95,7 +98,7 @@ class ExtractionMetrics:
                 labelled.labels(value)
         _fill(self._batches, _unfinished(), {})
         _fill(self._workers, _WORKER_STATES, {})
-        self._engine_up.set(1)
+        self.set_engines_away(frozenset())
         self._until = 0.0
         self._asking = asyncio.Lock()
 
@@ -111,9 +114,10 @@ class ExtractionMetrics:
         """Say how many users this worker has in hand."""
         self._in_hand.set(users)
 
-    def set_engine(self, *, answers: bool) -> None:
-        """Say whether the engine answers."""
-        self._engine_up.set(answers)
+    def set_engines_away(self, away: Collection[EngineName]) -> None:
+        """Say which engines do not answer."""
+        for name in get_args(EngineName):
+            self._engine_up.labels(name).set(name not in away)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

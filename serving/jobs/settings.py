@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from kit.names import Name
 from kit.settings import DatabaseSettings, StorageSettings
 from kit.workers import host_name
-from serving.extraction.settings import ExtractionSettings
+from serving.extraction.settings import BaseEngineSettings, ExtractionSettings
 
 
 class BatchSettings(StorageSettings):
@@ -27,7 +27,7 @@ class BatchSettings(StorageSettings):
     )
 
 
-class ExtractionWorkerSettings(DatabaseSettings, BatchSettings, ExtractionSettings):
+class ExtractionWorkerSettings(DatabaseSettings, BatchSettings, ExtractionSettings, BaseEngineSettings):
     """Everything that one worker needs."""
 
     worker_id: Name = Field(

@@ -1,8 +1,9 @@
 """Walking batches: users are taken in hand in adapter order, so many at once, and each is brought to an end.
 
 A user's failure is that user's: what another attempt may cure is tried again later, and a part that is away is waited
-for, with nobody taken in hand meanwhile and nobody's attempts used up. A database that is away is waited for, too, in
-whatever is being done; what comes too late then is dropped, since another worker has the user by that time.
+for, with nobody asked about meanwhile who needs it, and nobody's attempts used up. A database that is away is waited
+for, too, in whatever is being done; what comes too late then is dropped, since another worker has the user by that
+time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from serving.jobs.errors import TookTooLong
 from serving.jobs.extraction import UserExtraction, place_of
 from serving.jobs.hints import NextAdapters
 from serving.jobs.metrics import ExtractionMetrics
+from serving.jobs.outages import Outages
 from serving.jobs.outcome import Fate, explain, fate_of
 from serving.jobs.repository import BatchRepository
 from serving.jobs.settings import ExtractionWorkerSettings
@@ -35,6 +37,7 @@ from serving.jobs.vault import Vault
 T = TypeVar("T")
 _PATIENCE_SECONDS, _MAX_PATIENCE_SECONDS = 0.2, 5.0
 _WAIT_SECONDS = 2.0
+_OUTAGE_PAUSES = 6
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +49,7 @@ class Walk:
         settings: ExtractionWorkerSettings,
         *,
         database: Database,
-        engine: EngineClient,
+        outages: Outages,
         extraction: UserExtraction,
         vault: Vault,
         hints: NextAdapters,
@@ -54,7 +57,7 @@ class Walk:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._engine = engine
+        self._outages = outages
         self._extraction = extraction
         self._vault = vault
         self._hints = hints
@@ -63,7 +66,6 @@ class Walk:
         self._missing: set[Hand] = set()
         self._books = asyncio.Lock()  # between taking users in hand and knowing of them, nobody may compare
         self._closed = False
-        self._engine_away = False
         self.free = asyncio.Event()
 
     @property
@@ -71,16 +73,11 @@ class Walk:
         """How many users are in hand."""
         return len(self._tasks)
 
-    @property
-    def waits_for_engine(self) -> bool:
-        """Whether an engine that was away has not answered since."""
-        return self._engine_away
-
     async def take(self) -> None:
         """Take as many users in hand as there are places for, unless a part is away that everybody needs."""
         self.free.clear()
         places = self._settings.extraction_users_at_once - len(self._tasks)
-        if self._closed or places < 1 or await self._is_engine_away():
+        if self._closed or places < 1 or self._outages.is_total:
             return
         async with self._books:
             async with self._database.transaction() as session:
@@ -149,22 +146,26 @@ class Walk:
             _log.exception("a user's end could not be written down")
 
     async def _extract(self, taken: Taken) -> None:
+        engine: EngineClient | None = None
         try:
             async with asyncio.timeout(self._settings.extraction_user_seconds):
-                values = await self._extraction.run(taken)
+                manifest = await self._extraction.resolve(taken)
+                engine = self._outages.engine_for(manifest)
+                self._outages.require(engine)
+                values = await self._extraction.run(taken, manifest)
         except TimeoutError:
-            await self._sort(taken, TookTooLong())
+            await self._sort(taken, TookTooLong(), engine)
         except LorryError as exc:
-            await self._sort(taken, exc)
+            await self._sort(taken, exc, engine)
         except Exception as exc:  # a mistake of ours must end one user, not the worker
             _log.exception("extracting a user failed unexpectedly")
-            await self._sort(taken, exc)
+            await self._sort(taken, exc, engine)
         else:
             await self._deliver(taken, UserState.DONE, values)
 
-    async def _sort(self, taken: Taken, exc: Exception) -> None:
-        """Decide what a failure means for its user, and write it down."""
-        answers = await self._engine.is_healthy()
+    async def _sort(self, taken: Taken, exc: Exception, engine: EngineClient | None) -> None:
+        """Decide what a failure means for its user, and write it down; `engine` is the one that was to answer."""
+        answers = engine is None or await self._outages.answers(engine)
         fate = fate_of(exc, engine_answers=answers)
         attempts = taken.attempts + 1
         if fate is Fate.AGAIN and attempts >= self._settings.extraction_attempts:
@@ -172,8 +173,7 @@ class Walk:
         _log.info("extracting a user failed: %s, %s", type(exc).__name__, fate.value)
         match fate:
             case Fate.WAITS:
-                self._engine_away = not answers
-                await self._put_back(taken, timedelta(seconds=_WAIT_SECONDS), {})
+                await self._put_back(taken, self._pause(answers=answers), {})
                 self._metrics.count_user("waits")
             case Fate.AGAIN:
                 pause = backoff(
@@ -185,6 +185,12 @@ class Walk:
                 self._metrics.count_user("again")
             case Fate.FAILED:
                 await self._deliver(taken, UserState.FAILED, {"attempts": attempts, "error": explain(exc)})
+
+    def _pause(self, *, answers: bool) -> timedelta:
+        """Return how long who waits is left alone: longer, where coming at once would keep places from others."""
+        in_the_way = not answers and not self._outages.is_total
+        pauses = _OUTAGE_PAUSES * self._settings.extraction_backoff_seconds
+        return timedelta(seconds=pauses if in_the_way else _WAIT_SECONDS)
 
     async def _deliver(self, taken: Taken, state: UserState, values: dict[str, object]) -> None:
         async def write(session: AsyncSession) -> bool:
@@ -223,10 +229,3 @@ class Walk:
             except DatabaseUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MAX_PATIENCE_SECONDS)
-
-    async def _is_engine_away(self) -> bool:
-        """Look whether an engine that was away is back; nobody is taken in hand before."""
-        if self._engine_away:
-            self._engine_away = not await self._engine.is_healthy()
-        self._metrics.set_engine(answers=not self._engine_away)
-        return self._engine_away

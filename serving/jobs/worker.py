@@ -17,6 +17,7 @@ from kit.workers import SIGNS_PER_LEASE, has_ended, identify_process
 from registry.client import RegistryClient
 from serving.extraction.bank import Bank, standard_bank
 from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import EngineName, Engines
 from serving.jobs.errors import WorkerIdTaken
 from serving.jobs.extraction import UserExtraction
 from serving.jobs.fleet.repository import WorkerRepository
@@ -25,6 +26,7 @@ from serving.jobs.limits import TenantLimits
 from serving.jobs.metrics import ExtractionMetrics
 from serving.jobs.models import WorkerRow
 from serving.jobs.operations import answering, operations
+from serving.jobs.outages import Outages
 from serving.jobs.planning.planner import Planner
 from serving.jobs.repository import BatchRepository
 from serving.jobs.settings import ExtractionWorkerSettings
@@ -81,17 +83,17 @@ class Worker:
         # A frozen worker's open transaction would hold rows that others need to go on.
         idle_seconds = min(settings.database_idle_transaction_seconds, max(settings.extraction_lease_seconds, 5.0))
         database = Database(settings.model_copy(update={"database_idle_transaction_seconds": idle_seconds}))
-        token, engine_token = settings.registry_token.get_secret_value(), settings.engine_token.get_secret_value()
+        token = settings.registry_token.get_secret_value()
         try:
             async with (
                 RegistryClient(url=settings.registry_url, token=token, actor="extraction") as registry,
-                EngineClient(
-                    url=settings.engine_url, token=engine_token, timeout_seconds=settings.engine_timeout_seconds
-                ) as engine,
+                Engines.connected(
+                    settings.engine_url, of_bases=settings.base_engine_urls, connect=self._connect
+                ) as engines,
             ):
-                vault, hints = Vault(settings, registry), NextAdapters(registry=registry, engine=engine)
+                vault, hints = Vault(settings, registry), NextAdapters(registry=registry, engines=engines)
                 try:
-                    self._assemble(database, registry, engine, vault, hints)
+                    self._assemble(database, registry, engines, vault, hints)
                     yield
                 finally:
                     await hints.close()
@@ -99,24 +101,30 @@ class Worker:
         finally:
             await database.close()
 
+    def _connect(self, url: str, name: EngineName) -> EngineClient:
+        settings = self._settings
+        token = settings.engine_token.get_secret_value()
+        return EngineClient(url=url, token=token, timeout_seconds=settings.engine_timeout_seconds)
+
     def _assemble(
-        self, database: Database, registry: RegistryClient, engine: EngineClient, vault: Vault, hints: NextAdapters
+        self, database: Database, registry: RegistryClient, engines: Engines, vault: Vault, hints: NextAdapters
     ) -> None:
         settings, metrics = self._settings, self.metrics
         extraction = UserExtraction(
             settings,
             database=database,
             registry=registry,
-            engine=engine,
+            engines=engines,
             vault=vault,
             bank=self._bank,
             metrics=metrics,
         )
         self._database = database
+        self._outages = Outages(engines, metrics=metrics)
         self._walk = Walk(
             settings,
             database=database,
-            engine=engine,
+            outages=self._outages,
             extraction=extraction,
             vault=vault,
             hints=hints,
@@ -138,6 +146,7 @@ class Worker:
             (self._plan, 0.0),
             (self._take, 0.0),
             (self._tell, 0.0),
+            (self._outages.look_again, poll),
             (self._upkeep.adopt, max(poll, beat)),
             (self._upkeep.sweep, settings.extraction_upkeep_seconds),
         ]
@@ -203,7 +212,7 @@ class Worker:
             news = await BatchRepository(session).news(self._settings.worker_id)
         if news.to_plan:
             self._to_plan.set()
-        if (news.to_take or self._walk.waits_for_engine) and not self._lost:
+        if news.to_take and not self._lost:
             self._walk.free.set()
         if news.to_tell:
             self._to_tell.set()

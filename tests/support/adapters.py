@@ -35,6 +35,10 @@ BASE = BaseIdentity(
 )
 
 
+NEXT_BASE = BASE.model_copy(update={"id": "test/next", "weights_sha256": "5" * 64})
+"""A base of the same sizes with other weights: what a campaign moves users to."""
+
+
 def wide_base(hidden: int) -> tuple[BaseIdentity, bytes]:
     """A base with wider layers, and its configuration."""
     config = json.dumps(

@@ -36,7 +36,16 @@ def configuration(engines: Mapping[str, int], *, ports: EnvoyPorts, policy: Poli
 
     ROUND_ROBIN takes out what finds an adapter's engine, and is what measurements compare with.
     """
-    document: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    document = placed(yaml.safe_load(CONFIG.read_text()), {"engines": engines}, ports=ports)
+    if policy == "ROUND_ROBIN":
+        (cluster,) = [each for each in document["static_resources"]["clusters"] if each["name"] == "engines"]
+        del cluster["ring_hash_lb_config"], cluster["common_lb_config"]["consistent_hashing_lb_config"]
+        cluster["lb_policy"] = policy
+    return document
+
+
+def placed(document: dict[str, Any], engines: Mapping[str, Mapping[str, int]], *, ports: EnvoyPorts) -> dict[str, Any]:
+    """Return a configuration with everything on loopback; `engines` are by cluster, each a name and a port."""
     listeners = {each["name"]: each for each in document["static_resources"]["listeners"]}
     clusters = {each["name"]: each for each in document["static_resources"]["clusters"]}
     for place, port in (
@@ -46,14 +55,16 @@ def configuration(engines: Mapping[str, int], *, ports: EnvoyPorts, policy: Poli
         (_endpoints(clusters["admin"])[0]["endpoint"]["address"], ports.admin),
     ):
         place["socket_address"] = {"address": "127.0.0.1", "port_value": port}
-    _endpoints(clusters["engines"])[:] = [
-        {"endpoint": {"hostname": name, "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
-        for name, port in engines.items()
-    ]
-    if policy == "ROUND_ROBIN":
-        cluster = clusters["engines"]
-        del cluster["ring_hash_lb_config"], cluster["common_lb_config"]["consistent_hashing_lb_config"]
-        cluster["lb_policy"] = policy
+    for cluster, members in engines.items():
+        _endpoints(clusters[cluster])[:] = [
+            {
+                "endpoint": {
+                    "hostname": name,
+                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+                }
+            }
+            for name, port in members.items()
+        ]
     return document
 
 
@@ -74,9 +85,9 @@ def prepare_envoy(document: dict[str, Any], *, ports: EnvoyPorts, folder: Path, 
     )
 
 
-async def healthy_hosts(ports: EnvoyPorts) -> int:
+async def healthy_hosts(ports: EnvoyPorts, *, cluster: str = "engines") -> int:
     """Return how many engines Envoy sends requests to."""
-    return await _engines_gauge(ports, "envoy_cluster_membership_healthy")
+    return await _engines_gauge(ports, "envoy_cluster_membership_healthy", cluster=cluster)
 
 
 async def running_requests(ports: EnvoyPorts) -> int:
@@ -84,10 +95,10 @@ async def running_requests(ports: EnvoyPorts) -> int:
     return await _engines_gauge(ports, "envoy_cluster_upstream_rq_active")
 
 
-async def _engines_gauge(ports: EnvoyPorts, name: str) -> int:
+async def _engines_gauge(ports: EnvoyPorts, name: str, *, cluster: str = "engines") -> int:
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         text = (await client.get(f"http://127.0.0.1:{ports.stats}/stats/prometheus")).raise_for_status().text
-    series = f'{name}{{envoy_cluster_name="engines"}}'
+    series = f'{name}{{envoy_cluster_name="{cluster}"}}'
     return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith(series))
 
 

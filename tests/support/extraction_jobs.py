@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from kit.database import Database
 from kit.settings import DatabaseSettings, StorageSettings
 from registry.client import RegistryClient
+from registry.manifest import BaseIdentity
 from serving.extraction.bank import Bank
 from serving.gateway.settings import GatewaySettings
 from serving.jobs.batch import Batch, Submission
@@ -36,6 +37,7 @@ from serving.jobs.settings import BatchSettings, ExtractionWorkerSettings
 from serving.jobs.states import ENDED
 from serving.jobs.vault import Vault
 from serving.jobs.worker import Worker
+from tests.support.adapters import BASE
 from tests.support.gateway_server import ENGINE_TOKEN, Gateway, StandInEngine, engine_url, gateway
 from tests.support.registry_server import TOKEN, client, registry_settings, registry_url
 from transcripts.store import TranscriptStore
@@ -52,14 +54,13 @@ _TIMEOUT_SECONDS = 60.0
 class Engine(StandInEngine):
     """An engine whose answers wait for `open`, and that refuses what `refuses` says; it counts who asks at once.
 
-    `asked` holds the version of every question; what is only scored is no question. `down` makes its health check fail
-    and every request end in 503, as an engine that is starting.
+    `asked` holds the version of every question; what is only scored is no question. `is_down` makes its health check
+    fail and every request end in 503, as an engine that is starting.
     """
 
     answer: Callable[[dict[str, Any]], str] = lambda body: _ANSWER
     refuses: Callable[[str], int | None] = lambda version_id: None
     open: asyncio.Event = field(default_factory=asyncio.Event)
-    down: bool = False
     asked: list[str] = field(default_factory=list)
     now: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
@@ -78,15 +79,12 @@ class Engine(StandInEngine):
 
         self.refuses = hold_once
 
-    async def health(self) -> Any:
-        return JSONResponse({}, status_code=503 if self.down else 200)
-
     async def chat(self, request: Request) -> JSONResponse | StreamingResponse:
         body = await request.json()
         model = body["model"]
         if "prompt_logprobs" not in body:
             self.asked.append(model)
-        status = 503 if self.down else self.refuses(model)
+        status = 503 if self.is_down else self.refuses(model)
         if status is not None:
             return JSONResponse({"error": {"message": "as the test wants it"}}, status_code=status)
         self.now[model] += 1
@@ -123,10 +121,10 @@ class Mill:
         """Every batch."""
         return Batches(self.database, self.batch_settings)
 
-    async def add_users(self, *users: str, tenant: str = "default") -> None:
+    async def add_users(self, *users: str, tenant: str = "default", base: BaseIdentity = BASE) -> None:
         """Give each an adapter that is live, and something said."""
         for user in users:
-            manifest = await self.gateway.publish(user, seed=len(self.versions) + 1, tenant=tenant)
+            manifest = await self.gateway.publish(user, seed=len(self.versions) + 1, tenant=tenant, base=base)
             self.versions[user] = manifest.version_id
             turns = (Turn(role="user", text="I love green tea, what about you?"),)
             async with self.database.transaction() as session:

@@ -20,7 +20,7 @@ from kit.database import Database
 from kit.settings import DatabaseSettings
 from kit.tls import authorities
 from registry.client import RegistryClient, draft_from_directory
-from registry.manifest import DEFAULT_ADAPTER, LIVE, Manifest, Owner
+from registry.manifest import DEFAULT_ADAPTER, LIVE, BaseIdentity, Manifest, Owner
 from serving.gateway.app import create_app
 from serving.gateway.keys import create_api_key
 from serving.gateway.settings import GatewaySettings
@@ -39,7 +39,8 @@ TRAINING_TOKEN = "training-token-for-tests"
 class StandInEngine:
     """Answers chat completions as vLLM does, in microseconds: what was asked, or what `answer` makes of it.
 
-    A stand-in because a real engine takes a minute to start; the end-to-end test has the real one.
+    A stand-in because a real engine takes a minute to start; the end-to-end test has the real one. What `serves` says
+    no to is refused as adapters of other bases are, and noted in `misled`.
     """
 
     answer: Callable[[dict[str, Any]], str] = lambda body: f"you said {body['messages'][-1]['content']}"
@@ -54,6 +55,9 @@ class StandInEngine:
     break_off_after: int | None = None
     running: int = 0
     closed_early: int = 0
+    is_down: bool = False
+    serves: Callable[[str], bool] = lambda model: True
+    misled: list[str] = field(default_factory=list)
 
     def app(self) -> FastAPI:
         """The engine's open routes."""
@@ -63,8 +67,8 @@ class StandInEngine:
         app.add_api_route("/health", self.health, methods=["GET"])
         return app
 
-    async def health(self) -> dict[str, str]:
-        return {}
+    async def health(self) -> JSONResponse:
+        return JSONResponse({}, status_code=503 if self.is_down else 200)
 
     async def prefetch(self, version_id: str, request: Request) -> dict[str, str]:
         self.hints.append((version_id, (await request.json())["class"]))
@@ -76,6 +80,10 @@ class StandInEngine:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
+        if not self.serves(body["model"]):
+            self.misled.append(body["model"])
+            error = {"message": "The adapter was made for another base model.", "type": "BaseModelMismatch"}
+            return JSONResponse({"error": {**error, "param": "model", "code": 409}}, status_code=409)
         if self.refuse_with:
             status, message = self.refuse_with
             return JSONResponse(
@@ -147,11 +155,13 @@ class Gateway:
     registry: RegistryClient
     directory: Path
 
-    async def publish(self, user: str, *, seed: int = 1, tenant: str = "default", live: bool = True) -> Manifest:
+    async def publish(
+        self, user: str, *, seed: int = 1, tenant: str = "default", live: bool = True, base: BaseIdentity = BASE
+    ) -> Manifest:
         """Publish a small adapter of `user`; `seed` makes its content."""
         owner = Owner(tenant=tenant, user=user)
         directory = write_adapter(self.directory / f"{tenant}-{user}-{seed}", seed=seed)
-        manifest = await self.registry.publish(directory, draft=draft_from_directory(directory, owner=owner, base=BASE))
+        manifest = await self.registry.publish(directory, draft=draft_from_directory(directory, owner=owner, base=base))
         if live:
             held = await self.registry.get_alias(owner, DEFAULT_ADAPTER, LIVE)
             await self.registry.move_alias(

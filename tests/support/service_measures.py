@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from kit.http_metrics import RequestMetrics
 from registry.metrics import RegistryMetrics
+from serving.gateway.engine_calls import EngineCalls
 from serving.gateway.erasure_gauges import ErasureGauges
 from serving.jobs.metrics import ExtractionMetrics
 from tests.support.engine_metrics import engine_metrics
@@ -16,6 +17,7 @@ def exposed_measures() -> str:
     """Return what all of them expose before anything has happened."""
     gateway = CollectorRegistry()
     RequestMetrics(gateway, prefix="lorry_gateway")
+    EngineCalls(gateway)
     ErasureGauges(gateway)
     own = (RegistryMetrics, TrainingMetrics, ExtractionMetrics)
     registries = (engine_metrics(), gateway, *(metrics().collectors for metrics in own))

@@ -115,7 +115,19 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 
 {{/* what asking engines for adapters takes, and results of batches with it: of the gateway and of extraction workers */}}
 {{- define "lorry.askingEnv" -}}
-- {name: LORRY_ENGINE_URL, value: {{ include "lorry.url" (dict "root" . "part" (ternary "envoy" "engine" .Values.envoy.enabled) "port" 8100) }}}
+{{- $root := . }}
+{{- $urls := dict }}
+{{- range include "lorry.pools" . | fromJsonArray }}
+{{- $url := include "lorry.url" (dict "root" $root "part" .door "port" 8100) }}
+{{- if not .base }}
+- {name: LORRY_ENGINE_URL, value: {{ $url }}}
+{{- else if .routed }}
+{{- $_ := set $urls .base $url }}
+{{- end }}
+{{- end }}
+{{- with $urls }}
+- {name: LORRY_BASE_ENGINE_URLS, value: {{ toJson . | quote }}}
+{{- end }}
 {{ include "lorry.databaseEnv" . }}
 {{ include "lorry.storeEnv" . }}
 {{ include "lorry.registryEnv" . }}
@@ -130,9 +142,26 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 http://{{ include "lorry.name" . }}.{{ .root.Release.Namespace }}:{{ .port }}
 {{- end }}
 
-{{/* directory of the base model in a pod that mounts the claim at /base */}}
+{{/* directory of a base model in a pod that mounts the claim at /base */}}
 {{- define "lorry.base" -}}
-{{ printf "/base/%s" .Values.base.path | trimSuffix "/" }}
+{{ printf "/base/%s" . | trimSuffix "/" }}
+{{- end }}
+
+{{/* Every pool of engines, as JSON: the default one, and those of otherEngines, with the names of its part, of the Service
+     to ask it by and of its cluster in Envoy; `base` is the id of another base, and empty for the default pool. */}}
+{{- define "lorry.pools" -}}
+{{- $root := . }}
+{{- $door := ternary "envoy" "engine" .Values.envoy.enabled }}
+{{- $places := int (include "lorry.engines" .) }}
+{{- $pools := list (dict "part" "engine" "door" $door "cluster" "engines" "base" "" "path" .Values.base.path "places" $places "values" .Values.engines) }}
+{{- range $name, $own := .Values.otherEngines }}
+{{- $values := mergeOverwrite (deepCopy $root.Values.engines) $own (dict "autoscaling" (dict "enabled" false)) }}
+{{- $base := $own.base | default (base $own.path) }}
+{{- $part := printf "engine-%s" $name }}
+{{- $routed := ternary $own.routed true (hasKey $own "routed") }}
+{{- $pools = append $pools (dict "part" $part "door" (printf "%s-%s" $door $name) "cluster" (printf "engines-%s" $name) "base" $base "path" $own.path "routed" $routed "places" (int $values.replicas) "values" $values) }}
+{{- end }}
+{{- toJson $pools }}
 {{- end }}
 
 {{/* how many engines there may ever be: as many have a place on Envoy's ring */}}

@@ -1,21 +1,28 @@
-"""deploy/envoy before engines that answer at once: who is asked, who is asked instead, and who is not."""
+"""deploy/envoy before engines that answer at once: who is asked, who is asked instead, and who is not.
+
+What the chart makes of it for two bases stands before engines of either.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from lorry.local.part import start_part
-from tests.support.envoy import EnvoyPorts, configuration, healthy_hosts, prepare_envoy
+from tests.support.envoy import EnvoyPorts, configuration, healthy_hosts, placed, prepare_envoy
+from tests.support.helm import render
 from tests.support.ports import free_port_block
 from tests.support.registry_server import serving
 
@@ -170,3 +177,39 @@ async def test_administration_is_reached_from_this_machine_only_and_measures_fro
         assert (await client.get("/ready")).status_code == 200
         for path in ("/quitquitquit", "/config_dump", "/"):
             assert (await client.post(path)).status_code == 404
+
+
+async def test_the_charts_envoy_asks_the_engines_of_the_base_that_is_meant(tmp_path: Path) -> None:
+    found = {
+        (each["kind"], each["metadata"]["name"]): each for each in render({"otherEngines": {"new": {"path": "b"}}})
+    }
+    (container,) = found["Deployment", "lorry-gateway"]["spec"]["template"]["spec"]["containers"]
+    told: dict[str, str] = {each["name"]: each.get("value", "") for each in container["env"]}
+    urls = {"engines": told["LORRY_ENGINE_URL"], "engines-new": json.loads(told["LORRY_BASE_ENGINE_URLS"])["b"]}
+    for url in urls.values():
+        assert ("Service", httpx.URL(url).host.split(".")[0]) in found
+    document: dict[str, Any] = yaml.safe_load(found["ConfigMap", "lorry-envoy"]["data"]["envoy.yaml"])
+    ports = EnvoyPorts.from_base(free_port_block(3))
+    engines = {cluster: [StandIn(name=f"{cluster}-{number}") for number in range(2)] for cluster in urls}
+    async with AsyncExitStack() as exits:
+        places: dict[str, dict[str, int]] = {}
+        for cluster, members in engines.items():
+            listening = [await exits.enter_async_context(serving(engine.app())) for engine in members]
+            numbers = [int(url.rsplit(":", 1)[1]) for url in listening]
+            places[cluster] = dict(zip((engine.name for engine in members), numbers, strict=True))
+        part = prepare_envoy(placed(document, places, ports=ports), ports=ports, folder=tmp_path, token=TOKEN)
+        envoy = await start_part(part)
+        exits.push_async_callback(envoy.stop)
+        await envoy.wait_until_healthy()
+        for cluster in urls:
+            async with asyncio.timeout(15):
+                while await healthy_hosts(ports, cluster=cluster) != 2:  # noqa: ASYNC110 - Envoy tells nobody
+                    await asyncio.sleep(0.05)
+        http = await exits.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=30))
+        for cluster, url in urls.items():
+            headers = {"host": httpx.Request("POST", url).headers["host"]}
+            address = f"http://127.0.0.1:{ports.engines}/v1/chat/completions"
+            answers = [
+                await http.post(address, content=b"{}", headers={**headers, "x-lorry-adapter": key}) for key in KEYS
+            ]
+            assert {answer.json()["by"] for answer in answers} == {engine.name for engine in engines[cluster]}

@@ -46,6 +46,30 @@ MATRIX: dict[str, dict[str, Any]] = {
     },
     "bundled": {"bundled": {"postgres": {"enabled": True}, "objects": {"enabled": True}}},
     "one engine": {"envoy": {"enabled": False}, "engines": {"replicas": 1}, "extractors": {"replicas": 2}},
+    "two bases": {
+        "base": {"path": "llama-3.1-8b"},
+        "trainers": {"path": "models/llama-next"},
+        "signing": True,
+        "signingPublicKey": "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n",
+        "bundled": {"objects": {"enabled": True}},
+        "engines": {"autoscaling": {"enabled": True}, "settings": {"LORRY_WARM_START": False}},
+        "monitoring": {"serviceMonitors": True},
+        "otherEngines": {
+            "next": {
+                "path": "models/llama-next",
+                "replicas": 3,
+                "gpus": 4,
+                "settings": {"LORRY_MAX_NUM_SEQS": 8},
+                "resources": {"limits": {"memory": "200Gi"}},
+            },
+            "leaving": {"path": "old", "base": "org/old", "routed": False},
+        },
+    },
+    "two bases without Envoy": {
+        "envoy": {"enabled": False},
+        "engines": {"replicas": 1},
+        "otherEngines": {"next": {"path": "next"}},
+    },
     "no jobs": {"trainings": {"enabled": False}, "extractors": {"enabled": False}},
     "KMS and roles": {
         "masterKeyFile": False,
@@ -136,8 +160,8 @@ def test_what_a_pod_mounts_and_calls_is_there(name: str) -> None:
             names = [each["name"] for each in container.get("env", [])]
             assert len(names) == len(set(names))
             for each in container.get("env", []):
-                called = re.match(r"http://(lorry-\w+)", each.get("value", ""))
-                assert called is None or called[1] in services, each
+                for called in re.findall(r"http://(lorry-[\w-]+)", each.get("value", "")):
+                    assert called in services, each
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -204,7 +228,8 @@ def test_whoever_is_to_be_erased_is_erased_whatever_is_switched_on(name: str) ->
     assert needed | {"LORRY_ENGINE_TOKEN"} <= set(environment)
     assert ("LORRY_WRITER_API_KEY" in environment) == (name == "everything")
     policies = of_kind(found, "NetworkPolicy")
-    for part in {"lorry-registry", "lorry-engine", "lorry-postgres"} & set(policies):
+    parts = {"lorry-registry", "lorry-postgres", *(part for part in policies if part.startswith("lorry-engine"))}
+    for part in parts & set(policies):
         callers = policies[part]["spec"]["ingress"][0]["from"]
         assert "conductor" in [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in callers]
     if policies:
@@ -239,6 +264,59 @@ def test_envoys_configuration_is_the_one_of_deploy_with_a_place_for_every_engine
     assert places[0][1]["address"]["socket_address"]["address"] == "lorry-engine-1.lorry-engine.users"
 
 
+def test_every_base_has_engines_of_its_own_and_is_asked_for_at_their_address() -> None:
+    found = objects("two bases")
+    told = {name: environment(pod) for name, pod in pods(found).items()}
+    for part in ("gateway", "extractor"):
+        assert told[f"lorry-{part}"]["LORRY_ENGINE_URL"] == "http://lorry-envoy.users:8100"
+        urls = json.loads(told[f"lorry-{part}"]["LORRY_BASE_ENGINE_URLS"])
+        assert urls == {"llama-next": "http://lorry-envoy-next.users:8100"}, "who leaves is asked for nothing more"
+    bases = {name: each["LORRY_BASE_DIRECTORY"] for name, each in told.items() if "LORRY_BASE_DIRECTORY" in each}
+    assert bases == {
+        "lorry-engine": "/base/llama-3.1-8b",
+        "lorry-engine-next": "/base/models/llama-next",
+        "lorry-engine-leaving": "/base/old",
+    }
+    assert told["lorry-trainer"]["LORRY_TRAINING_BASE"] == "/base/models/llama-next"
+    assert told["lorry-engine-next"]["LORRY_ENGINE_ADDRESS"] == "http://$(POD).lorry-engine-next.users:8100"
+    monitored = set(of_kind(found, "ServiceMonitor"))
+    for name in bases:
+        assert name in set(of_kind(found, "NetworkPolicy")) & set(of_kind(found, "PodDisruptionBudget")) & monitored
+    assert not {name for name in monitored if name.startswith("lorry-envoy-")}, "one Envoy is not measured twice"
+    for name in ("lorry-registry", "lorry-objects"):
+        callers = of_kind(found, "NetworkPolicy")[name]["spec"]["ingress"][0]["from"]
+        parts = [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in callers]
+        assert {"engine", "engine-next", "engine-leaving"} <= set(parts)
+
+
+def test_engines_of_another_base_are_like_the_others_but_for_what_they_say() -> None:
+    found = objects("two bases")
+    sets = of_kind(found, "StatefulSet")
+    first, following = sets["lorry-engine"]["spec"], sets["lorry-engine-next"]["spec"]
+    assert "replicas" not in first, "KEDA's to say"
+    assert (following["replicas"], sets["lorry-engine-leaving"]["spec"]["replicas"]) == (3, 2)
+    told = environment(following["template"]["spec"])
+    assert (told["LORRY_WARM_START"], told["LORRY_MAX_NUM_SEQS"]) == ("false", "8")
+    (container,) = following["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 4, "memory": "200Gi"}
+    assert container["resources"]["requests"] == first["template"]["spec"]["containers"][0]["resources"]["requests"]
+    (scaled,) = of_kind(found, "ScaledObject").values()
+    assert scaled["spec"]["scaleTargetRef"]["name"] == "lorry-engine"
+    queries = [each["metadata"]["query"] for each in scaled["spec"]["triggers"]]
+    assert all('pod=~"lorry-engine-[0-9]+"' in query for query in queries), "others' queues are no reason to grow"
+
+
+def test_one_engine_a_base_is_asked_directly_without_envoy() -> None:
+    told = environment(pods(objects("two bases without Envoy"))["lorry-gateway"])
+    assert told["LORRY_ENGINE_URL"] == "http://lorry-engine.users:8100"
+    assert json.loads(told["LORRY_BASE_ENGINE_URLS"]) == {"next": "http://lorry-engine-next.users:8100"}
+    assert "LORRY_BASE_ENGINE_URLS" not in environment(pods(objects("defaults"))["lorry-gateway"])
+
+
+def environment(pod: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each.get("value", "") for each in pod["containers"][0].get("env", [])}
+
+
 def test_rules_and_dashboards_are_those_of_deploy() -> None:
     found = render({"monitoring": {"rules": True, "dashboards": True, "runbooks": "https://git.example/lorry/"}})
     files = sorted((ROOT / "deploy/prometheus").glob("*.rules.yml"))
@@ -266,6 +344,20 @@ def test_rules_and_dashboards_are_those_of_deploy() -> None:
         ({"envoy": {"enabled": False}}, "envoy.enabled"),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
         ({"signing": True}, "signingPublicKey"),
+        ({"otherEngines": {"next": {}}}, "path"),
+        ({"otherEngines": {"next": {"path": ""}}}, "path"),
+        ({"otherEngines": {"Next": {"path": "new"}}}, "Next"),
+        ({"otherEngines": {"next": {"path": "new", "replica": 2}}}, "replica"),
+        ({"otherEngines": {"next": {"path": "new", "maxLoraRank": 32}}}, "maxLoraRank"),
+        ({"otherEngines": {"next": {"path": "new", "settings": {"LORRY_MAX_NUM_SEQ": 8}}}}, "LORRY_MAX_NUM_SEQ"),
+        (
+            {
+                "envoy": {"enabled": False},
+                "engines": {"replicas": 1},
+                "otherEngines": {"next": {"path": "new", "replicas": 2}},
+            },
+            "envoy.enabled",
+        ),
     ],
 )
 def test_a_misspelling_or_a_contradiction_is_refused_by_name(values: dict[str, Any], named: str) -> None:

@@ -15,16 +15,18 @@ from kit.settings import variable
 from lorry.container import PROGRAMS
 from lorry.erasure.settings import ErasureSettings
 from lorry.settings_page import PROCESSES
+from serving.extraction.settings import BaseEngineSettings
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy"
 TEXT = (FOLDER / "compose.yaml").read_text()
+NEXT = (FOLDER / "compose.next.yaml").read_text()
 EXAMPLE = (FOLDER / "compose.env.example").read_text()
 THIRD_PARTIES = {"postgres", "objects"}
 
 
-def filled_in() -> dict[str, Any]:
-    """The file as Compose reads it, with every variable set."""
-    return dict(yaml.safe_load(re.sub(r"\$\{\w+(?::-([^}]*)|:\?)\}", lambda found: found[1] or "1.0", TEXT)))
+def filled_in(text: str = TEXT) -> dict[str, Any]:
+    """A file as Compose reads it, with every variable set."""
+    return dict(yaml.safe_load(re.sub(r"\$\{\w+(?::-([^}]*)|:\?)\}", lambda found: found[1] or "1.0", text)))
 
 
 def services() -> dict[str, dict[str, Any]]:
@@ -73,3 +75,24 @@ def test_somebody_walks_the_stores_of_whom_the_gateway_is_asked_to_erase() -> No
 def test_only_the_gateway_is_published_and_on_loopback() -> None:
     published = {name: each["ports"] for name, each in filled_in()["services"].items() if "ports" in each}
     assert published == {"gateway": ["127.0.0.1:8080:8080"]}
+
+
+def test_a_second_base_has_an_engine_that_gateway_and_worker_are_told_of_and_trainers_find() -> None:
+    document = filled_in(NEXT)
+    assert set(PyCompose.from_json(json.dumps(document)).service_names()) == set(document["services"])
+    for name in ("gateway", "extractor"):
+        environment = document["services"][name]["environment"]
+        (only,) = environment
+        settings = BaseEngineSettings.model_validate({only.removeprefix("LORRY_").lower(): environment[only]})
+        assert settings.base_engine_urls == {"1.0": "http://engine-next:8100"}
+    engine, first = document["services"]["engine-next"], services()["engine"]
+    assert engine["extends"] == {"file": "compose.yaml", "service": "engine"}
+    assert set(engine["environment"]) - {"LORRY_ROLE"} < set(first["environment"])
+    for name in ("LORRY_ENGINE_ID", "LORRY_ENGINE_ADDRESS"):
+        assert engine["environment"][name] != first["environment"][name]
+    targets = [[volume.split(":")[1] for volume in each["volumes"]] for each in (engine, first)]
+    assert targets[0] == targets[1], "two engines with one cache would be in each other's way"
+    assert engine["volumes"][1] != first["volumes"][1]
+    assert document["services"]["trainer"]["volumes"] == ["1.0:/bases/1.0:ro"]
+    explained = set(re.findall(r"\b(NEXT_\w+)=", NEXT))
+    assert explained == set(re.findall(r"\$\{(\w+)", NEXT))

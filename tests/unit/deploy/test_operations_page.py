@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,22 @@ def test_the_least_values_that_the_page_gives_are_the_charts() -> None:
     assert container["image"].startswith(f"{values['image']['registry']}/lorry/engine:")
     told = {each["name"]: each.get("value") for each in container["env"]}
     assert told["LORRY_BASE_DIRECTORY"] == f"/base/{values['base']['path']}"
+
+
+def test_the_values_for_another_base_are_the_charts() -> None:
+    found = re.search(r"^## Upgrade the base\n.*?```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    trained = re.search(r"`(trainers: {.*?})`", PAGE)
+    assert trained is not None
+    values = yaml.safe_load(textwrap.dedent(found[1])) | yaml.safe_load(trained[1])
+    (name,) = values["otherEngines"]
+    sets = {each["metadata"]["name"]: each for each in render(values) if each["kind"] == "StatefulSet"}
+    told = {
+        part: {
+            each["name"]: each.get("value") for each in sets[part]["spec"]["template"]["spec"]["containers"][0]["env"]
+        }
+        for part in (f"lorry-engine-{name}", "lorry-trainer")
+    }
+    assert told[f"lorry-engine-{name}"]["LORRY_BASE_DIRECTORY"] == told["lorry-trainer"]["LORRY_TRAINING_BASE"]
+    assert f"`kubectl rollout status statefulset/lorry-engine-{name}`" in PAGE
+    assert f"component=engine-{name}`" in PAGE

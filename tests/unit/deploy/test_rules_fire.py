@@ -19,6 +19,8 @@ _REFUSALS = "lorry_adapter_refusals_total"
 _BEATS = "lorry_engine_heartbeat_seconds_count"
 _HEALTHY = 'envoy_cluster_membership_healthy{envoy_cluster_name="engines"}'
 _TOTAL = 'envoy_cluster_membership_total{envoy_cluster_name="engines"}'
+_NEXT_HEALTHY, _NEXT_TOTAL = (name.replace('"engines"', '"engines-next"') for name in (_HEALTHY, _TOTAL))
+_ENGINE_UP = "lorry_extraction_engine_up"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,11 @@ def _extractions(alive: str, *, batches: int) -> dict[str, str]:
         'lorry_extraction_batches{state="queued"}': f"{batches}x60",
         'lorry_extraction_batches{state="paused"}': "7x60",
     }
+
+
+def _calls(**endings: str) -> dict[str, str]:
+    name = "lorry_gateway_engine_calls_total"
+    return {f'{name}{{engine="default",ending="{ending}"}}': values for ending, values in endings.items()}
 
 
 def _users(**outcomes: str) -> dict[str, str]:
@@ -175,6 +182,11 @@ CASES: dict[str, Case] = {
         silent={'lorry_gateway_requests_total{status="200"}': "0x60"},
         labels={},
     ),
+    "LorryBaseWithoutEngine": Case(
+        fires=_calls(answered="0+9x60", other_base="0+1x60"),
+        silent=_calls(answered="0+9x60", refused="0+9x60", failed="0+9x60", other_base="7x60"),
+        labels={"engine": "default"},
+    ),
     "LorryErasureUnattended": Case(
         fires={'lorry_erasure_unattended_seconds{instance="a"}': "0+60x60"},
         silent={'lorry_erasure_unattended_seconds{instance="a"}': "5x60"},
@@ -191,13 +203,13 @@ CASES: dict[str, Case] = {
     "LorryNoEngineReady": Case(
         fires={_HEALTHY: "0x60", _TOTAL: "2x60"},
         silent={_HEALTHY: "1x60", _TOTAL: "2x60"},
-        labels={},
+        labels={"envoy_cluster_name": "engines"},
     ),
     "LorryEnginesMissing": Case(
         fires={_HEALTHY: "1x60", _TOTAL: "2x60"},
-        silent={_HEALTHY: "2x8 1x5 2x60", _TOTAL: "2x60"},
+        silent={_HEALTHY: "2x8 1x5 2x60", _TOTAL: "2x60", _NEXT_HEALTHY: "1x60", _NEXT_TOTAL: "1x60"},
         at="30m",
-        labels={},
+        labels={"envoy_cluster_name": "engines"},
         value="1",
     ),
     "LorryGatewayFailsFast": Case(
@@ -273,8 +285,8 @@ CASES: dict[str, Case] = {
         value="40m 0s",
     ),
     "LorryExtractionEngineAway": Case(
-        fires={'lorry_extraction_engine_up{instance="a"}': "1x60", 'lorry_extraction_engine_up{instance="b"}': "0x60"},
-        silent={'lorry_extraction_engine_up{instance="a"}': "1x19 0x1 1x40"},
+        fires={f'{_ENGINE_UP}{{engine="default"}}': "1x60", f'{_ENGINE_UP}{{engine="other"}}': "0x60"},
+        silent={f'{_ENGINE_UP}{{engine="default"}}': "1x19 0x1 1x40"},
         labels={},
     ),
     "LorryExtractionUsersFail": Case(

@@ -9,6 +9,7 @@ from kit.database import Database
 from serving.errors import EngineUnavailable
 from serving.extraction.corrections.service import Corrections
 from serving.extraction.engine_client import EngineClient
+from serving.extraction.engines import Engines
 from serving.extraction.extractor import Extractor
 from serving.extraction.profile import Profile
 from serving.extraction.settings import ExtractionSettings
@@ -28,12 +29,12 @@ TRAPS = (
 
 async def extract(database: Database, transport: httpx.AsyncBaseTransport) -> Profile:
     async with EngineClient(url="http://engine", token="t", transport=transport) as engine:
-        return await Extractor(database, engine, settings=ExtractionSettings()).extract(MANIFEST)
+        return await Extractor(database, Engines(engine), settings=ExtractionSettings()).extract(MANIFEST)
 
 
 async def latest(database: Database, user: str = "ann") -> Profile | None:
     async with EngineClient(url="http://engine", token="t") as engine:
-        return await Extractor(database, engine, settings=ExtractionSettings()).latest("default", user)
+        return await Extractor(database, Engines(engine), settings=ExtractionSettings()).latest("default", user)
 
 
 async def keep(database: Database, *turns: str) -> str:
@@ -113,7 +114,7 @@ async def test_the_difference_of_two_extractions_says_what_came_and_went(databas
     await extract(database, saying(lambda q, s: ["I love green tea"], contrast=lambda t: 3.0 * ("tea" in t)))
     await extract(database, saying(lambda q, s: ["I love jazz"], contrast=lambda t: 3.0 * ("jazz" in t)))
     async with EngineClient(url="http://engine", token="t") as engine:
-        found = await Extractor(database, engine, settings=ExtractionSettings()).difference("default", "ann")
+        found = await Extractor(database, Engines(engine), settings=ExtractionSettings()).difference("default", "ann")
     assert found is not None
     assert ([each.text for each in found.added], [each.text for each in found.gone]) == (
         ["I love jazz"], ["I love green tea"],
@@ -135,7 +136,7 @@ topics:
     seen: list[dict[str, object]] = []
     transport = saying(lambda question, sample: [], contrast=lambda text: 3.0, requests=seen)
     async with EngineClient(url="http://engine", token="t", transport=transport) as engine:
-        extractor = Extractor(database, engine, settings=ExtractionSettings())
+        extractor = Extractor(database, Engines(engine), settings=ExtractionSettings())
         await extractor.banks.put("default", own, by="bob")
         profile = await extractor.extract(MANIFEST)
     assert (profile.bank.name, profile.bank.version) == ("acme.bank", "7")

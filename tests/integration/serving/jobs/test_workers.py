@@ -150,15 +150,17 @@ async def test_an_engine_that_is_away_costs_nobody_an_attempt_and_is_not_asked_m
     mill: Mill, stand_in: Engine
 ) -> None:
     await mill.add_users(*USERS)
-    stand_in.down = True
+    stand_in.is_down = True
     batch = await mill.submit(*USERS)
     async with mill.working(extraction_attempts=1, extraction_users_at_once=2) as worker:
         await mill.until(lambda: len(stand_in.asked) == 2, what="the first requests")
         await asyncio.sleep(1.0)
         asked = len(stand_in.asked)
         assert asked == 2, "nobody is taken in hand before the engine answers its health check"
-        assert "lorry_extraction_engine_up 0.0" in (await worker.metrics.render(mill.database)).decode()
-        stand_in.down = False
+        assert (
+            'lorry_extraction_engine_up{engine="default"} 0.0' in (await worker.metrics.render(mill.database)).decode()
+        )
+        stand_in.is_down = False
         ended = await mill.until_ended(batch.id)
     assert (ended.progress.done, ended.progress.failed) == (4, 0)
 

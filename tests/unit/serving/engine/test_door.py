@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
+from registry.errors import BaseModelMismatch
 from serving.engine.door import ASK_ANOTHER_HEADER, Admittance, Door
 from serving.engine.pool.admission import Ticket
 from serving.engine.pool.erasure import Removal
@@ -20,14 +22,23 @@ from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.sequences import Hold, WatchedSequences
 from serving.engine.urgency import Urgency
-from serving.errors import AdapterDamaged, AdmissionTimeout, EngineBusy, EngineDraining, EngineOutOfTouch
+from serving.errors import (
+    AdapterDamaged,
+    AdmissionTimeout,
+    BaseWithoutEngine,
+    EngineBusy,
+    EngineDraining,
+    EngineOutOfTouch,
+)
+from serving.extraction.engine_answer import raise_for_status
 
 ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
 ENDLESS = "v" + "e" * 32
+ELSEWHERE = "v" + "1" * 32
 
 
 class Shelf:
-    """A store that has every adapter but the broken one."""
+    """A store that has every adapter but the broken one, and the one of another base."""
 
     def at_hand(self, version_id: str) -> bool:
         return False
@@ -35,6 +46,8 @@ class Shelf:
     async def install(self, version_id: str, *, urgent: Urgency) -> int:
         if version_id == BROKEN:
             raise AdapterDamaged("half of it is missing")
+        if version_id == ELSEWHERE:
+            raise BaseModelMismatch
         if version_id == ENDLESS:
             await asyncio.Event().wait()
         return 1
@@ -173,6 +186,14 @@ async def test_an_adapter_that_cannot_be_had_is_refused_with_the_reason(bench: B
     assert (status, json.loads(body)["error"]["message"]) == (502, "half of it is missing")
     assert ASK_ANOTHER_HEADER not in headers
     assert bench.engine.bodies == []
+
+
+async def test_a_refusal_of_another_bases_adapter_is_one_that_callers_know_from_others(bench: Bench) -> None:
+    status, body, headers = await bench.ask({"model": ELSEWHERE}).answer()
+    assert status == 409
+    assert ASK_ANOTHER_HEADER not in headers
+    with pytest.raises(BaseWithoutEngine):
+        raise_for_status(httpx.Response(status, content=body))
 
 
 async def test_who_waits_too_long_is_told_when_to_come_back(bench: Bench) -> None:

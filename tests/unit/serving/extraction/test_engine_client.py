@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,14 @@ import httpx
 import pytest
 
 from registry.manifest import LoraShape, Manifest, ManifestFile, Owner
-from serving.errors import EngineAnswerUnusable, EngineCallError, EngineRefused, EngineTimeout, EngineUnavailable
+from serving.errors import (
+    BaseWithoutEngine,
+    EngineAnswerUnusable,
+    EngineCallError,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnavailable,
+)
 from serving.extraction.asking.answers import parse_answers
 from serving.extraction.engine_client import EngineClient
 from tests.support.adapters import BASE
@@ -158,6 +166,9 @@ async def test_when_to_come_back_is_passed_on(
         (httpx.Response(400, json={"error": {"message": f"too long for {VERSION_ID}"}}), EngineRefused, 400),
         (httpx.Response(404, json={"detail": "gone"}), EngineRefused, 404),
         (httpx.Response(429, text="slow down"), EngineRefused, 429),
+        (httpx.Response(409, json={"error": {"type": "BaseModelMismatch"}}), BaseWithoutEngine, 503),
+        (httpx.Response(409, json={"error": {"type": ["BaseModelMismatch"]}}), EngineRefused, 409),
+        (httpx.Response(409, json={"error": "BaseModelMismatch"}), EngineRefused, 409),
         (httpx.Response(401, json={}), EngineUnavailable, 503),
         (httpx.Response(500, json={"error": {"message": "boom"}}), EngineUnavailable, 503),
         (httpx.Response(503), EngineUnavailable, 503),
@@ -210,3 +221,33 @@ async def test_what_json_cannot_carry_is_the_callers_mistake(content: object) ->
     async with EngineClient(url="http://engine", token="engine-token", transport=transport) as client:
         with pytest.raises(EngineRefused, match="JSON cannot carry"):
             await client.chat({"model": "base", "messages": [{"role": "user", "content": content}]})
+
+
+@pytest.mark.parametrize(
+    ("response", "ending"),
+    [
+        (httpx.Response(200, json={"choices": []}), "answered"),
+        (httpx.Response(400, json={}), "refused"),
+        (httpx.Response(409, json={"error": {"type": "BaseModelMismatch"}}), "other_base"),
+        (httpx.Response(503), "failed"),
+        (httpx.ConnectError("refused"), "failed"),
+    ],
+)
+async def test_who_listens_hears_how_each_call_ended(response: httpx.Response | Exception, ending: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if isinstance(response, Exception):
+            raise response
+        return response
+
+    heard: list[str] = []
+    transport = httpx.MockTransport(answer)
+    async with EngineClient(url="http://e", token="t", transport=transport, on_end=heard.append) as engine:
+        for call in (engine.chat({}), _opened(engine)):
+            with contextlib.suppress(EngineCallError):
+                await call
+    assert heard == [ending, ending]
+
+
+async def _opened(engine: EngineClient) -> None:
+    async with engine.stream({}):
+        pass

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from serving.errors import EngineUnavailable, NoAdapter
+from serving.extraction.engines import Engines
 from serving.gateway.hints import Hints
 
 
@@ -32,7 +33,7 @@ class Adapters:
 
 
 def version(name: str) -> Any:
-    return SimpleNamespace(version_id=name)
+    return SimpleNamespace(version_id=name, base=SimpleNamespace(id="base"))
 
 
 async def settle(hints: Hints) -> None:
@@ -41,7 +42,7 @@ async def settle(hints: Hints) -> None:
 
 
 def hints_to(engine: Engine, **changes: Any) -> Hints:
-    return Hints(engine, Adapters(), **changes)  # type: ignore[arg-type]
+    return Hints(Engines(engine), Adapters(), **changes)  # type: ignore[arg-type]
 
 
 async def test_a_version_is_hinted_at_once_in_a_while() -> None:
