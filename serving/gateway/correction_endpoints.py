@@ -13,11 +13,17 @@ from serving.extraction.corrections.correction import Correction
 from serving.extraction.corrections.service import Corrections
 from serving.extraction.profile import Statement
 from serving.gateway.auth import Caller, needs
+from serving.gateway.body_route import BodyRoute
 from serving.gateway.endpoints import UserId, refusals
 from serving.gateway.idempotency.repository import RequestRepository
 from serving.gateway.scopes import Scope
 
-router = APIRouter(prefix="/v1/users/{user_id}/profile", tags=["profiles"], responses=refusals(404, 413, 422, 503))
+router = APIRouter(
+    prefix="/v1/users/{user_id}/profile",
+    tags=["profiles"],
+    route_class=BodyRoute,
+    responses=refusals(404, 413, 422, 503),
+)
 _LARGEST_ID = 2**63 - 1
 Reader = Annotated[Caller, needs(Scope.PROFILES_READ)]
 Writer = Annotated[Caller, needs(Scope.PROFILES_WRITE)]

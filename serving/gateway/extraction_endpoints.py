@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
+from kit.beside import beside, parse_json
 from kit.errors import LorryError, problem_code
 from kit.json_guard import objection
 from serving.gateway.auth import Caller, needs
@@ -99,7 +99,8 @@ def extraction_router(settings: BatchSettings) -> APIRouter:
 
 async def submit(request: Request, response: Response, caller: Writer) -> ExtractionView:
     """Queue a batch: JSON, or the users as lines (`application/x-ndjson`) with the other fields in the query."""
-    submission = await _read_submission(request, tenant=caller.tenant)
+    body = await request.body()
+    submission = await beside(len(body), _read_submission, request, body, tenant=caller.tenant)
     batches: Batches = request.app.state.batches
     batch = await batches.submit(submission)
     response.headers["location"] = f"/v1/extractions/{batch.id}"
@@ -171,9 +172,8 @@ async def _body(lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         yield to_line({"error": {"code": problem_code(type(exc)), "message": exc.message}})
 
 
-async def _read_submission(request: Request, *, tenant: str) -> Submission:
+def _read_submission(request: Request, body: bytes, *, tenant: str) -> Submission:
     media_type = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
-    body = await request.body()
     if media_type == NDJSON:
         wanted = _checked(_options(request))
         users: list[str] | None = list(read_lines(_text(body).splitlines()))
@@ -210,7 +210,7 @@ def _json(body: bytes) -> Any:
         field, reason = objected
         raise BatchRequestInvalid(f"{field}: {reason}", field=field)
     try:
-        return json.loads(body)
+        return parse_json(body)
     except (ValueError, RecursionError) as exc:
         raise BatchRequestInvalid("the body is not JSON", field="body") from exc
 
