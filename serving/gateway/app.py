@@ -157,6 +157,7 @@ async def _connect(
         adapters,
         profiles,
         engine,
+        sign=sign,
         base_name=settings.base_name,
         profile_characters=settings.gateway_fallback_characters,
     )

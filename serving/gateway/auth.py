@@ -24,6 +24,7 @@ from serving.gateway.scopes import EVERYTHING, Scope
 _NO_LIMIT = TenantLimit()
 _STRANGERS_AT_ONCE = 2
 _MET_SECONDS = 86_400.0
+_FROM_MEMORY = frozenset({Scope.QUERY, Scope.CHAT})  # a token must not wait for a database
 _bearer = HTTPBearer(auto_error=False, description="An API key of your tenant: `lorry_…`")
 
 
@@ -137,7 +138,12 @@ def needs(scope: Scope) -> Any:
         if user is not None and scope is not Scope.ERASE:
             sign: Sign = request.app.state.sign
             began: float = getattr(request.state, "began", time.monotonic())
-            await sign.require_not_erasing(caller.tenant, user, asked_seconds_ago=time.monotonic() - began)
+            await sign.require_not_erasing(
+                caller.tenant,
+                user,
+                asked_seconds_ago=time.monotonic() - began,
+                reads_database=scope not in _FROM_MEMORY,
+            )
         return caller
 
     check.scope = scope  # type: ignore[attr-defined]  # read by `scope_of`, for OpenAPI and tests

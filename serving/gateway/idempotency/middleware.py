@@ -116,7 +116,7 @@ class IdempotentRequests:
             if known is not None:
                 if known.user is not None:
                     sign: Sign = scope["app"].state.sign
-                    await sign.require_not_erasing(caller.tenant, known.user)
+                    await sign.require_not_erasing(caller.tenant, known.user, reads_database=True)
                 await _again(known, claim)(scope, receive, send)
                 return
         except LorryError as exc:
