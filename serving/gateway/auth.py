@@ -38,13 +38,17 @@ class Caller:
     limit: TenantLimit = _NO_LIMIT
     valid_until: float | None = None  # on the monotonic clock
 
+    def may(self, scope: Scope) -> bool:
+        """Say whether the key has the scope."""
+        return scope in self.scopes or EVERYTHING in self.scopes
+
     def require(self, scope: Scope) -> None:
         """Do nothing when the key has the scope.
 
         Raises:
             ScopeMissing: naming the scope, when it has not.
         """
-        if scope not in self.scopes and EVERYTHING not in self.scopes:
+        if not self.may(scope):
             raise ScopeMissing(f"this API key lacks the scope {scope.value!r}", scope=scope.value)
 
 

@@ -155,19 +155,21 @@ async def results(
     """Stream results as lines of JSON, in the order in which users ended.
 
     A stream that breaks off is continued with `after`. One that cannot go on ends with a line that has only an `error`.
+    A key without the scope `profiles:read` gets lines without profiles, which name it in `withheld`.
     """
     found: Results = request.app.state.batch_results
     lines = found.stream(
         extraction_id, tenant=caller.tenant, after=after, follow_seconds=_FOLLOW_SECONDS if follow else None
     )
     await found.require(extraction_id, tenant=caller.tenant)  # what is refused is refused before the stream begins
-    return NdjsonResponse(_body(lines), headers={"cache-control": "no-cache"})
+    withheld = None if caller.may(Scope.PROFILES_READ) else Scope.PROFILES_READ
+    return NdjsonResponse(_body(lines, withheld=withheld), headers={"cache-control": "no-cache"})
 
 
-async def _body(lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+async def _body(lines: AsyncIterator[dict[str, Any]], *, withheld: Scope | None) -> AsyncIterator[str]:
     try:
         async for line in lines:
-            yield to_line(line)
+            yield to_line(line if withheld is None else {**line, "profile": None, "withheld": withheld})
     except LorryError as exc:
         yield to_line({"error": {"code": problem_code(type(exc)), "message": exc.message}})
 
