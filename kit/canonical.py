@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value's canonical bytes."""
     return sha256_bytes(canonical_json(value))
+
+
+def sha256_json_items(items: Iterable[Any]) -> str:
+    """Return what `sha256_json` returns of a list of these JSON values, without ever holding all of its bytes."""
+    digest, before = hashlib.sha256(b"["), b""
+    for item in items:
+        digest.update(before + canonical_json(item))
+        before = b","
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

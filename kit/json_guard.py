@@ -7,20 +7,18 @@ that no route can forget it. Must stand inside `BodyLimit`, which bounds what is
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kit.beside import beside, parse_json
 from kit.problems import problem
 
 MAX_DEPTH: Final = 64
-_MAX_BRACKETS = 200_000  # more cost seconds of parsing; no document of ours has a tenth of them
-# A string that never ends is taken to the end of the body: tried again from each of its quotation marks, it would take
-# time quadratic in its length.
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+# More cost seconds of parsing; no document of ours has a tenth of them.
+_MAX_BRACKETS, _MAX_COMMAS = 200_000, 1_000_000
 _BRACKET = re.compile(rb"[\[\]{}]")
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _ESCAPE = re.compile(  # one escape after the other: NUL, a whole pair of surrogates, half of one, or anything else
@@ -34,7 +32,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 class JsonGuard:
     """Answers 422 to bodies that are no UTF-8, hold NUL or half a surrogate pair, or nest deeper than `MAX_DEPTH`.
 
-    `passes` says which requests are not looked at, because whoever handles them asks `objection` piece by piece.
+    Large bodies are looked at beside the event loop. `passes` says which requests are not looked at, because whoever
+    handles them asks `objection` piece by piece.
     """
 
     def __init__(self, app: ASGIApp, *, passes: Callable[[Scope], bool] = lambda scope: False) -> None:
@@ -47,7 +46,7 @@ class JsonGuard:
             await self._app(scope, receive, send)
             return
         messages, body = await _read(receive)
-        refused = objection(body) if body else None
+        refused = await beside(len(body), objection, body) if body else None
         if refused is not None:
             await _refuse(*refused)(scope, receive, send)
             return
@@ -67,18 +66,29 @@ def objection(body: bytes) -> tuple[str, str] | None:
         body.decode()
     except UnicodeDecodeError as exc:
         return "body", f"is not UTF-8 at byte {exc.start}"
-    depth = 0
-    for count, bracket in enumerate(_BRACKET.finditer(_STRING.sub(b"", body))):
+    depth, outside = 0, _outside_of_strings(body)
+    for count, bracket in enumerate(_BRACKET.finditer(outside)):
         depth += 1 if bracket[0] in b"[{" else -1
         if depth > MAX_DEPTH:
             return "body", f"nests deeper than {MAX_DEPTH} levels"
         if count > _MAX_BRACKETS:
             return "body", f"has more than {_MAX_BRACKETS // 2} lists and objects"
+    if outside.count(b",") > _MAX_COMMAS:
+        return "body", f"has more than {_MAX_COMMAS} values"
     escape = _first_unstorable(body)
     if escape is None:
         return None
     what = "a NUL character" if escape["nul"] else "half of a surrogate pair"
     return _find_unstorable(body), f"has {what}, which cannot be stored"
+
+
+def _outside_of_strings(body: bytes) -> bytes:
+    """Return JSON without its strings; one that never ends is taken to the end.
+
+    Without escaped backslashes and quotation marks, every quotation mark begins or ends a string. Outside of strings a
+    backslash is no JSON, and a parser goes no further.
+    """
+    return b"".join(body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
 
 
 def is_storable(text: str) -> bool:
@@ -95,7 +105,7 @@ def _first_unstorable(body: bytes) -> re.Match[bytes] | None:
 def _find_unstorable(body: bytes) -> str:
     """Return the dotted path of the first string that cannot be stored; only of a body that nests within bounds."""
     try:
-        return next(_unstorable_paths("body", json.loads(body)), "body")
+        return next(_unstorable_paths("body", parse_json(body)), "body")
     except ValueError:
         return "body"
 

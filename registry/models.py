@@ -306,14 +306,19 @@ class EngineHoldingRow(Base):
 
 
 class IdempotentRequestRow(Base):
-    """A request that carried an idempotency key, and what it was answered; `status` None = still running."""
+    """A request that carried an idempotency key, and what it was answered; `status` None = still running.
+
+    `key` is a digest, because callers choose their keys. `subject` is the owner whom the request is about, as in the
+    audit trail; empty = nobody, None = the release before wrote the row, and whom it is about is not known.
+    """
 
     __tablename__ = "idempotent_request"
-    __table_args__ = (Index("ix_idempotent_request_at", "at"),)
+    __table_args__ = (Index("ix_idempotent_request_at", "at"), Index("ix_idempotent_request_subject", "subject"))
 
     tenant: Mapped[str] = mapped_column(Text, primary_key=True)
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     digest: Mapped[str] = mapped_column(Text)
+    subject: Mapped[str | None] = mapped_column(Text)
     status: Mapped[int | None] = mapped_column(Integer)
     answer: Mapped[bytes | None] = mapped_column(LargeBinary)
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_now)

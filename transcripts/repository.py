@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, insert, literal, select, text, tuple_
@@ -16,6 +18,7 @@ from transcripts.models import SEARCH_CONFIGURATION, TranscriptRow, TurnRow
 from transcripts.transcript import Transcript, Turn
 
 _TURNS_OF = 500  # transcripts are named in one statement
+_TURNS_AT_ONCE = 500  # rows are inserted: everybody else on the event loop waits while they are written out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +81,17 @@ class TranscriptRepository:
         """Store those that the user does not have yet; return their ids. The ids given must be distinct."""
         if not transcripts:
             return set()
-        rows = [_transcript_row(transcript, tenant=tenant, user=user) for transcript in transcripts]
+        rows = await asyncio.to_thread(_transcript_rows, transcripts, tenant=tenant, user=user)
         statement = insert_or_ignore(TranscriptRow).values(rows).on_conflict_do_nothing().returning(TranscriptRow.id)
         new = set((await self._session.execute(statement)).scalars())
-        turns = [
+        turns = (
             row
             for transcript in transcripts
             if transcript.id in new
             for row in _turn_rows(transcript, tenant=tenant, user=user)
-        ]
-        if turns:
-            await self._session.execute(insert(TurnRow), turns)
+        )
+        while some := list(islice(turns, _TURNS_AT_ONCE)):
+            await self._session.execute(insert(TurnRow), some)
         return new
 
     async def page(
@@ -283,6 +286,11 @@ def match_any(words: Iterable[str]) -> str:
     return " | ".join(f"'{word}'" for word in quoted)
 
 
+def _transcript_rows(transcripts: Sequence[Transcript], *, tenant: str, user: str) -> list[dict[str, Any]]:
+    """Return a row each; it counts every word."""
+    return [_transcript_row(transcript, tenant=tenant, user=user) for transcript in transcripts]
+
+
 def _transcript_row(transcript: Transcript, *, tenant: str, user: str) -> dict[str, Any]:
     return {
         "tenant": tenant,
@@ -297,12 +305,10 @@ def _transcript_row(transcript: Transcript, *, tenant: str, user: str) -> dict[s
     }
 
 
-def _turn_rows(transcript: Transcript, *, tenant: str, user: str) -> list[dict[str, Any]]:
+def _turn_rows(transcript: Transcript, *, tenant: str, user: str) -> Iterator[dict[str, Any]]:
     key = {"tenant": tenant, "user_id": user, "transcript_id": transcript.id}
-    return [
-        {**key, "index": index, "role": turn.role, "text": turn.text, "time": turn.time}
-        for index, turn in enumerate(transcript.turns)
-    ]
+    for index, turn in enumerate(transcript.turns):
+        yield {**key, "index": index, "role": turn.role, "text": turn.text, "time": turn.time}
 
 
 def _transcript(row: TranscriptRow, turns: list[Turn]) -> Transcript:

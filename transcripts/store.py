@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -57,10 +57,8 @@ class TranscriptStore:
         given = new = 0
         batches = _batches(transcripts)
         while batch := await asyncio.to_thread(next, batches, None):
-            given += len(batch)
-            distinct = {transcript.id: transcript for transcript in reversed(batch)}
-            ordered = [distinct[key] for key in sorted(distinct)]
-            new += len(await self._repository.insert(ordered, tenant=tenant, user=user))
+            given += batch.given
+            new += len(await self._repository.insert(batch.distinct, tenant=tenant, user=user))
         return Added(new=new, known=given - new)
 
     async def hold(self, tenant: str, user: str) -> None:
@@ -155,8 +153,22 @@ def _check_owner(tenant: str, user: str) -> None:
     check_name(user, field="user_id")
 
 
-def _batches(transcripts: Iterable[Transcript]) -> Iterator[list[Transcript]]:
-    """Yield checked transcripts in lists that bound both their number and their text."""
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """What is inserted at once: each conversation once, by id; `given` counts those that came twice, too."""
+
+    given: int
+    distinct: list[Transcript]
+
+    @classmethod
+    def of(cls, transcripts: Sequence[Transcript]) -> _Batch:
+        """Make one, which digests every turn."""
+        distinct = {transcript.id: transcript for transcript in reversed(transcripts)}
+        return cls(given=len(transcripts), distinct=[distinct[key] for key in sorted(distinct)])
+
+
+def _batches(transcripts: Iterable[Transcript]) -> Iterator[_Batch]:
+    """Yield checked transcripts in batches that bound both their number and their text."""
     batch: list[Transcript] = []
     characters = 0
     for index, transcript in enumerate(transcripts):
@@ -164,10 +176,10 @@ def _batches(transcripts: Iterable[Transcript]) -> Iterator[list[Transcript]]:
         batch.append(transcript)
         characters += sum(len(turn.text) for turn in transcript.turns)
         if len(batch) >= _BATCH_TRANSCRIPTS or characters >= _BATCH_CHARACTERS:
-            yield batch
+            yield _Batch.of(batch)
             batch, characters = [], 0
     if batch:
-        yield batch
+        yield _Batch.of(batch)
 
 
 def _check(transcript: Transcript, index: int) -> None:

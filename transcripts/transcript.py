@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from kit.canonical import sha256_json
+from kit.canonical import sha256_json_items
 
 Role = Literal["user", "other"]
 
@@ -47,7 +47,7 @@ class Transcript:
     @cached_property
     def id(self) -> str:
         """32 hexadecimal digits of the digest of the turns' roles, texts and times."""
-        return sha256_json([_turn_to_json(turn) for turn in self.turns])[:32]
+        return sha256_json_items(_turn_to_json(turn) for turn in self.turns)[:32]
 
     @property
     def started_at(self) -> datetime | None:

@@ -137,7 +137,10 @@ class AsyncClient:
         return await self._send(calls.get_profile_page(user))
 
     async def extract_profile(self, user: str) -> Profile:
-        """Extract a profile with the live adapter, which takes up to a minute on a CPU engine. Raises as `query`."""
+        """Extract a profile with the live adapter, which takes up to a minute on a CPU engine.
+
+        Raises as `query`, and `Forbidden` once it is kept, when the API key may not read profiles.
+        """
         return await self._send(calls.extract_profile(user))
 
     async def put_transcript(self, user: str, transcript: Transcript) -> str:

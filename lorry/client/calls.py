@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
+from lorry.client.errors import refusal
 from lorry.client.results import (
     Answer,
     BulkResult,
@@ -27,6 +28,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Fallback = Literal["profile"]
 _BULK_BYTES = 8 << 20
+_WITHHELD = 204
 _VERSION = "x-lorry-adapter-version"
 
 
@@ -204,6 +206,9 @@ def _transcript(transcript: Transcript) -> dict[str, Any]:
 
 
 def _profile(response: httpx.Response) -> Profile:
+    if response.status_code == _WITHHELD:
+        detail = "the profile was extracted and kept; to be shown it, the API key needs the scope 'profiles:read'"
+        raise refusal(403, {"type": "urn:lorry:problem:scope-missing", "detail": detail, "scope": "profiles:read"})
     return Profile(document=response.json(), adapter_version=_version(response), etag=response.headers.get("etag", ""))
 
 

@@ -5,6 +5,9 @@ request is refused (422), as is one whose first request still runs (409). A refu
 the next attempt runs. Neither is an answer that is marked `no-store`, because it holds a key or a signed URL; the
 routes that give such answers can be repeated anyway. Every route can: this is for callers who want to see the first
 answer.
+
+What is kept is found by whom it is about: the owner whom the path names. A test asks every route whose answers are kept
+whether it names one there, or is about nobody.
 """
 
 from __future__ import annotations
@@ -20,26 +23,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kit.canonical import sha256_json
 from kit.database import Database
-from kit.errors import LorryError
+from kit.errors import InvalidName, LorryError
 from kit.problems import refusal
 from registry.access import identify
 from registry.errors import IdempotencyKeyReused, InvalidReference, RequestRunning
 from registry.idempotency.repository import IdempotencyRepository, Known
+from registry.manifest import Owner
 from registry.services import kept
 
 HEADER: Final = "idempotency-key"
 REPLAYED: Final = "idempotency-replayed"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_OWNER = re.compile(r"/v1/tenants/(?P<tenant>[^/]+)/users/(?P<user>[^/]+)(?:/|$)")
 _MAX_KEPT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """One request with a key; `scope` is whose key it is, `digest` what it asks for."""
+    """One request with a key; `scope` is whose key it is, `digest` what it asks for, `owner` whom it is about."""
 
     scope: str
     key: str
     digest: str
+    owner: Owner | None
 
 
 @dataclass(kw_only=True)
@@ -78,7 +84,9 @@ class IdempotentRequests:
         try:
             request = _describe(scope, headers[HEADER], caller=caller, body=body)
             async with database.transaction() as session:
-                known = await IdempotencyRepository(session).claim(request.scope, request.key, digest=request.digest)
+                known = await IdempotencyRepository(session).claim(
+                    request.scope, request.key, digest=request.digest, owner=request.owner
+                )
             if known is not None:
                 await _again(known, request)(scope, receive, send)
                 return
@@ -131,7 +139,16 @@ def _describe(scope: Scope, key: str, *, caller: str, body: bytes) -> _Request:
         raise InvalidReference(f"{HEADER} must be 1 to 255 visible ASCII characters", field=HEADER)
     query = scope.get("query_string", b"").decode("latin-1")
     asked = [caller, scope["path"], query, body.decode("latin-1")]
-    return _Request(scope=caller, key=key, digest=sha256_json(asked))
+    return _Request(scope=caller, key=key, digest=sha256_json(asked), owner=owner_of(scope["path"]))
+
+
+def owner_of(path: str) -> Owner | None:
+    """Return whom a request is about, as its path says; None = nobody, or nobody who could be."""
+    named = _OWNER.match(path)
+    try:
+        return None if named is None else Owner.named(tenant=named["tenant"], user=named["user"])
+    except InvalidName:
+        return None
 
 
 def _again(known: Known, request: _Request) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -72,6 +72,11 @@ class ErasureRepository:
         """Return (tenant, user) of everybody who is being erased, or of so many of them."""
         query = select(ErasureRow.tenant, ErasureRow.user_id).where(ErasureRow.user_id.is_not(None)).limit(at_most)
         return {(tenant, user) for tenant, user in await self._session.execute(query) if user is not None}
+
+    async def some_of(self, tenant: str, users: Collection[str]) -> set[str]:
+        """Return which of a tenant's users are being erased."""
+        query = select(ErasureRow.user_id).where(ErasureRow.tenant == tenant, ErasureRow.user_id.in_(users))
+        return {user for user in await self._session.scalars(query) if user is not None}
 
     async def latest(self, *, tenant: str, user: str) -> ErasureRow | None:
         """Return the erasure of this user that runs, or that was asked for last."""

@@ -31,10 +31,11 @@ from registry.client import (
 from registry.errors import AliasNotFound
 from registry.manifest import LIVE, AdapterRef, BaseId, Owner, OwnerName, TranscriptId
 from serving.gateway.auth import Caller, needs
+from serving.gateway.body_route import BodyRoute
 from serving.gateway.endpoints import Cursor, Limit, refusals
 from serving.gateway.scopes import Scope
 
-router = APIRouter(prefix="/v1", tags=["adapters"])
+router = APIRouter(prefix="/v1", tags=["adapters"], route_class=BodyRoute)
 _ADAPTER = "/adapters/{user_id}/{adapter}"
 _VERSION = _ADAPTER + "/versions/{selector}"
 Reader = Annotated[Caller, needs(Scope.ADAPTERS_READ)]

@@ -13,6 +13,7 @@ from serving.extraction.profile import AdapterVersion, Profile
 from serving.extraction.render import render_markdown
 from serving.gateway.adapters import Adapters
 from serving.gateway.auth import Caller
+from serving.gateway.erasing import Sign
 from serving.gateway.profiles import Profiles
 from serving.gateway.schemas import FALLBACK_HEADER, adapter_headers, adapter_version
 from serving.gateway.scopes import Scope
@@ -58,9 +59,17 @@ class Answerers:
     """Chooses who answers."""
 
     def __init__(
-        self, adapters: Adapters, profiles: Profiles, engines: Engines, *, base_name: str, profile_characters: int
+        self,
+        adapters: Adapters,
+        profiles: Profiles,
+        engines: Engines,
+        *,
+        sign: Sign,
+        base_name: str,
+        profile_characters: int,
     ) -> None:
         self._adapters = adapters
+        self._sign = sign
         self._profiles = profiles
         self._engines = engines
         self._base_name = base_name
@@ -71,7 +80,8 @@ class Answerers:
 
         Raises:
             NoAdapter: when there is no live version, and no `fallback` is wanted or there is no profile either.
-            UnknownUser, AliasNotFound, VersionNotFound, NotServable, RegistryUnavailable: as `Adapters.require`.
+            UnknownUser, AliasNotFound, VersionNotFound, NotServable, BeingErased, RegistryUnavailable: as
+                `Adapters.require`.
         """
         tenant, user = ref.owner.tenant, ref.owner.user
         try:
@@ -79,6 +89,7 @@ class Answerers:
         except NoAdapter as exc:
             if fallback is None:
                 raise
+            await self._sign.require_not_erasing(tenant, user, reads_database=True)
             profile = await self._profiles.latest(tenant, user)
             if profile is None:
                 raise NoAdapter(f"{exc.message}; nor has the user a profile to fall back on", **exc.details) from exc

@@ -162,6 +162,7 @@ async def _connect(
         adapters,
         profiles,
         engines,
+        sign=sign,
         base_name=settings.base_name,
         profile_characters=settings.gateway_fallback_characters,
     )

@@ -24,6 +24,7 @@ from serving.gateway.scopes import EVERYTHING, Scope
 _NO_LIMIT = TenantLimit()
 _STRANGERS_AT_ONCE = 2
 _MET_SECONDS = 86_400.0
+_FROM_MEMORY = frozenset({Scope.QUERY, Scope.CHAT})  # a token must not wait for a database
 _bearer = HTTPBearer(auto_error=False, description="An API key of your tenant: `lorry_…`")
 
 
@@ -37,13 +38,17 @@ class Caller:
     limit: TenantLimit = _NO_LIMIT
     valid_until: float | None = None  # on the monotonic clock
 
+    def may(self, scope: Scope) -> bool:
+        """Say whether the key has the scope."""
+        return scope in self.scopes or EVERYTHING in self.scopes
+
     def require(self, scope: Scope) -> None:
         """Do nothing when the key has the scope.
 
         Raises:
             ScopeMissing: naming the scope, when it has not.
         """
-        if scope not in self.scopes and EVERYTHING not in self.scopes:
+        if not self.may(scope):
             raise ScopeMissing(f"this API key lacks the scope {scope.value!r}", scope=scope.value)
 
 
@@ -137,7 +142,12 @@ def needs(scope: Scope) -> Any:
         if user is not None and scope is not Scope.ERASE:
             sign: Sign = request.app.state.sign
             began: float = getattr(request.state, "began", time.monotonic())
-            await sign.require_not_erasing(caller.tenant, user, asked_seconds_ago=time.monotonic() - began)
+            await sign.require_not_erasing(
+                caller.tenant,
+                user,
+                asked_seconds_ago=time.monotonic() - began,
+                reads_database=scope not in _FROM_MEMORY,
+            )
         return caller
 
     check.scope = scope  # type: ignore[attr-defined]  # read by `scope_of`, for OpenAPI and tests

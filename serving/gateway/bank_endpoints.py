@@ -12,10 +12,11 @@ from serving.extraction.bank import Bank
 from serving.extraction.bank.document import MOST_CHARACTERS
 from serving.extraction.bank.shelf import BankShelf
 from serving.gateway.auth import Caller, needs
+from serving.gateway.body_route import BodyRoute
 from serving.gateway.endpoints import refusals
 from serving.gateway.scopes import Scope
 
-router = APIRouter(prefix="/v1/bank", tags=["profiles"], responses=refusals(413, 422, 503))
+router = APIRouter(prefix="/v1/bank", tags=["profiles"], route_class=BodyRoute, responses=refusals(413, 422, 503))
 Reader = Annotated[Caller, needs(Scope.PROFILES_READ)]
 Writer = Annotated[Caller, needs(Scope.PROFILES_WRITE)]
 

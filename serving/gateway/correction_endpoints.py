@@ -13,14 +13,21 @@ from serving.extraction.corrections.correction import Correction
 from serving.extraction.corrections.service import Corrections
 from serving.extraction.profile import Statement
 from serving.gateway.auth import Caller, needs
+from serving.gateway.body_route import BodyRoute
 from serving.gateway.endpoints import UserId, refusals
 from serving.gateway.idempotency.repository import RequestRepository
 from serving.gateway.scopes import Scope
 
-router = APIRouter(prefix="/v1/users/{user_id}/profile", tags=["profiles"], responses=refusals(404, 413, 422, 503))
+router = APIRouter(
+    prefix="/v1/users/{user_id}/profile",
+    tags=["profiles"],
+    route_class=BodyRoute,
+    responses=refusals(404, 413, 422, 503),
+)
 _LARGEST_ID = 2**63 - 1
 Reader = Annotated[Caller, needs(Scope.PROFILES_READ)]
 Writer = Annotated[Caller, needs(Scope.PROFILES_WRITE)]
+_WITHHELD = {"text": None, "topic": None, "statement": None}
 CorrectionId = Annotated[int, Path(ge=1, le=_LARGEST_ID)]
 
 
@@ -42,12 +49,12 @@ class CorrectionRequest(BaseModel):
 
 
 class CorrectionShown(BaseModel):
-    """One correction, in force or withdrawn."""
+    """One correction, in force or withdrawn. What it says of the profile is null for a key without `profiles:read`."""
 
     id: int
     kind: Literal["edit", "confirm", "forbid"]
     fact_id: str
-    text: str = Field(description="the statement as it stood, or what is forbidden")
+    text: str | None = Field(description="the statement as it stood, or what is forbidden")
     topic: str | None
     statement: Statement | None = Field(description="what an edit put in its place, or what was confirmed")
     made_by: str
@@ -86,7 +93,8 @@ async def correct(user_id: UserId, body: CorrectionRequest, request: Request, ca
         case "forbid":
             done = await corrections.forbid(user_id, body.fact, by=body.by)
     await _forget_answers(request, caller.tenant, user_id)
-    return _shown(done)
+    shown = _shown(done)
+    return shown if caller.may(Scope.PROFILES_READ) else shown.model_copy(update=_WITHHELD)
 
 
 @router.delete("/corrections/{correction_id}", status_code=204)

@@ -10,6 +10,7 @@ from serving.erasure.desk import ErasureDesk
 from serving.erasure.report import ErasureReport
 from serving.gateway.auth import Caller, needs
 from serving.gateway.endpoints import UserId, refusals
+from serving.gateway.erasing import Sign
 from serving.gateway.scopes import Scope
 
 router = APIRouter(prefix="/v1/users/{user_id}/erasure", tags=["erasure"], responses=refusals(404))
@@ -20,11 +21,15 @@ Eraser = Annotated[Caller, needs(Scope.ERASE)]
 async def erase_user(user_id: UserId, request: Request, response: Response, caller: Eraser) -> ErasureReport:
     """Erase everything of a user: what they said, what was made of it, and every copy of it in an engine.
 
-    From this answer on, nothing of theirs is taken in, made or answered (409 `being-erased`). The erasure goes on by
-    itself, also over restarts; `GET` says how far it is, and what it waits for. Asked again it is the same erasure.
+    From this answer on, nothing of theirs is taken in, made or read (409 `being-erased`); other gateways refuse their
+    adapter a second or two later at the latest. The erasure goes on by itself, also over restarts; `GET` says how far
+    it is, and what it waits for. Asked again it is the same erasure.
     """
     desk: ErasureDesk = request.app.state.erasures
+    sign: Sign = request.app.state.sign
     report = await desk.ask(caller.tenant, user_id, asked_by="api")
+    if report.state == "running":
+        sign.note_asked(caller.tenant, user_id)
     response.headers["location"] = request.url.path
     return report
 

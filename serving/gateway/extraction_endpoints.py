@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
+from kit.beside import beside, parse_json
 from kit.errors import LorryError, problem_code
 from kit.json_guard import objection
 from serving.gateway.auth import Caller, needs
@@ -99,7 +99,8 @@ def extraction_router(settings: BatchSettings) -> APIRouter:
 
 async def submit(request: Request, response: Response, caller: Writer) -> ExtractionView:
     """Queue a batch: JSON, or the users as lines (`application/x-ndjson`) with the other fields in the query."""
-    submission = await _read_submission(request, tenant=caller.tenant)
+    body = await request.body()
+    submission = await beside(len(body), _read_submission, request, body, tenant=caller.tenant)
     batches: Batches = request.app.state.batches
     batch = await batches.submit(submission)
     response.headers["location"] = f"/v1/extractions/{batch.id}"
@@ -154,26 +155,27 @@ async def results(
     """Stream results as lines of JSON, in the order in which users ended.
 
     A stream that breaks off is continued with `after`. One that cannot go on ends with a line that has only an `error`.
+    A key without the scope `profiles:read` gets lines without profiles, which name it in `withheld`.
     """
     found: Results = request.app.state.batch_results
     lines = found.stream(
         extraction_id, tenant=caller.tenant, after=after, follow_seconds=_FOLLOW_SECONDS if follow else None
     )
     await found.require(extraction_id, tenant=caller.tenant)  # what is refused is refused before the stream begins
-    return NdjsonResponse(_body(lines), headers={"cache-control": "no-cache"})
+    withheld = None if caller.may(Scope.PROFILES_READ) else Scope.PROFILES_READ
+    return NdjsonResponse(_body(lines, withheld=withheld), headers={"cache-control": "no-cache"})
 
 
-async def _body(lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+async def _body(lines: AsyncIterator[dict[str, Any]], *, withheld: Scope | None) -> AsyncIterator[str]:
     try:
         async for line in lines:
-            yield to_line(line)
+            yield to_line(line if withheld is None else {**line, "profile": None, "withheld": withheld})
     except LorryError as exc:
         yield to_line({"error": {"code": problem_code(type(exc)), "message": exc.message}})
 
 
-async def _read_submission(request: Request, *, tenant: str) -> Submission:
+def _read_submission(request: Request, body: bytes, *, tenant: str) -> Submission:
     media_type = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
-    body = await request.body()
     if media_type == NDJSON:
         wanted = _checked(_options(request))
         users: list[str] | None = list(read_lines(_text(body).splitlines()))
@@ -210,7 +212,7 @@ def _json(body: bytes) -> Any:
         field, reason = objected
         raise BatchRequestInvalid(f"{field}: {reason}", field=field)
     try:
-        return json.loads(body)
+        return parse_json(body)
     except (ValueError, RecursionError) as exc:
         raise BatchRequestInvalid("the body is not JSON", field="body") from exc
 

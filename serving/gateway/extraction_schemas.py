@@ -123,6 +123,9 @@ class ResultLine(_Strict):
     ended_at: datetime | None
     error: Failure | None = Field(description="why there is no profile")
     profile: Profile | None
+    withheld: Literal["profiles:read"] | None = Field(
+        None, description="the scope that the key lacks, without which no line has its profile"
+    )
 
 
 def inlined_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -34,6 +34,9 @@ _ETAG = {"ETag": {"description": "changes whenever the answer does", "schema": {
 _FORMS: dict[int | str, dict[str, Any]] = {
     200: {"model": Profile, "content": {_MARKDOWN: {"schema": {"type": "string"}}}, "headers": _ETAG}
 }
+_WITHHELD: dict[int | str, dict[str, Any]] = {
+    204: {"description": "It was extracted and kept; the key lacks the scope `profiles:read`, so it is not shown."}
+}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
     304: {"description": "The caller has it already: `If-None-Match` named its ETag.", "headers": _ETAG}
 }
@@ -58,19 +61,21 @@ async def get_profile(
     return _profile_response(profile, form, if_none_match=if_none_match)
 
 
-@router.post("", response_model=None, responses={**_FORMS, **refusals(400, 404, 406, 409, 502)})
+@router.post("", response_model=None, responses={**_FORMS, **_WITHHELD, **refusals(400, 404, 406, 409, 502)})
 async def extract_profile(
     user_id: UserId, request: Request, caller: Annotated[Caller, needs(Scope.PROFILES_WRITE)]
 ) -> Response:
     """Extract the user's profile now with the live adapter version, keep it, and return it.
 
-    It takes up to a minute on a CPU engine.
+    It takes up to a minute on a CPU engine. A key without the scope `profiles:read` is told that it was done (204).
     """
-    form = _accepted(request)
+    form = _accepted(request) if caller.may(Scope.PROFILES_READ) else None
     profiles: Profiles = request.app.state.profiles
     meter: Meter = request.app.state.meter
     profile = await unless_disconnected(request, profiles.extract(caller.tenant, user_id))
     meter.count(caller.tenant, user_id)
+    if form is None:
+        return Response(status_code=204, headers=adapter_headers(profile.adapter.version))
     request.state.quoted = profile.transcript_ids()
     return _profile_response(profile, form)
 

@@ -66,6 +66,20 @@ class Remembered(Generic[K, V]):
                 raise
             return known
 
+    def amend(self, key: K, change: Callable[[V], V | None]) -> None:
+        """Change what is remembered for `key`, or forget it (None), because it is known here to be otherwise.
+
+        An answer that is under way may be from before, so it is not remembered, nor given to who asks from now on.
+        """
+        self._asking.pop(key, None)
+        if (entry := self._entries.get(key)) is None:
+            return
+        since, known = entry
+        if (changed := change(known)) is None:
+            del self._entries[key]
+        else:
+            self._entries[key] = (since, changed)
+
     def _recall(self, key: K) -> tuple[float, V | None]:
         entry = self._entries.get(key)
         if entry is None:
@@ -84,10 +98,12 @@ class Remembered(Generic[K, V]):
 
     def _settle(self, key: K, task: asyncio.Task[V]) -> None:
         """Keep an answer; forget one that the service took back."""
-        self._asking.pop(key, None)
+        error = None if task.cancelled() else task.exception()
+        if self._asking.get(key) is not task:  # it was overtaken: see `amend`
+            return
+        del self._asking[key]
         if task.cancelled():
             return
-        error = task.exception()
         self._is_down = isinstance(error, self._unavailable)
         if self._is_down:
             return

@@ -21,7 +21,10 @@ class GatewaySettings(DatabaseSettings, ExtractionSettings, BaseEngineSettings, 
         256 << 20, gt=0, description="bodies of all running requests together in this process; half of it for a tenant"
     )
     gateway_cache_seconds: float = Field(
-        1.0, ge=0, le=2, description="how long an alias or an API key is remembered; moves and revocations wait for it"
+        1.0,
+        ge=0,
+        le=2,
+        description="how long an alias, an API key and who is being erased are remembered; what changes waits for it",
     )
     gateway_stale_seconds: float = Field(
         300.0,

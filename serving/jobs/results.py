@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kit.database import Database
-from kit.errors import DatabaseUnavailable, LorryError, StorageUnavailable, problem_code
+from kit.errors import BeingErased, DatabaseUnavailable, LorryError, StorageUnavailable, problem_code
 from registry.errors import RegistryUnavailable
+from serving.erasure.repository import ErasureRepository
 from serving.extraction.corrections.shown import as_shown
 from serving.extraction.profile.upgrade import read_document
 from serving.jobs.batches import require
@@ -63,8 +64,11 @@ class Results:
 
         lines = await asyncio.gather(*(line(row) for row in rows))
         async with self._database.reading() as session:
+            erasing = await ErasureRepository(session).some_of(tenant, {each["user_id"] for each in lines})
             for each in lines:
-                if (made := each["profile"]) is not None:
+                if each["user_id"] in erasing:
+                    each |= {"profile": None, "error": _problem(BeingErased())}
+                elif (made := each["profile"]) is not None:
                     shown = await as_shown(session, tenant, each["user_id"], read_document(made))
                     each["profile"] = shown.model_dump(mode="json")
         return lines
@@ -111,8 +115,12 @@ class Results:
             except _AWAY:
                 raise
             except LorryError as exc:  # erased, suspended or retired since: there is nothing to read any more
-                line["error"] = {"code": problem_code(type(exc)), "message": f"not readable any more: {exc.message}"}
+                line["error"] = _problem(exc)
         return line
+
+
+def _problem(why: LorryError) -> dict[str, str]:
+    return {"code": problem_code(type(why)), "message": f"not readable any more: {why.message}"}
 
 
 def to_line(line: dict[str, Any]) -> str:

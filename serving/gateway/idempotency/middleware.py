@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kit.beside import beside
 from kit.canonical import sha256_bytes
 from kit.database import Database
 from kit.errors import BeingErased, LorryError
@@ -108,13 +109,14 @@ class IdempotentRequests:
         keeping: Keeping = scope["app"].state.keeping
         messages, body = await _read(receive)
         try:
-            claim = _claim(scope, headers[HEADER], caller=caller, body=body)
+            body_digest = await beside(len(body), sha256_bytes, body)
+            claim = _claim(scope, headers[HEADER], caller=caller, body_digest=body_digest)
             async with keeping.database.transaction() as session:
                 known = await RequestRepository(session).take(claim, lasts=keeping.running)
             if known is not None:
                 if known.user is not None:
                     sign: Sign = scope["app"].state.sign
-                    await sign.require_not_erasing(caller.tenant, known.user)
+                    await sign.require_not_erasing(caller.tenant, known.user, reads_database=True)
                 await _again(known, claim)(scope, receive, send)
                 return
         except LorryError as exc:
@@ -172,11 +174,11 @@ async def _is_still_there(session: AsyncSession, tenant: str, about: About) -> b
     return await store.has_all(tenant, about.user, about.quoted)
 
 
-def _claim(scope: Scope, key: str, *, caller: Caller, body: bytes) -> Claim:
+def _claim(scope: Scope, key: str, *, caller: Caller, body_digest: str) -> Claim:
     """Return what is claimed; another key of the tenant's is answered again only when it may do the same."""
     if _KEY.fullmatch(key) is None:
         raise HeaderInvalid(f"{HEADER} must be 1 to 255 visible ASCII characters", field=HEADER)
-    asked = [scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"), sha256_bytes(body)]
+    asked = [scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"), body_digest]
     if EVERYTHING not in caller.scopes:
         asked += sorted(caller.scopes)
     return Claim(tenant=caller.tenant, key=key, digest=sha256_bytes("\n".join(asked).encode("utf-8", "surrogatepass")))

@@ -15,13 +15,14 @@ from kit.names import Name
 from kit.problems import refusal
 from serving.errors import TrainingUnavailable
 from serving.gateway.auth import Caller, needs
+from serving.gateway.body_route import BodyRoute
 from serving.gateway.endpoints import Limit, UserId, refusals
 from serving.gateway.scopes import Scope as ApiScope
 from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingEvents, TrainingPage
 from serving.gateway.trainings.service import TrainingService
 from serving.gateway.upstream import frame, guarded, unless_disconnected
 
-router = APIRouter(prefix="/v1", tags=["trainings"])
+router = APIRouter(prefix="/v1", tags=["trainings"], route_class=BodyRoute)
 Reader = Annotated[Caller, needs(ApiScope.TRAININGS_READ)]
 Writer = Annotated[Caller, needs(ApiScope.TRAININGS_WRITE)]
 State = Literal["queued", "starting", "running", "paused", "succeeded", "rejected", "failed", "canceled"]

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
+from kit.beside import beside
 from kit.names import Name
 from serving.errors import LinesInvalid
 from serving.gateway.auth import Caller, needs
+from serving.gateway.body_route import BodyRoute
 from serving.gateway.cursor import decode_cursor, encode_cursor
 from serving.gateway.endpoints import Cursor, Limit, UserId, refusals
 from serving.gateway.scopes import Scope
@@ -25,7 +27,7 @@ from serving.gateway.transcripts.schemas import (
 from serving.gateway.transcripts.shelf import Shelf
 from transcripts.transcript import Transcript
 
-router = APIRouter(prefix="/v1/users/{user_id}/transcripts", tags=["transcripts"])
+router = APIRouter(prefix="/v1/users/{user_id}/transcripts", tags=["transcripts"], route_class=BodyRoute)
 TranscriptId = Annotated[Name, Path(description="the caller's own name of the transcript, or its id")]
 Reader = Annotated[Caller, needs(Scope.TRANSCRIPTS_READ)]
 Writer = Annotated[Caller, needs(Scope.TRANSCRIPTS_WRITE)]
@@ -46,7 +48,8 @@ async def put_transcript(
     user_id: UserId, transcript_id: TranscriptId, body: TranscriptBody, request: Request, caller: Writer
 ) -> TranscriptPut:
     """Keep a conversation under a name of the caller's own, in the place of what had that name before."""
-    return await _shelf(request).put(caller.tenant, user_id, transcript_id, body.to_transcript())
+    transcript = await asyncio.to_thread(body.to_transcript)
+    return await _shelf(request).put(caller.tenant, user_id, transcript_id, transcript)
 
 
 @router.get("/{transcript_id}", responses=refusals(404))
@@ -77,7 +80,8 @@ async def list_transcripts(
 @router.post("", openapi_extra=_LINES, responses=refusals())
 async def put_transcripts(user_id: UserId, request: Request, caller: Writer) -> BulkResult:
     """Keep many conversations at once: NDJSON, one a line. Lines that are refused are named; the others are kept."""
-    taken, refused = await asyncio.to_thread(_judge, await request.body())
+    body = await request.body()
+    taken, refused = await beside(len(body), _judge, body)
     if not taken:
         first = refused[0] if refused else RefusedLine(line=1, field="body", reason="is empty")
         raise LinesInvalid(f"line {first.line}: {first.field} {first.reason}", field="body", refused_count=len(refused))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from kit.beside import parse_json
 from kit.json_guard import objection
 from kit.reasons import describe
 from serving.gateway.transcripts.schemas import RefusedLine, TranscriptLine
@@ -26,7 +27,11 @@ def _read_line(number: int, line: bytes) -> TranscriptLine | RefusedLine:
     if refused is not None:
         return RefusedLine(line=number, field=refused[0].removeprefix("body.") or "line", reason=refused[1])
     try:
-        read = TranscriptLine.model_validate_json(line)
+        value = parse_json(line)
+    except ValueError as exc:
+        return RefusedLine(line=number, field="line", reason=f"is not JSON: {exc}")
+    try:
+        read = TranscriptLine.model_validate(value)
     except ValidationError as exc:
         field, reason = describe(exc.errors(include_url=False, include_input=False)[0])
         return RefusedLine(line=number, field=field or "line", reason=reason)

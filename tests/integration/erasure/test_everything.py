@@ -14,6 +14,7 @@ from lorry.home import Home
 from registry.client import RegistryClient
 from registry.client.engines import Tier
 from registry.manifest import Owner
+from registry.repository import subject_of
 from serving.extraction.profile import compare_profiles
 from serving.extraction.repository import ProfileRepository
 from serving.jobs.batches import Batches
@@ -78,9 +79,10 @@ async def fill(
         await CurationRepository(session).put("f" * 64, decision, tenant="default", user=user)
         await session.execute(
             text(
-                "insert into idempotent_request (tenant, key, digest, status, answer) values ('o', :key, 'd', 200, :a)"
+                "insert into idempotent_request (tenant, key, digest, subject, status, answer)"
+                " values ('o', :key, 'd', :subject, 200, :a)"
             ),
-            {"key": f"erase:{word}", "a": f'{{"user": "{user}"}}'.encode()},
+            {"key": f"erase:{word}", "subject": subject_of(owner), "a": f'{{"user": "{user}"}}'.encode()},
         )
     await fill_gateway(harbour.database, user, word)
     await client.lifecycle.attach_evaluation(version_id, {"says": word})

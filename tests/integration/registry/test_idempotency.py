@@ -12,14 +12,19 @@ from sqlalchemy import text
 from kit.database import Database
 from registry.app import create_app
 from registry.client import RegistryClient
+from registry.idempotency.middleware import owner_of
 from registry.idempotency.repository import IdempotencyRepository
 from registry.manifest import Owner
+from registry.openapi import kept_answers
+from registry.repository import subject_of
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE
 from tests.support.catalog import add_bases, add_version
 from tests.support.registry_server import TOKEN, serving
+from tests.support.steering import let_urls_lapse
 
 BODY = BASE.model_dump(mode="json")
+STEERING = ("promote", "rollback")
 OTHER = BODY | {"id": "test/other"}
 
 
@@ -175,3 +180,89 @@ async def test_a_registry_forgets_by_itself_what_nobody_can_ask_for_again(
                 break
             await asyncio.sleep(0.05)
     assert keys == ["new"]
+
+
+def test_every_route_whose_answers_are_kept_names_whom_they_are_about_or_is_about_nobody(
+    registry_settings: RegistrySettings,
+) -> None:
+    """An erasure finds kept answers by whom a path names; a route that is about somebody else must `keep_secret`."""
+    about_nobody = {"/v1/bases", "/v1/engines/{engine_id}/heartbeat", "/v1/engines/{engine_id}/leave"}
+    kept = {path for _, path in kept_answers(create_app(registry_settings))}
+    named = {path for path in kept if owner_of(path.format(tenant="t", user="u", adapter="a", engine_id="e"))}
+    assert kept - named == about_nobody
+    assert named == {f"/v1/tenants/{{tenant}}/users/{{user}}/adapters/{{adapter}}/{verb}" for verb in STEERING}
+
+
+@pytest.mark.parametrize(
+    ("path", "owner"),
+    [
+        ("/v1/tenants/t/users/ann", ("t", "ann")),
+        ("/v1/tenants/t/users/ann/adapters/profile/promote", ("t", "ann")),
+        ("/v1/tenants/t/users/~/adapters/profile/promote", ("t", "~")),
+        ("/v1/tenants/t/users/a b/adapters/profile/promote", None),
+        ("/v1/tenants/t/policy", None),
+        ("/v1/bases", None),
+        ("/v2/v1/tenants/t/users/ann", None),
+    ],
+)
+def test_a_path_says_whom_a_request_is_about(path: str, owner: tuple[str, str] | None) -> None:
+    found = owner_of(path)
+    assert (None if found is None else (found.tenant, found.user)) == owner
+
+
+async def test_who_is_forgotten_loses_their_kept_answers_and_nobody_else_does(
+    http: httpx.AsyncClient, client: RegistryClient, database: Database
+) -> None:
+    """`ready` is a word of many answers, `ann` the name of a user in two tenants, `profile` and `id` are everywhere."""
+    await add_bases(database)
+    owners = [("default", "ann"), ("other", "ann"), ("default", "ready"), ("default", "anna"), ("default", "profile")]
+    passed = {"gate": {"passed": True}}
+    for tenant, user in owners:
+        ids = [
+            (await add_version(database, tenant=tenant, user=user, number=n, evaluation=passed)).version_id
+            for n in (1, 2)
+        ]
+        owner = Owner(tenant=tenant, user=user)
+        for version_id in ids:
+            held = await client.get_alias(owner, "profile", "live")
+            await client.move_alias(owner, "profile", "live", version_id=version_id, expected_version_id=held)
+        path = f"/v1/tenants/{tenant}/users/{user}/adapters/profile/rollback"
+        answer = await http.post(path, json={}, headers={"idempotency-key": f"{tenant}:rollback:ann:{user}"})
+        assert answer.status_code == 200, answer.text
+    await register(http, {**BODY, "id": "ready/ann"}, "base-of:ann")
+    async with database.transaction() as session:
+        words = (await session.execute(text("select key from idempotent_request"))).scalars().all()
+    assert len(words) == len(owners) + 1
+    assert not any("ann" in key or "ready" in key for key in words), "what callers made of a name is not kept"
+
+    for gone in (Owner(tenant="default", user="ready"), Owner(tenant="default", user="ann")):
+        await client.lifecycle.erase_owner(gone, why="asked for", force=True)
+        await let_urls_lapse(database)
+        await client.lifecycle.erase_owner(gone, why="asked for", force=True)
+        assert (await client.lifecycle.forget_owner(gone)).forgotten
+    left = {subject_of(Owner(tenant=tenant, user=user)) for tenant, user in (owners[1], *owners[3:])}
+    async with database.transaction() as session:
+        subjects = (await session.execute(text("select subject from idempotent_request"))).scalars().all()
+    assert set(subjects) == left | {""}
+    again = await register(http, {**BODY, "id": "ready/ann"}, "base-of:ann")
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_rows_that_do_not_say_whom_they_are_about_go_with_whoever_is_forgotten(
+    http: httpx.AsyncClient, client: RegistryClient, database: Database
+) -> None:
+    """The release before wrote them."""
+    await add_bases(database)
+    await register(http, BODY, "k1")
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "insert into idempotent_request (tenant, key, digest, status, answer) values ('o', 'x', 'd', 200, 'a')"
+            )
+        )
+    await client.lifecycle.erase_owner(Owner(tenant="default", user="ann"), why="asked for", force=True)
+    assert (await client.lifecycle.forget_owner(Owner(tenant="default", user="ann"))).forgotten
+    async with database.transaction() as session:
+        assert (await session.execute(text("select tenant, subject from idempotent_request"))).all() == [
+            ("operator", "")
+        ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kit.json_guard import is_storable, objection
@@ -45,6 +47,23 @@ def test_a_nul_is_refused_by_field() -> None:
 def test_only_nul_and_half_pairs_cannot_be_stored() -> None:
     assert is_storable("a\U0001f600\x01\uffff")
     assert not any(is_storable(text) for text in ("a\x00", "\ud800", "\udfffx"))
+
+
+@pytest.mark.parametrize("text", ["", "[[[", "\\", '"', '\\"', '"[', "\\\\", '\\\\"]', "a\\nb", '{"[": "]"}'])
+def test_brackets_in_strings_are_no_depth(text: str) -> None:
+    for levels in (62, 63):
+        value: object = {text: text}
+        for _ in range(levels):
+            value = [text, value, text]
+        assert objection(json.dumps(value).encode()) is None
+    assert objection(json.dumps([value]).encode()) == ("body", "nests deeper than 64 levels")
+
+
+def test_more_values_than_any_document_of_ours_has_are_refused() -> None:
+    assert objection(b'["' + b"," * 2_000_000 + b'"]') is None
+    assert objection(b"[" + b"1," * 1_000_000 + b"1]") is None
+    assert objection(b"[" + b"1," * 1_000_001 + b"1]") == ("body", "has more than 1000000 values")
+    assert objection(b"[" + b"[]," * 100_001 + b"1]") == ("body", "has more than 100000 lists and objects")
 
 
 @pytest.mark.timeout(60)

@@ -240,3 +240,25 @@ async def test_nobody_there_is_not_answered_and_a_deadline_goes_along(
         with pytest.raises(Refused) as late:
             await lorry.query("ann", "?")
     assert late.value.status == 504
+
+
+async def test_who_may_not_read_what_was_extracted_is_told_so_by_either_client(
+    gateway: Gateway, stand_in: StandInEngine
+) -> None:
+    stand_in.answer = lambda body: json.dumps({"answers": ["I love green tea"]}) if "response_format" in body else "tea"
+    await gateway.publish("ann")
+    await gateway.say("ann", "I love green tea")
+    key = await gateway.make_key("profiles:write")
+
+    def extract() -> Any:
+        with Client(url=gateway.url, key=key) as client:
+            return client.extract_profile("ann")
+
+    with pytest.raises(Forbidden, match="profiles:read"):
+        await asyncio.to_thread(extract)
+    async with AsyncClient(url=gateway.url, key=key) as client:
+        with pytest.raises(Forbidden, match="extracted and kept") as refused:
+            await client.extract_profile("ann")
+    assert (refused.value.code, refused.value.problem["scope"]) == ("scope-missing", "profiles:read")
+    async with AsyncClient(url=gateway.url, key=gateway.key) as client:
+        assert (await client.get_profile("ann")).document["user"] == "ann"

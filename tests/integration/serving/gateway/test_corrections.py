@@ -151,3 +151,44 @@ async def test_a_bad_bank_names_its_field(http: httpx.AsyncClient) -> None:
     for bad, field in (("{", "the bank"), (OWN_BANK.replace("title: Tools", "title: ''"), "topics.0.title")):
         refused = await http.put("/v1/bank", json={"document": bad, "by": "b"})
         assert (refused.status_code, code(refused), refused.json()["field"]) == (422, "bank-invalid", field)
+
+
+async def test_a_key_that_may_write_profiles_but_not_read_them_is_told_what_was_done_and_nothing_of_what_they_say(
+    extracted: dict[str, Any], gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    tea, mornings = (extracted_id(extracted, text) for text in ("I love green tea", "I hate mornings"))
+    bodies = [
+        {"kind": "confirm", "fact": tea, "by": "bob"},
+        {"kind": "edit", "fact": mornings, "text": "Rises late", "by": "bob"},
+        {"kind": "forbid", "fact": tea, "by": "bob"},
+    ]
+    url = "/v1/users/ann/profile"
+    shown = {}
+    for scopes in (("profiles:write",), ("profiles:write", "profiles:read")):
+        async with gateway.caller(await gateway.make_key(*scopes)) as writer:
+            keyed = {"idempotency-key": "-".join(scopes)}
+            made, again = await writer.post(url, headers=keyed), await writer.post(url, headers=keyed)
+            corrections = [await writer.post(f"{url}/corrections", json=body) for body in bodies]
+            assert [answer.status_code for answer in corrections] == [201] * 3
+            ids = [answer.json()["id"] for answer in corrections]
+            for correction_id in ids:
+                assert (await writer.delete(f"{url}/corrections/{correction_id}?by=bob")).status_code == 204
+            read = await writer.get(url)
+        shown[scopes] = "".join(answer.text for answer in (made, again, *corrections))
+        if len(scopes) == 1:
+            assert (made.status_code, made.content, made.headers["x-lorry-adapter-version"]) == (204, b"", "1")
+            assert (again.status_code, again.content, again.headers["idempotency-replayed"]) == (204, b"", "true")
+            assert {(each.json()["text"], each.json()["statement"]) for each in corrections} == {(None, None)}
+            assert read.status_code == 403
+        else:
+            assert (made.status_code, again.content) == (200, made.content)
+            assert read.status_code == 200
+    alone, both = shown.values()
+    assert not any(word in alone for word in ("tea", "mornings", "late"))
+    assert all(word in both for word in ("green tea", "mornings", "Rises late"))
+    assert len((await http.get(f"{url}/corrections", params={"withdrawn": True})).json()["corrections"]) == 6
+
+
+def extracted_id(profile: dict[str, Any], text: str) -> str:
+    (found,) = [each["id"] for topic in profile["topics"] for each in topic["statements"] if each["text"] == text]
+    return str(found)

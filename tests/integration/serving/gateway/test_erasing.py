@@ -48,3 +48,28 @@ async def test_an_erasure_that_begins_is_seen_when_what_is_remembered_is_old(dat
     await desk.ask("default", "ann", asked_by="test", known=True)
     with pytest.raises(BeingErased):
         await sign.require_not_erasing("default", "ann")
+
+
+@pytest.mark.parametrize("at_most", [0, 1, 1000], ids=["no-list", "too-many", "few"])
+async def test_an_erasure_that_was_asked_of_this_process_is_seen_at_once(database: Database, at_most: int) -> None:
+    desk = ErasureDesk(database)
+    sign = Sign(desk, cache_seconds=DAY, at_most=at_most)
+    for user in ("ann", "bob"):
+        await sign.require_not_erasing("default", user)
+    await desk.ask("default", "ann", asked_by="test", known=True)
+    await sign.require_not_erasing("default", "ann")  # what another process was asked is heard of in time
+    sign.note_asked("default", "ann")
+    with pytest.raises(BeingErased):
+        await sign.require_not_erasing("default", "ann")
+    await sign.require_not_erasing("default", "bob")
+
+
+async def test_who_waits_for_the_database_anyway_does_not_go_by_memory(database: Database) -> None:
+    desk = ErasureDesk(database)
+    sign = Sign(desk, cache_seconds=DAY)
+    await sign.require_not_erasing("default", "ann")
+    await desk.ask("default", "ann", asked_by="test", known=True)
+    with pytest.raises(BeingErased):
+        await sign.require_not_erasing("default", "ann", reads_database=True)
+    await sign.require_not_erasing("default", "bob", reads_database=True)
+    await sign.require_not_erasing("default", "no name", reads_database=True)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 from sqlalchemy import text as sql
 
+from serving.erasure.desk import ErasureDesk
 from serving.erasure.report import STORES
 from serving.erasure.repository import ErasureRepository
+from serving.extraction.profile import compare_profiles
+from serving.extraction.repository import ProfileRepository
+from serving.gateway.app import create_app
+from serving.gateway.settings import GatewaySettings
+from tests.support.erasing import a_profile
 from tests.support.gateway_routes import ROUTES
 from tests.support.gateway_server import Gateway
+from tests.support.registry_server import serving
 from tests.support.steering import rows
 from tests.support.training_jobs import talks
 from transcripts.store import TranscriptStore
@@ -122,3 +131,69 @@ async def test_an_answer_to_canceling_a_training_is_kept_as_its_users(
     canceled = await http.post(f"/v1/trainings/{training}/cancel", headers={"idempotency-key": "stop"})
     assert canceled.status_code == 200
     assert await rows(gateway.database, "select user_id from gateway_request") == [("ann",)]
+
+
+async def test_copies_that_remember_refuse_who_is_erased_at_once_where_it_was_asked_and_soon_elsewhere(
+    gateway: Gateway, gateway_settings: GatewaySettings
+) -> None:
+    """What is read from the database is refused at once everywhere; only a question goes by what a copy remembers."""
+    await gateway.publish("ann")
+    await gateway.publish("bob", seed=2)
+    for user in ("ann", "bob"):
+        await add(gateway, user)
+    settings = gateway_settings.model_copy(update={"gateway_cache_seconds": 2.0})
+    query, keyed = {"question": "hi?"}, {"idempotency-key": "once"}
+    async with (
+        serving(create_app(settings)) as here,
+        serving(create_app(settings)) as elsewhere,
+        gateway.caller() as http,
+    ):
+
+        async def asked(url: str, user: str) -> httpx.Response:
+            return await http.post(f"{url}/v1/users/{user}/query", json=query)
+
+        kept = await http.post(f"{elsewhere}/v1/users/ann/query", json=query, headers=keyed)
+        assert kept.status_code == 200
+        for url in (here, elsewhere):
+            for user in ("ann", "bob"):
+                assert (await asked(url, user)).status_code == 200
+        for refreshed in (False, True):  # also one whose list is renewed behind the caller's back just now
+            if refreshed:
+                await asyncio.sleep(1.2)
+                assert (await asked(here, "ann")).status_code == 200
+        assert (await http.post(f"{here}{ERASURE}")).status_code == 202
+        for url, paths in (
+            (here, ("transcripts", "profile", "profile/corrections", "profile/context")),
+            (elsewhere, ("transcripts", "profile", "profile/corrections", "profile/context")),
+        ):
+            for path in paths:
+                answer = await http.get(f"{url}/v1/users/ann/{path}")
+                assert (answer.status_code, answer.json()["type"]) == (409, "urn:lorry:problem:being-erased"), path
+        assert (await asked(here, "ann")).status_code == 409
+        repeated = await http.post(f"{elsewhere}/v1/users/ann/query", json=query, headers=keyed)
+        assert repeated.status_code == 409
+        for _ in range(100):
+            if (await asked(elsewhere, "ann")).status_code == 409:
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise AssertionError("the other copy never heard of the erasure")
+        for url in (here, elsewhere):
+            assert (await asked(url, "bob")).status_code == 200
+
+
+async def test_the_base_does_not_repeat_the_profile_of_who_is_erased(
+    gateway: Gateway, gateway_settings: GatewaySettings
+) -> None:
+    """A fallback reads the profile, so it asks the database although a question does not."""
+    await add(gateway, "ann")
+    async with gateway.database.transaction() as session:
+        profile = a_profile("ann", version_id="v" + "1" * 32, word="tea")
+        await ProfileRepository(session).add("default", profile, difference=compare_profiles(None, profile))
+    settings = gateway_settings.model_copy(update={"gateway_cache_seconds": 2.0})
+    body = {"question": "hi?", "fallback": "profile"}
+    async with serving(create_app(settings)) as url, gateway.caller() as http:
+        assert (await http.post(f"{url}/v1/users/ann/query", json=body)).json()["fallback"] == "profile"
+        await ErasureDesk(gateway.database).ask("default", "ann", asked_by="another copy")
+        answer = await http.post(f"{url}/v1/users/ann/query", json=body)
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:lorry:problem:being-erased")

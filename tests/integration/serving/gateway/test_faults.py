@@ -15,8 +15,12 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from kit.database import Database
+from kit.errors import BeingErased
 from kit.settings import DatabaseSettings
+from serving.erasure.desk import ErasureDesk
 from serving.gateway.app import create_app
+from serving.gateway.erasing import Sign
 from serving.gateway.settings import GatewaySettings
 from tests.support.gateway_server import Gateway, StandInEngine, soon
 from tests.support.registry_server import free_socket, serving
@@ -201,6 +205,19 @@ async def test_without_the_database_known_keys_ask_on_and_what_needs_it_is_503(
                 return
             await asyncio.sleep(0.05)
     raise AssertionError("the gateway never saw the database again")
+
+
+async def test_without_the_database_who_is_remembered_to_be_erased_is_refused(
+    database: Database, database_settings: DatabaseSettings
+) -> None:
+    desk = ErasureDesk(database)
+    await desk.ask("default", "ann", asked_by="test", known=True)
+    sign = Sign(desk, cache_seconds=0, stale_seconds=60)
+    await sign.require_not_erasing("default", "bob")
+    async with without_connections(database_settings):
+        with pytest.raises(BeingErased):
+            await sign.require_not_erasing("default", "ann", reads_database=True)
+        await sign.require_not_erasing("default", "bob", reads_database=True)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from serving.gateway.app import create_app
+from serving.gateway.extraction_schemas import ResultLine
 from serving.gateway.settings import GatewaySettings
 from serving.jobs.limits import TenantLimits
 from tests.support.extraction_jobs import Engine, Mill
@@ -206,3 +207,41 @@ async def test_results_do_not_bring_back_what_was_deleted_or_forbidden_since(
     last = await http.get(path)
     assert "green tea" not in last.text
     assert {json.loads(line)["profile"]["user"] for line in last.text.splitlines()} == {"ann", "bob"}
+
+
+async def test_results_have_profiles_for_keys_that_may_read_profiles_and_say_so_to_others(
+    mill: Mill, gateway: Gateway
+) -> None:
+    await mill.add_users("ann")
+    batch = await mill.submit("ann", "nobody")
+    async with mill.working():
+        await mill.until_ended(batch.id)
+    path = f"/v1/extractions/{batch.id}/results"
+    lines = {}
+    for scopes in (("extractions:read",), ("extractions:read", "profiles:read")):
+        async with gateway.caller(await gateway.make_key(*scopes)) as http:
+            answer = await http.get(path)
+            lines[scopes] = [ResultLine.model_validate_json(line) for line in answer.text.splitlines()]
+            assert ("I love green tea" in answer.text) is ("profiles:read" in scopes)
+            assert (await http.get(f"/v1/extractions/{batch.id}")).status_code == 200
+    alone, both = lines.values()
+    assert {line.withheld for line in alone} == {"profiles:read"}
+    assert {line.withheld for line in both} == {None}
+    assert {line.user_id: line.profile is not None for line in both} == {"ann": True, "nobody": False}
+    bare = {"profile": None, "withheld": None}
+    assert [line.model_copy(update=bare) for line in alone] == [line.model_copy(update=bare) for line in both]
+    async with gateway.caller(await gateway.make_key("profiles:read")) as http:
+        assert (await http.get(path)).status_code == 403
+
+
+async def test_results_do_not_show_the_profile_of_who_is_being_erased(mill: Mill, http: httpx.AsyncClient) -> None:
+    await mill.add_users("ann", "bob")
+    batch = await mill.submit("ann", "bob")
+    async with mill.working():
+        await mill.until_ended(batch.id)
+    assert (await http.post("/v1/users/ann/erasure")).status_code == 202
+    answer = await http.get(f"/v1/extractions/{batch.id}/results")
+    lines = {line["user_id"]: line for line in map(json.loads, answer.text.splitlines())}
+    assert (lines["ann"]["profile"], lines["ann"]["error"]["code"]) == (None, "being-erased")
+    assert lines["bob"]["profile"]["user"] == "bob"
+    assert answer.text.count('"text":"I love green tea"') == 1

@@ -6,17 +6,20 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
+from sqlalchemy import text
 
+from kit.workers import again_and_again
 from serving.jobs.errors import TooManyBatches, TooManyUsers, WebhookFailed, WebhookRefused, WebhooksNotSetUp
 from serving.jobs.limits import TenantLimits
 from serving.jobs.states import DeliveryState
-from serving.jobs.webhooks import deliveries
+from serving.jobs.webhooks import deliveries, places
 from serving.jobs.webhooks.deliveries import Deliveries
 from serving.jobs.webhooks.secrets import WebhookSecrets
 from serving.jobs.webhooks.sender import WebhookSender
@@ -31,6 +34,7 @@ class Receiver:
 
     status: Callable[[int], int] = lambda attempt: 204
     seconds: float = 0.0
+    waits_for: asyncio.Event | None = None
     url: str = ""
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
@@ -43,6 +47,8 @@ class Receiver:
     async def take(self, request: Request) -> Response:
         self.got.append((dict(request.headers), await request.body()))
         await asyncio.sleep(self.seconds)
+        if self.waits_for is not None:
+            await self.waits_for.wait()
         return Response(status_code=self.status(len(self.got)))
 
     async def redirect(self) -> Response:
@@ -137,6 +143,102 @@ async def test_a_slow_receiver_holds_up_no_other(mill: Mill, receiver: Receiver)
         async with mill.working(extraction_webhook_timeout_seconds=1.0):
             await until_told(mill, quick_batch.id, DeliveryState.DELIVERED)
             await mill.until(lambda: _problem(mill, slow_batch.id, "longer than 1 s"), what="the time-out")
+
+
+@pytest.fixture
+async def dead(receiver: Receiver) -> AsyncIterator[Receiver]:
+    """A receiver that takes messages and does not answer while the test runs; it goes by several names."""
+    receiver.waits_for = asyncio.Event()
+    try:
+        yield receiver
+    finally:
+        receiver.waits_for.set()
+
+
+def named(receiver: Receiver, host: str) -> str:
+    return receiver.url.replace("127.0.0.1", host) + "/hook"
+
+
+async def ended(mill: Mill, url: str, *, tenant: str = "default", times: int = 1) -> list[str]:
+    """Have batches end whose receiver is to be told; return their ids."""
+    batches = [await mill.submit("ann", tenant=tenant, webhook=url) for _ in range(times)]
+    for batch in batches:
+        await mill.batches.cancel(batch.id, tenant=tenant)
+    return [batch.id for batch in batches]
+
+
+async def delivered(mill: Mill, batch_id: str, *, tenant: str) -> bool:
+    webhook = (await mill.batches.get(batch_id, tenant=tenant)).webhook
+    return webhook is not None and webhook.state is DeliveryState.DELIVERED
+
+
+@asynccontextmanager
+async def delivering(mill: Mill) -> AsyncIterator[None]:
+    """Deliver in a worker's way while the block runs; what is under way then is let go of."""
+    sender = Deliveries(mill.worker_settings(), database=mill.database)
+    task = asyncio.create_task(again_and_again(sender.deliver_due, 0.05, of="test"))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_dead_receiver_has_two_places_whoever_calls_it_and_no_other_waits_for_it(
+    mill: Mill, dead: Receiver
+) -> None:
+    for tenant in ("a", "b", "c", "d"):
+        await ended(mill, f"{dead.url.upper().replace('HTTP', 'http')}/hook?{tenant}", tenant=tenant, times=5)
+    quick = Receiver()
+    async with serving(quick.app()) as url, delivering(mill):
+        await mill.until(lambda: len(dead.got) == 2, what="two messages at the dead receiver")
+        mine = await ended(mill, url.replace("127.0.0.1", "localhost") + "/hook", tenant="e", times=20)
+        await mill.until(lambda: len(quick.got) == 20, what="every message to another receiver")
+        await mill.until(lambda: delivered(mill, mine[-1], tenant="e"), what="the last one's delivery")
+        assert len(dead.got) == 2
+
+
+async def test_a_tenant_whose_receivers_are_dead_has_four_places_however_many_receivers(
+    mill: Mill, dead: Receiver
+) -> None:
+    for host in ("127.0.0.1", "localhost", "127.1", "2130706433"):
+        await ended(mill, named(dead, host), times=4)
+    quick = Receiver()
+    async with serving(quick.app()) as url, delivering(mill):
+        await mill.until(lambda: len(dead.got) == 4, what="four messages of the tenant")
+        (theirs,) = await ended(mill, url.replace("127.0.0.1", "127.0.1") + "/hook", tenant="other")
+        await mill.until(lambda: delivered(mill, theirs, tenant="other"), what="another tenant's delivery")
+        assert len(dead.got) == 4
+        assert dead.waits_for is not None
+        dead.waits_for.set()
+        await mill.until(lambda: len(dead.got) == 16, what="all messages of the first tenant")
+
+
+async def test_whose_messages_are_not_under_way_comes_before_those_whose_are(
+    mill: Mill, dead: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "AT_ONCE", 2)
+    await ended(mill, named(dead, "127.0.0.1"), tenant="many", times=3)
+    await ended(mill, named(dead, "localhost"), tenant="many", times=3)
+    await ended(mill, named(dead, "127.1") + "?late", tenant="one")
+    async with delivering(mill):
+        await mill.until(lambda: len(dead.got) == 2, what="two messages")
+    assert sorted(headers["host"].partition(":")[0] for headers, _ in dead.got) in (
+        ["127.0.0.1", "127.1"],
+        ["127.1", "localhost"],
+    )
+
+
+async def test_a_message_is_let_go_of_with_its_worker_and_due_again_after_the_time_that_a_try_may_take(
+    mill: Mill, dead: Receiver
+) -> None:
+    (batch_id,) = await ended(mill, named(dead, "127.0.0.1"))
+    async with delivering(mill):
+        await mill.until(lambda: len(dead.got) == 1, what="the message")
+    async with mill.database.reading() as session:
+        statement = "select state, attempts, not_before > now() + interval '20 seconds' from extraction_webhook"
+        assert [tuple(row) for row in await session.execute(text(statement))] == [("pending", 1, True)]
+    assert (await mill.get(batch_id)).webhook is not None
 
 
 async def _problem(mill: Mill, batch_id: str, what: str) -> bool:

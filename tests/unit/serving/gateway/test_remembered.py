@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -126,3 +127,51 @@ async def test_memory_is_bounded() -> None:
         await remembered.get(key, service)
     assert await remembered.get("c", service) == 3
     assert await remembered.get("a", service) == 4
+
+
+async def test_what_is_known_otherwise_is_changed_at_once_and_asked_for_in_its_time() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    remembered.amend("a", lambda known: known + 100)
+    assert await remembered.get("a", service) == 1, "there was nothing to change"
+    remembered.amend("a", lambda known: known + 100)
+    assert await remembered.get("a", service) == 101
+    clock[0] = 1.0
+    assert await remembered.get("a", service) == 2
+    remembered.amend("a", lambda known: None)
+    assert await remembered.get("a", service) == 3
+
+
+async def test_an_answer_that_was_on_its_way_does_not_undo_what_is_known_since() -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    await remembered.get("a", service)
+    clock[0] = 0.6
+    service.may_answer.clear()
+    assert await remembered.get("a", service) == 1  # and asks again behind the caller's back
+    await asyncio.sleep(0)
+    early = asyncio.create_task(remembered.get("b", service))
+    await asyncio.sleep(0)
+    for key in ("a", "b"):
+        remembered.amend(key, lambda known: 100)
+    service.may_answer.set()
+    assert await early == 3, "who asked before gets what was answered"
+    await asyncio.sleep(0.01)
+    assert await remembered.get("a", service) == 100  # and asks again, for it is as old as it was
+    assert await remembered.get("b", service) == 5
+
+
+async def test_a_failure_of_what_was_overtaken_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+    clock, service = [0.0], Service()
+    remembered = memory(clock)
+    await remembered.get("a", service)
+    clock[0], service.error = 0.6, Down()
+    service.may_answer.clear()
+    await remembered.get("a", service)
+    await asyncio.sleep(0)
+    remembered.amend("a", lambda known: 100)
+    service.may_answer.set()
+    await asyncio.sleep(0.01)
+    assert await remembered.get("a", service) == 100
+    gc.collect()
+    assert "never retrieved" not in caplog.text
