@@ -15,7 +15,7 @@ OTHERS = {
     "docs/": "API, adapter format, profile schema, settings, operations, decisions, glossary, benchmarks",
     "deploy/": "images, compose, Envoy, alert rules, dashboards as code and as Grafana's JSON",
     "helm/": "the chart",
-    "scripts/": "how .venv is made, images and another vLLM are tried, this map and the chart's schema are written",
+    "scripts/": "how .venv is made, images and another vLLM are tried, and what is made: map, schema, blocking client",
     ".ci/": "what must pass",
 }
 _WIDTH = 150

@@ -2,6 +2,7 @@
 
 ApiError                         500
 ├── NotAnswered                  503
+├── NotUnderstood                502
 └── Refused                      500
     ├── Unauthenticated          401
     ├── Forbidden                403
@@ -31,6 +32,12 @@ class NotAnswered(ApiError):
     """Lorry's API did not answer."""
 
     status_code = 503
+
+
+class NotUnderstood(ApiError):
+    """Lorry's API answered with what this client cannot read; is it another version, or something between the two?"""
+
+    status_code = 502
 
 
 class Refused(ApiError):
@@ -101,6 +108,11 @@ _BY_STATUS = {
     error.status_code: error
     for error in (Unauthenticated, Forbidden, NotFound, Conflict, Invalid, RateLimited, Unavailable)
 }
+
+
+def invalid(message: str, *, field: str, code: str) -> Refused:
+    """Return the refusal of something that is not sent, as the API would refuse it."""
+    return refusal(422, {"type": f"{_KIND}{code}", "detail": message, "field": field})
 
 
 def error_from(response: httpx.Response) -> Refused:

@@ -5,6 +5,8 @@ Every call that changes something carries an idempotency key, the same in all it
 
 from __future__ import annotations
 
+import random
+import re
 import uuid
 from typing import Any
 
@@ -12,12 +14,14 @@ import httpx
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from kit.tls import authorities
-from lorry.client.calls import Call
-from lorry.client.errors import NotAnswered, Refused
+from lorry.client.calls.call import Call
+from lorry.client.errors import ApiError, NotAnswered, Refused, Unauthenticated, invalid
 
 _PASSING = frozenset({429, 502, 503, 504})
 _STILL_RUNNING = "request-still-running"
 _MOST_SECONDS = 30.0
+_FIRST_SECONDS = 0.2
+_KEY_CHARACTERS = 255
 _backoff = wait_exponential_jitter(multiplier=0.2, max=10.0, jitter=0.3)
 
 
@@ -40,11 +44,46 @@ def options(attempts: int) -> dict[str, Any]:
     return {"stop": stop_after_attempt(attempts), "retry": retry_if_exception(passes), "wait": pause, "reraise": True}
 
 
-def request_arguments(call: Call[Any], *, deadline_seconds: float | None) -> dict[str, Any]:
-    """Return what httpx sends for a call; build it once for all attempts."""
+class Endurance:
+    """How long a stream that breaks off is begun again: as often in a row as a call is tried, and anew after each word.
+
+    Silence does not count: what waits for something to happen has nothing to say.
+    """
+
+    def __init__(self, *, attempts: int) -> None:
+        """Begin with as many attempts as calls have; 1 = none is repeated."""
+        self._attempts = attempts
+        self._broken = 0
+
+    def heard(self) -> None:
+        """Take in that something came."""
+        self._broken = 0
+
+    def pause_after(self, error: ApiError) -> float:
+        """Return how many seconds to wait before the stream is begun again; raise `error` when it is not."""
+        if not passes(error) or self._attempts <= 1:
+            raise error
+        if isinstance(error.__cause__, httpx.ReadTimeout):
+            return 0.0
+        self._broken += 1
+        if self._broken >= self._attempts:
+            raise error
+        told = error.retry_after_seconds if isinstance(error, Refused) else None
+        longest = min(_MOST_SECONDS, _FIRST_SECONDS * 2**self._broken)
+        return min(_MOST_SECONDS, (told or 0.0) + random.uniform(longest / 2, longest))
+
+
+def request_arguments(
+    call: Call[Any], *, deadline_seconds: float | None, idempotency_key: str | None
+) -> dict[str, Any]:
+    """Return what httpx sends for a call; build it once for all attempts.
+
+    Without a key of the caller's, what changes something gets one of its own.
+    """
     headers = dict(call.headers)
     if call.method != "GET":
-        headers["idempotency-key"] = uuid.uuid4().hex
+        part = f".{call.part}" if call.part else ""
+        headers["idempotency-key"] = uuid.uuid4().hex if idempotency_key is None else idempotency_key + part
     if deadline_seconds is not None:
         headers["x-lorry-deadline"] = f"{deadline_seconds:.3f}"
     return {
@@ -63,7 +102,16 @@ def not_answered(error: httpx.HTTPError) -> NotAnswered:
 
 
 def client_arguments(url: str, key: str, *, timeout_seconds: float) -> dict[str, Any]:
-    """Return how httpx connects; idle connections are let go of before the server does."""
+    """Return how httpx connects; idle connections are let go of before the server does.
+
+    Raises:
+        Invalid: naming `url`, when it leads nowhere, or to one version of the API.
+        Unauthenticated: for a key that no header can carry.
+    """
+    if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
+        raise invalid(f"{url!r} is not http:// or https:// and a gateway, without /v1", field="url", code="invalid-url")
+    if not _can_be_sent(key):
+        raise Unauthenticated("the API key is empty, or has characters that no header can carry", field="key")
     return {
         "base_url": url,
         "headers": {"authorization": f"Bearer {key}"},
@@ -71,3 +119,19 @@ def client_arguments(url: str, key: str, *, timeout_seconds: float) -> dict[str,
         "limits": httpx.Limits(keepalive_expiry=2.0),
         "verify": authorities(by_environment=True),
     }
+
+
+def checked_key(idempotency_key: str) -> str:
+    """Return a key of the caller's.
+
+    Raises:
+        Invalid: when it is not 1 to 255 visible ASCII characters.
+    """
+    if len(idempotency_key) > _KEY_CHARACTERS or not _can_be_sent(idempotency_key):
+        message = f"an idempotency key is 1 to {_KEY_CHARACTERS} visible ASCII characters"
+        raise invalid(message, field="idempotency_key", code="header-invalid")
+    return idempotency_key
+
+
+def _can_be_sent(text: str) -> bool:
+    return re.fullmatch(r"[\x21-\x7e]+", text) is not None

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.support.clients import lorry
 from tests.support.gateway_server import Gateway, engine_url, gateway, gateway_settings, stand_in, training_url
 from tests.support.registry_server import client, registry_settings, registry_url
 
@@ -16,6 +17,7 @@ __all__ = [
     "gateway",
     "gateway_settings",
     "http",
+    "lorry",
     "registry_settings",
     "registry_url",
     "stand_in",

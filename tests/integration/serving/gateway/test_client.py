@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,25 +26,10 @@ from lorry.client import (
     Unavailable,
 )
 from serving.gateway.repository import TenantLimit, TenantLimitRepository
+from tests.support.clients import in_thread
 from tests.support.gateway_server import Gateway, StandInEngine, soon
 
 ANN = [Turn(role="other", text="What do you drink?"), Turn(role="user", text="I love green tea")]
-
-
-@pytest.fixture
-async def lorry(gateway: Gateway) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(url=gateway.url, key=gateway.key) as client:
-        yield client
-
-
-def in_thread(gateway: Gateway, work: Callable[[Client], Any]) -> Any:
-    """Let the blocking client work beside the gateway's event loop."""
-
-    def run() -> Any:
-        with Client(url=gateway.url, key=gateway.key) as client:
-            return work(client)
-
-    return asyncio.to_thread(run)
 
 
 async def test_both_clients_put_ask_and_read_the_same(

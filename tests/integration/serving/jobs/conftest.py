@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.support.clients import lorry
 from tests.support.extraction_jobs import (
     batch_settings,
     client,
@@ -27,6 +28,7 @@ __all__ = [
     "gateway",
     "gateway_settings",
     "http",
+    "lorry",
     "mill",
     "registry_settings",
     "registry_url",

@@ -1,0 +1,1 @@
+"""The public API, awaited; `blocking` is made of it."""

@@ -1,0 +1,30 @@
+# Made by scripts/blocking_client.py of lorry/client/awaited: change it there.
+"""Models: adapters with a live version, as OpenAI's API names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorry.client.blocking.wire import Wire
+from lorry.client.calls import models as calls
+from lorry.client.results import Model
+
+
+class Models:
+    """The tenant's models."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def list(self) -> Iterator[Model]:
+        """Yield the tenant's models."""
+        return self._wire.pages(lambda cursor: calls.list_page(cursor=cursor))
+
+    def get(self, name: str) -> Model:
+        """Return one model by its id, ``users/<user>``; the engine is told that it may be asked next.
+
+        Raises:
+            NotFound: when the tenant has no such model.
+            Conflict: when the version may not serve.
+        """
+        return self._wire.send(calls.get(name))
