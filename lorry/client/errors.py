@@ -35,7 +35,7 @@ class NotAnswered(ApiError):
 
 
 class NotUnderstood(ApiError):
-    """Lorry's API answered with what this client cannot read; is it another version, or something between the two?"""
+    """The answer is none that this client can read: another version's, or of something between it and Lorry."""
 
     status_code = 502
 
