@@ -88,7 +88,9 @@ def test_the_least_values_that_the_page_gives_are_the_charts() -> None:
 def test_the_values_for_another_base_are_the_charts() -> None:
     found = re.search(r"^## Upgrade the base\n.*?```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
     assert found is not None
-    values = yaml.safe_load(textwrap.dedent(found[1]))
+    trained = re.search(r"`(trainers: {.*?})`", PAGE)
+    assert trained is not None
+    values = yaml.safe_load(textwrap.dedent(found[1])) | yaml.safe_load(trained[1])
     (name,) = values["otherEngines"]
     sets = {each["metadata"]["name"]: each for each in render(values) if each["kind"] == "StatefulSet"}
     told = {
