@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from lorry.commands.engines import every_engine
 from lorry.commands.job_settings import base_name, chosen_settings
 from lorry.context import open_context
-from lorry.output import out, print_json, print_table, run
+from lorry.output import err, out, print_json, print_table, run
+from training.base_models import base_id
 from training.jobs.campaigns.bases import known_bases
 from training.jobs.campaigns.campaigns import Campaign, Campaigns
 
@@ -56,10 +58,13 @@ def begin(
     """Train everybody again in the background; each user flips when theirs of the new base has passed its gate.
 
     The base must be registered (`lorry bases list`). Workers begin the trainings at the given rate, after everything
-    else that is queued. Engines serve one base each: run engines of both until the campaign is done.
+    else that is queued. Engines serve one base each: run engines of the new one, too, and tell gateways of them.
     """
-    begun = run(_begin(base, users, per_hour, priority, config, set_ or []), as_json=as_json)
+    begun, is_served = run(_begin(base, users, per_hour, priority, config, set_ or []), as_json=as_json)
     _report(begun, as_json=as_json)
+    if not is_served and not as_json:
+        note = "note: no engine that is alive serves this base yet: whoever flips is refused until one does"
+        err.print(note, markup=False, highlight=False)
 
 
 @app.command()
@@ -98,21 +103,25 @@ async def _begin(
     priority: int,
     config: Path | None,
     settings: list[str],
-) -> Campaign:
+) -> tuple[Campaign, bool]:
+    """Begin it; say, too, whether some engine serves its base already."""
     from lorry.pipeline import resolve_config
 
     resolved = resolve_config(config, settings)
     async with open_context() as context:
         own = context.settings if base is None else context.settings.model_copy(update={"base_model": base})
-        return await Campaigns(context.database).begin(
+        name = base_name(own)
+        begun = await Campaigns(context.database).begin(
             context.settings.tenant,
-            base=base_name(own),
+            base=name,
             known=await known_bases(context.registry),
             per_hour=per_hour,
             priority=priority,
             settings=chosen_settings(resolved),
             users=users,
         )
+        engines = await every_engine(context.registry)
+    return begun, any(each.state == "alive" and each.base_id == base_id(name) for each in engines)
 
 
 async def _steer(campaign_id: str, verb: str) -> Campaign:

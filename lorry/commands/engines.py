@@ -9,6 +9,7 @@ import typer
 from lorry.context import open_context
 from lorry.output import err, out, print_json, print_table, run
 from lorry.receipts import EngineReceipts, read_receipts
+from registry.client import RegistryClient
 from registry.engines.schemas import EngineSummary, Holder, Tier
 
 app = typer.Typer(help="Engines of the directory: who serves, who is silent, who holds what.")
@@ -75,16 +76,21 @@ def forget(engine_id: Annotated[str, typer.Argument(help="an engine that lapsed 
     out.print(f"forgot {engine_id}", highlight=False)
 
 
+async def every_engine(registry: RegistryClient) -> list[EngineSummary]:
+    """Return all engines of the directory, whatever their state."""
+    engines: list[EngineSummary] = []
+    cursor: str | None = None
+    while True:
+        page = await registry.engines.list(cursor=cursor, limit=1000)
+        engines.extend(page.engines)
+        cursor = page.next_cursor
+        if cursor is None:
+            return engines
+
+
 async def _list() -> list[EngineSummary]:
     async with open_context() as context:
-        engines: list[EngineSummary] = []
-        cursor: str | None = None
-        while True:
-            page = await context.registry.engines.list(cursor=cursor, limit=1000)
-            engines.extend(page.engines)
-            cursor = page.next_cursor
-            if cursor is None:
-                return engines
+        return await every_engine(context.registry)
 
 
 async def _holders(version_id: str) -> tuple[Holder, ...]:

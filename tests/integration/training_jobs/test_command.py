@@ -7,12 +7,16 @@ import os
 import re
 import signal
 import sys
+import uuid
 
 import httpx
 import pytest
 
+from registry.client import RegistryClient
+from registry.engines.schemas import Holdings, Registration
 from tests.support.command import Lorry
 from tests.support.ports import free_port_block
+from tests.support.registry_server import TOKEN
 from tests.support.training_jobs import Harbour
 
 
@@ -95,6 +99,19 @@ async def test_a_campaign_is_begun_and_aborted(lorry: Lorry, harbour: Harbour) -
     code, _, complaint = await lorry("campaigns", "show", "c" + 32 * "0")
     assert code == 3
     assert "no campaign" in complaint
+
+
+async def test_a_campaign_for_a_base_that_no_engine_serves_says_so(lorry: Lorry, harbour: Harbour) -> None:
+    base = await lorry.json("bases", "add", str(harbour.base))
+    code, told, note = await lorry("campaigns", "begin", "--user", "ann")
+    assert (code, "running, 0 of 1 users" in told) == (0, True)
+    assert "no engine that is alive serves this base yet" in note
+    async with RegistryClient(url=harbour.registry_url, token=TOKEN, actor="test") as registry:
+        identity = await registry.show_base(base["id"])
+        presence = Registration(incarnation=uuid.uuid4().hex, base=identity.identity, holdings=Holdings())
+        await registry.engines.register("gpu-7", presence)
+    code, _, note = await lorry("campaigns", "begin", "--user", "bob")
+    assert (code, "no engine" in note) == (0, False)
 
 
 async def test_a_machine_serves_its_trainings_over_http(lorry: Lorry, harbour: Harbour) -> None:
