@@ -172,14 +172,14 @@ class BatchRepository:
         await self._session.execute(delete(BatchRow).where(BatchRow.id == batch_id))
 
 
-def _unplanned(worker_id: str) -> Select[tuple[str]]:
+def _unplanned(worker_id: str) -> Select[str]:
     """Return the ids of batches that wait to be planned and that nobody else who is alive plans."""
     living = select(WorkerRow.id).where(alive())
     free = or_(BatchRow.planner_id.is_(None), BatchRow.planner_id == worker_id, BatchRow.planner_id.not_in(living))
     return select(BatchRow.id).where(BatchRow.state == BatchState.QUEUED, free)
 
 
-def _waits() -> Select[tuple[str]]:
+def _waits() -> Select[str]:
     """Return the users, of the batch that is looked at, whose turn may come now."""
     due = or_(UserRow.not_before.is_(None), UserRow.not_before <= func.now())
     waiting = select(UserRow.user_id).where(UserRow.batch_id == BatchRow.id, UserRow.state == UserState.WAITING, due)
