@@ -14,9 +14,21 @@ from lorry.context import Context, base_directory, open_context
 from lorry.errors import NothingToDo, NotThere
 from lorry.output import Bar, command, out, print_json, print_table, progress, run, say
 from registry.artifact.draft import MODEL_CARD, is_model_card
+from registry.artifact.peft_config import named_base
+from registry.artifact.untrusted import printable
 from registry.client import Verifier, draft_from_directory
 from registry.errors import AdapterInvalid, ArtifactError, BaseModelMismatch, SignatureInvalid
-from registry.manifest import DEFAULT_ADAPTER, LIVE, SHARED, AdapterRef, BaseIdentity, Draft, Manifest, Owner
+from registry.manifest import (
+    CONFIG_FILE,
+    DEFAULT_ADAPTER,
+    LIVE,
+    SHARED,
+    AdapterRef,
+    BaseIdentity,
+    Draft,
+    Manifest,
+    Owner,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Reference = Annotated[str, typer.Argument(help="USER, users/USER[/ADAPTER][@ALIAS or @VERSION], or shared/ADAPTER[@…]")]
@@ -33,7 +45,10 @@ def push(
     shared: Annotated[bool, typer.Option("--shared", help="let all users of the tenant share it")] = False,
     adapter: Annotated[str, typer.Option(help="name of the adapter")] = DEFAULT_ADAPTER,
     base: Annotated[
-        str | None, typer.Option(help="id of the base it was trained for, see `lorry bases`; this home's when omitted")
+        str | None,
+        typer.Option(
+            help="id of its base model, see `lorry bases`; when omitted, this home's, unless it names another"
+        ),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="let `live` point to it when it is published")] = False,
     as_json: Json = False,
@@ -100,6 +115,8 @@ async def _push(
         draft = await asyncio.to_thread(
             _draft, directory, owner=owner, adapter=adapter, base=identity, base_directory=folder
         )
+        if folder is not None:
+            await asyncio.to_thread(_require_same_base, directory, base=identity, base_directory=folder)
         if is_model_card(directory / MODEL_CARD):
             say(f"{MODEL_CARD} is left out: it is no part of an adapter")
         with progress() as bars:
@@ -126,6 +143,28 @@ def _draft(directory: Path, *, owner: Owner, adapter: str, base: BaseIdentity, b
             f" with --base ID (`{command()} bases list` shows those that are registered)",
             field=exc.field,
         ) from exc
+
+
+def _require_same_base(directory: Path, *, base: BaseIdentity, base_directory: Path) -> None:
+    """Refuse an adapter that says it was made for another base than this home's, for which nobody named one.
+
+    A sibling of the base has the same shapes, so that the name is all there is to tell them apart by.
+
+    Raises:
+        AdapterInvalid: naming both.
+    """
+    named = named_base((directory / CONFIG_FILE).read_bytes())
+    if named is None or Path(named) == base_directory or _last_part(named) == _last_part(base.id):
+        return
+    raise AdapterInvalid(
+        f"{CONFIG_FILE}: base_model_name_or_path says {printable(named)}, and this home's base model is {base.id};"
+        f" say --base {base.id} if it was made for that all the same, or the id of its own (`{command()} bases list`)",
+        field="base_model_name_or_path",
+    )
+
+
+def _last_part(name: str) -> str:
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].casefold()
 
 
 async def _base(context: Context, base_id: str | None) -> tuple[BaseIdentity, Path | None]:

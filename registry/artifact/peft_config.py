@@ -77,6 +77,16 @@ def canonical_config(data: bytes) -> bytes:
     return canonical_json(config)
 
 
+def named_base(data: bytes) -> str | None:
+    """Return what the configuration calls its base model, a model's name or a path; None when it does not say.
+
+    Raises:
+        AdapterInvalid: when the bytes are not one JSON object.
+    """
+    name = _read(data).get("base_model_name_or_path")
+    return name if isinstance(name, str) and name else None
+
+
 def parse_config(data: bytes, *, max_rank: int) -> AdapterConfig:
     """Read a PEFT LoRA configuration that vLLM can serve beside others.
 

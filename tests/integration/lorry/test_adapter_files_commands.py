@@ -131,6 +131,40 @@ async def test_an_adapter_of_another_base_is_bad_input_and_says_how_to_name_its_
     assert "--base ID" in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [
+        (f"Somebody/{BASE.id.rpartition('/')[2].upper()}", 0),
+        (f"C:\\models\\{BASE.id.rpartition('/')[2]}", 0),
+        (None, 0),
+        ("somebody/its-sibling", 2),
+        ("/data/checkpoint-100\x1b[2J", 2),
+    ],
+)
+async def test_a_name_of_another_base_is_refused_unless_one_is_said(
+    named: str | None, code: int, lorry: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sibling of the base has the same shapes: nothing but the name tells them apart."""
+    home = tmp_path / "base"
+    home.mkdir()
+    (home / "config.json").write_bytes(BASE_CONFIG)
+    directory = write_adapter(tmp_path / "a", base_model_name_or_path=named)
+    real = adapter_files._base
+
+    async def this_homes(context: Any, base_id: str | None) -> tuple[BaseIdentity, Path | None]:
+        return (BASE, home) if base_id is None else await real(context, base_id)
+
+    monkeypatch.setattr(adapter_files, "_base", this_homes)
+    pushed = await lorry("push", str(directory), "--user", "ann", "--json")
+    assert pushed.exit_code == code, pushed.output
+    if code:
+        problem = json.loads(pushed.stderr)
+        assert (problem["error"], problem["field"]) == ("adapter-invalid", "base_model_name_or_path")
+        assert f"--base {BASE.id}" in problem["detail"]
+        assert "\x1b" not in problem["detail"]
+        assert (await lorry("push", str(directory), "--user", "ann", "--base", BASE.id)).exit_code == 0
+
+
 @pytest.mark.parametrize("whose", [[], ["--user", "ann", "--shared"]])
 async def test_an_owner_is_said_once(lorry: Command, tmp_path: Path, whose: list[str]) -> None:
     found = await lorry("push", str(write_adapter(tmp_path / "a")), "--base", BASE.id, *whose)
