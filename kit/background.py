@@ -19,7 +19,7 @@ from kit.errors import BackgroundEnded, LorryError
 Kind = Literal["refused", "broken"]
 FAILURES = Counter(
     "lorry_background_failures",
-    "Failures of work that nobody waits for, by what does it: refused = by a part that is away or says no; broken = "
+    "Failures of work in the background, by what does it: refused = by a part that is away or says no; broken = "
     "unexpectedly, which is a mistake of Lorry's; the log has its place.",
     ["work", "kind"],
     registry=None,

@@ -75,7 +75,7 @@ async def test_an_engine_that_was_away_is_asked_for_even_when_nobody_waits_any_m
 
             async def engine_is(up: int) -> bool:
                 found = await http.get(f"http://127.0.0.1:{worker.port}/metrics")
-                return f"lorry_extraction_engine_up {up}.0" in found.text
+                return f'lorry_extraction_engine_up{{engine="default"}} {up}.0' in found.text
 
             await mill.until(lambda: engine_is(0), what="the engine's absence")
             await mill.batches.cancel(batch.id, tenant="default")

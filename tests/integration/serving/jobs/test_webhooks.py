@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import text
 
-from kit.workers import again_and_again
+from kit.background import again_and_again
 from serving.jobs.errors import TooManyBatches, TooManyUsers, WebhookFailed, WebhookRefused, WebhooksNotSetUp
 from serving.jobs.limits import TenantLimits
 from serving.jobs.states import DeliveryState
