@@ -70,6 +70,7 @@ async def test_an_engine_that_was_away_is_asked_for_even_when_nobody_waits_any_m
     await mill.add_users("ann")
     stand_in.down = True
     async with mill.working() as worker:
+        await mill.until(lambda: worker.port > 0, what="the worker's start")
         batch = await mill.submit("ann")
         async with httpx.AsyncClient() as http:
 
