@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from kit.errors import LorryError
+from kit.whole import write_whole
 from lorry.home import Home
 from lorry.local.ledger import Ledger
 from lorry.processes import process_start
@@ -96,7 +97,7 @@ class UserFiles:
                     writers or WriterSettings.read(), config, spool=MemorySpool(), key=path.parent.name
                 )
                 state = await writer.discard(state)
-                path.write_text(json.dumps(state.to_json()))
+                write_whole(path, json.dumps(state.to_json()))
             except LorryError as exc:
                 waits_for.append(f"a question writer's service: {type(exc).__name__}")
                 continue

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from kit.whole import write_whole
 from lorry.errors import HomeBusy
 from lorry.home import Home
 from lorry.processes import process_start
@@ -114,7 +115,7 @@ class Ledger:
         """Return the commands that use parts now; those that were killed are forgotten."""
         found = []
         for path in sorted(self._users_folder.iterdir()):
-            if path.suffix == ".new" or (but is not None and path.name == but.key):
+            if path.name.startswith(".") or (but is not None and path.name == but.key):
                 continue
             try:
                 value = json.loads(path.read_text())
@@ -227,6 +228,4 @@ def _own_command() -> str:
 
 
 def _replace(path: Path, value: Any) -> None:
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.new")
-    beside.write_text(json.dumps(value))
-    beside.replace(path)
+    write_whole(path, json.dumps(value))

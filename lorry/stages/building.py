@@ -11,6 +11,7 @@ from typing import Any
 
 from kit.canonical import sha256_json
 from kit.names import check_name
+from kit.whole import write_whole
 from kit.words import counted
 from lorry.context import Context
 from lorry.errors import NotThere
@@ -21,7 +22,7 @@ from training.config import DatasetConfig, ResolvedConfig
 from training.curation import Curation
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
-from training.errors import DatasetConflict
+from training.errors import DatasetConflict, DatasetDamaged
 from training.preparation import prepare
 from training.writers.cost import Cost
 from training.writers.extractive import ExtractiveWriter
@@ -148,9 +149,8 @@ async def _build(
 ) -> Dataset:
     folder = context.home.user_folder("datasets", tenant=context.settings.tenant, user=user)
     target = directory or folder / inputs.key
-    if directory is None and target.exists():
-        dataset = await asyncio.to_thread(Dataset.load, target)
-    else:
+    dataset = await asyncio.to_thread(_load_if_there, target) if directory is None else None
+    if dataset is None:
         prepared = await asyncio.to_thread(prepare, inputs.transcripts, config=inputs.config, redactor=inputs.redactor)
         written = await write(prepared.kept, folder / "writing")
         dataset = await asyncio.to_thread(
@@ -163,10 +163,22 @@ async def _build(
             curation=inputs.curation,
         )
     if directory is None:
-        mark_used(target)
-        (folder / CURRENT).write_text(target.name)
+        write_whole(folder / CURRENT, target.name)
         await remove_old_datasets(context, folder, user=user, current=target.name)
     return dataset
+
+
+def _load_if_there(directory: Path) -> Dataset | None:
+    """Return what was built there before; None where nothing was, or where another command has just removed it."""
+    try:
+        mark_used(directory)  # first: from here on nobody removes it
+        return Dataset.load(directory)
+    except FileNotFoundError:
+        return None
+    except DatasetDamaged:
+        if directory.exists():
+            raise
+        return None
 
 
 def _rules(record: Mapping[str, Any] | None) -> str | None:
@@ -201,8 +213,23 @@ async def _stored(context: Context, *, user: str) -> tuple[list[Transcript], Cur
 
 def current_dataset(context: Context, *, user: str) -> Dataset | None:
     """Return the dataset that was built last for the user, or None when there is none."""
-    directory = current_directory(context, user=user)
-    return Dataset.load(directory) if directory else None
+    found = current(context, user=user)
+    return found[1] if found else None
+
+
+def current(context: Context, *, user: str) -> tuple[Path, Dataset] | None:
+    """Return the dataset that was built last for the user and where it is, or None when there is none.
+
+    Raises:
+        DatasetDamaged: its content does not match its digest, or it is missing.
+    """
+    while (directory := current_directory(context, user=user)) is not None:
+        try:
+            return directory, Dataset.load(directory)
+        except DatasetDamaged:
+            if current_directory(context, user=user) == directory:  # otherwise another is current by now, this one old
+                raise
+    return None
 
 
 def current_directory(context: Context, *, user: str) -> Path | None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,26 +35,26 @@ async def remove_old_datasets(context: Context, folder: Path, *, user: str, curr
     """
     kept = context.settings.datasets_kept
     found = await asyncio.to_thread(_datasets, folder)
-    old = [path for path in found[kept:] if path.name != current]
+    old = {path: used for path, used in found[kept:] if path.name != current}
     if not old or await asyncio.to_thread(_is_training, context, user):
         return []
     try:
         needed = await _trained_on(context, user)
     except LorryError:  # not found out is not unneeded
         return []
-    return await asyncio.to_thread(_remove, [path for path in old if _digest(path) not in needed])
+    return await asyncio.to_thread(_remove, {path: used for path, used in old.items() if _digest(path) not in needed})
 
 
-def _datasets(folder: Path) -> list[Path]:
-    """Return the user's datasets, the last used first; what another command removes meanwhile is left out."""
+def _datasets(folder: Path) -> list[tuple[Path, int]]:
+    """Return the user's datasets and when they were used, the last first; what goes meanwhile is left out."""
     times = []
     for path in folder.iterdir():
         try:
             if not path.name.startswith(".") and (path / _DESCRIPTION).is_file():
-                times.append((path.stat().st_mtime, path))
+                times.append((path, path.stat().st_mtime_ns))
         except FileNotFoundError:
             continue
-    return [path for _, path in sorted(times, key=lambda each: each[0], reverse=True)]
+    return sorted(times, key=lambda each: each[1], reverse=True)
 
 
 def _digest(directory: Path) -> str | None:
@@ -92,12 +93,14 @@ async def _trained_on(context: Context, user: str) -> set[str]:
             return found
 
 
-def _remove(directories: list[Path]) -> list[str]:
-    """Take each out of sight first, so that nobody reads half of one."""
+def _remove(directories: Mapping[Path, int]) -> list[str]:
+    """Take each out of sight first, so that nobody reads half of one; what was used again meanwhile stays."""
     removed = []
-    for path in directories:
+    for path, used in directories.items():
         gone = path.with_name(f"{_REMOVING}{path.name}")
         try:
+            if path.stat().st_mtime_ns != used:
+                continue
             path.rename(gone)
         except FileNotFoundError:
             continue  # another command was quicker

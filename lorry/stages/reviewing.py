@@ -9,7 +9,7 @@ from typing import Any
 
 from lorry.context import Context
 from lorry.errors import NotThere
-from lorry.stages.building import current_directory, rebuild_dataset
+from lorry.stages.building import current, rebuild_dataset
 from training.curation import Curation, Decision
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, read_report
@@ -43,10 +43,10 @@ def open_review(context: Context, *, user: str) -> Reviewed:
     Raises:
         NotThere: they have none.
     """
-    directory = current_directory(context, user=user)
-    if directory is None:
+    found = current(context, user=user)
+    if found is None:
         raise NotThere(f"{user} has no dataset; make one with `lorry build-dataset {user}`", field="user")
-    dataset = Dataset.load(directory)
+    directory, dataset = found
     return Reviewed(
         user=user, dataset=dataset, directory=directory, pairs=pairs_of(dataset), report=read_report(directory)
     )

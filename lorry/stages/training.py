@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kit.canonical import sha256_json
+from kit.whole import write_whole
 from lorry.context import Context, base_directory
 from lorry.erasure.files import RIVALS, clear_rivals
 from lorry.stages.worker import one_at_a_time, run_in_thread
@@ -123,7 +124,7 @@ async def evaluate_users(
         rivals = await _rivals(context, trained, directory=Path(folder))
         report = await run_in_thread(work)
     for user, evaluation in report.users.items():
-        (trained[user].directory / _EVALUATION).write_text(json.dumps(evaluation.to_json(), indent=2))
+        write_whole(trained[user].directory / _EVALUATION, json.dumps(evaluation.to_json(), indent=2))
     return report
 
 

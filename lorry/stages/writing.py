@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kit.canonical import sha256_json
+from kit.whole import write_whole
 from lorry.output import say
 from training.config import DatasetConfig
 from training.errors import WriterFailed, WriterStale
@@ -165,6 +166,4 @@ def _stored(progress: Path) -> WriterState | None:
 
 def _keep(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(value))
-    beside.replace(path)
+    write_whole(path, json.dumps(value))
