@@ -35,6 +35,7 @@ from lorry.settings import LorrySettings
 from registry.artifact.peft_config import LINEAR_LAYERS
 from registry.client import RegistryClient, draft_from_directory
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseIdentity, Manifest, Owner
+from tests.support.nursery import Nursery
 from tests.support.ports import free_port_block
 from tests.support.side_by_side import OneEngine
 from training.base_models import DEFAULT_BASE, prepare_base
@@ -215,6 +216,14 @@ def random_weights(base_directory: Path, *, seed: int, rank: int) -> dict[str, n
             weights[f"{name}.lora_A.weight"] = (a / features_in**0.5).astype(np.float32)
             weights[f"{name}.lora_B.weight"] = (b * 0.05).astype(np.float32)
     return weights
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """The process that workers and commands are forks of."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,22 @@
-"""Training workers as forks of a process that has imported everything: a worker costs what it does, not its imports.
+"""What ``python -m MODULE`` runs, as forks of a process that has imported it all: each costs what it does, no imports.
 
-``python -m tests.support.nursery`` reads JSON lines: ``{"start": environment, "log": path}`` is answered with the pid
-of a new worker, ``{"look": pid}`` with how it ended, or null while it runs. It runs no thread and no event loop, so
-that its forks begin as a worker that was started from a shell does.
+``python -m tests.support.nursery`` reads JSON lines: ``{"run": [module, arguments], "environment": …, "out": path,
+"err": path}`` is answered with the pid of a new process, ``{"look": pid}`` with how it ended, or null while it runs.
+It runs no thread and no event loop, so that its forks begin as a process that was started from a shell does. Where the
+imports themselves are in question, a test starts an interpreter of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +25,41 @@ _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
 
 
 class Nursery:
-    """The process that workers are forks of; it begins with the first of them."""
+    """The process that others are forks of; it begins with the first of them."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._one_question = threading.Lock()
 
-    def start(self, environment: dict[str, str], *, log: Path) -> WorkerProcess:
-        """Start a worker that has exactly this environment and writes to the end of `log`."""
-        return WorkerProcess(self, pid=self.ask({"start": environment, "log": str(log)}))
+    def start(
+        self, module: str, *arguments: str, environment: Mapping[str, str], out: Path, err: Path | None = None
+    ) -> Forked:
+        """Start a module with exactly this environment, no input, and its output at the end of `out` and `err`."""
+        run = {"run": [module, arguments], "environment": dict(environment), "out": str(out), "err": str(err or out)}
+        return Forked(self, pid=self.ask(run))
 
     def ask(self, question: dict[str, Any]) -> Any:
         """Return the answer to one line."""
-        if self._process is None:
-            command = [sys.executable, "-m", "tests.support.nursery"]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **_ALLOCATION}
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        with self._one_question:
+            if self._process is None:
+                command = [sys.executable, "-m", "tests.support.nursery"]
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **_ALLOCATION}
+                )
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        """End the process; workers must have ended."""
+        """End the process; its forks must have ended."""
         if self._process is not None:
             self._process.communicate(timeout=30)
 
 
-class WorkerProcess:
-    """One worker, as `subprocess.Popen` would show it."""
+class Forked:
+    """One process, as `subprocess.Popen` would show it."""
 
     def __init__(self, nursery: Nursery, *, pid: int) -> None:
         self._nursery = nursery
@@ -68,7 +77,7 @@ class WorkerProcess:
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > end:
-                raise TimeoutError(f"the worker still runs after {timeout:g} s")
+                raise TimeoutError(f"the process still runs after {timeout:g} s")
             time.sleep(0.01)
         return code
 
@@ -82,11 +91,7 @@ class WorkerProcess:
 
 
 def _main() -> None:
-    import training.evaluation
-    import training.jobs.__main__
-    import training.publishing
-    import training.trainer  # noqa: F401 - what a worker imports when it first needs it
-
+    _import_everything()
     running: set[int] = set()
     for line in sys.stdin:
         question = json.loads(line)
@@ -95,45 +100,59 @@ def _main() -> None:
             running.discard(pid)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
-            answer = _fork(question["start"], question["log"])
+            answer = _fork(question)
             running.add(answer)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
-    for pid in running:  # tests that were cut off leave no worker behind
+    for pid in running:  # tests that were cut off leave no process behind
         os.kill(pid, signal.SIGKILL)
 
 
-def _fork(environment: dict[str, str], log: str) -> int:
+def _import_everything() -> None:
+    import training.evaluation
+    import training.jobs.worker
+    import training.publishing
+    import training.trainer  # noqa: F401 - what a worker or a command imports when it first needs it
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lorry"]:
+        del sys.modules[name]  # it looks at its terminal when it is imported, and each fork has its own
+
+
+def _fork(question: dict[str, Any]) -> int:
     child = os.fork()
     if child:
         return child
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
-    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    code = 1
     try:
-        training_worker()
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(question["environment"])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(question[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), number)
+        module, arguments = question["run"]
+        code = _run(module, arguments)
     finally:
-        os._exit(1)  # not on as the parent would, whatever happened
+        os._exit(code)  # not on as the parent would, whatever happened
 
 
-def training_worker() -> None:
-    """Run what ``python -m training.jobs`` runs."""
-    from training.jobs.__main__ import main
-
+def _run(module: str, arguments: Sequence[str]) -> int:
+    """Do as ``python -m MODULE ARGUMENTS`` does, and return its exit code."""
+    sys.argv[1:] = arguments
     try:
-        main()
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as exc:
-        os._exit(exc.code if isinstance(exc.code, int) else 1)
+        if exc.code is None or isinstance(exc.code, int):
+            return exc.code or 0
+        sys.stderr.write(f"{exc.code}\n")
+        return 1
     except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        raise
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is an exception
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 from kit.database import Database
 from kit.settings import DatabaseSettings
 from tests.support.folders import found_under
-from tests.support.nursery import Nursery, WorkerProcess
+from tests.support.nursery import Forked, Nursery
 from tests.support.registry_server import TOKEN
 from training.jobs.costs.costs import Costs
 from training.jobs.fleet.fleet import Fleet
@@ -86,7 +86,7 @@ class Harbour:
     directory: Path
     changes: dict[str, str] = field(default_factory=dict)
     nursery: Nursery = field(default_factory=Nursery)
-    processes: dict[str, WorkerProcess] = field(default_factory=dict)
+    processes: dict[str, Forked] = field(default_factory=dict)
 
     @property
     def jobs(self) -> Jobs:
@@ -134,11 +134,11 @@ class Harbour:
             **changes,
         }
 
-    def start(self, worker_id: str, **changes: str) -> WorkerProcess:
+    def start(self, worker_id: str, **changes: str) -> Forked:
         """Start a worker of that id as a process of its own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LORRY_")}
         environment = {**inherited, **self.environment(worker_id, **changes), "PYTHONUNBUFFERED": "1"}
-        process = self.nursery.start(environment, log=self.directory / f"{worker_id}.log")
+        process = self.nursery.start("training.jobs", environment=environment, out=self.directory / f"{worker_id}.log")
         self.processes[worker_id] = process
         return process
 

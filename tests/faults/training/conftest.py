@@ -22,14 +22,6 @@ def tiny_base(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return make_tiny_base(tmp_path_factory.mktemp("bases") / "tiny", tokenizer_of=base_directory)
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """The process that workers are forks of."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
 @pytest.fixture
 def harbour(
     database: Database,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nursery import WorkerProcess
+from tests.support.nursery import Forked
 from tests.support.training_jobs import Harbour
 from training.jobs.states import State
 
@@ -16,12 +16,12 @@ ENDED_WELL = {State.SUCCEEDED, State.REJECTED}
 _UNLIMITED = resource.RLIM_INFINITY
 
 
-def limit(worker: WorkerProcess, kind: int, n_bytes: int) -> None:
+def limit(worker: Forked, kind: int, n_bytes: int) -> None:
     """Let a running worker have no more than this of one thing."""
     resource.prlimit(worker.pid, kind, (n_bytes, _UNLIMITED))
 
 
-def address_space(worker: WorkerProcess) -> int:
+def address_space(worker: Forked) -> int:
     """Return how many bytes of address space a worker uses."""
     return int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * resource.getpagesize()
 

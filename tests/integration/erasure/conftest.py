@@ -9,11 +9,11 @@ import pytest
 from kit.database import Database
 from lorry.home import Home
 from registry.client import RegistryClient
-from tests.integration.training_jobs.conftest import harbour, nursery, tiny_base, working
+from tests.integration.training_jobs.conftest import harbour, tiny_base, working
 from tests.support.erasing import Erasing
 from tests.support.registry_server import client, registry_settings, registry_url
 
-__all__ = ["client", "harbour", "nursery", "registry_settings", "registry_url", "tiny_base", "working"]
+__all__ = ["client", "harbour", "registry_settings", "registry_url", "tiny_base", "working"]
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,44 +21,23 @@ from registry.engines.schemas import Holdings, Registration, Tier
 from serving.engine.eraser import Receipt
 from serving.engine.pool.erasure import Erasure, Removal
 from tests.support.adapters import BASE
-from tests.support.registry_server import TOKEN, client, registry_settings, registry_url
+from tests.support.command import Lorry
+from tests.support.nursery import Nursery
+from tests.support.registry_server import client, registry_settings, registry_url
 from tests.support.versions import add_version, execute
 
 ENGINE_TOKEN = "engine-token"
 ERASED = "v" + "e" * 32
 __all__ = ["client", "registry_settings", "registry_url"]
-
-
-class Command:
-    """Runs `lorry engines …` for a registry that runs elsewhere."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = environment
-
-    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lorry.cli", "engines", *arguments),
-            env=os.environ | self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        told, complained = await process.communicate()
-        return process.returncode or 0, told.decode(), complained.decode()
+Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 @pytest.fixture
-def command(registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Command:
-    return Command(
-        {
-            "LORRY_HOME": str(tmp_path),
-            "LORRY_DATABASE_URL": database_settings.database_url,
-            "LORRY_S3_ENDPOINT_URL": "http://127.0.0.1:1",
-            "LORRY_REGISTRY_URL": registry_url,
-            "LORRY_REGISTRY_TOKEN": TOKEN,
-            "LORRY_ENGINE_TOKEN": ENGINE_TOKEN,
-            "COLUMNS": "200",
-        }
-    )
+def command(nursery: Nursery, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Command:
+    """Run `lorry engines …`."""
+    lorry = Lorry(nursery, registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path)
+    lorry.environment["LORRY_ENGINE_TOKEN"] = ENGINE_TOKEN
+    return partial(lorry, "engines")
 
 
 async def test_engines_are_shown_and_forgotten(

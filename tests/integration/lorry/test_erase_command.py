@@ -12,6 +12,7 @@ from lorry.home import Home
 from registry.client import RegistryClient
 from serving.erasure.desk import ErasureDesk
 from tests.support.command import Lorry
+from tests.support.nursery import Nursery
 from tests.support.registry_server import client, registry_settings, registry_url
 from tests.support.steering import let_urls_lapse, publish
 from tests.support.training_jobs import talks
@@ -26,8 +27,8 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def lorry(registry_url: str, database_settings: DatabaseSettings, home: Home) -> Lorry:
-    return Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=home.path)
+def lorry(nursery: Nursery, registry_url: str, database_settings: DatabaseSettings, home: Home) -> Lorry:
+    return Lorry(nursery, registry_url=registry_url, database_url=database_settings.database_url, home=home.path)
 
 
 async def test_a_user_is_counted_erased_and_reported(

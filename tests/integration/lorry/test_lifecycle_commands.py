@@ -15,6 +15,7 @@ from registry.client import RegistryClient
 from registry.manifest import Owner
 from registry.repository import subject_of
 from tests.support.command import Lorry
+from tests.support.nursery import Nursery
 from tests.support.registry_server import client, registry_settings, registry_url
 from tests.support.steering import aliases, make_live, publish, publish_many, states
 
@@ -22,8 +23,10 @@ __all__ = ["client", "registry_settings", "registry_url"]
 
 
 @pytest.fixture
-def lorry(registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
-    return Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+def lorry(nursery: Nursery, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
+    return Lorry(
+        nursery, registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home"
+    )
 
 
 async def test_a_version_is_promoted_rolled_back_and_its_history_shown(

@@ -13,6 +13,7 @@ from kit.database import Database
 from kit.settings import DatabaseSettings
 from tests.support.catalog import add_bases, add_version
 from tests.support.command import Lorry
+from tests.support.nursery import Nursery
 from tests.support.people import write_transcripts
 from tests.support.registry_server import registry_settings, registry_url
 
@@ -20,8 +21,10 @@ __all__ = ["registry_settings", "registry_url"]
 
 
 @pytest.fixture
-def lorry(registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
-    return Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+def lorry(nursery: Nursery, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
+    return Lorry(
+        nursery, registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home"
+    )
 
 
 @pytest.mark.parametrize(

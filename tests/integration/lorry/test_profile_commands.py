@@ -16,6 +16,7 @@ from serving.extraction.render import write_profile
 from serving.extraction.repository import ProfileRepository
 from tests.support.command import Lorry
 from tests.support.extraction import said
+from tests.support.nursery import Nursery
 from tests.support.profiles import a_statement, profile_of
 from tests.support.registry_server import registry_settings, registry_url
 from transcripts.store import TranscriptStore
@@ -38,8 +39,10 @@ topics:
 
 
 @pytest.fixture
-def lorry(registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
-    return Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+def lorry(nursery: Nursery, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
+    return Lorry(
+        nursery, registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home"
+    )
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from lorry.stages.claims import claimed_batches
 from registry.client import RegistryClient
 from tests.support.claude_server import KEY, Failure
 from tests.support.command import Lorry
+from tests.support.nursery import Nursery
 from tests.support.openai_server import OpenAIServer
 from tests.support.people import write_transcripts
 from tests.support.registry_server import registry_settings, registry_url, serving
@@ -41,9 +42,11 @@ def server() -> OpenAIServer:
 
 @pytest.fixture
 async def lorry(
-    server: OpenAIServer, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path
+    nursery: Nursery, server: OpenAIServer, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path
 ) -> AsyncIterator[Lorry]:
-    command = Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+    command = Lorry(
+        nursery, registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home"
+    )
     prices = tmp_path / "prices.yaml"
     prices.write_text("as_of: 2026-11-01\nsource: a contract\nmodels:\n  m: {input: 1.0, output: 10.0}\n")
     async with serving(server.app()) as url:

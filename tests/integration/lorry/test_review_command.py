@@ -15,6 +15,7 @@ import pytest
 from kit.database import Database
 from kit.settings import DatabaseSettings
 from tests.support.command import Lorry
+from tests.support.nursery import Nursery
 from tests.support.people import write_transcripts
 from tests.support.registry_server import registry_settings, registry_url
 from tests.support.writers import conversations
@@ -26,8 +27,10 @@ __all__ = ["registry_settings", "registry_url"]
 
 
 @pytest.fixture
-async def lorry(registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
-    command = Lorry(registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home")
+async def lorry(nursery: Nursery, registry_url: str, database_settings: DatabaseSettings, tmp_path: Path) -> Lorry:
+    command = Lorry(
+        nursery, registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home"
+    )
     await command.json("import", "ada", str(write_transcripts(tmp_path / "ada.jsonl")))
     await command.json("build-dataset", "ada")
     return command

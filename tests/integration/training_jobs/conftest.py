@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -25,14 +25,6 @@ __all__ = ["registry_settings", "registry_url"]
 def tiny_base(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of two layers with the real tokenizer."""
     return make_tiny_base(tmp_path_factory.mktemp("bases") / "tiny", tokenizer_of=base_directory)
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """The process that workers are forks of."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ async def lorry(harbour: Harbour, monkeypatch: pytest.MonkeyPatch) -> Lorry:
     for user in ("ann", "bob"):
         await harbour.add_user(user)
     return Lorry(
+        harbour.nursery,
         registry_url=harbour.registry_url,
         database_url=harbour.database_settings.database_url,
         home=harbour.directory / "home",

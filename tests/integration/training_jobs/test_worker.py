@@ -9,7 +9,7 @@ from pathlib import Path
 
 from registry.client import RegistryClient
 from registry.manifest import Owner
-from tests.support.nursery import WorkerProcess
+from tests.support.nursery import Forked
 from tests.support.registry_server import TOKEN
 from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, talks
 from training.jobs.campaigns.campaigns import Campaigns
@@ -257,7 +257,7 @@ async def _alive(harbour: Harbour, count: int) -> bool:
     return sum(each["state"] == "alive" for each in await harbour.fleet.workers()) >= count
 
 
-async def _ended(process: WorkerProcess) -> bool:
+async def _ended(process: Forked) -> bool:
     return process.poll() is not None
 
 

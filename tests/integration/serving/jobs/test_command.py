@@ -13,13 +13,16 @@ from serving.jobs.states import BatchState
 from tests.support.command import Lorry
 from tests.support.extraction_jobs import WEBHOOK_KEY, Mill
 from tests.support.gateway_server import ENGINE_TOKEN
+from tests.support.nursery import Nursery
 
 
 @pytest.fixture
-def lorry(mill: Mill, tmp_path: Path) -> Lorry:
+def lorry(nursery: Nursery, mill: Mill, tmp_path: Path) -> Lorry:
     """The command, in a home of its own, with every part elsewhere."""
     settings = mill.worker_settings()
-    found = Lorry(registry_url=settings.registry_url, database_url=settings.database_url, home=tmp_path / "home")
+    found = Lorry(
+        nursery, registry_url=settings.registry_url, database_url=settings.database_url, home=tmp_path / "home"
+    )
     assert settings.s3_endpoint_url is not None
     assert settings.s3_access_key_id is not None
     assert settings.s3_secret_access_key is not None
