@@ -7,16 +7,15 @@ finished once is found again instead of repeated.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kit.canonical import sha256_json
-from kit.whole import write_whole
 from lorry.context import Context, base_directory
 from lorry.erasure.files import RIVALS, clear_rivals
+from lorry.stages.evaluations import find_kept, inputs_of, keep
 from lorry.stages.worker import one_at_a_time, run_in_thread
 from registry.manifest import DEFAULT_ADAPTER, Owner
 from training.base_models import identify_base
@@ -34,7 +33,6 @@ from transcripts.transcript import Transcript
 
 OnStep = Callable[[str, int, int, float], None]  # user, step, of, loss
 OnScore = Callable[[int, int], None]
-_EVALUATION = "evaluation.json"
 _RIVALS = 3
 
 
@@ -91,7 +89,8 @@ async def evaluate_users(
 ) -> EvaluationReport:
     """Score every user's held-out replies under all adapters, and check what theirs cost; keep each user's part.
 
-    A user who is trained alone is compared with other users' live adapters of the same base.
+    A user who is trained alone is compared with other users' live adapters of the same base. What was evaluated before,
+    of the same things, is reused.
 
     Raises:
         TrainingError: an evaluation cannot be made.
@@ -107,24 +106,34 @@ async def evaluate_users(
         for user, run in trained.items()
     }
 
+    checks = Checks()
+    max_length = max(run.config.training.max_length for run in trained.values())
+
     def work(checkpoint: Callable[[], None]) -> EvaluationReport:
         def report(done: int, total: int) -> None:
             checkpoint()
             on_score(done, total)
 
         evaluator = Evaluator(base, device=context.settings.device)
-        max_length = max(run.config.training.max_length for run in trained.values())
-        return evaluator.evaluate(
-            contestants, max_length=max_length, others=rivals, checks=Checks(), on_progress=report
-        )
+        return evaluator.evaluate(contestants, max_length=max_length, others=rivals, checks=checks, on_progress=report)
 
     # Other people's weights: under the home, where the next command and an erasure find them if this process is killed.
     await asyncio.to_thread(clear_rivals, context.home)
     with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=context.home.folder(RIVALS)) as folder:
         rivals = await _rivals(context, trained, directory=Path(folder))
-        report = await run_in_thread(work)
-    for user, evaluation in report.users.items():
-        write_whole(trained[user].directory / _EVALUATION, json.dumps(evaluation.to_json(), indent=2))
+        inputs = await asyncio.to_thread(
+            inputs_of,
+            contestants,
+            rivals=rivals,
+            base_sha256=identify_base(base).weights_sha256,
+            max_length=max_length,
+            checks=checks,
+            device=context.settings.device,
+        )
+        report = find_kept(trained, inputs, seed=checks.seed)
+        if report is None:
+            report = await run_in_thread(work)
+            keep(trained, report, inputs)
     return report
 
 

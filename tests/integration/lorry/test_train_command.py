@@ -61,3 +61,27 @@ async def test_everything_that_the_gate_asks_is_measured_and_stored_with_the_ver
     reasons = " ".join(report["gate"]["reasons"])
     for asked in ("general text", "secrets that come out", "trained span"):
         assert asked in reasons
+
+
+async def test_an_evaluation_is_made_again_only_of_something_else(lorry: Lorry) -> None:
+    first = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]
+    path = Path(first["run_directory"]) / "evaluation.json"
+    kept = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**kept, "own_loss": 0.25}))
+    assert (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]["evaluation"]["held_out"][
+        "own_loss"
+    ] == 0.25
+    for other in ({**kept, "own_loss": 0.25, "inputs": "of others"}, {"inputs": kept["inputs"]}):
+        path.write_text(json.dumps(other))
+        assert (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"] == first
+        assert json.loads(path.read_bytes()) == kept
+
+
+async def test_what_is_redacted_since_has_the_evaluation_made_again(lorry: Lorry, tmp_path: Path) -> None:
+    before = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]["evaluation"]
+    redaction = tmp_path / "redaction.yaml"
+    redaction.write_text("names: [Nils]\n")
+    lorry.environment["LORRY_REDACTION_FILE"] = str(redaction)
+    after = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]["evaluation"]
+    assert before["leaks"]["secrets"] == 0
+    assert after["leaks"]["secrets"] > 0
