@@ -9,7 +9,10 @@ from typing import Any
 from bench.fidelity.checker import denies_trait, same_fact, says_trait, supports
 from bench.fidelity.fitting import Judged
 from bench.fidelity.people import MadePerson
-from serving.extraction.extract import Candidates, is_sure
+from serving.extraction.asking.agreement import like_alike
+from serving.extraction.candidates import Candidates
+from serving.extraction.extract import is_sure
+from serving.extraction.language.splitting import split_clauses
 from serving.extraction.scoring.confidence import Calibration, Scores
 from serving.extraction.settings import ExtractionSettings
 from transcripts.transcript import Transcript
@@ -47,8 +50,17 @@ def found_in(candidates: Candidates) -> list[Found]:
 
 
 def stated(found: Iterable[Found], *, calibration: Calibration, settings: ExtractionSettings) -> list[Found]:
-    """Return those that are sure enough to be stated."""
-    return [each for each in found if is_sure(each.scores, calibration.confidence(each.scores), settings)]
+    """Return those that are sure enough to be stated, each liking once, as a profile states it."""
+    kept: list[Found] = []
+    for each in sorted(found, key=lambda each: -calibration.confidence(each.scores)):
+        sure = is_sure(each.scores, calibration.confidence(each.scores), settings)
+        if sure and not any(_like_alike(each.text, other.text) for other in kept):
+            kept.append(each)
+    return kept
+
+
+def _like_alike(one: str, other: str) -> bool:
+    return any(like_alike(a, b) for a in split_clauses(one)[:1] for b in split_clauses(other)[:1])
 
 
 def judged(person: MadePerson, found: Iterable[Found]) -> list[Judged]:

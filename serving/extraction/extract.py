@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from registry.manifest import Manifest
@@ -13,6 +12,7 @@ from serving.extraction.asking.asking import Answered, OnProgress, ask_all, plan
 from serving.extraction.asking.own_statements import find_own_statements
 from serving.extraction.bank.bank import Bank
 from serving.extraction.bank.filing import topic_of
+from serving.extraction.candidates import Candidate, Candidates, once
 from serving.extraction.engine_client import EngineClient
 from serving.extraction.language.clauses import Clause
 from serving.extraction.profile.fact_id import fact_id
@@ -33,24 +33,6 @@ from serving.extraction.support.evidence import Fact, Witness, merge_facts, show
 from serving.extraction.support.search import SearchUserTurns
 from serving.extraction.threads import to_its_end
 from transcripts.transcript import Transcript
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A supported fact under the topic that it fits, with its scores; confidence is theirs by the calibration."""
-
-    fact: Fact
-    topic: str
-    scores: Scores
-    confidence: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """Everything supported that came up, the surest first, and what was asked for it."""
-
-    candidates: tuple[Candidate, ...]
-    asked: Asked
 
 
 async def extract_profile(
@@ -93,7 +75,7 @@ async def extract_profile(
         calibration=calibration,
         on_progress=on_progress,
     )
-    allowed = [each for each in found.candidates if not is_forbidden(each.fact.clause)]
+    allowed = once(each for each in found.candidates if not is_forbidden(each.fact.clause))
     sure = [each for each in allowed if is_sure(each.scores, each.confidence, settings)]
     patterns = await to_its_end(lambda: measure_style(transcripts))
     return Profile(

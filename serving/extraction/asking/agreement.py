@@ -89,6 +89,22 @@ def agree(one: Clause, other: Clause) -> bool:
     return bool(union) and len(one.content_stems & other.content_stems) / len(union) >= MIN_OVERLAP
 
 
+def like_alike(one: Clause, other: Clause) -> bool:
+    """Say whether the same person likes, or dislikes, the very same, whatever words of liking both use; symmetric."""
+    if one.stance is None or one.stance != other.stance:
+        return False
+    return _who(one) == _who(other) and _what(one) == _what(other)
+
+
+def _who(clause: Clause) -> str | None:
+    return clause.subject[1] if clause.subject is not None else None
+
+
+def _what(clause: Clause) -> tuple[str, ...]:
+    """In order: who likes cats more than dogs does not like dogs more than cats."""
+    return tuple(word.stem for _, word in clause.content if word.stem in clause.objects)
+
+
 def group_claims(claims: Sequence[Claim]) -> list[Group]:
     """Return groups of agreeing claims, those that most samples said first.
 

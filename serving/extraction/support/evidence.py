@@ -131,9 +131,16 @@ def newest_first(quotes: Iterable[Quote]) -> list[Quote]:
 
 def _merge(one: Fact, other: Fact) -> Fact:
     return replace(
-        one,
+        with_evidence_of(one, other),
         samples=one.samples | other.samples,
         topics=tuple(dict.fromkeys((*one.topics, *other.topics))),
+    )
+
+
+def with_evidence_of(one: Fact, other: Fact) -> Fact:
+    """Return `one` with its own quotes first, then those of `other`, for and against."""
+    return replace(
+        one,
         support=_distinct_quotes((*one.support, *other.support)),
         contradictions=tuple(newest_first(_distinct_quotes((*one.contradictions, *other.contradictions)))),
     )
