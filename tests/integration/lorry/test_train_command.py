@@ -80,7 +80,7 @@ async def test_an_evaluation_is_made_again_only_of_something_else(lorry: Lorry) 
 async def test_what_is_redacted_since_has_the_evaluation_made_again(lorry: Lorry, tmp_path: Path) -> None:
     before = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]["evaluation"]
     redaction = tmp_path / "redaction.yaml"
-    redaction.write_text("names: [Nils]\n")
+    redaction.write_text("names: [trumpet]\n")
     lorry.environment["LORRY_REDACTION_FILE"] = str(redaction)
     after = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]["evaluation"]
     assert before["leaks"]["secrets"] == 0
