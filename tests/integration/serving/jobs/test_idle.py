@@ -68,7 +68,7 @@ async def test_an_engine_that_was_away_is_asked_for_even_when_nobody_waits_any_m
     mill: Mill, stand_in: Engine
 ) -> None:
     await mill.add_users("ann")
-    stand_in.down = True
+    stand_in.is_down = True
     async with mill.working() as worker:
         await mill.until(lambda: worker.port > 0, what="the worker's start")
         batch = await mill.submit("ann")
@@ -80,7 +80,7 @@ async def test_an_engine_that_was_away_is_asked_for_even_when_nobody_waits_any_m
 
             await mill.until(lambda: engine_is(0), what="the engine's absence")
             await mill.batches.cancel(batch.id, tenant="default")
-            stand_in.down = False
+            stand_in.is_down = False
             await mill.until(lambda: engine_is(1), what="the engine's return")
 
 
