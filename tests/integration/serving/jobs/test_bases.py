@@ -76,9 +76,13 @@ async def test_an_engine_that_is_away_is_waited_for_by_the_users_of_its_base_alo
             return (await mill.get(batch.id)).progress.done == 3
 
         await mill.until(three_are_done, what="those whose engine answers")
-        shown = (await worker.metrics.render(mill.database)).decode()
-        assert f'lorry_extraction_engine_up{{engine="{away}"}} 0.0' in shown
-        assert shown.count("lorry_extraction_engine_up{") == 2
+
+        async def is_known_to_be_away() -> bool:
+            shown = (await worker.metrics.render(mill.database)).decode()
+            assert shown.count("lorry_extraction_engine_up{") == 2
+            return f'lorry_extraction_engine_up{{engine="{away}"}} 0.0' in shown
+
+        await mill.until(is_known_to_be_away, what="that somebody asked the engine that is away")
         assert len(silent.asked) == 1, "nobody is sent to it before it answers its health check"
         silent.is_down = False
         ended = await mill.until_ended(batch.id)
