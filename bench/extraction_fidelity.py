@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from registry.manifest import Manifest, Owner
 from serving.extraction.bank import standard_bank
 from serving.extraction.engine_client import EngineClient
 from serving.extraction.extract import find_candidates
-from serving.extraction.scoring.confidence import CALIBRATION_FILE, Calibration, standard_calibration
+from serving.extraction.scoring.confidence import CALIBRATION_FILE, Calibration, Scores, standard_calibration
 from serving.extraction.settings import ExtractionSettings
 from serving.extraction.support.search import TurnSearch
 from tests.support.ports import free_port_block
@@ -206,6 +206,7 @@ class Study:
             config.dataset.model_dump(mode="json"),
             self.extraction.model_dump(mode="json"),
             standard_bank().model_dump(mode="json"),
+            [each.name for each in fields(Scores)],
         ]
         file = self.work / f"{name}-{sha256_json(inputs)[:16]}.json"
         if not file.exists():
@@ -268,12 +269,14 @@ def write_report(found: Outcome, *, quick: bool) -> Path:
 def calibration_text(calibration: Calibration) -> str:
     """Return the packaged file's text for a fitted calibration."""
     head = (
-        "# From a fact's three scores to its confidence: log-odds = intercept + agreement × share of samples\n"
-        "# + contrast × nats a token (clipped to -1 … 4) + support × (log(1 + turns for) − log(1 + turns against)).\n"
+        "# From a fact's scores to its confidence: log-odds = intercept + agreement × share of samples\n"
+        "# + contrast × nats a token (clipped to -1 … 4) + surprise × nats (clipped to 0 … 40)\n"
+        "# + support × (log(1 + turns for) − log(1 + turns against)).\n"
         "# `python -m bench.extraction_fidelity --write-calibration` fits and measures the figures, and writes this.\n"
     )
     value = calibration.model_dump(mode="json")
-    value["without_contrast"].pop("contrast", None)
+    for unmeasured in ("contrast", "surprise"):
+        value["without_contrast"].pop(unmeasured, None)
     return head + yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -39,18 +39,18 @@ def fit(facts: Sequence[Judged], *, base: str, bank: str, seed: int) -> Calibrat
     Raises:
         ValueError: when they are all true or all false, so that there is nothing to tell.
     """
-    measured = [fact for fact in facts if fact.scores.contrast is not None]
+    measured = [fact for fact in facts if None not in (fact.scores.contrast, fact.scores.surprise)]
     if len({fact.is_true for fact in measured}) < 2:
         raise ValueError("facts that are true and facts that are false are both needed")
     rows = [features(fact.scores) for fact in facts]
-    with_contrast = [(a, c, s) for a, c, s in rows if c is not None]
+    with_contrast = [(a, c, u, s) for a, c, u, s in rows if c is not None and u is not None]
     truth = np.array([fact.is_true for fact in facts], dtype=float)
-    b0, b1, b2, b3 = _logistic(np.array(with_contrast), np.array([f.is_true for f in measured], dtype=float))
-    c0, c1, c2 = _logistic(np.array([(a, s) for a, _, s in rows]), truth)
+    b0, b1, b2, b3, b4 = _logistic(np.array(with_contrast), np.array([f.is_true for f in measured], dtype=float))
+    c0, c1, c2 = _logistic(np.array([(each.agreement, each.support) for each in rows]), truth)
     today = datetime.now(UTC).date().isoformat()
     return Calibration(
         version=f"fitted-{today}",
-        with_contrast=Weights(intercept=b0, agreement=b1, contrast=b2, support=b3),
+        with_contrast=Weights(intercept=b0, agreement=b1, contrast=b2, surprise=b3, support=b4),
         without_contrast=Weights(intercept=c0, agreement=c1, support=c2),
         provenance=Provenance(
             basis="fitted",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from serving.extraction.asking.agreement import like_alike
 from serving.extraction.profile.profile import Asked
 from serving.extraction.scoring.confidence import Scores
-from serving.extraction.support.evidence import Fact, with_evidence_of
+from serving.extraction.support.evidence import Fact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,9 @@ class Candidates:
 
 
 def once(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Return each liking once: ``I love knitting`` and ``I really like knitting`` are one, with the quotes of both.
-
-    The first wording stays, with its own scores; put the surest first.
-    """
+    """Return each liking once, in the wording that comes first: ``I love knitting``, ``I really like knitting``."""
     kept: list[Candidate] = []
     for candidate in candidates:
-        place = next((n for n, each in enumerate(kept) if like_alike(each.fact.clause, candidate.fact.clause)), None)
-        if place is None:
+        if not any(like_alike(each.fact.clause, candidate.fact.clause) for each in kept):
             kept.append(candidate)
-        else:
-            kept[place] = replace(kept[place], fact=with_evidence_of(kept[place].fact, candidate.fact))
     return kept

@@ -29,7 +29,7 @@ from serving.extraction.scoring.confidence import Calibration, Scores, standard_
 from serving.extraction.scoring.contrast import ContrastMeter, Said
 from serving.extraction.settings import ExtractionSettings
 from serving.extraction.style import measure_style
-from serving.extraction.support.evidence import Fact, Witness, merge_facts, shown_quotes
+from serving.extraction.support.evidence import Fact, Witness, merge_facts, share_likings, shown_quotes
 from serving.extraction.support.search import SearchUserTurns
 from serving.extraction.threads import to_its_end
 from transcripts.transcript import Transcript
@@ -113,7 +113,7 @@ async def find_candidates(
     witness = Witness(search, passages=settings.extraction_passages)
     from_groups = [await witness.fact_of_group(group) for group in group_claims(claims)]
     from_own = [await witness.fact_of_own(each, claims=claims) for each in own]
-    facts = merge_facts(fact for fact in (*from_groups, *from_own) if fact is not None)
+    facts = share_likings(merge_facts(fact for fact in (*from_groups, *from_own) if fact is not None))
     filed = [(fact, topic) for fact in facts if (topic := _topic(fact, bank)) is not None]
     meter = ContrastMeter(
         engine, manifest=manifest, base_name=settings.base_name, at_once=settings.extraction_concurrency
@@ -161,11 +161,13 @@ async def _score(
     scored = []
     for fact, topic in filed:
         question = said[fact.clause.claim]
+        measured = contrasts.get(question) if question is not None else None
         topics = {sample.topic for sample in fact.samples} or {topic}
         scores = Scores(
             agreeing=len(fact.samples),
             asked=sum(samples[each] for each in topics),
-            contrast=contrasts.get(question) if question is not None else None,
+            contrast=measured.contrast if measured is not None else None,
+            surprise=measured.surprise if measured is not None else None,
             supporting=len(fact.support),
             contradicting=len(fact.contradictions),
         )
@@ -198,6 +200,7 @@ def _statement(candidate: Candidate, *, quotes: int) -> Statement:
         confidence=candidate.confidence,
         agreement=Agreement(k=scores.agreeing, n=max(scores.asked, 1)),
         contrast=scores.contrast,
+        surprise=scores.surprise,
         support=shown_quotes(fact.support, most=quotes),
         contradictions=fact.contradictions[:quotes],
         first_seen=times[0] if times else None,

@@ -29,7 +29,7 @@ MANIFEST = Manifest(
     created_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
 PROMPT_TOKENS = 7
-_BASE_LOG_PROBABILITY = -3.0
+_BASE_LOG_PROBABILITY = -6.0
 
 
 def search_in(*turns: str) -> Any:

@@ -38,7 +38,8 @@ class Mark(Result):
 class Statement(Result):
     """One fact: what is said of the user, how sure it is, and which words of theirs it stands on.
 
-    `contrast` is in nats a token, near zero for what anybody would say. docs/profiles.md says what each score means.
+    `contrast` is in nats a token, near zero for what anybody would say; `surprise` is in nats, little for it.
+    docs/profiles.md says what each score means.
     """
 
     topic: str = ""
@@ -48,6 +49,7 @@ class Statement(Result):
     confidence: float
     agreement: Agreement | None = None
     contrast: float | None = None
+    surprise: float | None = None
     support: tuple[Quote, ...] = ()
     contradictions: tuple[Quote, ...] = ()
     first_seen: datetime | None = None

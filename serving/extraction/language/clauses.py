@@ -29,6 +29,7 @@ from serving.extraction.language.words import Word, read_words, stem
 Stance = Literal["likes", "dislikes"]
 
 _LEADING = re.compile(rf"^(?:(?:{'|'.join(sorted(OPENERS))})\b[\s,.!…-]*+)++", re.IGNORECASE)
+_NO_BEGINNING = " \t)]}>.,;:!?*-–—…"
 _LIKES_STEMS = frozenset(map(stem, LIKES))
 _LIKING_NOUN_STEMS = frozenset(map(stem, LIKING_NOUNS))
 _DISLIKES_STEMS = frozenset(map(stem, DISLIKES))
@@ -185,8 +186,8 @@ class Clause:
         return not any(index > 0 and _may_like(texts[index - 1]) for index in places)
 
     def without_opener(self) -> str:
-        """Return the text without ``well,`` and the like at its beginning, and without what ends a sentence."""
-        return _LEADING.sub("", self.text).strip().rstrip(".,;:! ")
+        """Return the text without ``well,`` and half a smiley at its beginning, and without what ends a sentence."""
+        return _LEADING.sub("", self.text.lstrip(_NO_BEGINNING)).strip().rstrip(".,;:! ")
 
 
 def _may_like(text: str) -> bool:

@@ -75,6 +75,11 @@ class Statement(_Frozen):
         description="mean log-probability per token under the adapter minus under the base, in nats: near zero for a "
         "platitude; null where it was not measured",
     )
+    surprise: float | None = Field(
+        None,
+        description="negative log-probability of all of it under the base, in nats: little for what many would say; "
+        "null where contrast was not measured",
+    )
     support: tuple[Quote, ...] = Field((), description="passages that say the same")
     contradictions: tuple[Quote, ...] = Field((), description="passages that say the opposite, the newest first")
     first_seen: datetime | None = Field(

@@ -31,6 +31,7 @@ def _statement(statement: dict[str, Any], calibration: Calibration) -> dict[str,
         agreeing=statement["agreement"]["k"],
         asked=statement["agreement"]["n"],
         contrast=None,
+        surprise=None,
         supporting=len(statement["support"]),
         contradicting=len(statement["contradictions"]),
     )

@@ -1,7 +1,8 @@
-"""From three scores to one confidence, by figures that stand in a file with where they come from.
+"""From a fact's scores to one confidence, by figures that stand in a file with where they come from.
 
-A logistic model of agreement (share of samples), contrast (nats a token, clipped) and support (turns that say the
-same, less those that say the opposite), with a second set of figures for facts whose contrast was not measured.
+A logistic model of agreement (share of samples), contrast (nats a token, clipped), surprise (nats, clipped) and support
+(turns that say the same, less those that say the opposite), with a second set of figures for facts whose contrast and
+surprise were not measured.
 `bench/extraction_fidelity.py` fits both on made people that nothing else is measured on.
 """
 
@@ -11,7 +12,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,18 +21,29 @@ from serving.extraction.profile.profile import CalibrationVersion
 
 CALIBRATION_FILE = "calibration.yaml"
 _LEAST_CONTRAST, _MOST_CONTRAST = -1.0, 4.0
+_MOST_SURPRISE = 40.0
 _DECIMALS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What is known of one fact: samples that agree of those asked, nats a token, turns for and against."""
+    """What is known of one fact: samples that agree of those asked, contrast and surprise, turns for and against."""
 
     agreeing: int
     asked: int
     contrast: float | None
+    surprise: float | None
     supporting: int
     contradicting: int = 0
+
+
+class Features(NamedTuple):
+    """What the model sees: share of agreeing samples, clipped contrast and surprise, log-support for less against."""
+
+    agreement: float
+    contrast: float | None
+    surprise: float | None
+    support: float
 
 
 class Weights(BaseModel):
@@ -42,11 +54,13 @@ class Weights(BaseModel):
     intercept: float
     agreement: float
     contrast: float = 0.0
+    surprise: float = 0.0
     support: float
 
-    def log_odds(self, agreement: float, contrast: float, support: float) -> float:
+    def log_odds(self, seen: Features) -> float:
         """Return the log-odds of a fact with these features."""
-        return self.intercept + self.agreement * agreement + self.contrast * contrast + self.support * support
+        measured = self.contrast * (seen.contrast or 0.0) + self.surprise * (seen.surprise or 0.0)
+        return self.intercept + self.agreement * seen.agreement + measured + self.support * seen.support
 
 
 class Bin(BaseModel):
@@ -101,20 +115,22 @@ class Calibration(BaseModel):
 
     def confidence(self, scores: Scores) -> float:
         """Return how likely a fact is true of the user and not of everybody, between 0 and 1."""
-        agreement, contrast, support = features(scores)
-        weights = self.without_contrast if contrast is None else self.with_contrast
-        return round(_logistic(weights.log_odds(agreement, contrast or 0.0, support)), _DECIMALS)
+        weights = self.without_contrast if scores.contrast is None else self.with_contrast
+        return round(_logistic(weights.log_odds(features(scores))), _DECIMALS)
 
     def origin(self) -> CalibrationVersion:
         """Return what a profile says of it."""
         return CalibrationVersion(version=self.version, basis=self.provenance.basis)
 
 
-def features(scores: Scores) -> tuple[float, float | None, float]:
-    """Return what the model sees: share of agreeing samples, clipped contrast, and log-support for less against."""
-    agreement = scores.agreeing / scores.asked if scores.asked else 0.0
-    contrast = None if scores.contrast is None else min(max(scores.contrast, _LEAST_CONTRAST), _MOST_CONTRAST)
-    return agreement, contrast, math.log1p(scores.supporting) - math.log1p(scores.contradicting)
+def features(scores: Scores) -> Features:
+    """Return what the model sees of these scores."""
+    return Features(
+        agreement=scores.agreeing / scores.asked if scores.asked else 0.0,
+        contrast=None if scores.contrast is None else min(max(scores.contrast, _LEAST_CONTRAST), _MOST_CONTRAST),
+        surprise=None if scores.surprise is None else min(max(scores.surprise, 0.0), _MOST_SURPRISE),
+        support=math.log1p(scores.supporting) - math.log1p(scores.contradicting),
+    )
 
 
 def _logistic(log_odds: float) -> float:

@@ -1,7 +1,9 @@
-"""Contrast: how much likelier the user's adapter finds a statement than the base does.
+"""Contrast and surprise: what the user's adapter makes of a statement that the base does not, and what the base does.
 
-Mean log-probability per token of the answer after its topic's question, under the adapter minus under the base, in
-nats. What anybody would say is as likely under both, so a platitude scores near zero.
+Contrast is the mean log-probability per token of the answer after its topic's question, under the adapter minus under
+the base, in nats. What anybody would say is as likely under both, so a platitude scores near zero, unless its user said
+it in so many words and the adapter knows them by heart. Surprise tells those: what the whole answer costs the base, in
+nats, is little for what many would say, whoever said it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,14 @@ class Said:
     prompt_tokens: int
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """What two models make of one answer: `contrast` in nats a token, `surprise` in nats for all of it."""
+
+    contrast: float
+    surprise: float
+
+
 class ContrastMeter:
     """Measures contrasts against one engine, a bounded number of requests at once."""
 
@@ -36,7 +46,7 @@ class ContrastMeter:
         self._base_name = base_name
         self._gate = asyncio.Semaphore(at_once)
 
-    async def measure(self, said: Sequence[Said]) -> Mapping[Said, float]:
+    async def measure(self, said: Sequence[Said]) -> Mapping[Said, Contrast]:
         """Return the contrast of each answer that the engine gave log-probabilities for; each is measured once.
 
         Raises:
@@ -47,7 +57,7 @@ class ContrastMeter:
         found = await all_of(self._contrast(each) for each in distinct)
         return {each: value for each, value in zip(distinct, found, strict=True) if value is not None}
 
-    async def _contrast(self, said: Said) -> float | None:
+    async def _contrast(self, said: Said) -> Contrast | None:
         async with self._gate:
             own = await self._score(said, self._manifest.version_id)
             if own is None:
@@ -61,10 +71,16 @@ class ContrastMeter:
                     f"the engine serves no base model called {self._base_name!r}: set LORRY_BASE_NAME",
                     field="base_name",
                 ) from exc
-        return None if base is None else round(own - base, 4)
+        if base is None:
+            return None
+        return Contrast(round(_mean(own) - _mean(base), 4), surprise=round(-sum(base), 2))
 
-    async def _score(self, said: Said, model: str) -> float | None:
+    async def _score(self, said: Said, model: str) -> Sequence[float] | None:
         answer = await self._engine.score(
             said.question, said.answer, manifest=self._manifest, model=model, prompt_tokens=said.prompt_tokens
         )
-        return sum(answer) / len(answer) if answer else None
+        return answer or None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Literal
 
-from serving.extraction.asking.agreement import Claim, Group, Sample, agree
+from serving.extraction.asking.agreement import Claim, Group, Sample, agree, like_alike
 from serving.extraction.asking.own_statements import OwnStatement
 from serving.extraction.language.clauses import Clause
 from serving.extraction.profile.profile import MAX_STATEMENT_CHARACTERS, Quote
@@ -129,18 +130,22 @@ def newest_first(quotes: Iterable[Quote]) -> list[Quote]:
     return sorted(quotes, key=lambda quote: quote.time or _OLDEST, reverse=True)
 
 
+def share_likings(facts: Sequence[Fact]) -> list[Fact]:
+    """Return each fact with the samples and quotes of all that say the same liking in other words, its own first.
+
+    Which wording is stated, their contrast decides; that three turns said it holds for each of them.
+    """
+    return [reduce(_with_evidence_of, (o for o in facts if like_alike(fact.clause, o.clause)), fact) for fact in facts]
+
+
 def _merge(one: Fact, other: Fact) -> Fact:
-    return replace(
-        with_evidence_of(one, other),
-        samples=one.samples | other.samples,
-        topics=tuple(dict.fromkeys((*one.topics, *other.topics))),
-    )
+    return replace(_with_evidence_of(one, other), topics=tuple(dict.fromkeys((*one.topics, *other.topics))))
 
 
-def with_evidence_of(one: Fact, other: Fact) -> Fact:
-    """Return `one` with its own quotes first, then those of `other`, for and against."""
+def _with_evidence_of(one: Fact, other: Fact) -> Fact:
     return replace(
         one,
+        samples=one.samples | other.samples,
         support=_distinct_quotes((*one.support, *other.support)),
         contradictions=tuple(newest_first(_distinct_quotes((*one.contradictions, *other.contradictions)))),
     )

@@ -26,7 +26,8 @@ TEA, NURSE = Trait("like", ("green tea",)), Trait("work", ("nurse",))
 
 
 def scores(*, contrast: float | None = 2.0, agreeing: int = 0, supporting: int = 1) -> Scores:
-    return Scores(agreeing=agreeing, asked=6, contrast=contrast, supporting=supporting)
+    surprise = None if contrast is None else 25.0
+    return Scores(agreeing=agreeing, asked=6, contrast=contrast, surprise=surprise, supporting=supporting)
 
 
 def fact(text: str, **given: float) -> Found:
