@@ -165,6 +165,7 @@ class LorryRoutes:
                 "live": self._settings.live_deadline_seconds,
                 "batch": self._settings.batch_deadline_seconds,
             },
+            gate=directory.require,
             on_refused=metrics.refused,
         )
         state.lorry_admittance = admittance
