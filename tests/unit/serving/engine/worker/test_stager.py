@@ -55,6 +55,8 @@ class Worker:
         assert self.may_prepare.wait(10)
         if order.version_id == "odd":
             raise RuntimeError("something vLLM says")
+        if order.version_id == "wordy":
+            raise ValueError(f"expected modules {['a_module_that_nobody_knows'] * 10_000}")
         if order.version_id == "unfit":
             raise AdapterUnfit("too wide", field="q_proj")
         return self.prepare_as(list(files.tensors.values()))
@@ -178,13 +180,17 @@ async def test_live_goes_before_batch(link: WorkerLink, workers: list[Worker], a
 
 @pytest.mark.parametrize(
     ("version_id", "expected", "text"),
-    [("unfit", AdapterUnfit, "too wide"), ("odd", AdapterNotLoaded, "something vLLM says")],
+    [
+        ("unfit", AdapterUnfit, "too wide"),
+        ("odd", AdapterNotLoaded, "something vLLM says"),
+        ("wordy", AdapterNotLoaded, "expected modules"),
+    ],
 )
 async def test_a_refusal_comes_back_with_its_reason_and_the_thread_goes_on(
     link: WorkerLink, adapter: dict[str, Any], version_id: str, expected: type[Exception], text: str
 ) -> None:
     with pytest.raises(expected, match=text):
-        await link.stage(version_id, **adapter)
+        await asyncio.wait_for(link.stage(version_id, **adapter), 10)
     await link.stage("v1", **adapter)
 
 
