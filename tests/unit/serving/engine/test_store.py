@@ -240,6 +240,9 @@ async def test_what_fails_in_a_worker_is_told_as_a_refusal_and_costs_no_bound(ri
     rig.link._call, call = fail, rig.link._call
     with pytest.raises(AdapterNotLoaded, match="A slot still holds weights"):
         await rig.pool.withdraw("a", AdapterNotLoaded())
+    with pytest.raises(AdapterNotLoaded, match="A slot still holds weights"):
+        await rig.bring("b")
+    assert rig.source.rejected == ["b"]
     rig.link._call = call
     assert rig.pool.held() == {"a"}
     await rig.pool.withdraw("a", AdapterNotLoaded())
