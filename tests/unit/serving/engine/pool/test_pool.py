@@ -405,6 +405,23 @@ async def test_an_erasure_that_nobody_waits_for_any_more_opens_again_what_it_clo
     (await pool.lease(Ticket(version_id="a"))).release()
 
 
+async def test_who_joins_a_withdrawal_waits_no_longer_than_it_said() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    lease = await pool.lease(Ticket(version_id="a"))
+    patient = asyncio.create_task(pool.withdraw("a", AdapterClosed()))
+    await asyncio.sleep(0.005)
+    with pytest.raises(AdapterInUse, match="1 requests still run on the adapter after"):
+        await asyncio.wait_for(pool.withdraw("a", AdapterClosed(), wait_seconds=0.02), 1)
+    with pytest.raises(AdapterClosed):  # the patient one still keeps it shut
+        await pool.lease(Ticket(version_id="a"))
+    joining = asyncio.create_task(pool.withdraw("a", AdapterClosed(), wait_seconds=5))
+    await asyncio.sleep(0.005)
+    lease.release()
+    assert await patient == await joining
+    assert shelf.erased == ["a"]
+
+
 async def test_a_joined_erasure_erases_once() -> None:
     shelf = Shelf()
     pool = pool_on(shelf)
