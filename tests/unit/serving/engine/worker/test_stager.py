@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -272,6 +273,20 @@ async def test_workers_without_our_parts_are_a_misconfiguration(tmp_path: Path) 
     with pytest.raises(EngineMisconfigured, match="no such method"):
         await WorkerLink(call).open(tmp_path / "signals")
     assert list((tmp_path / "signals").iterdir()) == []
+
+
+async def test_a_receiver_removes_what_killed_ones_left_and_nothing_of_the_living(tmp_path: Path) -> None:
+    for name in ("killed", "living"):
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        channel.bind(str(tmp_path / f"{name}.sock"))
+        if name == "killed":
+            channel.close()
+    receiver = SignalReceiver(lambda signal: None)
+    address = await receiver.open(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([Path(address), tmp_path / "living.sock"])
+    receiver.close()
+    channel.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["living.sock"]
 
 
 async def test_a_thousand_signals_arrive_whole_and_in_order(tmp_path: Path) -> None:
