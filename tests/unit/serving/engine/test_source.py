@@ -261,10 +261,16 @@ def plain_memory() -> list[str]:
 
 @pytest.mark.parametrize("while_", ["downloading", "opening"])
 async def test_what_nobody_wants_any_more_stops_and_leaves_nothing_plain_once_it_has_ended(
-    place: Place, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, while_: str
+    tmp_path: Path,
+    registry: RegistryClient,
+    answers: Answers,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    while_: str,
 ) -> None:
+    place = Place(tmp_path, registry, answers, max_bytes=1 << 30, silence_seconds=10)
     if while_ == "downloading":
-        store.pause_seconds, store.piece_bytes = 0.2, 300_000  # 700,000 bytes are three pieces
+        store.pause_seconds, store.piece_bytes = 1.0, 300_000  # 700,000 bytes are three pieces
     else:
         await place.content()
 
