@@ -298,6 +298,7 @@ class Directory:
             self._errands.start(self._withdraw(each, in_memory=not is_first), doing=f"removing {each.version_id}")
             for each in orders.withheld
             if each.delete or held.get(each.version_id, Tier.DISK) is not Tier.DISK
+            if is_first or each.version_id not in self._withdrawals  # else they would gather behind one that is stuck
         ]
         tasks += [self._errands.start(self._retire(each), doing=f"retiring {each}") for each in orders.superseded]
         if is_first and tasks:

@@ -3,7 +3,9 @@
 Pure ASGI middleware inside the guard. It reads the body once, finds adapter and size of the request, waits for the
 pool, and passes the same body on. A client that goes away while it waits leaves the queue; one that reads slowly holds
 nothing once the engine is done. Requests for the base model need seats as well, in the same queues: what vLLM was given
-beyond its seats would run before whoever is admitted next. What vLLM will not understand passes, for vLLM to answer.
+beyond its seats would run before whoever is admitted next. What vLLM will not understand passes, for vLLM to answer; it
+holds nothing, so nothing of it can run. Who asks for an adapter that may not be served now hears so before it waits,
+and in our words: vLLM's own refusal could not tell a load balancer to ask another engine.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class Admittance:
         pool: gives leases and seats.
         most_tokens: of prompt and answer together, of one sequence; what a chat without a limit may come to.
         deadline_seconds: how long a request waits for its turn, by class.
+        gate: lets a version pass that may be served now, or raises the LorryError that refuses it.
         on_refused: told of every request that is not admitted.
         crowd: counts who is inside, whatever it asks for.
         stopping: done, with the reason, once the engine stops: whoever has no lease by then gets none.
@@ -58,6 +61,7 @@ class Admittance:
     pool: AdapterPool
     most_tokens: int
     deadline_seconds: Mapping[RequestClass, float]
+    gate: Callable[[str], None] = lambda version_id: None
     on_refused: Callable[[LorryError], None] = lambda error: None
     crowd: Crowd = field(default_factory=Crowd)
     stopping: asyncio.Future[LorryError] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -87,6 +91,7 @@ class Door:
                 return
             asked = _ask(body, scope, most_tokens=admittance.most_tokens)
         except LorryError as exc:
+            admittance.on_refused(exc)
             await _refuse(send, exc)
             return
         rest = _Replay(body, receive)
@@ -94,7 +99,8 @@ class Door:
             try:
                 if asked is None:
                     admittance.pool.require_admitting()
-                    await self._app(scope, rest, send)
+                    with Hold.nothing().during():
+                        await self._app(scope, rest, send)
                 else:
                     await self._admit(asked, admittance, scope, rest, send)
             except LorryError as exc:  # vLLM's handlers answer their own
@@ -104,9 +110,11 @@ class Door:
                 rest.close()
 
     async def _admit(self, asked: _Asked, admittance: Admittance, scope: Scope, rest: _Replay, send: Send) -> None:
+        _pass_gate(admittance, asked.ticket)
         release = await _unless_gone(admittance, asked, rest)
         if release is not None:
             with Hold(release, expected=asked.sequences).during():
+                _pass_gate(admittance, asked.ticket)  # it may have closed meanwhile
                 await self._app(scope, rest, send)
 
 
@@ -150,6 +158,11 @@ class _Replay:
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
         return self._next
+
+
+def _pass_gate(admittance: Admittance, ticket: Ticket) -> None:
+    if ticket.version_id is not None:
+        admittance.gate(ticket.version_id)
 
 
 async def _unless_gone(admittance: Admittance, asked: _Asked, rest: _Replay) -> Release | None:

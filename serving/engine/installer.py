@@ -169,7 +169,7 @@ class Installer:
         """
         async with self._room, locked(self._staging / _ROOM_LOCK, timeout_seconds=self._lock_seconds):
             others_bytes = await self._reconcile()
-            lacking_bytes = self._lacking(others_bytes)
+            lacking_bytes = await asyncio.to_thread(self._lacking, others_bytes)
             busy: set[str] = set()
             try:
                 while leaving := self._tier.leaving(
@@ -231,14 +231,27 @@ class Installer:
 
     def _lacking(self, others_bytes: int) -> int:
         """Return how far the disk is from holding what the bound allows, because others have filled it."""
-        free_bytes = shutil.disk_usage(self._staging).free
+        free_bytes = self._free_bytes()
         possible_bytes = self._tier.size_bytes + others_bytes + free_bytes - _SPARE_BYTES
         return max(0, self.max_bytes - possible_bytes)
 
+    def _free_bytes(self) -> int:
+        """Return what the disk will have left once all that is arriving, in whatever process, has been written."""
+        unwritten_bytes = 0
+        for path in self._staging.glob(f"*/{SEALED_FILE}"):
+            try:
+                status = path.lstat()
+            except OSError:
+                continue  # it has just arrived, or is being deleted
+            unwritten_bytes += max(0, status.st_size - status.st_blocks * 512)
+        return shutil.disk_usage(self._staging).free - unwritten_bytes
+
     def _require_free(self, size_bytes: int) -> None:
-        free_bytes, needed_bytes = shutil.disk_usage(self._staging).free, size_bytes + _SPARE_BYTES
+        free_bytes, needed_bytes = self._free_bytes(), size_bytes + _SPARE_BYTES
         if free_bytes < needed_bytes:
-            raise CacheFull(f"The engine's disk has {free_bytes} bytes free; this adapter needs {needed_bytes}.")
+            raise CacheFull(
+                f"The engine's disk has {max(0, free_bytes)} bytes free; this adapter needs {needed_bytes}."
+            )
 
     def _reserve(self, version_id: str, size_bytes: int) -> None:
         """Take the place in the staging area, where other processes count it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import sys
@@ -46,6 +47,8 @@ _REFUSED_ARGUMENTS = {
     "--enable-log-outputs": "answers are about people",
     "--log-error-stack": "stacks hold requests",
     "--api-key": "set LORRY_ENGINE_TOKEN",
+    "--root-path": "the guard knows routes by their whole path",
+    "--enable-prompt-embeds": "embeddings of a wrong shape end the engine for everybody",
     "--config": "a file of arguments cannot be checked here",
     "--worker-extension-cls": "Lorry's own hooks live in the workers",
 }
@@ -59,6 +62,14 @@ _FOREIGN_VARIABLES = frozenset(
         "VLLM_RUST_FRONTEND_PATH",
         "VLLM_LORA_RESOLVER_CACHE_DIR",
         "VLLM_API_KEY",
+        "VLLM_RAISE_ON_LOGIT_NANS",  # one adapter's answer would end the engine for everybody
+        "CUSTOM_FASTAPI_MIDDLEWARE_THROTTLE",  # code in front of the guard
+        "CUSTOM_FASTAPI_MIDDLEWARE_PRE_POST_PROCESS",  # code between the door and vLLM, which sees requests and answers
+        "CUSTOM_PRE_PROCESS",
+        "CUSTOM_POST_PROCESS",
+        "CUSTOM_FASTAPI_PING_HANDLER",
+        "CUSTOM_FASTAPI_INVOCATION_HANDLER",
+        "CUSTOM_SCRIPT_FILENAME",
         "PROMETHEUS_MULTIPROC_DIR",  # one API server: metrics live in memory
         "VLLM_DP_SIZE",  # data parallelism by the back door
         "VLLM_DP_RANK",
@@ -172,6 +183,7 @@ def _environment(settings: EngineSettings, inherited: Mapping[str, str]) -> dict
         "VLLM_PLUGINS": f"{GENERAL_PLUGIN},{ENDPOINT_PLUGIN}",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "SAGEMAKER_MODEL_PATH": os.devnull,  # vLLM would run the model.py that lies there
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": settings.log_level.upper(),
         "HF_HUB_OFFLINE": "1",

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kit.background import FAILURES
-from kit.errors import LorryError
+from kit.errors import LorryError, RequestTooLarge
 from registry.errors import (
     ArtifactError,
     BaseModelMismatch,
@@ -41,8 +41,10 @@ from serving.errors import (
     EngineReplaced,
     MachineRefused,
     ObjectStoreUnavailable,
+    OrderInvalid,
     RegistryRefusedEngine,
     TierFull,
+    TooManySequences,
 )
 
 Stage = Literal["resolve", "download", "open", "engine_load", "queue", "read", "prepare"]
@@ -73,6 +75,9 @@ _REASONS: dict[type[LorryError], str] = {
     EngineDraining: "draining",
     EngineOutOfTouch: "out_of_touch",
     EngineReplaced: "replaced",
+    OrderInvalid: "invalid",
+    TooManySequences: "invalid",
+    RequestTooLarge: "invalid",
 }
 _WITHHELD = ("suspended", "erased", "removed", "unfinished")
 OTHER_REASON = "other"
@@ -107,7 +112,7 @@ class EngineMetrics(Observer):
         )
         self._refusals = self._counter(
             "lorry_adapter_refusals",
-            "Requests for an adapter that were refused, by reason; what was ended while it ran is not in here.",
+            "Requests that were refused before they ran, by reason; what was ended while it ran is not in here.",
             {"reason": _ALL_REASONS},
         )
         self._ended = self._counter(

@@ -11,8 +11,9 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -92,6 +93,7 @@ class Residents:
         self._generate: Callable[..., AsyncGenerator[Any, None]] = engine.generate
         self._arriving: Counter[str] = Counter()
         self._running: dict[str, set[_Lease]] = {}
+        self._ending: dict[str, list[LorryError]] = {}
         self._numbers = itertools.count(1)
 
     def take_over(self, memory: Memory) -> None:
@@ -100,13 +102,15 @@ class Residents:
         self._engine.generate = self.generate
 
     def require(self, version_id: str) -> None:
-        """Ask the gate, for vLLM.
+        """Ask the gate, for vLLM; while what runs on a version is being ended, nothing more begins on it.
 
         Raises:
-            GracefulHTTPError: with the status and the reason of the gate's refusal.
+            GracefulHTTPError: with the status and the reason of the refusal.
         """
         try:
             self._gate(version_id)
+            if reasons := self._ending.get(version_id):
+                raise copy(reasons[0])
         except LorryError as exc:
             self._counted.refused(exc)
             raise refusal(exc) from exc
@@ -178,13 +182,8 @@ class Residents:
         """
         if self._memory is None:
             return None
-        ending = asyncio.create_task(self._keep_ending(version_id, reason)) if abort else None
-        try:
+        async with self._ended(version_id, reason) if abort else nullcontext():
             return await self._memory.withdraw(version_id, reason, wait_seconds=wait_seconds, because=because)
-        finally:
-            if ending is not None:
-                ending.cancel()
-                await asyncio.gather(ending, return_exceptions=True)
 
     async def retire(self, version_id: str) -> bool:
         """Take a version out of host memory, because a newer one took its place; not while requests run on it."""
@@ -197,17 +196,36 @@ class Residents:
 
     async def end(self, version_id: str, reason: LorryError) -> None:
         """End every request that runs on a version."""
-        leases = self._running.get(version_id, set())
-        news = [lease for lease in leases if lease.ended_by is None]
+        self._mark(version_id, reason)
+        await self._engine.abort([lease.request_id for lease in self._running.get(version_id, set())])
+
+    def _mark(self, version_id: str, reason: LorryError) -> None:
+        """Let no more outputs of a version's requests reach anybody."""
+        news = [lease for lease in self._running.get(version_id, set()) if lease.ended_by is None]
         for lease in news:
             lease.ended_by = reason
         if news:
             self._counted.ended(reason, len(news))
             _log.info("ended %d requests on %s: %s", len(news), version_id, reason.message)
-        await self._engine.abort([lease.request_id for lease in leases])
+
+    @asynccontextmanager
+    async def _ended(self, version_id: str, reason: LorryError) -> AsyncIterator[None]:
+        """Let nobody hear of a version from now on, and end its requests, until the block ends."""
+        self._mark(version_id, reason)
+        reasons = self._ending.setdefault(version_id, [])
+        reasons.append(reason)
+        ending = asyncio.create_task(self._keep_ending(version_id, reason))
+        try:
+            yield
+        finally:
+            reasons.remove(reason)
+            if not reasons:
+                del self._ending[version_id]
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
 
     async def _keep_ending(self, version_id: str, reason: LorryError) -> None:
-        """End requests, those as well that had their lease and had not reached the engine yet.
+        """End requests, those as well that were handed to the engine just before.
 
         The version's name is left where it is: it goes with the weights, or stays with them.
         """

@@ -30,7 +30,7 @@ from registry.client import RegistryClient, Verifier
 from registry.client.engines import Presence
 from serving.engine.api import Api
 from serving.engine.directory import NAME, Directory
-from serving.engine.door import Admittance
+from serving.engine.door import Admittance, Door
 from serving.engine.guard import Guard
 from serving.engine.installer import Installer
 from serving.engine.launch import TARGET_MODULES
@@ -41,6 +41,7 @@ from serving.engine.pool.observer import Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
 from serving.engine.pool_gauges import show_pool
+from serving.engine.priority import Priority
 from serving.engine.quiet import leave_out_refusals
 from serving.engine.replacement import replace_lost
 from serving.engine.residents import Residents
@@ -94,7 +95,8 @@ class LorryRoutes:
         """Connect registry, disk, resolver and engine; the server does not start when this raises.
 
         Raises:
-            EngineMisconfigured: more than one API server or data-parallel rank, or a missing guard or resolver.
+            EngineMisconfigured: more than one API server or data-parallel rank, something in front of the guard, or a
+                missing door or resolver.
             BaseModelUnreadable: naming the file that the base model lacks.
         """
         if not isinstance(engine_client, AsyncLLM):
@@ -165,6 +167,7 @@ class LorryRoutes:
                 "live": self._settings.live_deadline_seconds,
                 "batch": self._settings.batch_deadline_seconds,
             },
+            gate=directory.require,
             on_refused=metrics.refused,
         )
         state.lorry_admittance = admittance
@@ -262,11 +265,15 @@ class LorryRoutes:
             _log.info("stopped as asked; what vLLM and its libraries warn of from here on is how they end")
 
     def _refuse_unguarded(self) -> None:
-        if self._app is None or not any(_is_guard(middleware.cls) for middleware in self._app.user_middleware):
+        in_front = [] if self._app is None else [middleware.cls for middleware in self._app.user_middleware]
+        if in_front[: len(_IN_FRONT)] != _IN_FRONT:
             raise EngineMisconfigured(
-                "vLLM runs without --middleware serving.engine.guard.Guard: start serving.engine."
+                "Lorry's guard, door and priority are not in front of all else, in this order: start serving.engine."
             )
 
+
+_IN_FRONT: list[object] = [Guard, Door, Priority]
+"""What a request passes before anything else, the outermost first."""
 
 _ARRIVALS = 8
 """Adapters on their way from the registry at once: two for each thread that downloads."""
@@ -346,7 +353,3 @@ def _registered_resolver(models: OpenAIServingModels) -> RegistryResolver:
 def _not_ready(reason: str) -> JSONResponse:
     headers = {"retry-after": "1"}
     return problem(503, code="engine-not-ready", title="The engine is not ready.", detail=reason, headers=headers)
-
-
-def _is_guard(middleware: object) -> bool:
-    return middleware is Guard

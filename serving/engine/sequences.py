@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -38,6 +38,13 @@ class Hold:
         self._inside: set[str] = set()
         self._left = 0
         self._is_answered = self._is_released = False
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """Return the hold of a request that was given nothing: none of its sequences may run."""
+        hold = cls(lambda: None, expected=0)
+        hold._let_go_when_done()
+        return hold
 
     @contextmanager
     def during(self) -> Iterator[None]:

@@ -33,12 +33,17 @@ class SingleFlight(Generic[Key, Value]):
         The work runs in a task of its own: a caller that is cancelled leaves it running. What has ended is not joined,
         even in the turn of the loop in which it ended: whoever asks then has seen what it left behind.
         """
-        flight = self._flights.get(key)
-        if flight is None or flight.done():
-            flight = asyncio.create_task(_call(work))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._land(key, done))
+        if (under_way := self.join(key)) is not None:
+            return await under_way
+        flight = asyncio.create_task(_call(work))
+        self._flights[key] = flight
+        flight.add_done_callback(lambda done: self._land(key, done))
         return await asyncio.shield(flight)
+
+    def join(self, key: Key) -> asyncio.Future[Value] | None:
+        """Return what ends as the work for `key` that is under way, and may be cancelled; None when there is none."""
+        flight = self._flights.get(key)
+        return None if flight is None or flight.done() else asyncio.shield(flight)
 
     def after(self, key: Key, act: Callable[[], None]) -> None:
         """Call `act` when no work for `key` is under way: now, or as soon as it has ended."""

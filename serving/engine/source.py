@@ -12,13 +12,15 @@ so that it costs no call; whether it may be served is the directory's to say, fo
 restart, the key is asked for anew: what the registry no longer serves cannot be opened.
 
 Downloads have threads of their own: an object store that hangs keeps those busy, and what lies on the disk is opened
-all the same. A store that sends, but next to nothing, counts as one that hangs.
+all the same. A store that sends, but next to nothing, counts as one that hangs. What nobody wants any more stops at its
+next chunk, and counts as under way until then: nothing plain of it is left anywhere once it has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +29,6 @@ from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
 
 from kit.errors import LorryError
 from kit.sealing import Fill
@@ -67,7 +68,6 @@ _THREADS = 4
 _URL_SECONDS = 30.0  # far less than any registry lets a URL live
 _SLOWEST_BYTES_PER_SECOND = 256 << 10
 _OURS = (CacheBusy, CacheFull, MachineRefused)
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +273,7 @@ class AdapterSource:
         try:
             with self._metrics.stage("open"):
                 async with self._openings.turn(urgent=urgent):
-                    return await self._openings.run(lambda: _open_file(path, offer))
+                    return await self._openings.run(lambda given_up: _open_file(path, offer, given_up))
         except (ArtifactError, OSError) as exc:
             if isinstance(exc, OSError) and not is_damage(exc):
                 raise
@@ -293,7 +293,9 @@ class AdapterSource:
         async with shelf.arrival(offer.sealed_bytes) as path:
             try:
                 with self._metrics.stage("download"):
-                    return await patiently(lambda: self._downloads.run(lambda: self._fetch(url, offer, path)))
+                    return await patiently(
+                        lambda: self._downloads.run(lambda given_up: self._fetch(url, offer, path, given_up))
+                    )
             except ArtifactMissing as exc:
                 raise AdapterDamaged(exc.message, field=exc.field) from exc
             except ArtifactError as exc:
@@ -308,7 +310,7 @@ class AdapterSource:
             raise AdapterDamaged("The registry granted another version than the one asked for.")
         return again
 
-    def _fetch(self, url: str, offer: Offer, path: Path) -> OpenedAdapter:
+    def _fetch(self, url: str, offer: Offer, path: Path, given_up: threading.Event) -> OpenedAdapter:
         within_seconds = self._silence_seconds + offer.sealed_bytes / _SLOWEST_BYTES_PER_SECOND
         with (
             self._objects.read(url, within_seconds=within_seconds) as fill,
@@ -322,7 +324,7 @@ class AdapterSource:
                     rest = rest[file.write(rest) :]
                 return count
 
-            return _open(keep, offer)
+            return _open(_until(given_up, keep), offer)
 
     def _remembered(self, version_id: str) -> LorryError | None:
         """Return the refusal that still holds."""
@@ -341,14 +343,43 @@ class _Lane:
         """Wait for a thread and keep it while the block runs."""
         return self._turns.turn(urgent=urgent)
 
-    async def run(self, work: Callable[[], _Result]) -> _Result:
-        """Do `work` in a thread; to be called within `turn`."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def run(self, work: Callable[[threading.Event], OpenedAdapter]) -> OpenedAdapter:
+        """Do `work` in a thread; to be called within `turn`.
+
+        Who is cancelled lets the work know by its event, and stays until it has ended.
+        """
+        given_up = threading.Event()
+        working = asyncio.get_running_loop().run_in_executor(self._threads, work, given_up)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            given_up.set()
+            working.add_done_callback(_close)
+            await asyncio.wait([working])
+            raise
 
 
-def _open_file(path: Path, offer: Offer) -> OpenedAdapter:
+class _GivenUp(Exception):
+    """Nobody wants it any more; heard by nobody."""
+
+
+def _until(given_up: threading.Event, fill: Fill) -> Fill:
+    def fill_unless(view: memoryview) -> int:
+        if given_up.is_set():
+            raise _GivenUp
+        return fill(view)
+
+    return fill_unless
+
+
+def _close(working: asyncio.Future[OpenedAdapter]) -> None:
+    if not working.cancelled() and working.exception() is None:
+        working.result().close()
+
+
+def _open_file(path: Path, offer: Offer, given_up: threading.Event) -> OpenedAdapter:
     with path.open("rb", buffering=0) as file:
-        return _open(fill_from(file.readinto), offer)
+        return _open(_until(given_up, fill_from(file.readinto)), offer)
 
 
 def _open(fill: Fill, offer: Offer) -> OpenedAdapter:

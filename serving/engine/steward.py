@@ -128,10 +128,9 @@ class Steward:
             EngineBusy: when as many are under way in the background as may be.
             LorryError: why it cannot be had, when that is waited for.
         """
-        if wait:
+        is_here = any(each.version_id == version_id for each in self._pool.holdings())
+        if wait or is_here:  # which counts as its use: it should still be here when it is asked for
             return "resident" if await self._pool.prefetch(version_id, urgent=urgent) else "loaded"
-        if any(each.version_id == version_id for each in self._pool.holdings()):
-            return "resident"
         self._prefetcher.start(version_id, urgent=urgent)
         return "loading"
 

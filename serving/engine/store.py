@@ -19,7 +19,7 @@ from serving.engine.removals import Removals
 from serving.engine.source import AdapterSource, Offer
 from serving.engine.turns import Turns
 from serving.engine.urgency import Urgency
-from serving.engine.worker.link import WorkerLink
+from serving.engine.worker.link import Removed, WorkerLink
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_SIZES = 4096
@@ -60,6 +60,7 @@ class EngineStore:
         self._arriving = arriving
         self._metrics = metrics
         self._opening: dict[str, asyncio.Task[OpenedAdapter]] = {}
+        self._ending: dict[str, set[asyncio.Task[OpenedAdapter]]] = {}  # abandoned, and not at its end yet
         self._removals = Removals(held=arriving)
         self._paths = CachePaths()
         self._sizes: dict[str, int] = {}
@@ -97,7 +98,7 @@ class EngineStore:
         Raises:
             LorryError: the gate's refusal, or why it cannot be had or loaded.
         """
-        with self._arriving(version_id), await self._opening.pop(version_id) as opened:
+        with self._arriving(version_id), await self._opened(version_id) as opened:
             await self._removals.ended(version_id)
             self._gate(version_id)
             number = self._models.lora_id_counter.inc(1)
@@ -131,8 +132,9 @@ class EngineStore:
     def abandon(self, version_id: str) -> None:
         """Let go of what `install` began, when no `stage` will follow."""
         if (opening := self._opening.pop(version_id, None)) is not None:
+            self._ending.setdefault(version_id, set()).add(opening)
+            opening.add_done_callback(lambda opening: self._ended(version_id, opening))
             opening.cancel()
-            opening.add_done_callback(_close)
 
     def drop(self, version_id: str) -> Awaitable[bool]:
         """Take a version out of vLLM's table now, and of the workers; False = they keep it, which is logged."""
@@ -150,7 +152,7 @@ class EngineStore:
         named = self._models.lora_requests.pop(version_id, None) is not None
         self.lost(version_id)
         self._sizes.pop(version_id, None)
-        removed = await self._removals.begin(version_id, lambda: self._link.erase(version_id))
+        removed = await self._removals.begin(version_id, lambda: self._erase(version_id))
         _log.info("erased %s from memory and %d slots", version_id, removed.slots_zeroed)
         return Removal(
             named=named, host_bytes=removed.freed_bytes, slots_zeroed=removed.slots_zeroed, workers=removed.workers
@@ -159,6 +161,30 @@ class EngineStore:
     def lost(self, version_id: str) -> None:
         """See to it that the version's blocks in the prefix cache are never used again."""
         self._paths.renew(version_id)
+
+    async def _opened(self, version_id: str) -> OpenedAdapter:
+        """Wait for what `install` began; who is cancelled does not wait until that has ended as well."""
+        try:
+            opened = await asyncio.shield(self._opening[version_id])
+        except BaseException:
+            self.abandon(version_id)
+            raise
+        del self._opening[version_id]
+        return opened
+
+    def _ended(self, version_id: str, opening: asyncio.Task[OpenedAdapter]) -> None:
+        self._ending[version_id].discard(opening)
+        if not self._ending[version_id]:
+            del self._ending[version_id]
+        if not opening.cancelled() and opening.exception() is None:  # else it was counted where it happened
+            opening.result().close()
+
+    async def _erase(self, version_id: str) -> Removed:
+        """Erase a version in the workers, and see what was being opened of it out of this process's memory."""
+        removed = await self._link.erase(version_id)
+        if ending := self._ending.get(version_id):
+            await asyncio.wait(set(ending))
+        return removed
 
     async def _drop(self, version_id: str) -> bool:
         try:
@@ -175,9 +201,3 @@ class EngineStore:
     def _path(self, version_id: str) -> str:
         """Name the version's files for vLLM, which never reads them but keys its prefix cache by the name."""
         return self._paths.of(version_id, str(self._source.directory_of(version_id)))
-
-
-def _close(opening: asyncio.Task[OpenedAdapter]) -> None:
-    """Close what nobody will stage; a failure was counted where it happened."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()

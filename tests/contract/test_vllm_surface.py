@@ -12,15 +12,22 @@ import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from model_hosting_container_standards.common.fastapi.config import FastAPIEnvVars
+from model_hosting_container_standards.sagemaker.config import SageMakerEnvVars
+from model_hosting_container_standards.sagemaker.sagemaker_loader import SageMakerFunctionLoader
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from vllm import envs
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.serve.sagemaker.api_router import sagemaker_standards_bootstrap
 from vllm.exceptions import GracefulHTTPError, VLLMError
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver
@@ -28,6 +35,7 @@ from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from serving.engine.guard import Guard
 from serving.engine.launch import _REFUSED_ARGUMENTS, SERVER_MODULE, plan_launch
 from serving.engine.priority import PRIORITY_HEADER
 from serving.engine.quiet import STREAMING, leave_out_refusals
@@ -134,6 +142,22 @@ def test_vllm_knows_every_argument_that_we_pass(device: str) -> None:
     assert len(parsed.lora_target_modules) == 7
     assert parsed.enable_log_requests is False
     assert parsed.disable_uvicorn_access_log is True
+
+
+def test_no_variable_puts_code_beside_our_middleware(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """vLLM ends the building of its app with a library that takes middleware and handlers from the environment."""
+    (tmp_path / "model.py").write_text("raise RuntimeError('a file that nobody named was run')")
+    variables = {value for name, value in vars(FastAPIEnvVars).items() if name.isupper()}
+    variables |= {value for name, value in vars(SageMakerEnvVars).items() if name.isupper()}
+    assert len(variables) >= 8
+    inherited = dict.fromkeys(variables, "model.py:run") | {"SAGEMAKER_MODEL_PATH": str(tmp_path)}
+    environment = plan_launch(settings(), inherited=inherited).environment
+    assert {name for name in variables if name in environment} == {"SAGEMAKER_MODEL_PATH"}
+
+    monkeypatch.setenv("SAGEMAKER_MODEL_PATH", environment["SAGEMAKER_MODEL_PATH"])
+    monkeypatch.setattr(SageMakerFunctionLoader, "_default_function_loader", None)
+    app = FastAPI(middleware=[Middleware(Guard, token="engine-token")])
+    assert [middleware.cls for middleware in sagemaker_standards_bootstrap(app).user_middleware] == [Guard]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

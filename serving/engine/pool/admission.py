@@ -24,6 +24,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -133,7 +134,7 @@ class Admission:
         return self._seats[kind]
 
     async def admit(self, ticket: Ticket, *, deadline_seconds: float | None = None) -> Place:
-        """Return the admitted place of `ticket`, to be given to `release`, once it is its turn.
+        """Return the admitted place of `ticket`, to be given to `release`, once it is its turn or was dismissed.
 
         A caller that is cancelled while it waits leaves the queue, or gives back what it was given meanwhile.
 
@@ -164,7 +165,7 @@ class Admission:
             if timer is not None:
                 timer.cancel()
         if place.refusal is not None:
-            raise place.refusal
+            raise copy(place.refusal)  # others get the same, and what was raised holds on to people's requests
         return place
 
     def ask(self, ticket: Ticket, *, settle: Callable[[Place], None]) -> Place:
@@ -205,6 +206,15 @@ class Admission:
         self._dispatch()
         return len(waiting)
 
+    def dismiss(self, version_id: str) -> None:
+        """Let everybody who waits for `version_id` go on without a place: what they get is not `held`."""
+        for queue in self._queues.values():
+            for place in [place for place in queue if place.version_id == version_id]:
+                self._pop(place, charge=False)
+                place.wait_seconds = self._clock() - place.asked_at
+                place._settle(place)
+        self._dispatch()
+
     def refuse_all(self, reason: LorryError) -> int:
         """Refuse everybody who waits; returns how many that were."""
         waiting = [place for queue in self._queues.values() for place in queue]
@@ -228,6 +238,8 @@ class Admission:
 
         Who is first for slots but lacks seats is waited for: those behind it would keep it out for ever.
         """
+        if sum(self._seats.values()) >= self._limits.seats:
+            return None  # nobody, whoever it is: finding out who would take long when many wait
         order: tuple[RequestClass, ...] = ("batch", "live") if self._batch_is_owed() else CLASSES
         for kind in order:
             place = self._first(kind)

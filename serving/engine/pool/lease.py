@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from copy import copy
 
 from kit.errors import LorryError
 
@@ -69,7 +70,7 @@ class LeaseBook:
             LorryError: the reason given to `close`.
         """
         if (reason := self._closed.get(version_id)) is not None:
-            raise reason.with_traceback(None)  # or every raise would lengthen it
+            raise copy(reason)  # what was raised holds on to people's requests
 
     def close(self, version_id: str, reason: LorryError) -> None:
         """Give no new lease of `version_id`, but `reason`."""

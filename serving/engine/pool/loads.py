@@ -19,9 +19,18 @@ from serving.errors import TierFull
 class Loads:
     """Who asked may go away: a load goes on, until it ends or is stopped because its version must not be served."""
 
-    def __init__(self, store: Store, *, memory: HostMemory, book: LeaseBook, observer: Observer) -> None:
-        """Load from `store` into `memory`; a load holds a lease of its own in `book`."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        memory: HostMemory,
+        book: LeaseBook,
+        observer: Observer,
+        on_ended: Callable[[str], None] = lambda version_id: None,
+    ) -> None:
+        """Load from `store` into `memory`, each load with a lease of its own in `book`; `on_ended` hears of its end."""
         self._store = store
+        self._on_ended = on_ended
         self._memory = memory
         self._book = book
         self._observer = observer
@@ -71,34 +80,44 @@ class Loads:
             return "host"
         lease = self._book.lease(version_id)
         self._memory.hold(version_id)
-        is_staged = False
         try:
             with self._observer.loading(version_id) as load, self._stoppable(version_id):
-                await self._install(version_id, urgency)
-                size_bytes = await self._store.stage(version_id, urgent=urgency)
-                is_staged = True
-                await self._settle(version_id, size_bytes)
+                if not await self._bring_in(version_id, urgency):  # now it is known what it takes
+                    await self._bring_in(version_id, urgency, is_last=True)
             self._memory.arrived(version_id)
         except BaseException:
             self._store.abandon(version_id)
-            if is_staged:
-                await self._store.drop(version_id)
             self._memory.abandon(version_id)
             raise
         finally:
             self._forget(version_id)
             self._memory.let_go(version_id)
             lease.release()
+            self._on_ended(version_id)
         return load.source
 
-    async def _settle(self, version_id: str, size_bytes: int) -> None:
-        """Count a version with what it takes, now that this is measured; others leave for what exceeds the guess.
+    async def _bring_in(self, version_id: str, urgency: Urgency, *, is_last: bool = False) -> bool:
+        """Install and stage a version, and count it with what it takes; False = others hold what exceeds the guess.
 
         Raises:
-            TierFull: when what others hold leaves no room for that.
+            LorryError: why it cannot be had; TierFull, when this `is_last` or nobody waits for room.
         """
-        self._require_modest(version_id, size_bytes)
-        await self._memory.displace(self._memory.tier.make_room(version_id, size_bytes))
+        await self._install(version_id, urgency)
+        size_bytes = await self._store.stage(version_id, urgent=urgency)
+        try:
+            self._require_modest(version_id, size_bytes)
+            await self._memory.displace(self._memory.tier.make_room(version_id, size_bytes))
+        except BaseException as exc:
+            await self._store.drop(version_id)
+            self._memory.abandon(version_id)
+            if is_last or not isinstance(exc, TierFull) or not self._is_wanted(version_id):
+                raise
+            return False
+        return True
+
+    def _is_wanted(self, version_id: str) -> bool:
+        """Say whether anybody besides the load has a lease, and may wait for room."""
+        return self._book.count(version_id) > 1
 
     def _require_modest(self, version_id: str, size_bytes: int) -> None:
         if version_id not in self._displacing and self._memory.tier.leaving(version_id, size_bytes):
@@ -112,11 +131,7 @@ class Loads:
         leaving = self._memory.room.take(version_id, size_bytes)
         if leaving is None:
             self._store.abandon(version_id)
-            leaving = await self._memory.room.wait(
-                version_id,
-                size_bytes,
-                while_=lambda: self._book.count(version_id) > 1,  # somebody besides this load
-            )
+            leaving = await self._memory.room.wait(version_id, size_bytes, while_=lambda: self._is_wanted(version_id))
             await self._memory.displace(leaving)
             await self._store.install(version_id, urgent=urgency)
         else:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from copy import copy
+from typing import Any, TypeAlias, TypeVar
 
+from kit.errors import LorryError
 from serving.engine.pool.limits import CLASSES, RequestClass
 from serving.errors import AdmissionTimeout, EngineBusy
 
 Value = TypeVar("Value")
+_TurnedAway: TypeAlias = asyncio.Future[LorryError]
 
 
 class Lobby:
@@ -24,7 +27,7 @@ class Lobby:
         """Let `limit` requests of each class wait; `retry_after_seconds` is what those hear who may not."""
         self._limit = limit
         self._retry_after_seconds = retry_after_seconds
-        self._waiting: dict[RequestClass, dict[str, list[asyncio.Future[None]]]] = {kind: {} for kind in CLASSES}
+        self._waiting: dict[RequestClass, dict[str, list[_TurnedAway]]] = {kind: {} for kind in CLASSES}
 
     def waiting(self, kind: RequestClass) -> int:
         """Return how many requests of `kind` wait."""
@@ -42,6 +45,7 @@ class Lobby:
         Raises:
             EngineBusy: too many wait.
             AdmissionTimeout: it did not end `within_seconds`.
+            LorryError: the reason given to `refuse_all`.
         """
         arriving = asyncio.ensure_future(arrival)
         arriving.add_done_callback(_seen)
@@ -54,18 +58,29 @@ class Lobby:
                 arriving.cancel()
         if arriving.done():
             return arriving.result()
-        refusal = EngineBusy if turned_away.done() else AdmissionTimeout
-        raise refusal(retry_after_seconds=self._retry_after_seconds(kind))
+        if turned_away.done():
+            raise turned_away.result()
+        raise AdmissionTimeout(retry_after_seconds=self._retry_after_seconds(kind))
+
+    def refuse_all(self, reason: LorryError) -> int:
+        """Turn away everybody who waits; what they wait for arrives all the same. Returns how many that were."""
+        waiting = [each for groups in self._waiting.values() for group in groups.values() for each in group]
+        for turned_away in waiting:
+            turned_away.set_result(copy(reason))
+        for groups in self._waiting.values():
+            groups.clear()
+        return len(waiting)
 
     @contextmanager
-    def _place(self, version_id: str, kind: RequestClass) -> Iterator[asyncio.Future[None]]:
+    def _place(self, version_id: str, kind: RequestClass) -> Iterator[_TurnedAway]:
         groups = self._waiting[kind]
         mine = groups.setdefault(version_id, [])
-        turned_away: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turned_away: _TurnedAway = asyncio.get_running_loop().create_future()
         mine.append(turned_away)
         if self.waiting(kind) > self._limit:
             longest = max(groups.values(), key=len)
-            (longest if len(longest) > len(mine) else mine).pop().set_result(None)
+            busy = EngineBusy(retry_after_seconds=self._retry_after_seconds(kind))
+            (longest if len(longest) > len(mine) else mine).pop().set_result(busy)
         try:
             yield turned_away
         finally:

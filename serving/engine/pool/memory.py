@@ -71,9 +71,13 @@ class HostMemory:
             self._observer.evicted("slot", reason)
 
     async def evict(self, version_id: str, reason: Reason) -> None:
-        """Take out a version that nobody holds."""
-        self.leaves(version_id, reason)
+        """Take out a version that nobody holds.
+
+        Raises:
+            TierFull: when somebody holds it; it stays.
+        """
         entry = self.tier.remove(version_id)
+        self.leaves(version_id, reason)
         self.room.changed()
         await self._drop([entry] if entry else [])
 

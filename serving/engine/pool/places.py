@@ -18,13 +18,14 @@ class Places:
 
     def __init__(self, deadline_seconds: float | None) -> None:
         self._deadline = None if deadline_seconds is None else monotonic() + deadline_seconds
+        self._waited_seconds = 0.0
         self._taken: list[tuple[Place, Callable[[], None]]] = []
         self._held: list[Callable[[], None]] = []
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds that it stood in queues."""
-        return sum(place.wait_seconds for place, _ in self._taken)
+        """Seconds that it stood in queues, and waited for other things."""
+        return self._waited_seconds + sum(place.wait_seconds for place, _ in self._taken)
 
     def left_seconds(self, within_seconds: float | None = None) -> float | None:
         """Return how long it may still wait, `within_seconds` at most; None = without end."""
@@ -50,11 +51,13 @@ class Places:
         Raises:
             AdmissionTimeout: it did not come in time.
         """
+        began = monotonic()
         try:
             async with asyncio.timeout(self.left_seconds(within_seconds)):
                 await waiting
         except TimeoutError as exc:
             raise AdmissionTimeout(retry_after_seconds=_RETRY_SECONDS) from exc
+        self._waited_seconds += monotonic() - began
 
     def hold(self, let_go: Callable[[], None]) -> None:
         """Note something else that it has, which `let_go` gives back."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -41,6 +42,7 @@ from serving.engine.pool.withdrawals import Withdrawals
 from serving.errors import AdapterClosed, AdmissionTimeout, TierFull
 
 _ENOUGH_SEATS = 1 << 30
+
 Taken = TypeVar("Taken")
 
 
@@ -83,7 +85,9 @@ class AdapterPool:
         self._lobby = Lobby(limits.queue, retry_after_seconds=self._slots.retry_after_seconds)
         self._book = LeaseBook()
         self._memory = HostMemory(store, host, observer=self._observer, turn=limits.turn)
-        self._loads = Loads(store, memory=self._memory, book=self._book, observer=self._observer)
+        self._loads = Loads(
+            store, memory=self._memory, book=self._book, observer=self._observer, on_ended=self._wave_through
+        )
         self._withdrawals = Withdrawals(
             store, book=self._book, memory=self._memory, loads=self._loads, refuse=self._refuse
         )
@@ -204,12 +208,13 @@ class AdapterPool:
             LorryError: the reason given to `stop`.
         """
         if self._stopped is not None:
-            raise self._stopped.with_traceback(None)  # or every raise would lengthen it
+            raise copy(self._stopped)  # what was raised holds on to people's requests
 
     def stop(self, reason: LorryError) -> int:
         """Admit nobody any more, and refuse whoever waits; what runs goes on. Returns how many were refused."""
         self._stopped = reason
-        return sum(admission.refuse_all(reason) for admission in self._admissions)
+        queued = sum(admission.refuse_all(reason) for admission in self._admissions)
+        return queued + self._lobby.refuse_all(reason)
 
     def start(self) -> None:
         """Admit again."""
@@ -269,7 +274,10 @@ class AdapterPool:
         """Take a version out of host memory; False when it was not there, or is in use."""
         if version_id not in self._memory or self._book.count(version_id):
             return False
-        await self._memory.evict(version_id, reason)
+        try:
+            await self._memory.evict(version_id, reason)
+        except TierFull:  # who held it is about to let go
+            return False
         return True
 
     async def retire(self, version_id: str) -> bool:
@@ -392,6 +400,9 @@ class AdapterPool:
         while True:
             if arrival is None and not self._is_near(version_id):
                 arrival = await places.take(self._arrivals, ticket)
+                if not arrival.held:  # it has arrived meanwhile, or is known not to be had
+                    arrival = None
+                    continue
             room = await self._in_time(places.take(self._rooms, ticket, within_seconds=room_seconds), room_seconds)
             if version_id in self._memory:
                 passing = places.in_time(self._memory.room.pass_by(), within_seconds=room_seconds)
@@ -414,6 +425,11 @@ class AdapterPool:
     @property
     def _admissions(self) -> tuple[Admission, ...]:
         return self._arrivals, self._rooms, self._slots
+
+    def _wave_through(self, version_id: str) -> None:
+        """Let who queues for the arrival of a version look again: it has arrived, or is known not to be had."""
+        if self._is_near(version_id):
+            self._arrivals.dismiss(version_id)
 
     def _refuse(self, version_id: str, reason: LorryError) -> int:
         """Turn away who waits for a version; who waits for its load hears of that one's end. Returns how many."""

@@ -18,6 +18,8 @@ class Store(Protocol):
     async def install(self, version_id: str, *, urgent: Urgency) -> int:
         """See that the version can be had, and begin to fetch it; returns a guess of its bytes in host memory.
 
+        Of one that was staged before, it is what that took.
+
         `stage` or `abandon` follows.
 
         Raises:

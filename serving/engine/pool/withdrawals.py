@@ -61,9 +61,23 @@ class Withdrawals:
         self._book.close(version_id, reason)
         if at_once:
             self._book.abort(version_id, reason)
+        if (under_way := self._flights.join(version_id)) is not None:
+            return await self._wait_for(under_way, version_id, wait_seconds=wait_seconds)
         return await self._flights.run(
             version_id, lambda: self._erase(version_id, reason, leases, wait_seconds=wait_seconds, because=because)
         )
+
+    async def _wait_for(
+        self, under_way: asyncio.Future[Erasure], version_id: str, *, wait_seconds: float | None
+    ) -> Erasure:
+        """Wait for the leases as long as this one said, and not as long as who began the withdrawal."""
+        try:
+            ended, _ = await asyncio.wait([under_way], timeout=wait_seconds)
+            if not ended and self._book.count(version_id):
+                raise self._in_use(version_id, wait_seconds)
+            return await under_way
+        finally:
+            under_way.cancel()  # the withdrawal itself goes on
 
     async def _erase(
         self, version_id: str, reason: LorryError, leases: int, *, wait_seconds: float | None, because: Reason
@@ -72,7 +86,11 @@ class Withdrawals:
         refused = self._refuse(version_id, reason)
         loads = self._loads.stop(version_id, reason)  # it has a lease, and nobody is left who would get one
         try:
-            await self._until_free(version_id, wait_seconds=wait_seconds)
+            try:
+                await self._until_free(version_id, wait_seconds=wait_seconds)
+            except AdapterInUse:
+                self._banned.pop(version_id, None)
+                raise
             waited_seconds = monotonic() - began
             self._memory.leaves(version_id, because)
             self._memory.unpin(version_id)
@@ -95,7 +113,11 @@ class Withdrawals:
             async with asyncio.timeout(wait_seconds):
                 await self._book.wait_until_free(version_id)
         except TimeoutError as exc:
-            self._banned.pop(version_id, None)
-            count = self._book.count(version_id)
-            message = f"{count} requests still run on the adapter after {wait_seconds:g} s: wait longer, or abort them."
-            raise AdapterInUse(message, leases=count) from exc
+            raise self._in_use(version_id, wait_seconds) from exc
+
+    def _in_use(self, version_id: str, wait_seconds: float | None) -> AdapterInUse:
+        count = self._book.count(version_id)
+        waited = "" if wait_seconds is None else f" after {wait_seconds:g} s"
+        return AdapterInUse(
+            f"{count} requests still run on the adapter{waited}: wait longer, or abort them.", leases=count
+        )

@@ -132,7 +132,7 @@ class WorkerLink:
         self._pending[call] = pending
         try:
             arguments = (version_id, number, files.values(), urgent, call)
-            states = await self._call("lorry_stage", args=arguments)
+            states = await self._order("lorry_stage", arguments)
             if "staged" in states:  # it was there before
                 hosts = await self.residents()
                 for rank, state, host in zip(self._ranks, states, hosts, strict=True):
@@ -165,16 +165,24 @@ class WorkerLink:
         return await self._remove("lorry_erase", version_id)
 
     async def residents(self) -> list[dict[str, Any]]:
-        """Return each worker's ``host`` (version_id → bytes) and ``slots`` (version_id or None)."""
-        return await self._call("lorry_residents", args=())
+        """Return each worker's ``host`` (version_id → bytes) and ``slots`` (version_id or None).
+
+        Raises:
+            AdapterNotLoaded: when a worker fails, or the engine is gone.
+        """
+        return await self._order("lorry_residents", ())
+
+    async def _order(self, method: str, arguments: tuple[Any, ...]) -> list[Any]:
+        try:
+            return await self._call(method, args=arguments)
+        except Exception as exc:  # the engine core sends every failure as a bare Exception with a text
+            doing = method.removeprefix("lorry_")
+            raise AdapterNotLoaded(f"The engine's workers failed ({doing}): {exc}") from exc
 
     async def _remove(self, method: str, version_id: str) -> Removed:
         """Ask every worker; the engine may need one more step to let go of a request that ended just now."""
         for pause_seconds in (*_REMOVAL_PAUSES_SECONDS, None):
-            try:
-                replies = await self._call(method, args=(version_id,))
-            except Exception as exc:  # the engine core sends every failure as a bare Exception with a text
-                raise AdapterNotLoaded(f"The engine's workers could not take the adapter out: {exc}") from exc
+            replies = await self._order(method, (version_id,))
             if all(reply["removed"] for reply in replies):
                 return Removed(
                     freed_bytes=sum(reply["freed_bytes"] for reply in replies),

@@ -85,6 +85,7 @@ class SignalReceiver(asyncio.DatagramProtocol):
         if len(os.fsencode(self._path)) > _MAX_ADDRESS_BYTES:
             raise OSError(f"{self._path} is too long for a socket's address")
         self._path.unlink(missing_ok=True)  # of a dead process with this number
+        _remove_deserted(directory)
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         channel.setblocking(False)
         channel.bind(str(self._path))
@@ -109,3 +110,15 @@ class SignalReceiver(asyncio.DatagramProtocol):
             self._transport.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+def _remove_deserted(directory: Path) -> None:
+    """Remove the sockets of receivers that were killed, so that they do not gather."""
+    for path in directory.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:  # nobody is bound to it any more
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue  # it has just been removed

@@ -22,6 +22,7 @@ from serving.engine.worker.weights_file import AdapterFiles, read_adapter
 from serving.errors import AdapterNotLoaded
 
 _log = logging.getLogger(__name__)
+_MOST_MESSAGE = 2000  # vLLM lists every tensor that it does not know; a signal has to stay in one datagram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,5 +180,6 @@ class Stager(Generic[Ready]):
         with self._lock:
             current = self._wanted.pop(order.version_id, None)
         calls = current.calls if current else [order.call]
-        refusal: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "field": error.field}
+        message = error.message if len(error.message) <= _MOST_MESSAGE else f"{error.message[:_MOST_MESSAGE]} …"
+        refusal: dict[str, Any] = {"kind": type(error).__name__, "message": message, "field": error.field}
         self._signals.send("refused", version_id=order.version_id, calls=calls, **refusal)

@@ -174,6 +174,7 @@ async def test_an_engine_without_its_registry_serves_for_its_lease_and_no_longer
         _, refused = await until(engine, ada, status=503, within_seconds=12)
         print(f"registry killed → adapters refused: {time.monotonic() - began:.1f} s")
         assert "not heard from the registry" in refused.json()["error"]["message"]
+        assert refused.headers["x-lorry-ask-another"] == "true", "it holds the adapter, and must not serve it"
         assert (await ask(engine, bob)).status_code == 503
         assert (await ask(engine, "base")).status_code == 200
         ready = await engine.get("/lorry/ready")

@@ -169,6 +169,14 @@ async def test_prefetch_brings_an_adapter_without_a_slot(bench: Bench) -> None:
     )
 
 
+async def test_a_hint_for_what_is_here_keeps_it_here_until_it_is_asked_for(bench: Bench) -> None:
+    for version_id in (ADA, BOB, CLEO, DAN):
+        await bench.post(f"adapters/{version_id}/prefetch", {"wait": True})
+    assert (await bench.post(f"adapters/{ADA}/prefetch"))[1]["state"] == "resident"
+    await bench.post(f"adapters/{EVE}/prefetch", {"wait": True})
+    assert bench.below.host == {ADA, CLEO, DAN, EVE}
+
+
 async def test_prefetch_in_the_background_answers_at_once_and_is_bounded(bench: Bench) -> None:
     bench.below.may_stage.clear()
     assert (await bench.post(f"adapters/{ADA}/prefetch"))[0] == 202

@@ -253,6 +253,19 @@ async def test_the_gate_closes_even_while_the_engine_is_stuck_in_a_step(bench: B
     assert sorted(version_id for version_id, _ in bench.memory.withdrawn) == [ADA, BOB]  # each once
 
 
+async def test_orders_do_not_gather_behind_a_removal_that_is_stuck(bench: Bench) -> None:
+    await bench.directory.beat()
+    bench.memory.versions, bench.memory.running = {ADA, BOB}, {ADA: 1}
+    bench.memory.stuck.clear()
+    bench.registry.withhold(suspended(ADA), erased(BOB))
+    for _ in range(5):
+        await bench.directory.beat()
+    assert len(bench.directory._errands) == 2
+    bench.memory.stuck.set()
+    await bench.settle()
+    assert sorted(version_id for version_id, _ in bench.memory.withdrawn) == [ADA, BOB]
+
+
 async def test_files_are_deleted_only_after_memory_let_go_of_them(bench: Bench) -> None:
     await bench.directory.beat()
     files = bench.on_disk(ADA)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
+from kit.errors import LorryError
 from registry.errors import BaseModelMismatch
 from serving.engine.door import ASK_ANOTHER_HEADER, Admittance, Door
 from serving.engine.pool.admission import Ticket
@@ -29,6 +30,7 @@ from serving.errors import (
     EngineBusy,
     EngineDraining,
     EngineOutOfTouch,
+    OrderInvalid,
 )
 from serving.extraction.engine_answer import raise_for_status
 
@@ -100,6 +102,7 @@ class Bench:
         self.engine = Engine()
         self.waits: list[tuple[str, float]] = []
         self.refused: list[Exception] = []
+        self.closed: LorryError | None = None
         host = Tier("host memory", max_bytes=10, max_entries=4)
         bounds = Limits(**{"slots": 1, "seats": 4, **limits})
         waits = self.waits
@@ -115,11 +118,16 @@ class Bench:
             pool=self.pool,
             most_tokens=2048,
             deadline_seconds={"live": 0.2, "batch": 5.0},
+            gate=self._gate,
             on_refused=self.refused.append,
         )
         self.crowd = self.admittance.crowd
         self.app = SimpleNamespace(state=SimpleNamespace(lorry_admittance=self.admittance))
         self.door = Door(self.engine)
+
+    def _gate(self, version_id: str) -> None:
+        if self.closed is not None:
+            raise self.closed
 
     def ask(self, body: Any, *, path: str = "/v1/completions", **headers: str) -> Request:
         return Request(self, body if isinstance(body, bytes) else json.dumps(body).encode(), path, headers)
@@ -249,6 +257,7 @@ async def test_a_class_that_is_none_is_refused_by_its_name(bench: Bench, name: s
     assert (status, error["param"]) == (422, "x-lorry-class")
     assert "live, batch" in error["message"]
     assert bench.engine.bodies == []
+    assert [type(error) for error in bench.refused] == [OrderInvalid]
 
 
 @pytest.mark.parametrize("model", [ADA, "base"])
@@ -263,6 +272,28 @@ async def test_a_drained_engine_refuses_everything_new_and_counts_who_is_inside(
     bench.engine.may_answer.set()
     assert (await running.answer())[0] == 200
     assert await bench.crowd.wait_until_empty(timeout_seconds=1)
+
+
+async def test_an_engine_out_of_touch_sends_requests_on_at_once_even_for_what_it_holds(bench: Bench) -> None:
+    running = bench.ask({"model": ADA})
+    await soon(lambda: bool(bench.engine.sequences))
+    waiting = bench.ask({"model": BOB}, x_lorry_class="batch")
+    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    bench.closed = EngineOutOfTouch()
+    for model in (ADA, BOB):
+        status, body, headers = await bench.ask({"model": model}).answer()
+        assert (status, json.loads(body)["error"]["type"]) == (503, "EngineOutOfTouch")
+        assert (headers[ASK_ANOTHER_HEADER], headers[b"retry-after"]) == (b"true", b"1")
+    assert bench.pool.queued("live") == 0
+
+    bench.engine.may_answer.set()
+    assert (await running.answer())[0] == 200
+    status, _, headers = await waiting.answer()  # its turn came when the gate was shut
+    assert (status, headers[ASK_ANOTHER_HEADER]) == (503, b"true")
+    assert len(bench.engine.bodies) == 1
+    assert [type(error) for error in bench.refused] == [EngineOutOfTouch] * 3
+    assert (await bench.ask({"model": "base", "prompt": ""}).answer())[0] == 200
+    assert (bench.pool.slots.in_flight, bench.pool.leases("batch")) == (frozenset(), 0)
 
 
 async def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(bench: Bench) -> None:
@@ -411,6 +442,20 @@ async def test_what_is_no_request_is_vllms_to_answer(bench: Bench, body: bytes) 
     bench.door = Door(app)
     await bench.ask(body).task
     assert [message["body"] for message in passed] == [body]
+
+
+async def test_nothing_runs_on_a_request_that_only_vllm_understood(bench: Bench) -> None:
+    started: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        started.append("app")
+        bench.engine.sequences["without a lease"] = object()
+        started.append("sequence")
+
+    bench.door = Door(app)
+    with pytest.raises(GracefulHTTPError, match="more than it was admitted for"):
+        await bench.ask(b"not json").task
+    assert (started, bench.engine.sequences) == (["app"], {})
 
 
 async def test_a_503_says_when_to_come_back_even_if_nobody_knows(bench: Bench) -> None:

@@ -340,6 +340,23 @@ async def test_a_disk_that_others_filled_gets_room_from_what_was_used_least(
     assert cache.held() == [2, 3]
 
 
+async def test_what_is_still_to_be_written_of_an_arrival_is_not_free(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cache.put(1)
+    disk_bytes, real = (16 << 20) + 2 * len(DATA) + 200, shutil.disk_usage("/")
+
+    def usage(_: object) -> object:
+        written = [path for path in sized_under(cache.directory) if path.stat().st_blocks]
+        return real._replace(free=disk_bytes - sum(path.stat().st_size for path in written))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    async with cache.installer.shelf(version(2)) as shelf, shelf.arrival(len(DATA)) as path:
+        await cache.put(3)  # for which there would be room if nothing more were written of the other
+        path.write_bytes(DATA)
+    assert (cache.held(), cache.evicted("room")) == ([2, 3], 1)
+
+
 async def test_a_disk_that_fills_during_the_download_is_named_and_leaves_nothing(cache: Cache) -> None:
     with pytest.raises(CacheFull, match="no room"):
         async with cache.installer.shelf(version(1)) as shelf, shelf.arrival(100):

@@ -83,7 +83,14 @@ def test_vllm_loads_our_plugins_only_and_guards_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["VLLM_SKIP_MODEL_NAME_VALIDATION", "VLLM_SERVER_DEV_MODE", "VLLM_API_KEY", "VLLM_DP_SIZE"]
+    "variable",
+    [
+        "VLLM_SKIP_MODEL_NAME_VALIDATION",
+        "VLLM_SERVER_DEV_MODE",
+        "VLLM_API_KEY",
+        "VLLM_DP_SIZE",
+        "VLLM_RAISE_ON_LOGIT_NANS",
+    ],
 )
 def test_variables_that_would_open_the_engine_do_not_reach_it(variable: str) -> None:
     environment = plan_launch(make(), inherited={variable: "1", "PATH": "/bin"}).environment
@@ -125,6 +132,8 @@ def test_tokens_are_not_on_the_command_line() -> None:
         ("--enable-fastapi-docs", "Lorry sets it"),
         ("--lora-modules a=/b", "registry"),
         ("--enable-log-requests", "people's words"),
+        ("--root-path /lorry", "whole path"),
+        ("--enable-prompt-embeds", "wrong shape"),
         ("--config file.yaml", "cannot be checked"),
         ('--dtype "', "closing quotation"),
     ],

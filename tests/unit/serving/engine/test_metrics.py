@@ -5,10 +5,11 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from kit.errors import RequestTooLarge
 from registry.errors import DigestMismatch, NotServable, RegistryUnavailable, VersionNotFound
 from serving.engine.ledger import LoadRecord
 from serving.engine.metrics import EngineMetrics, reason_of
-from serving.errors import EngineBusy, TierFull
+from serving.errors import EngineBusy, TierFull, TooManySequences
 
 ADA = "v" + "a" * 32
 
@@ -115,6 +116,8 @@ def test_a_made_up_name_is_a_failed_load_but_no_failing_adapter(
         (DigestMismatch(), "damaged"),
         (OSError(), "other"),
         (EngineBusy(), "busy"),
+        (TooManySequences(), "invalid"),
+        (RequestTooLarge(), "invalid"),
         (NotServable(), "not_servable"),
         (NotServable("because", reason="suspended"), "suspended"),
         (NotServable("because", reason="a word of tomorrow"), "not_servable"),

@@ -16,7 +16,7 @@ from registry.errors import NotServable
 from serving.engine.pool.erasure import Erasure, Removal
 from serving.engine.pool.observer import Reason
 from serving.engine.residents import Residents
-from serving.errors import AdapterInUse
+from serving.errors import AdapterInUse, AdapterLost
 
 ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
 
@@ -226,10 +226,30 @@ async def test_a_withdrawal_that_takes_too_long_leaves_what_it_found(bench: Benc
 async def test_who_begins_while_a_version_is_withdrawn_is_ended_too(bench: Bench) -> None:
     bench.memory.may_go.clear()
     withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, NotServable("Version is suspended.")))
+    early = bench.engine.generate("prompt", None, "early", lora_request=bench.adapters[ADA])
     await asyncio.sleep(0.01)
-    late = bench.ask(ADA)  # had its lease already, and vLLM had looked its name up
     with pytest.raises(GracefulHTTPError, match="suspended"):
-        await asyncio.wait_for(late, 1)
+        bench.ask(ADA)  # had its lease already, and vLLM had looked its name up
+    with pytest.raises(GracefulHTTPError, match="suspended"):
+        await anext(early)
+    assert bench.engine.seen == [], "not even one token of theirs is computed"
+    bench.memory.may_go.set()
+    await withdrawing
+    again = bench.ask(ADA)
+    await asyncio.sleep(0.01)
+    bench.engine.step("a", is_last=True)
+    assert await again == ["a"]
+
+
+async def test_nothing_that_was_computed_before_the_end_reaches_anybody_after_it(bench: Bench) -> None:
+    ada = bench.ask(ADA)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bench.memory.may_go.clear()
+    withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, AdapterLost()))
+    bench.engine.step("computed with zeros", is_last=True)
+    with pytest.raises(GracefulHTTPError, match="lost the adapter"):
+        await ada
     bench.memory.may_go.set()
     await withdrawing
 

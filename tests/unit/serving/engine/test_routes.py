@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from vllm.config import ParallelConfig
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from kit.errors import LorryError
+from serving.engine.door import Door
+from serving.engine.guard import Guard
+from serving.engine.priority import Priority
 from serving.engine.resolver import RegistryResolver
 from serving.engine.routes import LorryRoutes, refuse_several
 from serving.engine.settings import EngineSettings
@@ -42,6 +49,26 @@ def test_one_api_server_with_one_engine_is_let_through() -> None:
 def test_several_of_anything_are_refused_however_vllm_was_told(parallel: dict[str, int], reason: str) -> None:
     with pytest.raises(EngineMisconfigured, match=reason):
         refuse_several(engine(**parallel))
+
+
+@pytest.mark.parametrize(
+    ("middleware", "is_refused"),
+    [
+        ([Guard, Door, Priority, CORSMiddleware], False),
+        ([CORSMiddleware, Guard, Door, Priority], True),  # as a variable of the environment may have it
+        ([Guard], True),
+        ([Door, Guard, Priority], True),
+        ([], True),
+    ],
+)
+def test_nothing_comes_before_the_guard_and_nobody_past_the_door(
+    middleware: list[Any], is_refused: bool, tmp_path: Path
+) -> None:
+    app = FastAPI(middleware=[Middleware(each) for each in middleware])
+    routes = Running(tmp_path).routes
+    routes.attach_router(app)
+    with pytest.raises(EngineMisconfigured, match="guard, door and priority") if is_refused else nullcontext():
+        routes._refuse_unguarded()
 
 
 class Running:

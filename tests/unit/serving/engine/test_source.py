@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 
 from kit.errors import LorryError
 from kit.problems import problem
-from kit.sealing import new_key, seal
+from kit.sealing import Fill, new_key, seal
 from registry.client import RegistryClient
 from registry.errors import BaseModelMismatch, NotServable, RegistryError, RegistryUnavailable, VersionNotFound
 from registry.manifest import BaseIdentity
@@ -65,7 +65,7 @@ class ObjectStore:
         self.body, self.status, self.cut_at = SEALED, 200, None
         self.objects: dict[str, bytes] = {}  # by path; every other path is `body`
         self.unavailable_times = 0
-        self.pause_seconds = 0.0
+        self.pause_seconds, self.piece_bytes, self.sent_bytes = 0.0, 1, 0
         store = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -86,8 +86,9 @@ class ObjectStore:
 
             def _dribble(self) -> None:
                 try:
-                    for byte in store.body:
-                        self.wfile.write(bytes([byte]))
+                    for begin in range(0, len(store.body), store.piece_bytes):
+                        self.wfile.write(store.body[begin : begin + store.piece_bytes])
+                        store.sent_bytes = begin + store.piece_bytes
                         time.sleep(store.pause_seconds)
                 except OSError:
                     self.close_connection = True  # nobody listens any more
@@ -244,6 +245,55 @@ async def test_a_store_that_sends_next_to_nothing_counts_as_one_that_hangs(
     assert [path for path in place.directory.rglob("*") if path.is_file()] == []
     store.pause_seconds = 0.0
     await asyncio.sleep(0.3)
+    assert await place.content() == b"".join(FILES.values())
+
+
+def plain_memory() -> list[str]:
+    """The memory in this process that holds plain bytes of adapters."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError:  # it was of the listing itself
+            continue
+    return [target for target in found if "lorry-adapter" in target]
+
+
+@pytest.mark.parametrize("while_", ["downloading", "opening"])
+async def test_what_nobody_wants_any_more_stops_and_leaves_nothing_plain_once_it_has_ended(
+    tmp_path: Path,
+    registry: RegistryClient,
+    answers: Answers,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    while_: str,
+) -> None:
+    place = Place(tmp_path, registry, answers, max_bytes=1 << 30, silence_seconds=10)
+    if while_ == "downloading":
+        store.pause_seconds, store.piece_bytes = 1.0, 300_000  # 700,000 bytes are three pieces
+    else:
+        await place.content()
+
+        def slowly(fill: Callable[[Any], int]) -> Fill:
+            def fill_slowly(view: memoryview) -> int:
+                time.sleep(0.2)
+                return fill(view)
+
+            return fill_slowly
+
+        monkeypatch.setattr("serving.engine.source.fill_from", slowly)
+    opening = asyncio.create_task(place.have())
+    while not plain_memory():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    opening.cancel()
+    await asyncio.wait([opening])
+
+    assert (opening.cancelled(), plain_memory()) == (True, [])
+    assert (store.sent_bytes < len(SEALED), place.failures()) == (True, {})
+    assert place.on_disk.exists() == (while_ == "opening")
+    assert [path for path in (place.directory / ".staging").rglob("*") if path.is_file()] == []
+    store.pause_seconds = 0.0
+    monkeypatch.undo()
     assert await place.content() == b"".join(FILES.values())
 
 

@@ -64,6 +64,7 @@ class Source:
 
     def __init__(self) -> None:
         self.rejected: list[str] = []
+        self.opens: asyncio.Event | None = None  # unset = it opens nothing, and breaks off only when this is set
 
     def at_hand(self, version_id: str) -> bool:
         return True
@@ -72,6 +73,11 @@ class Source:
         return SimpleNamespace(version_id=version_id, weights_bytes=SIZES[version_id])
 
     async def open(self, offer: Any, *, urgent: Urgency) -> OpenedAdapter:
+        if self.opens is not None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.opens.wait()
         opened = OpenedAdapter()
         opened.freeze(())
         return opened
@@ -198,6 +204,22 @@ async def test_what_is_withheld_while_it_is_staged_is_taken_out_again(rig: Rig) 
     assert (rig.worker.host, rig.models.lora_requests, rig.held) == (set(), {}, Counter())
 
 
+async def test_an_erasure_ends_when_nothing_is_being_opened_any_more_and_who_waited_hears_at_once(rig: Rig) -> None:
+    rig.source.opens = asyncio.Event()
+    asking = asyncio.create_task(rig.pool.lease(Ticket(version_id="a")))
+    await asyncio.sleep(0.01)
+    assert rig.held["a"] > 0
+    erasing = asyncio.create_task(rig.pool.withdraw("a", AdapterInUse()))
+    with pytest.raises(AdapterInUse):
+        await asyncio.wait_for(asking, 1)
+    await asyncio.sleep(3 * STEP_SECONDS)
+    assert (erasing.done(), rig.held["a"] > 0) == (False, True)
+    rig.source.opens.set()
+    await asyncio.wait_for(erasing, 1)
+    await asyncio.sleep(0)
+    assert (rig.held, rig.store._ending) == (Counter(), {})
+
+
 async def test_who_goes_away_stops_no_removal(rig: Rig) -> None:
     await rig.bring("a", "b")
     leaving = asyncio.create_task(rig.pool.evict("a"))
@@ -218,6 +240,9 @@ async def test_what_fails_in_a_worker_is_told_as_a_refusal_and_costs_no_bound(ri
     rig.link._call, call = fail, rig.link._call
     with pytest.raises(AdapterNotLoaded, match="A slot still holds weights"):
         await rig.pool.withdraw("a", AdapterNotLoaded())
+    with pytest.raises(AdapterNotLoaded, match="A slot still holds weights"):
+        await rig.bring("b")
+    assert rig.source.rejected == ["b"]
     rig.link._call = call
     assert rig.pool.held() == {"a"}
     await rig.pool.withdraw("a", AdapterNotLoaded())

@@ -10,6 +10,8 @@ import pytest
 from serving.engine.pool.admission import Ticket
 from serving.engine.pool.erasure import Removal
 from serving.engine.pool.limits import CLASSES, Limits
+from serving.engine.pool.memory import HostMemory
+from serving.engine.pool.observer import Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.pool_lease import PoolLease
 from serving.engine.pool.tier import Tier
@@ -73,7 +75,8 @@ class Shelf:
         assert version_id not in self.erased or version_id in self.may_return, "an erased adapter came back"
         self.host.add(version_id)
         assert len(self.host) <= ENTRIES
-        return self.staged_sizes.get(version_id, self.sizes.get(version_id, 1))
+        self.sizes[version_id] = self.staged_sizes.get(version_id, self.sizes.get(version_id, 1))
+        return self.sizes[version_id]
 
     def abandon(self, version_id: str) -> None: ...
 
@@ -107,6 +110,16 @@ def pool_on(shelf: Shelf, **changes: int) -> AdapterPool:
     return AdapterPool(
         shelf, limits=limits, host=host, host_entries=ENTRIES - 1, host_live_entries=1, arrivals=ARRIVALS
     )
+
+
+async def test_what_somebody_holds_is_not_evicted_and_can_still_be_named() -> None:
+    memory = HostMemory(Shelf(), Tier("host memory", max_bytes=10), observer=Observer(), turn=1)
+    memory.tier.make_room("a", 1)
+    memory.arrived("a")
+    memory.hold("a")
+    with pytest.raises(TierFull):
+        await memory.evict("a", "asked")
+    assert memory.use("a") == "host"
 
 
 async def test_a_hundred_requests_for_one_cold_adapter_install_it_once() -> None:
@@ -392,6 +405,23 @@ async def test_an_erasure_that_nobody_waits_for_any_more_opens_again_what_it_clo
     (await pool.lease(Ticket(version_id="a"))).release()
 
 
+async def test_who_joins_a_withdrawal_waits_no_longer_than_it_said() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    lease = await pool.lease(Ticket(version_id="a"))
+    patient = asyncio.create_task(pool.withdraw("a", AdapterClosed()))
+    await asyncio.sleep(0.005)
+    with pytest.raises(AdapterInUse, match="1 requests still run on the adapter after"):
+        await asyncio.wait_for(pool.withdraw("a", AdapterClosed(), wait_seconds=0.02), 1)
+    with pytest.raises(AdapterClosed):  # the patient one still keeps it shut
+        await pool.lease(Ticket(version_id="a"))
+    joining = asyncio.create_task(pool.withdraw("a", AdapterClosed(), wait_seconds=5))
+    await asyncio.sleep(0.005)
+    lease.release()
+    assert await patient == await joining
+    assert shelf.erased == ["a"]
+
+
 async def test_a_joined_erasure_erases_once() -> None:
     shelf = Shelf()
     pool = pool_on(shelf)
@@ -572,9 +602,73 @@ async def test_an_adapter_counts_with_what_it_takes_in_memory_once_that_is_known
 
 async def test_an_adapter_that_takes_more_than_there_is_room_for_is_taken_out_again() -> None:
     shelf = Shelf()
-    shelf.sizes, shelf.staged_sizes = {"b": 50, "wide": 40}, {"wide": 80}
+    shelf.sizes, shelf.staged_sizes = {"b": 50, "wide": 40, "huge": 40}, {"wide": 80, "huge": 101}
     pool = pool_on(shelf)
     async with pool.leased(Ticket(version_id="b")):
         with pytest.raises(TierFull):
-            await pool.lease(Ticket(version_id="wide"))
+            await pool.prefetch("wide")
         assert (shelf.host, pool.host.size_bytes) == ({"b"}, 50)
+    with pytest.raises(TierFull):
+        await pool.lease(Ticket(version_id="huge"), deadline_seconds=5)
+    assert (shelf.host, pool.host.size_bytes) == ({"b"}, 50)
+
+
+async def test_a_request_whose_adapter_takes_more_than_was_guessed_waits_for_that() -> None:
+    shelf = Shelf()
+    shelf.sizes, shelf.staged_sizes = {"b": 50, "wide": 40}, {"wide": 80}
+    pool = pool_on(shelf)
+    lease = await pool.lease(Ticket(version_id="b"))
+    asking = asyncio.create_task(pool.lease(Ticket(version_id="wide"), deadline_seconds=5))
+    await asyncio.sleep(0.01)
+    assert (asking.done(), shelf.host, pool.host.size_bytes) == (False, {"b"}, 50)
+    with pytest.raises(AdmissionTimeout):
+        await pool.lease(Ticket(version_id="wide"), deadline_seconds=0.01)
+    lease.release()
+    (await asking).release()
+    assert (shelf.host, pool.host.size_bytes) == ({"wide"}, 80)
+
+
+async def test_who_queues_for_an_arrival_passes_once_the_adapter_is_there_or_cannot_be_had() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    shelf.hanging = {"far": asyncio.Event(), "a": asyncio.Event(), "broken": asyncio.Event()}
+    far = asyncio.create_task(pool.lease(Ticket(version_id="far", kind="batch")))  # has all that batch may have
+    await asyncio.sleep(0.005)
+    for version_id in ("a", "broken"):
+        queueing = asyncio.create_task(pool.lease(Ticket(version_id=version_id, kind="batch"), deadline_seconds=5))
+        asking = asyncio.create_task(pool.lease(Ticket(version_id=version_id)))
+        await asyncio.sleep(0.005)
+        assert (pool.queued("batch"), pool.loading("batch")) == (1, 1)
+        shelf.on_disk.add(version_id)  # from now on it needs nobody else
+        shelf.hanging[version_id].set()
+        outcomes = await asyncio.wait_for(asyncio.gather(queueing, asking, return_exceptions=True), 1)
+        assert not far.done()
+        for outcome in outcomes:
+            if isinstance(outcome, PoolLease):
+                assert outcome.version_id == "a"
+                outcome.release()
+            else:
+                assert (version_id, type(outcome)) == ("broken", AdapterDamaged)
+    shelf.hanging["far"].set()
+    (await far).release()
+    assert all(pool.queued(kind) == 0 for kind in CLASSES)
+
+
+async def test_a_stopped_pool_refuses_at_once_those_as_well_whose_adapter_is_on_its_way() -> None:
+    shelf = Shelf()
+    pool = pool_on(shelf)
+    shelf.hanging = {"far": asyncio.Event()}
+    asking = [asyncio.create_task(pool.lease(Ticket(version_id="far"))) for _ in range(3)]
+    await asyncio.sleep(0.005)
+    reason = EngineDraining()
+    assert pool.stop(reason) == 3
+    outcomes = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 1)
+    assert {type(outcome) for outcome in outcomes} == {EngineDraining}
+    with pytest.raises(EngineDraining):
+        await pool.prefetch("far")
+    assert reason.__traceback__ is None, "it would hold on to what those asked who were refused"
+    assert pool.loading("live") == 0
+    pool.start()
+    shelf.hanging["far"].set()
+    (await pool.lease(Ticket(version_id="far"))).release()
+    assert shelf.installs == ["far"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ class Worker:
         assert self.may_prepare.wait(10)
         if order.version_id == "odd":
             raise RuntimeError("something vLLM says")
+        if order.version_id == "wordy":
+            raise ValueError(f"expected modules {['a_module_that_nobody_knows'] * 10_000}")
         if order.version_id == "unfit":
             raise AdapterUnfit("too wide", field="q_proj")
         return self.prepare_as(list(files.tensors.values()))
@@ -178,13 +181,17 @@ async def test_live_goes_before_batch(link: WorkerLink, workers: list[Worker], a
 
 @pytest.mark.parametrize(
     ("version_id", "expected", "text"),
-    [("unfit", AdapterUnfit, "too wide"), ("odd", AdapterNotLoaded, "something vLLM says")],
+    [
+        ("unfit", AdapterUnfit, "too wide"),
+        ("odd", AdapterNotLoaded, "something vLLM says"),
+        ("wordy", AdapterNotLoaded, "expected modules"),
+    ],
 )
 async def test_a_refusal_comes_back_with_its_reason_and_the_thread_goes_on(
     link: WorkerLink, adapter: dict[str, Any], version_id: str, expected: type[Exception], text: str
 ) -> None:
     with pytest.raises(expected, match=text):
-        await link.stage(version_id, **adapter)
+        await asyncio.wait_for(link.stage(version_id, **adapter), 10)
     await link.stage("v1", **adapter)
 
 
@@ -266,6 +273,20 @@ async def test_workers_without_our_parts_are_a_misconfiguration(tmp_path: Path) 
     with pytest.raises(EngineMisconfigured, match="no such method"):
         await WorkerLink(call).open(tmp_path / "signals")
     assert list((tmp_path / "signals").iterdir()) == []
+
+
+async def test_a_receiver_removes_what_killed_ones_left_and_nothing_of_the_living(tmp_path: Path) -> None:
+    for name in ("killed", "living"):
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        channel.bind(str(tmp_path / f"{name}.sock"))
+        if name == "killed":
+            channel.close()
+    receiver = SignalReceiver(lambda signal: None)
+    address = await receiver.open(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([Path(address), tmp_path / "living.sock"])
+    receiver.close()
+    channel.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["living.sock"]
 
 
 async def test_a_thousand_signals_arrive_whole_and_in_order(tmp_path: Path) -> None:
