@@ -31,6 +31,9 @@ labels:
 {{/* what every pod has in common; ours, and Envoy and the bundled parts with their own users */}}
 {{- define "lorry.pod" -}}
 automountServiceAccountToken: false
+# Kubernetes would tell every pod of Services in variables, LORRY_REGISTRY_PORT=tcp://… of one called lorry-registry:
+# settings have the same names.
+enableServiceLinks: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}

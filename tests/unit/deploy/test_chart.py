@@ -16,6 +16,7 @@ import yaml
 from kit.settings import variable
 from lorry.container import PROGRAMS
 from lorry.erasure.settings import ErasureSettings
+from lorry.settings_page import PROCESSES
 from scripts.chart_schema import FREE, schema
 from serving.gateway.settings import GatewaySettings
 from serving.jobs.settings import ExtractionWorkerSettings
@@ -136,6 +137,16 @@ def test_every_container_runs_without_rights_on_a_root_that_cannot_be_written(na
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
             }
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_service_sets_a_setting(name: str) -> None:
+    """Of a Service lorry-gateway Kubernetes tells pods LORRY_GATEWAY_PORT=tcp://10.0.0.1:8080, unless told not to."""
+    links = {f"{service.upper().replace('-', '_')}_PORT" for service in of_kind(objects(name), "Service")}
+    known = {variable(key) for settings in PROCESSES.values() for key in settings.model_fields}
+    assert {"LORRY_GATEWAY_PORT", "LORRY_REGISTRY_PORT"} <= links & known
+    for part, pod in pods(objects(name)).items():
+        assert pod["enableServiceLinks"] is False, part
 
 
 @pytest.mark.parametrize("name", MATRIX)
