@@ -82,9 +82,14 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 {{ include "lorry.container" . }}
 {{- end }}
 
+{{/* a value as settings read it: Helm has every number as a fraction, and writes 33554432 as 3.3554432e+07 */}}
+{{- define "lorry.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ printf "%.0f" . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{- define "lorry.settings" -}}
 {{- range $name, $value := . }}
-- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+- {name: {{ $name }}, value: {{ include "lorry.text" $value | quote }}}
 {{- end }}
 {{- end }}
 

@@ -17,7 +17,7 @@ from kit.settings import variable
 from lorry.container import PROGRAMS
 from lorry.erasure.settings import ErasureSettings
 from lorry.settings_page import PROCESSES
-from scripts.chart_schema import FREE, schema
+from scripts.chart_schema import FREE, SETTINGS, schema
 from serving.gateway.settings import GatewaySettings
 from serving.jobs.settings import ExtractionWorkerSettings
 from tests.support.helm import CHART, helm, lint, refusal, render, rendered
@@ -273,6 +273,25 @@ def test_envoys_configuration_is_the_one_of_deploy_with_a_place_for_every_engine
     assert found == wanted
     assert [each["hostname"] for each in places[0]] == [f"lorry-engine-{number}" for number in range(engines)]
     assert places[0][1]["address"]["socket_address"]["address"] == "lorry-engine-1.lorry-engine.users"
+
+
+def test_what_a_setting_is_given_is_what_its_process_reads() -> None:
+    """Helm holds numbers as fractions, and writes a large one as 1.2345678e+07, no whole number to settings."""
+    given: dict[str, dict[str, int | float | bool]] = {}
+    for part, allowed in schema()["properties"].items():
+        names = allowed.get("properties", {}).get("settings", {}).get("propertyNames", {}).get("enum", [])
+        fields = {variable(key): field for each in SETTINGS.get(part, ()) for key, field in each.model_fields.items()}
+        kinds: dict[Any, int | float | bool] = {int: 12_345_678, float: 0.45, bool: False}
+        given[part] = {name: kinds[fields[name].annotation] for name in names if fields[name].annotation in kinds}
+    given = {part: settings for part, settings in given.items() if settings}
+    assert given.keys() == SETTINGS.keys()
+    values: dict[str, Any] = {part: {"settings": settings} for part, settings in given.items()}
+    values["engines"]["maxCpuLoras"] = 2_000_000
+    found = pods(render({**values, "otherEngines": {"next": {"path": "next"}}}))
+    for part, settings in [*given.items(), ("engine-next", given["engines"])]:
+        (told,) = [environment(pod) for name, pod in found.items() if name in {f"lorry-{part}", f"lorry-{part[:-1]}"}]
+        assert {name: told[name] for name in settings} == {name: str(each).lower() for name, each in settings.items()}
+        assert told.get("LORRY_MAX_CPU_LORAS", "2000000") == "2000000"
 
 
 def test_every_base_has_engines_of_its_own_and_is_asked_for_at_their_address() -> None:
