@@ -4,7 +4,7 @@
 
 {{- define "lorry.selector" -}}
 app.kubernetes.io/name: lorry
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end }}
 
@@ -96,7 +96,7 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 {{- define "lorry.secret" -}}
 - name: {{ .name }}
   valueFrom:
-    secretKeyRef: {name: {{ .root.Values.secrets }}, key: {{ .key }}}
+    secretKeyRef: {name: {{ .root.Values.secrets | quote }}, key: {{ .key }}}
 {{- end }}
 
 {{- define "lorry.databaseEnv" -}}

@@ -82,6 +82,29 @@ MATRIX: dict[str, dict[str, Any]] = {
         },
         "networkPolicies": {"enabled": False},
     },
+    "odd but legal": {
+        "image": {"tag": "2026", "registry": "localhost:5000", "pullPolicy": "Always"},
+        "secrets": "123",
+        "base": {"claim": "0123", "path": "models/it's, #1: {new}"},
+        "gateway": {
+            "resources": {"limits": {"memory": None}},
+            "ingress": {"enabled": True, "host": "1.2", "className": "on"},
+        },
+        "engines": {
+            "startSeconds": 10,
+            "drainSeconds": 0,
+            "cache": {"size": "1000", "className": "1"},
+            "resources": {"requests": {"cpu": 0.5, "memory": None}, "limits": {"memory": None}},
+            "tolerations": [{"operator": "Exists"}],
+        },
+        "trainers": {"resources": {"requests": None, "limits": {"example.com/fast": 1, "memory": "64Gi"}}},
+        "networkPolicies": {
+            "gatewayFrom": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+            "metricsFrom": [],
+        },
+        "monitoring": {"serviceMonitors": True, "labels": {"release": "no"}},
+        "serviceAccount": {"annotations": {"number": "1"}},
+    },
 }
 FOREIGN = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
 
@@ -371,6 +394,18 @@ def test_rules_and_dashboards_are_those_of_deploy() -> None:
         ({"engines": {"maxLoraRank": 24}}, "maxLoraRank"),
         ({"engines": {"cache": {"size": "100 GB"}}}, "size"),
         ({"image": {"tag": "latest"}}, "tag"),
+        ({"image": {"pullSecrets": [{"nam": "pull"}]}}, "nam"),
+        ({"engines": {"resources": {"limit": {"memory": "1Gi"}}}}, "limit"),
+        ({"gateway": {"resources": {"requests": {"cpus": 1}}}}, "cpus"),
+        ({"trainers": {"resources": {"limits": {"nvidia.com/gpu": 2}}}}, "nvidia.com/gpu"),
+        ({"registry": {"resources": {"limits": {"memory": "1 GB"}}}}, "memory"),
+        ({"engines": {"tolerations": [{"efect": "NoSchedule"}]}}, "efect"),
+        ({"networkPolicies": {"gatewayFrom": [{"namespaceselector": {}}]}}, "namespaceselector"),
+        ({"networkPolicies": {"metricsFrom": [{"podSelector": {"matchlabels": {}}}]}}, "matchlabels"),
+        ({"networkPolicies": {"registryFrom": [{}]}}, "registryFrom"),
+        ({"engines": {"startSeconds": 5}}, "startSeconds"),
+        ({"engines": {"replicas": 5, "autoscaling": {"enabled": True}}}, "engines.autoscaling.maxReplicas"),
+        ({"masterKeyFile": False}, "LORRY_KMS_KEY_ID"),
         ({"envoy": {"enabled": False}}, "envoy.enabled"),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
         ({"signing": True}, "signingPublicKey"),
@@ -392,6 +427,26 @@ def test_rules_and_dashboards_are_those_of_deploy() -> None:
 )
 def test_a_misspelling_or_a_contradiction_is_refused_by_name(values: dict[str, Any], named: str) -> None:
     assert named in refusal(values)
+
+
+def test_the_schema_knows_every_name_at_every_depth() -> None:
+    """Open are labels, annotations, selectors of nodes, and Helm's own `global`."""
+    is_open = []
+    for path, each in objects_of(schema()):
+        names_nothing = each.get("additionalProperties", True) is not False and "propertyNames" not in each
+        if names_nothing and each.get("additionalProperties") != {"type": "string"}:
+            is_open.append(path)
+    assert is_open == [".global"]
+
+
+def objects_of(found: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Every object that a schema describes, with its place."""
+    below: list[tuple[str, Any]] = [(f"{path}.{name}", each) for name, each in found.get("properties", {}).items()]
+    below += [
+        (f"{path}[]", found[key]) for key in ("items", "additionalProperties") if isinstance(found.get(key), dict)
+    ]
+    own = [(path, found)] if found.get("type") == "object" else []
+    return own + [each for name, schema_below in below for each in objects_of(schema_below, name)]
 
 
 def test_the_schema_is_the_one_that_values_and_settings_give() -> None:
