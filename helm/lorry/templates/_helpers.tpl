@@ -1,5 +1,11 @@
+{{/* A part's name: RELEASE-PART. A StatefulSet's may have 52 characters, for its pods' labels add to it, and the longest
+     part takes 23 and a hyphen; so a longer release's name is cut, all parts alike, and told apart by its digest. */}}
 {{- define "lorry.name" -}}
-{{ printf "%s-%s" .root.Release.Name .part | trunc 52 | trimSuffix "-" }}
+{{- $release := .root.Release.Name | replace "." "-" }}
+{{- if gt (len $release) 28 }}
+{{- $release = printf "%s-%s" ($release | trunc 19 | trimSuffix "-") (.root.Release.Name | sha256sum | trunc 8) }}
+{{- end }}
+{{- printf "%s-%s" $release .part }}
 {{- end }}
 
 {{- define "lorry.selector" -}}

@@ -149,6 +149,31 @@ def test_no_two_objects_of_a_kind_share_a_name(name: str) -> None:
     assert len(names) == len(set(names))
 
 
+def test_releases_of_any_name_that_helm_takes_have_names_that_kubernetes_takes() -> None:
+    longest = {
+        "monitoring": {"serviceMonitors": True, "rules": True, "dashboards": True},
+        "otherEngines": {"sixteen-letters0": {"path": "next"}},
+        "signing": True,
+        "signingPublicKey": "abc",
+        "engines": {"autoscaling": {"enabled": True}},
+    }
+    taken: set[tuple[str, str]] = set()
+    for release in ("lorry", "our.lorry", "a" * 29, "a" * 52 + "b", "a" * 52 + "c"):
+        found = render(longest, release=release)
+        names = [(each["kind"], each["metadata"]["name"]) for each in found]
+        assert len(names) == len(set(names)), release
+        assert not taken & set(names), "two releases in one namespace would take each other's"
+        taken |= set(names)
+        for kind, name in names:
+            assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name
+            assert len(name) <= {"StatefulSet": 52, "ConfigMap": 253}.get(kind, 63), name
+        services = of_kind(found, "Service")
+        for pod in pods(found).values():
+            for value in environment(pod).values():
+                assert set(re.findall(r"http://([\w-]+)\.users:", value)) <= set(services), value
+    assert "begin with a letter" in refusal({}, release="1st")
+
+
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_container_runs_without_rights_on_a_root_that_cannot_be_written(name: str) -> None:
     for pod in pods(objects(name)).values():
