@@ -302,6 +302,20 @@ def test_an_extraction_worker_is_given_the_time_to_finish() -> None:
     assert pod["terminationGracePeriodSeconds"] > 200
 
 
+def test_a_gateway_and_envoy_are_given_the_time_to_finish() -> None:
+    found = pods(render({"gateway": {"drainSeconds": 400}, "envoy": {"drainSeconds": 500}}))
+    gateway, envoy = found["lorry-gateway"], found["lorry-envoy"]
+    told = environment(gateway)
+    assert told["LORRY_GATEWAY_DRAIN_SECONDS"] == "400"
+    pause = int(gateway["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1])
+    notice = float(told["LORRY_GATEWAY_NOTICE_SECONDS"])
+    assert gateway["terminationGracePeriodSeconds"] > pause + notice + 400
+    (container,) = envoy["containers"]
+    assert container["command"][container["command"].index("--drain-time-s") + 1] == "500"
+    assert container["lifecycle"]["preStop"]["exec"]["command"][-1].endswith("sleep 500")
+    assert envoy["terminationGracePeriodSeconds"] > 500
+
+
 def test_an_engine_is_drained_before_it_is_stopped_and_given_the_time() -> None:
     pod = pods(render({"engines": {"drainSeconds": 300}}))["lorry-engine"]
     assert pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-2:] == ["drain", "300"]
