@@ -20,6 +20,7 @@ from lorry.settings_page import PROCESSES
 from scripts.chart_schema import FREE, SETTINGS, schema
 from serving.gateway.settings import GatewaySettings
 from serving.jobs.settings import ExtractionWorkerSettings
+from tests.support.gateway_routes import WITHOUT_KEY
 from tests.support.helm import CHART, helm, lint, refusal, render, rendered
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -300,6 +301,15 @@ def test_an_extraction_worker_is_given_the_time_to_finish() -> None:
     told = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
     assert told["LORRY_EXTRACTION_DRAIN_SECONDS"] == "200"
     assert pod["terminationGracePeriodSeconds"] > 200
+
+
+def test_measures_and_readiness_which_need_no_key_stay_inside() -> None:
+    (ingress,) = of_kind(objects("everything"), "Ingress").values()
+    paths = {each["path"]: each["pathType"] for each in ingress["spec"]["rules"][0]["http"]["paths"]}
+    assert paths.pop("/v1") == "Prefix"
+    assert set(paths.values()) == {"Exact"}
+    inside = {path for _, path in WITHOUT_KEY} - set(paths)
+    assert inside == {"/metrics", "/readyz"}
 
 
 def test_a_gateway_and_envoy_are_given_the_time_to_finish() -> None:
