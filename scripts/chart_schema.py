@@ -115,6 +115,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "tag": {"type": "string", "not": {"const": "latest"}},
     "endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
     "path": {"type": "string", "pattern": "^([^/].*)?$"},
+    "interval": {"type": "string", "pattern": "^([1-9]|[1-5][0-9]|60)s$"},
     "runbooks": {"type": "string", "pattern": "^(https?://.+/)?$"},
     "replicas": {"type": "integer", "minimum": 1},
     "gpus": {"type": "integer", "minimum": 1},

@@ -423,13 +423,31 @@ def test_rules_and_dashboards_are_those_of_deploy() -> None:
     found = render({"monitoring": {"rules": True, "dashboards": True, "runbooks": "https://git.example/lorry/"}})
     files = sorted((ROOT / "deploy/prometheus").glob("*.rules.yml"))
     rules = of_kind(found, "PrometheusRule")
-    assert set(rules) == {f"lorry-{file.name.removesuffix('.rules.yml')}" for file in files}
+    assert set(rules) == {"lorry-wanted", *(f"lorry-{file.name.removesuffix('.rules.yml')}" for file in files)}
     for file in files:
         text = file.read_text().replace("runbook_url: docs/", "runbook_url: https://git.example/lorry/docs/")
         assert rules[f"lorry-{file.name.removesuffix('.rules.yml')}"]["spec"] == yaml.safe_load(text)
     dashboards = {name: text for each in of_kind(found, "ConfigMap").values() for name, text in each["data"].items()}
     for file in GRAFANA:
         assert dashboards[file.name] == file.read_text()
+
+
+def test_nobody_is_woken_by_a_part_that_is_switched_off() -> None:
+    values = {**MATRIX["no jobs"], "monitoring": {"rules": True}, "engines": {"replicas": 1}}
+    rules = of_kind(render({**values, "envoy": {"enabled": False}}), "PrometheusRule")
+    assert set(rules) == {"lorry-engine", "lorry-gateway", "lorry-objectives", "lorry-registry"}
+
+
+def test_rules_know_how_many_engines_there_are_to_be() -> None:
+    found = of_kind(render({**MATRIX["two bases"], "monitoring": {"rules": True}}), "PrometheusRule")
+    (group,) = found["lorry-wanted"]["spec"]["groups"]
+    wanted = {rule["labels"]["envoy_cluster_name"]: rule["expr"] for rule in group["rules"]}
+    assert wanted == {"engines": "vector(2)", "engines-next": "vector(3)", "engines-leaving": "vector(2)"}
+    assert {(rule["record"], rule["labels"]["namespace"]) for rule in group["rules"]} == {
+        ("lorry:engines_wanted", "users")
+    }
+    text = "".join(path.read_text() for path in (ROOT / "deploy/prometheus").iterdir())
+    assert "lorry:engines_wanted" in text
 
 
 @pytest.mark.parametrize(
