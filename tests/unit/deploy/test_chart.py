@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from serving.gateway.settings import GatewaySettings
 from serving.jobs.settings import ExtractionWorkerSettings
 from tests.support.gateway_routes import WITHOUT_KEY
 from tests.support.helm import CHART, helm, lint, refusal, render, rendered
+from tests.support.service_measures import exposed_measures
 
 ROOT = Path(__file__).resolve().parents[3]
 GRAFANA = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
@@ -406,6 +408,24 @@ def test_engines_of_another_base_are_like_the_others_but_for_what_they_say() -> 
     assert scaled["spec"]["scaleTargetRef"]["name"] == "lorry-engine"
     queries = [each["metadata"]["query"] for each in scaled["spec"]["triggers"]]
     assert all('pod=~"lorry-engine-[0-9]+"' in query for query in queries), "others' queues are no reason to grow"
+
+
+def test_engines_grow_by_measures_that_exist_and_do_not_shrink_when_nobody_answers(tmp_path: Path) -> None:
+    (scaled,) = of_kind(objects("everything"), "ScaledObject").values()
+    triggers = [each["metadata"] for each in scaled["spec"]["triggers"]]
+    exposed = exposed_measures()
+    for trigger in triggers:
+        assert trigger["ignoreNullValues"] == "false"
+        for name, matchers in re.findall(r"\b(lorry_\w+)\{([^}]*)\}", trigger["query"]):
+            own = dict(re.findall(r'(\w+)=~?"([^"]*)"', matchers))
+            assert (own.pop("namespace"), own.pop("pod")) == ("users", "lorry-engine-[0-9]+")
+            (label,) = own.items()
+            assert re.search(rf'^{name}\{{[^}}]*{label[0]}="{label[1]}"', exposed, re.MULTILINE)
+    if promtool := shutil.which("promtool"):
+        rules = [{"record": f"lorry:scaling:{number}", "expr": each["query"]} for number, each in enumerate(triggers)]
+        path = tmp_path / "queries.yml"
+        path.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+        subprocess.run([promtool, "check", "rules", path], check=True, capture_output=True)
 
 
 def test_one_engine_a_base_is_asked_directly_without_envoy() -> None:
