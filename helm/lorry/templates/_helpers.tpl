@@ -109,13 +109,16 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 {{ include "lorry.secret" (dict "root" . "name" "LORRY_DATABASE_URL" "key" "database-url") }}
 {{- end }}
 
+{{/* the object store's address; nothing for Amazon's own */}}
+{{- define "lorry.store" -}}
+{{- if .Values.bundled.objects.enabled }}{{ include "lorry.url" (dict "root" . "part" "objects" "port" 8333) }}{{ else }}{{ .Values.s3.endpoint }}{{ end }}
+{{- end }}
+
 {{- define "lorry.storeEnv" -}}
 - {name: LORRY_S3_BUCKET, value: {{ .Values.s3.bucket | quote }}}
 - {name: LORRY_S3_REGION, value: {{ .Values.s3.region | quote }}}
-{{- if .Values.bundled.objects.enabled }}
-- {name: LORRY_S3_ENDPOINT_URL, value: "http://{{ include "lorry.name" (dict "root" . "part" "objects") }}.{{ .Release.Namespace }}:8333"}
-{{- else if .Values.s3.endpoint }}
-- {name: LORRY_S3_ENDPOINT_URL, value: {{ .Values.s3.endpoint | quote }}}
+{{- with include "lorry.store" . }}
+- {name: LORRY_S3_ENDPOINT_URL, value: {{ . | quote }}}
 {{- end }}
 {{- if .Values.s3.keys }}
 {{ include "lorry.secret" (dict "root" . "name" "LORRY_S3_ACCESS_KEY_ID" "key" "s3-access-key-id") }}
