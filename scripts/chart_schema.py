@@ -100,6 +100,7 @@ FREE: dict[str, dict[str, Any]] = {
     "resources": _object(requests=_AMOUNTS, limits=_AMOUNTS),
 }
 """Values whose insides are Kubernetes' own."""
+_SIZE = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(k|[MGTP]|[KMGTP]i)?$"}
 SPECIAL: dict[str, dict[str, Any]] = {
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "maxLoraRank": {"enum": [1, 8, 16, 32, 64, 128, 256, 320, 512]},
@@ -110,8 +111,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "maxReplicas": {"type": "integer", "minimum": 1},
     "queueDepth": {"type": "integer", "minimum": 1},
     "slotWaitSeconds": {"type": "number", "exclusiveMinimum": 0},
-    "size": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$"},
-    "shm": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$"},
+    "size": _SIZE,
+    "shm": _SIZE,
+    "digests": _object(
+        **{name: {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"} for name in ("service", "trainer", "engine")}
+    ),
     "tag": {"type": "string", "not": {"const": "latest"}},
     "endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
     "path": {"type": "string", "pattern": "^([^/].*)?$"},

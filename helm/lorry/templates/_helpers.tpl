@@ -31,7 +31,7 @@ labels:
 
 {{- define "lorry.image" -}}
 {{- $image := .root.Values.image -}}
-{{ with $image.registry }}{{ . }}/{{ end }}lorry/{{ .image }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{ with $image.registry }}{{ . }}/{{ end }}lorry/{{ .image }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ with get $image.digests .image }}@{{ . }}{{ end }}
 {{- end }}
 
 {{/* what every pod has in common; ours, and Envoy and the bundled parts with their own users */}}
@@ -53,6 +53,12 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- with .values }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . | quote }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
 {{- with .nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -184,6 +190,12 @@ http://{{ include "lorry.name" . }}.{{ .root.Release.Namespace }}:{{ .port }}
 {{/* how many engines there may ever be: as many have a place on Envoy's ring */}}
 {{- define "lorry.engines" -}}
 {{- with .Values.engines }}{{ if .autoscaling.enabled }}{{ max .replicas .autoscaling.maxReplicas }}{{ else }}{{ .replicas }}{{ end }}{{ end }}
+{{- end }}
+
+{{/* a quantity of Kubernetes' in GiB */}}
+{{- define "lorry.gib" -}}
+{{- $factors := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 }}
+{{- divf (mulf (regexFind "^[0-9.]+" . | float64) (get $factors (regexFind "[A-Za-z]*$" .))) 1073741824 }}
 {{- end }}
 
 {{- define "lorry.disruption" -}}

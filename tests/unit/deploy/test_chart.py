@@ -82,6 +82,8 @@ def test_releases_of_any_name_that_helm_takes_have_names_that_kubernetes_takes()
 def test_every_container_runs_without_rights_on_a_root_that_cannot_be_written(name: str) -> None:
     for pod in pods(objects(name)).values():
         assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert {"requests", "limits"} <= set(container["resources"]), "a namespace with a quota wants them of each"
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert container["securityContext"] == {

@@ -17,8 +17,9 @@ from lorry.local.plan import Plan
 from lorry.settings import LorrySettings
 from tests.support.chart import environment, objects, of_kind, pods
 from tests.support.gateway_routes import WITHOUT_KEY
-from tests.support.helm import helm, render
+from tests.support.helm import CHART, helm, render
 
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -70,6 +71,34 @@ def test_a_gateway_and_envoy_are_given_the_time_to_finish() -> None:
     assert container["command"][container["command"].index("--drain-time-s") + 1] == "500"
     assert container["lifecycle"]["preStop"]["exec"]["command"][-1].endswith("sleep 500")
     assert envoy["terminationGracePeriodSeconds"] > 500
+
+
+@pytest.mark.parametrize(
+    ("size", "gib"), [("100Gi", 90), ("1.5Ti", 1382.4), ("500G", 419.095), ("1000000000000", 838.19), ("2048Mi", 1.8)]
+)
+def test_an_engines_adapters_leave_room_on_their_volume(size: str, gib: float) -> None:
+    found = pods(render({"engines": {"cache": {"size": size}}, "otherEngines": {"next": {"path": "next"}}}))
+    for part in ("lorry-engine", "lorry-engine-next"):
+        assert float(environment(found[part])["LORRY_ADAPTER_CACHE_GIB"]) == pytest.approx(gib, rel=1e-4)
+
+
+def test_gpus_have_their_runtime_and_serving_goes_before_training() -> None:
+    given = {"runtimeClassName": "nvidia", "priorityClassName": "serving"}
+    values: dict[str, Any] = {"engines": given, "trainers": {**given, "priorityClassName": "training"}}
+    found = pods(render({**values, "otherEngines": {"next": {"path": "next", "priorityClassName": "moving"}}}))
+    classes = {part: (pod.get("runtimeClassName"), pod.get("priorityClassName")) for part, pod in found.items()}
+    assert classes["lorry-engine"] == ("nvidia", "serving")
+    assert classes["lorry-engine-next"] == ("nvidia", "moving")
+    assert classes["lorry-trainer"] == ("nvidia", "training")
+    assert classes["lorry-gateway"] == (None, None)
+
+
+def test_images_may_be_pinned_by_what_they_are() -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    found = pods(render({"image": {"digests": {"engine": digest}, "registry": "localhost:5000"}}))
+    images = {part: pod["containers"][0]["image"] for part, pod in found.items()}
+    assert images["lorry-engine"].endswith(f":{VERSION}@{digest}")
+    assert images["lorry-trainer"] == f"localhost:5000/lorry/trainer:{VERSION}"
 
 
 def test_an_engine_is_drained_before_it_is_stopped_and_given_the_time() -> None:

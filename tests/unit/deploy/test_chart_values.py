@@ -49,6 +49,10 @@ def test_what_a_setting_is_given_is_what_its_process_reads() -> None:
         ({"extractors": {"settings": {"LORRY_EXTRACTION_LEASE": 8}}}, "LORRY_EXTRACTION_LEASE"),
         ({"engines": {"maxLoraRank": 24}}, "maxLoraRank"),
         ({"engines": {"cache": {"size": "100 GB"}}}, "size"),
+        ({"engines": {"cache": {"size": "100K"}}}, "size"),
+        ({"engines": {"settings": {"LORRY_ADAPTER_CACHE_GIB": 500}}}, "LORRY_ADAPTER_CACHE_GIB"),
+        ({"image": {"digests": {"engine": "0123"}}}, "engine"),
+        ({"image": {"digests": {"gateway": ""}}}, "gateway"),
         ({"image": {"tag": "latest"}}, "tag"),
         ({"image": {"pullSecrets": [{"nam": "pull"}]}}, "nam"),
         ({"engines": {"resources": {"limit": {"memory": "1Gi"}}}}, "limit"),
@@ -120,6 +124,6 @@ def test_no_value_is_dead() -> None:
 def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = []
     for name, value in values.items():
-        is_ours = isinstance(value, dict) and value and name not in FREE
+        is_ours = isinstance(value, dict) and value and name not in {*FREE, "digests"}  # those by the image's name
         found += leaves(value, (*above, name)) if is_ours else [(*above, name)]
     return found
