@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.helm import render
+from tests.support.chart import MATRIX, pods
+from tests.support.helm import render, rendered
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -59,6 +61,28 @@ def test_the_least_values_that_the_page_gives_are_the_charts() -> None:
     assert container["image"].startswith(f"{values['image']['registry']}/lorry/engine:")
     told = {each["name"]: each.get("value") for each in container["env"]}
     assert told["LORRY_BASE_DIRECTORY"] == f"/base/{values['base']['path']}"
+
+
+def test_every_key_of_the_secret_is_made_somewhere_on_the_page() -> None:
+    asked: set[str] = set()
+    for values in MATRIX.values():
+        text = rendered(values)
+        asked |= set(re.findall(r"secretKeyRef: {name: [^,]+, key: ([\w.-]+)}", text))
+        asked |= {item["key"] for pod in pods(render(values)).values() for item in items_of(pod)}
+    made = set(re.findall(r"--from-(?:literal|file)=([\w.-]+)=", PAGE))
+    assert len(asked) > 12
+    assert made == asked
+    (least, bundled) = re.findall(r"kubectl create secret generic lorry (.*?)```", PAGE, re.DOTALL)
+    for text, chosen in ((least, "defaults"), (bundled, "bundled")):
+        needed = set(re.findall(r"key: ([\w.-]+)}", rendered(MATRIX[chosen])))
+        given = re.findall(r"--from-(?:literal|file)=([\w.-]+)=", text)
+        assert len(given) == len(set(given)), "kubectl refuses a key that is given twice"
+        assert needed <= set(given)
+
+
+def items_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a pod mounts of Secrets."""
+    return [item for volume in pod["volumes"] for item in volume.get("secret", {}).get("items", [])]
 
 
 def test_the_values_for_an_ingress_are_the_charts() -> None:

@@ -193,7 +193,7 @@ def test_every_object_of_a_release_exists() -> None:
     there = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in found}
     labels = {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in found}
     text = RUNBOOKS["operations"] + RUNBOOKS["extractions"] + RUNBOOKS["jobs"]
-    named = re.findall(r"\b(deployment|statefulset|service|job|pvc)[/ ](lorry-[\w-]+)", text)
+    named = re.findall(r"\b(deployment|statefulset|service|cronjob|job)[/ ](lorry-[\w-]+)", text)
     assert len(named) > 5
     for kind, name in named:
         assert f"{kind}/{name}" in there, name
