@@ -41,8 +41,10 @@ class Case:
 
 
 def _gateway(failures_each_minute: float, *, minutes: int = 6000) -> dict[str, str]:
-    """1000 requests a minute, of which some fail."""
+    """1000 requests a minute, of which some fail; and what probes ask, which is nobody's."""
     return {
+        'lorry_gateway_requests_total{route="/healthz",status="200"}': f"0+9000x{minutes}",
+        'lorry_gateway_requests_total{route="/readyz",status="503"}': f"0+900x{minutes}",
         'lorry_gateway_requests_total{status="200"}': f"0+{1000 - failures_each_minute}x{minutes}",
         'lorry_gateway_requests_total{status="500"}': f"0+{failures_each_minute}x{minutes}",
     }
@@ -175,6 +177,7 @@ CASES: dict[str, Case] = {
         silent={
             'lorry_registry_requests_total{status="200"}': "0+98x60",
             'lorry_registry_requests_total{status="404"}': "0+9x60",
+            'lorry_registry_requests_total{route="/readyz",status="503"}': "0+90x60",
         },
         labels={},
         value="2%",
