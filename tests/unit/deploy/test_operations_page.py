@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.chart import MATRIX, pods
-from tests.support.helm import render, rendered
+from tests.support.helm import CHART, render, rendered
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -72,6 +72,9 @@ def test_every_key_of_the_secret_is_made_somewhere_on_the_page() -> None:
     made = set(re.findall(r"--from-(?:literal|file)=([\w.-]+)=", PAGE))
     assert len(asked) > 12
     assert made == asked
+    listed = re.findall(r"^#   (\S+(?:, \S+)*) {2,}", (CHART / "values.yaml").read_text(), re.MULTILINE)
+    listed += re.findall(r"^#   (\S+)$", (CHART / "values.yaml").read_text(), re.MULTILINE)
+    assert {key for line in listed for key in line.split(", ")} == asked
     (least, bundled) = re.findall(r"kubectl create secret generic lorry (.*?)```", PAGE, re.DOTALL)
     for text, chosen in ((least, "defaults"), (bundled, "bundled")):
         needed = set(re.findall(r"key: ([\w.-]+)}", rendered(MATRIX[chosen])))
