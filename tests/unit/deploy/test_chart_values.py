@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from kit.settings import variable
+from registry.settings import RegistrySettings
 from scripts.chart_schema import FREE, SETTINGS, schema
+from serving.engine.settings import EngineSettings
 from tests.support.chart import environment, pods
-from tests.support.helm import CHART, helm, refusal, render
+from tests.support.helm import CHART, helm, refusal, render, rendered
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,6 +68,10 @@ def test_what_a_setting_is_given_is_what_its_process_reads() -> None:
         ({"engines": {"startSeconds": 5}}, "startSeconds"),
         ({"engines": {"replicas": 5, "autoscaling": {"enabled": True}}}, "engines.autoscaling.maxReplicas"),
         ({"masterKeyFile": False}, "LORRY_KMS_KEY_ID"),
+        (
+            {"engines": {"settings": {"LORRY_ENGINE_LEASE_SECONDS": 300}}},
+            "registry.settings.LORRY_ENGINE_LEASE_SECONDS",
+        ),
         ({"envoy": {"enabled": False}}, "envoy.enabled"),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
         ({"signing": True}, "signingPublicKey"),
@@ -87,6 +93,13 @@ def test_what_a_setting_is_given_is_what_its_process_reads() -> None:
 )
 def test_a_misspelling_or_a_contradiction_is_refused_by_name(values: dict[str, Any], named: str) -> None:
     assert named in refusal(values)
+
+
+def test_a_lease_may_be_raised_on_registries_and_engines_together() -> None:
+    raised = {"settings": {"LORRY_ENGINE_LEASE_SECONDS": 3600}}
+    assert "3600" in rendered({"engines": raised, "registry": raised})
+    for settings in (EngineSettings, RegistrySettings):
+        assert settings.model_fields["engine_lease_seconds"].default == 60, "contradictions.yaml reckons with it"
 
 
 def test_the_schema_knows_every_name_at_every_depth() -> None:
