@@ -1,8 +1,9 @@
-"""What a container of Lorry's images runs: LORRY_ROLE says which process; this starts it, probes it and drains it.
+"""What a container of Lorry's images runs: LORRY_ROLE says which process; this starts it, asks it and drains it.
 
     python -m lorry.container                  # become the process of LORRY_ROLE
     python -m lorry.container probe            # exit code 0 when it is ready
     python -m lorry.container drain 120        # an engine takes no more requests; wait up to 120 s for those that run
+    python -m lorry.container ask /lorry/ready # print what an engine answers to whoever has its token; --post: to POST
 
 The process takes this one's place, so that it hears a container's signals itself.
 """
@@ -64,15 +65,23 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb")
     verbs.add_parser("probe", help="exit code 0 when the process is ready")
     verbs.add_parser("drain", help="let an engine finish").add_argument("seconds", type=_seconds)
+    ask = verbs.add_parser("ask", help="print what an engine answers")
+    ask.add_argument("path", type=_path)
+    ask.add_argument("--post", action="store_true", help="POST without a body, rather than GET")
     arguments = parser.parse_args()
     role = ContainerSettings.read_or_exit("container").role
     match arguments.verb:
         case "probe":
             _end(asyncio.run(_is_ready(role)), f"{role} is not ready")
+        case "drain" | "ask" if role != "engine":
+            parser.error(f"only an engine is drained or asked; LORRY_ROLE is {role}")
         case "drain":
-            if role != "engine":
-                parser.error(f"only an engine is drained; LORRY_ROLE is {role}")
             _end(_drain(arguments.seconds), "the engine did not become empty")
+        case "ask":
+            _end(
+                _ask(arguments.path, method="POST" if arguments.post else "GET"),
+                "the engine did not answer, or said no",
+            )
         case _:
             _become(role)
 
@@ -178,6 +187,24 @@ def _drain(seconds: int) -> bool:
         return False  # it stopped, or never ran: there is nothing left to wait for
     time.sleep(max(0.0, began + _LEAST_DRAIN_SECONDS - time.monotonic()))
     return bool(answer["drained"])
+
+
+def _ask(path: str, *, method: str) -> bool:
+    """Print an engine's answer, so that whoever is on call needs neither its token nor a way to its port."""
+    url, headers = _engine(path)
+    try:
+        with httpx.Client(trust_env=False, timeout=_PROBE_SECONDS) as client:
+            answer = client.request(method, url, headers=headers)
+    except httpx.HTTPError:
+        return False
+    sys.stdout.write(f"{answer.text.rstrip()}\n")
+    return answer.is_success
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/lorry/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path below /lorry/")
+    return text
 
 
 def _seconds(text: str) -> int:

@@ -33,32 +33,93 @@ SETTINGS: dict[str, tuple[type[Settings], ...]] = {
     "trainings": (TrainingServiceSettings,),
     "trainers": (WorkerSettings, WriterSettings),
 }
-_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-_OBJECTS = {"type": "array", "items": {"type": "object"}}
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "object", "additionalProperties": _TEXT}
+
+
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    """Allow an object of these properties and no others."""
+    found = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {**found, "required": list(required)} if required else found
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_SELECTOR = _object(
+    matchLabels=_TEXTS,
+    matchExpressions=_list(
+        _object(
+            "key",
+            "operator",
+            key=_TEXT,
+            operator={"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+            values=_list(_TEXT),
+        )
+    ),
+)
+_PEERS = _list(
+    {
+        **_object(
+            podSelector=_SELECTOR,
+            namespaceSelector=_SELECTOR,
+            ipBlock=_object("cidr", cidr=_TEXT, **{"except": _list(_TEXT)}),
+        ),
+        "minProperties": 1,
+    }
+)
+_AMOUNTS = {
+    "type": "object",
+    # Engines and trainers get their GPUs by `gpus`, which vLLM has to be told of, too.
+    "propertyNames": {
+        "pattern": r"^(cpu|memory|ephemeral-storage|hugepages-\w+|[a-z0-9.-]+/[\w.-]+)$",
+        "not": {"const": "nvidia.com/gpu"},
+    },
+    "additionalProperties": {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?$"},
+}
 FREE: dict[str, dict[str, Any]] = {
     "nodeSelector": _TEXTS,
     "annotations": _TEXTS,
     "resultsAnnotations": _TEXTS,
     "labels": _TEXTS,
-    "tolerations": _OBJECTS,
-    "pullSecrets": _OBJECTS,
-    "gatewayFrom": _OBJECTS,
-    "registryFrom": _OBJECTS,
-    "trainingsFrom": _OBJECTS,
-    "metricsFrom": _OBJECTS,
-    "resources": {"type": "object", "properties": {"requests": {"type": "object"}, "limits": {"type": "object"}}},
+    "tolerations": _list(
+        _object(
+            key=_TEXT,
+            operator={"enum": ["Exists", "Equal"]},
+            value=_TEXT,
+            effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+            tolerationSeconds={"type": "integer"},
+        )
+    ),
+    "pullSecrets": _list(_object("name", name=_TEXT)),
+    "gatewayFrom": _PEERS,
+    "registryFrom": _PEERS,
+    "trainingsFrom": _PEERS,
+    "metricsFrom": _PEERS,
+    "resources": _object(requests=_AMOUNTS, limits=_AMOUNTS),
 }
 """Values whose insides are Kubernetes' own."""
+_SIZE = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(k|[MGTP]|[KMGTP]i)?$"}
 SPECIAL: dict[str, dict[str, Any]] = {
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "maxLoraRank": {"enum": [1, 8, 16, 32, 64, 128, 256, 320, 512]},
     "drainSeconds": {"type": "integer", "minimum": 0, "maximum": 600},
+    "startSeconds": {"type": "integer", "minimum": 10},
+    "maxLoras": {"type": "integer", "minimum": 1},
+    "maxCpuLoras": {"type": "integer", "minimum": 1},
+    "maxReplicas": {"type": "integer", "minimum": 1},
+    "queueDepth": {"type": "integer", "minimum": 1},
     "slotWaitSeconds": {"type": "number", "exclusiveMinimum": 0},
-    "size": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$"},
-    "shm": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$"},
+    "size": _SIZE,
+    "shm": _SIZE,
+    "digests": _object(
+        **{name: {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"} for name in ("service", "trainer", "engine")}
+    ),
     "tag": {"type": "string", "not": {"const": "latest"}},
     "endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
     "path": {"type": "string", "pattern": "^([^/].*)?$"},
+    "interval": {"type": "string", "pattern": "^([1-9]|[1-5][0-9]|60)s$"},
     "runbooks": {"type": "string", "pattern": "^(https?://.+/)?$"},
     "replicas": {"type": "integer", "minimum": 1},
     "gpus": {"type": "integer", "minimum": 1},

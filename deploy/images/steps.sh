@@ -10,6 +10,8 @@ pip() { "$python" -m pip --disable-pip-version-check --no-cache-dir "$@"; }
 case $step in
 wheel)
     mkdir -p "$folder"
+    # What builds the wheel is pinned, too; older versions of pip know the first name, newer ones the second.
+    export PIP_CONSTRAINT="$PWD/constraints.txt" PIP_BUILD_CONSTRAINT="$PWD/constraints.txt"
     pip wheel --quiet --no-deps --wheel-dir "$folder" .
     # The pins name torch's build for CPUs, which images do not want.
     sed 's/+cpu$//' constraints.txt >"$folder/constraints.txt"

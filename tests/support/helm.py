@@ -47,25 +47,25 @@ def lint() -> subprocess.CompletedProcess[str]:
     return subprocess.run([helm(), "lint", "--strict", CHART], capture_output=True, text=True)
 
 
-def render(values: dict[str, Any]) -> list[dict[str, Any]]:
+def render(values: dict[str, Any], *, release: str = "lorry") -> list[dict[str, Any]]:
     """Return every object that the chart makes of these values."""
-    return [each for each in yaml.safe_load_all(rendered(values)) if each]
+    return [each for each in yaml.safe_load_all(rendered(values, release=release)) if each]
 
 
-def rendered(values: dict[str, Any]) -> str:
+def rendered(values: dict[str, Any], *, release: str = "lorry") -> str:
     """Return what `helm template` prints."""
-    ended = _template(values)
+    ended = _template(values, release=release)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
 
-def refusal(values: dict[str, Any]) -> str:
+def refusal(values: dict[str, Any], *, release: str = "lorry") -> str:
     """Return why Helm refuses these values."""
-    ended = _template(values)
+    ended = _template(values, release=release)
     assert ended.returncode != 0
     return ended.stderr
 
 
-def _template(values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    command = [helm(), "template", "lorry", CHART, "--namespace", "users", "--values", "-"]
+def _template(values: dict[str, Any], *, release: str) -> subprocess.CompletedProcess[str]:
+    command = [helm(), "template", release, CHART, "--namespace", "users", "--values", "-"]
     return subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True)

@@ -1,10 +1,16 @@
+{{/* A part's name: RELEASE-PART. A StatefulSet's may have 52 characters, for its pods' labels add to it, and the longest
+     part takes 23 and a hyphen; so a longer release's name is cut, all parts alike, and told apart by its digest. */}}
 {{- define "lorry.name" -}}
-{{ printf "%s-%s" .root.Release.Name .part | trunc 52 | trimSuffix "-" }}
+{{- $release := .root.Release.Name | replace "." "-" }}
+{{- if gt (len $release) 28 }}
+{{- $release = printf "%s-%s" ($release | trunc 19 | trimSuffix "-") (.root.Release.Name | sha256sum | trunc 8) }}
+{{- end }}
+{{- printf "%s-%s" $release .part }}
 {{- end }}
 
 {{- define "lorry.selector" -}}
 app.kubernetes.io/name: lorry
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end }}
 
@@ -25,12 +31,15 @@ labels:
 
 {{- define "lorry.image" -}}
 {{- $image := .root.Values.image -}}
-{{ with $image.registry }}{{ . }}/{{ end }}lorry/{{ .image }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{ with $image.registry }}{{ . }}/{{ end }}lorry/{{ .image }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ with get $image.digests .image }}@{{ . }}{{ end }}
 {{- end }}
 
 {{/* what every pod has in common; ours, and Envoy and the bundled parts with their own users */}}
 {{- define "lorry.pod" -}}
 automountServiceAccountToken: false
+# Kubernetes would tell every pod of Services in variables, LORRY_REGISTRY_PORT=tcp://… of one called lorry-registry:
+# settings have the same names.
+enableServiceLinks: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -44,6 +53,12 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- with .values }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . | quote }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
 {{- with .nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -79,29 +94,37 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 {{ include "lorry.container" . }}
 {{- end }}
 
+{{/* a value as settings read it: Helm has every number as a fraction, and writes 33554432 as 3.3554432e+07 */}}
+{{- define "lorry.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ printf "%.0f" . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{- define "lorry.settings" -}}
 {{- range $name, $value := . }}
-- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+- {name: {{ $name }}, value: {{ include "lorry.text" $value | quote }}}
 {{- end }}
 {{- end }}
 
 {{- define "lorry.secret" -}}
 - name: {{ .name }}
   valueFrom:
-    secretKeyRef: {name: {{ .root.Values.secrets }}, key: {{ .key }}}
+    secretKeyRef: {name: {{ .root.Values.secrets | quote }}, key: {{ .key }}}
 {{- end }}
 
 {{- define "lorry.databaseEnv" -}}
 {{ include "lorry.secret" (dict "root" . "name" "LORRY_DATABASE_URL" "key" "database-url") }}
 {{- end }}
 
+{{/* the object store's address; nothing for Amazon's own */}}
+{{- define "lorry.store" -}}
+{{- if .Values.bundled.objects.enabled }}{{ include "lorry.url" (dict "root" . "part" "objects" "port" 8333) }}{{ else }}{{ .Values.s3.endpoint }}{{ end }}
+{{- end }}
+
 {{- define "lorry.storeEnv" -}}
 - {name: LORRY_S3_BUCKET, value: {{ .Values.s3.bucket | quote }}}
 - {name: LORRY_S3_REGION, value: {{ .Values.s3.region | quote }}}
-{{- if .Values.bundled.objects.enabled }}
-- {name: LORRY_S3_ENDPOINT_URL, value: "http://{{ include "lorry.name" (dict "root" . "part" "objects") }}.{{ .Release.Namespace }}:8333"}
-{{- else if .Values.s3.endpoint }}
-- {name: LORRY_S3_ENDPOINT_URL, value: {{ .Values.s3.endpoint | quote }}}
+{{- with include "lorry.store" . }}
+- {name: LORRY_S3_ENDPOINT_URL, value: {{ . | quote }}}
 {{- end }}
 {{- if .Values.s3.keys }}
 {{ include "lorry.secret" (dict "root" . "name" "LORRY_S3_ACCESS_KEY_ID" "key" "s3-access-key-id") }}
@@ -167,6 +190,12 @@ http://{{ include "lorry.name" . }}.{{ .root.Release.Namespace }}:{{ .port }}
 {{/* how many engines there may ever be: as many have a place on Envoy's ring */}}
 {{- define "lorry.engines" -}}
 {{- with .Values.engines }}{{ if .autoscaling.enabled }}{{ max .replicas .autoscaling.maxReplicas }}{{ else }}{{ .replicas }}{{ end }}{{ end }}
+{{- end }}
+
+{{/* a quantity of Kubernetes' in GiB */}}
+{{- define "lorry.gib" -}}
+{{- $factors := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 }}
+{{- divf (mulf (regexFind "^[0-9.]+" . | float64) (get $factors (regexFind "[A-Za-z]*$" .))) 1073741824 }}
 {{- end }}
 
 {{- define "lorry.disruption" -}}

@@ -1,13 +1,11 @@
-"""The Helm chart: valid for three versions of Kubernetes whatever is switched on, and a misspelling is refused."""
+"""The Helm chart: valid for three versions of Kubernetes whatever is switched on, without rights, and of one piece."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -16,91 +14,21 @@ import yaml
 from kit.settings import variable
 from lorry.container import PROGRAMS
 from lorry.erasure.settings import ErasureSettings
-from scripts.chart_schema import FREE, schema
+from lorry.settings_page import PROCESSES
 from serving.gateway.settings import GatewaySettings
 from serving.jobs.settings import ExtractionWorkerSettings
+from tests.support.chart import MATRIX, environment, objects, of_kind, pods, templates
 from tests.support.helm import CHART, helm, lint, refusal, render, rendered
 
 ROOT = Path(__file__).resolve().parents[3]
 GRAFANA = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
 VERSIONS = ("1.27", "1.32", "1.37")
-MATRIX: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "everything": {
-        "signing": True,
-        "signingPublicKey": "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n",
-        "gateway": {
-            "settings": {"LORRY_GATEWAY_EXTRACTIONS": 4},
-            "ingress": {"enabled": True, "host": "lorry.example", "className": "nginx", "tlsSecret": "lorry-tls"},
-        },
-        "engines": {
-            "autoscaling": {"enabled": True},
-            "settings": {"LORRY_WARM_START": False},
-            "cache": {"className": "local"},
-        },
-        "monitoring": {"serviceMonitors": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}},
-        "networkPolicies": {"gatewayFrom": [{"namespaceSelector": {}}], "trainingsFrom": [{"podSelector": {}}]},
-        "trainers": {"writerKey": True},
-        "extractors": {"webhookKey": True, "settings": {"LORRY_EXTRACTION_USERS_AT_ONCE": 8}},
-        "image": {"registry": "registry.example/ours", "pullSecrets": [{"name": "pull"}]},
-    },
-    "bundled": {"bundled": {"postgres": {"enabled": True}, "objects": {"enabled": True}}},
-    "one engine": {"envoy": {"enabled": False}, "engines": {"replicas": 1}, "extractors": {"replicas": 2}},
-    "two bases": {
-        "base": {"path": "llama-3.1-8b"},
-        "trainers": {"path": "models/llama-next"},
-        "signing": True,
-        "signingPublicKey": "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n",
-        "bundled": {"objects": {"enabled": True}},
-        "engines": {"autoscaling": {"enabled": True}, "settings": {"LORRY_WARM_START": False}},
-        "monitoring": {"serviceMonitors": True},
-        "otherEngines": {
-            "next": {
-                "path": "models/llama-next",
-                "replicas": 3,
-                "gpus": 4,
-                "settings": {"LORRY_MAX_NUM_SEQS": 8},
-                "resources": {"limits": {"memory": "200Gi"}},
-            },
-            "leaving": {"path": "old", "base": "org/old", "routed": False},
-        },
-    },
-    "two bases without Envoy": {
-        "envoy": {"enabled": False},
-        "engines": {"replicas": 1},
-        "otherEngines": {"next": {"path": "next"}},
-    },
-    "no jobs": {"trainings": {"enabled": False}, "extractors": {"enabled": False}},
-    "KMS and roles": {
-        "masterKeyFile": False,
-        "registry": {"settings": {"LORRY_KMS_KEY_ID": "alias/lorry"}},
-        "s3": {"keys": False, "endpoint": "https://s3.example"},
-        "serviceAccount": {
-            "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/lorry"},
-            "resultsAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/results"},
-        },
-        "networkPolicies": {"enabled": False},
-    },
-}
 FOREIGN = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _helm() -> None:
     helm()
-
-
-def objects(name: str) -> list[dict[str, Any]]:
-    return render(MATRIX[name])
-
-
-def of_kind(found: list[dict[str, Any]], *kinds: str) -> dict[str, dict[str, Any]]:
-    return {each["metadata"]["name"]: each for each in found if each["kind"] in kinds}
-
-
-def pods(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    workloads = of_kind(found, "Deployment", "StatefulSet", "Job")
-    return {name: each["spec"]["template"]["spec"] for name, each in workloads.items()}
 
 
 def test_the_chart_passes_helms_own_lint() -> None:
@@ -125,10 +53,37 @@ def test_no_two_objects_of_a_kind_share_a_name(name: str) -> None:
     assert len(names) == len(set(names))
 
 
+def test_releases_of_any_name_that_helm_takes_have_names_that_kubernetes_takes() -> None:
+    longest = {
+        "monitoring": {"serviceMonitors": True, "rules": True, "dashboards": True},
+        "otherEngines": {"sixteen-letters0": {"path": "next"}},
+        "signing": True,
+        "signingPublicKey": "abc",
+        "engines": {"autoscaling": {"enabled": True}},
+    }
+    taken: set[tuple[str, str]] = set()
+    for release in ("lorry", "our.lorry", "a" * 29, "a" * 52 + "b", "a" * 52 + "c"):
+        found = render(longest, release=release)
+        names = [(each["kind"], each["metadata"]["name"]) for each in found]
+        assert len(names) == len(set(names)), release
+        assert not taken & set(names), "two releases in one namespace would take each other's"
+        taken |= set(names)
+        for kind, name in names:
+            assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name
+            assert len(name) <= {"StatefulSet": 52, "ConfigMap": 253}.get(kind, 63), name
+        services = of_kind(found, "Service")
+        for pod in pods(found).values():
+            for value in environment(pod).values():
+                assert set(re.findall(r"http://([\w-]+)\.users:", value)) <= set(services), value
+    assert "begin with a letter" in refusal({}, release="1st")
+
+
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_container_runs_without_rights_on_a_root_that_cannot_be_written(name: str) -> None:
     for pod in pods(objects(name)).values():
         assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert {"requests", "limits"} <= set(container["resources"]), "a namespace with a quota wants them of each"
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert container["securityContext"] == {
@@ -136,6 +91,16 @@ def test_every_container_runs_without_rights_on_a_root_that_cannot_be_written(na
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
             }
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_service_sets_a_setting(name: str) -> None:
+    """Of a Service lorry-gateway Kubernetes tells pods LORRY_GATEWAY_PORT=tcp://10.0.0.1:8080, unless told not to."""
+    links = {f"{service.upper().replace('-', '_')}_PORT" for service in of_kind(objects(name), "Service")}
+    known = {variable(key) for settings in PROCESSES.values() for key in settings.model_fields}
+    assert {"LORRY_GATEWAY_PORT", "LORRY_REGISTRY_PORT"} <= links & known
+    for part, pod in pods(objects(name)).items():
+        assert pod["enableServiceLinks"] is False, part
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -167,10 +132,7 @@ def test_what_a_pod_mounts_and_calls_is_there(name: str) -> None:
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_role_is_a_role_and_every_selector_meets_its_pods(name: str) -> None:
     found = objects(name)
-    labels = [
-        each["spec"]["template"]["metadata"]["labels"]
-        for each in of_kind(found, "Deployment", "StatefulSet", "Job").values()
-    ]
+    labels = [each["metadata"]["labels"] for each in templates(found).values()]
     for each in [*of_kind(found, "Service").values(), *of_kind(found, "PodDisruptionBudget").values()]:
         selector = each["spec"]["selector"]
         selector = selector.get("matchLabels", selector)
@@ -179,35 +141,6 @@ def test_every_role_is_a_role_and_every_selector_meets_its_pods(name: str) -> No
         for container in pod["containers"]:
             for each in container.get("env", []):
                 assert each["name"] != "LORRY_ROLE" or each["value"] in PROGRAMS
-
-
-def test_the_database_is_migrated_before_anything_else_unless_it_comes_with_the_chart() -> None:
-    job = of_kind(objects("defaults"), "Job")["lorry-migrate"]
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    bundled = objects("bundled")
-    assert not of_kind(bundled, "Job")
-    first = [each["name"] for each in pods(bundled)["lorry-registry"]["initContainers"]]
-    assert first == ["master-keys", "migrate", "bucket"]
-
-
-def test_the_master_keys_reach_the_registry_with_the_mode_that_it_wants() -> None:
-    container = pods(objects("defaults"))["lorry-registry"]["initContainers"][0]
-    assert container["command"][:3] == ["install", "-m", "0600"]
-    assert "initContainers" not in pods(objects("KMS and roles"))["lorry-registry"]
-
-
-@pytest.mark.parametrize(("name", "door"), [("everything", "lorry-envoy"), ("one engine", "lorry-engine")])
-def test_an_extraction_worker_may_call_what_it_needs_and_is_called_by_prometheus_alone(name: str, door: str) -> None:
-    found = objects(name)
-    policies = of_kind(found, "NetworkPolicy")
-    for part in (door, "lorry-registry"):
-        callers = policies[part]["spec"]["ingress"][0]["from"]
-        assert "extractor" in [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in callers]
-    (only,) = policies["lorry-extractor"]["spec"]["ingress"]
-    assert [list(each) for each in only["from"]] == [["namespaceSelector"]]
-    environment = {each["name"]: each for each in pods(found)["lorry-extractor"]["containers"][0]["env"]}
-    assert environment["LORRY_ENGINE_URL"]["value"] == f"http://{door}.users:8100"
-    assert environment["LORRY_WORKER_ID"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -236,139 +169,6 @@ def test_whoever_is_to_be_erased_is_erased_whatever_is_switched_on(name: str) ->
         assert "ingress" not in policies["lorry-conductor"]["spec"]
 
 
-def test_an_extraction_worker_is_given_the_time_to_finish() -> None:
-    pod = pods(render({"extractors": {"drainSeconds": 200}}))["lorry-extractor"]
-    told = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
-    assert told["LORRY_EXTRACTION_DRAIN_SECONDS"] == "200"
-    assert pod["terminationGracePeriodSeconds"] > 200
-
-
-def test_an_engine_is_drained_before_it_is_stopped_and_given_the_time() -> None:
-    pod = pods(render({"engines": {"drainSeconds": 300}}))["lorry-engine"]
-    assert pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-2:] == ["drain", "300"]
-    assert pod["terminationGracePeriodSeconds"] > 300
-
-
-@pytest.mark.parametrize(("values", "engines"), [({}, 2), ({"autoscaling": {"enabled": True, "maxReplicas": 5}}, 5)])
-def test_envoys_configuration_is_the_one_of_deploy_with_a_place_for_every_engine(
-    values: dict[str, Any], engines: int
-) -> None:
-    data = of_kind(render({"engines": values}), "ConfigMap")["lorry-envoy"]["data"]
-    found, wanted = yaml.safe_load(data["envoy.yaml"]), yaml.safe_load((ROOT / "deploy/envoy/envoy.yaml").read_text())
-    places = []
-    for document in (found, wanted):
-        (cluster,) = [each for each in document["static_resources"]["clusters"] if each["name"] == "engines"]
-        places.append([each["endpoint"] for each in cluster["load_assignment"].pop("endpoints")[0]["lb_endpoints"]])
-    assert found == wanted
-    assert [each["hostname"] for each in places[0]] == [f"lorry-engine-{number}" for number in range(engines)]
-    assert places[0][1]["address"]["socket_address"]["address"] == "lorry-engine-1.lorry-engine.users"
-
-
-def test_every_base_has_engines_of_its_own_and_is_asked_for_at_their_address() -> None:
-    found = objects("two bases")
-    told = {name: environment(pod) for name, pod in pods(found).items()}
-    for part in ("gateway", "extractor"):
-        assert told[f"lorry-{part}"]["LORRY_ENGINE_URL"] == "http://lorry-envoy.users:8100"
-        urls = json.loads(told[f"lorry-{part}"]["LORRY_BASE_ENGINE_URLS"])
-        assert urls == {"llama-next": "http://lorry-envoy-next.users:8100"}, "who leaves is asked for nothing more"
-    bases = {name: each["LORRY_BASE_DIRECTORY"] for name, each in told.items() if "LORRY_BASE_DIRECTORY" in each}
-    assert bases == {
-        "lorry-engine": "/base/llama-3.1-8b",
-        "lorry-engine-next": "/base/models/llama-next",
-        "lorry-engine-leaving": "/base/old",
-    }
-    assert told["lorry-trainer"]["LORRY_TRAINING_BASE"] == "/base/models/llama-next"
-    assert told["lorry-engine-next"]["LORRY_ENGINE_ADDRESS"] == "http://$(POD).lorry-engine-next.users:8100"
-    monitored = set(of_kind(found, "ServiceMonitor"))
-    for name in bases:
-        assert name in set(of_kind(found, "NetworkPolicy")) & set(of_kind(found, "PodDisruptionBudget")) & monitored
-    assert not {name for name in monitored if name.startswith("lorry-envoy-")}, "one Envoy is not measured twice"
-    for name in ("lorry-registry", "lorry-objects"):
-        callers = of_kind(found, "NetworkPolicy")[name]["spec"]["ingress"][0]["from"]
-        parts = [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in callers]
-        assert {"engine", "engine-next", "engine-leaving"} <= set(parts)
-
-
-def test_engines_of_another_base_are_like_the_others_but_for_what_they_say() -> None:
-    found = objects("two bases")
-    sets = of_kind(found, "StatefulSet")
-    first, following = sets["lorry-engine"]["spec"], sets["lorry-engine-next"]["spec"]
-    assert "replicas" not in first, "KEDA's to say"
-    assert (following["replicas"], sets["lorry-engine-leaving"]["spec"]["replicas"]) == (3, 2)
-    told = environment(following["template"]["spec"])
-    assert (told["LORRY_WARM_START"], told["LORRY_MAX_NUM_SEQS"]) == ("false", "8")
-    (container,) = following["template"]["spec"]["containers"]
-    assert container["resources"]["limits"] == {"nvidia.com/gpu": 4, "memory": "200Gi"}
-    assert container["resources"]["requests"] == first["template"]["spec"]["containers"][0]["resources"]["requests"]
-    (scaled,) = of_kind(found, "ScaledObject").values()
-    assert scaled["spec"]["scaleTargetRef"]["name"] == "lorry-engine"
-    queries = [each["metadata"]["query"] for each in scaled["spec"]["triggers"]]
-    assert all('pod=~"lorry-engine-[0-9]+"' in query for query in queries), "others' queues are no reason to grow"
-
-
-def test_one_engine_a_base_is_asked_directly_without_envoy() -> None:
-    told = environment(pods(objects("two bases without Envoy"))["lorry-gateway"])
-    assert told["LORRY_ENGINE_URL"] == "http://lorry-engine.users:8100"
-    assert json.loads(told["LORRY_BASE_ENGINE_URLS"]) == {"next": "http://lorry-engine-next.users:8100"}
-    assert "LORRY_BASE_ENGINE_URLS" not in environment(pods(objects("defaults"))["lorry-gateway"])
-
-
-def environment(pod: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each.get("value", "") for each in pod["containers"][0].get("env", [])}
-
-
-def test_rules_and_dashboards_are_those_of_deploy() -> None:
-    found = render({"monitoring": {"rules": True, "dashboards": True, "runbooks": "https://git.example/lorry/"}})
-    files = sorted((ROOT / "deploy/prometheus").glob("*.rules.yml"))
-    rules = of_kind(found, "PrometheusRule")
-    assert set(rules) == {f"lorry-{file.name.removesuffix('.rules.yml')}" for file in files}
-    for file in files:
-        text = file.read_text().replace("runbook_url: docs/", "runbook_url: https://git.example/lorry/docs/")
-        assert rules[f"lorry-{file.name.removesuffix('.rules.yml')}"]["spec"] == yaml.safe_load(text)
-    dashboards = {name: text for each in of_kind(found, "ConfigMap").values() for name, text in each["data"].items()}
-    for file in GRAFANA:
-        assert dashboards[file.name] == file.read_text()
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"gatway": {}}, "gatway"),
-        ({"gateway": {"replica": 2}}, "replica"),
-        ({"engines": {"settings": {"LORRY_MAX_NUM_SEQ": 8}}}, "LORRY_MAX_NUM_SEQ"),
-        ({"registry": {"settings": {"LORRY_REGISTRY_TOKEN": "in the open"}}}, "LORRY_REGISTRY_TOKEN"),
-        ({"extractors": {"settings": {"LORRY_EXTRACTION_LEASE": 8}}}, "LORRY_EXTRACTION_LEASE"),
-        ({"engines": {"maxLoraRank": 24}}, "maxLoraRank"),
-        ({"engines": {"cache": {"size": "100 GB"}}}, "size"),
-        ({"image": {"tag": "latest"}}, "tag"),
-        ({"envoy": {"enabled": False}}, "envoy.enabled"),
-        ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
-        ({"signing": True}, "signingPublicKey"),
-        ({"otherEngines": {"next": {}}}, "path"),
-        ({"otherEngines": {"next": {"path": ""}}}, "path"),
-        ({"otherEngines": {"Next": {"path": "new"}}}, "Next"),
-        ({"otherEngines": {"next": {"path": "new", "replica": 2}}}, "replica"),
-        ({"otherEngines": {"next": {"path": "new", "maxLoraRank": 32}}}, "maxLoraRank"),
-        ({"otherEngines": {"next": {"path": "new", "settings": {"LORRY_MAX_NUM_SEQ": 8}}}}, "LORRY_MAX_NUM_SEQ"),
-        (
-            {
-                "envoy": {"enabled": False},
-                "engines": {"replicas": 1},
-                "otherEngines": {"next": {"path": "new", "replicas": 2}},
-            },
-            "envoy.enabled",
-        ),
-    ],
-)
-def test_a_misspelling_or_a_contradiction_is_refused_by_name(values: dict[str, Any], named: str) -> None:
-    assert named in refusal(values)
-
-
-def test_the_schema_is_the_one_that_values_and_settings_give() -> None:
-    text = (CHART / "values.schema.json").read_text()
-    assert json.loads(text) == schema(), "run: python scripts/chart_schema.py"
-
-
 def test_a_packaged_chart_holds_what_it_links_to(tmp_path: Path) -> None:
     subprocess.run([helm(), "package", CHART, "--destination", tmp_path], check=True, capture_output=True)
     (package,) = tmp_path.glob("lorry-*.tgz")
@@ -377,21 +177,6 @@ def test_a_packaged_chart_holds_what_it_links_to(tmp_path: Path) -> None:
     wanted = {"files/envoy.yaml", "values.schema.json", *(f"files/grafana/{each.name}" for each in GRAFANA)}
     wanted |= {f"files/prometheus/{each.name}" for each in (ROOT / "deploy/prometheus").iterdir()}
     assert {f"lorry/{name}" for name in wanted} <= held
-
-
-def test_no_value_is_dead() -> None:
-    """Each leaf of values.yaml is read by some template."""
-    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
-    for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text())):
-        assert re.search(rf"\.{path[-1]}\b", templates), ".".join(path)
-
-
-def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = []
-    for name, value in values.items():
-        is_ours = isinstance(value, dict) and value and name not in FREE
-        found += leaves(value, (*above, name)) if is_ours else [(*above, name)]
-    return found
 
 
 def test_the_release_and_the_chart_are_of_one_version() -> None:

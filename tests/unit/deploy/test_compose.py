@@ -58,6 +58,14 @@ def test_a_service_of_ours_has_no_privileges_and_a_role_of_its_image(name: str) 
     )
 
 
+@pytest.mark.parametrize("name", filled_in()["services"])
+def test_nobodys_log_fills_the_disk_and_nobody_gains_privileges(name: str) -> None:
+    service = filled_in()["services"][name]
+    assert service["logging"] == {"driver": "local", "options": {"max-size": "64m", "max-file": "2"}}
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] == ("no" if name in {"migrate", "bucket"} else "unless-stopped")
+
+
 def test_what_services_are_told_are_settings() -> None:
     known = {variable(name) for settings in PROCESSES.values() for name in settings.model_fields}
     for name, service in services().items():

@@ -43,6 +43,21 @@ def test_every_base_image_is_pinned_by_version() -> None:
     assert re.search(r"vllm-openai:v(\d+\.\d+)\.", bases["VLLM_IMAGE"])[1] in SUPPORTED  # type: ignore[index]
 
 
+def test_what_builds_the_wheel_is_pinned() -> None:
+    """pip builds in an environment of its own, and takes the newest of everything unless its variables say else."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert {re.split(r"[^\w-]", each)[0] for each in needed} <= pinned
+    wheel = re.search(
+        r"^wheel\)\n(.*?)^ {4};;", (ROOT / "deploy/images/steps.sh").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert wheel is not None
+    before, told, after = wheel[1].partition('export PIP_CONSTRAINT="$PWD/constraints.txt" PIP_BUILD_CONSTRAINT=')
+    assert told
+    assert "pip wheel" in after
+    assert "pip " not in before.replace("of pip", "")
+
+
 @pytest.mark.parametrize("name", FINAL)
 def test_an_image_runs_as_a_user_without_rights_and_can_be_probed(name: str) -> None:
     lines = stage(name)

@@ -1,21 +1,17 @@
-"""What docs/operations.md reckons with is computed, and what it points to is there."""
+"""What docs/operations.md reckons with is computed, what it points to is there, and its values are the chart's."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from kit.settings import variable
-from lorry.cli import app
-from lorry.settings_page import PROCESSES
-from tests.support.helm import render
+from tests.support.chart import MATRIX, pods
+from tests.support.helm import CHART, render, rendered
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -35,12 +31,6 @@ def test_the_table_has_bases_of_several_sizes() -> None:
     assert len(ROWS) >= 4
 
 
-def test_every_setting_that_is_named_exists() -> None:
-    known = {variable(name) for settings in PROCESSES.values() for name in settings.model_fields}
-    named = set(re.findall(r"LORRY_[A-Z0-9_]+", PAGE)) - {"LORRY_HOME", "LORRY_VERSION"}  # the latter is Compose's own
-    assert named <= known
-
-
 def test_every_link_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)", PAGE):
         assert (ROOT / "docs" / target).exists(), target
@@ -54,18 +44,6 @@ def test_every_link_leads_somewhere() -> None:
 def test_every_file_that_is_named_is_there() -> None:
     for path in re.findall(r"`((?:deploy|helm|tests|scripts)/[\w/.-]+)`", PAGE):
         assert (ROOT / path).exists(), path
-
-
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"`(lorry [^`]+)`", PAGE))))
-def test_every_command_that_is_named_exists_with_its_options(line: str) -> None:
-    command: Any = typer.main.get_command(app)
-    for word in shlex.split(line)[1:]:
-        if word in (commands := getattr(command, "commands", {})):
-            command = commands[word]
-        elif word.startswith("--"):
-            assert word in {name for parameter in command.params for name in parameter.opts}, word
-        else:
-            assert not commands, f"{word}: no such command"
 
 
 def test_every_benchmark_that_is_named_is_one() -> None:
@@ -83,6 +61,39 @@ def test_the_least_values_that_the_page_gives_are_the_charts() -> None:
     assert container["image"].startswith(f"{values['image']['registry']}/lorry/engine:")
     told = {each["name"]: each.get("value") for each in container["env"]}
     assert told["LORRY_BASE_DIRECTORY"] == f"/base/{values['base']['path']}"
+
+
+def test_every_key_of_the_secret_is_made_somewhere_on_the_page() -> None:
+    asked: set[str] = set()
+    for values in MATRIX.values():
+        text = rendered(values)
+        asked |= set(re.findall(r"secretKeyRef: {name: [^,]+, key: ([\w.-]+)}", text))
+        asked |= {item["key"] for pod in pods(render(values)).values() for item in items_of(pod)}
+    made = set(re.findall(r"--from-(?:literal|file)=([\w.-]+)=", PAGE))
+    assert len(asked) > 12
+    assert made == asked
+    listed = re.findall(r"^#   (\S+(?:, \S+)*) {2,}", (CHART / "values.yaml").read_text(), re.MULTILINE)
+    listed += re.findall(r"^#   (\S+)$", (CHART / "values.yaml").read_text(), re.MULTILINE)
+    assert {key for line in listed for key in line.split(", ")} == asked
+    (least, bundled) = re.findall(r"kubectl create secret generic lorry (.*?)```", PAGE, re.DOTALL)
+    for text, chosen in ((least, "defaults"), (bundled, "bundled")):
+        needed = set(re.findall(r"key: ([\w.-]+)}", rendered(MATRIX[chosen])))
+        given = re.findall(r"--from-(?:literal|file)=([\w.-]+)=", text)
+        assert len(given) == len(set(given)), "kubectl refuses a key that is given twice"
+        assert needed <= set(given)
+
+
+def items_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a pod mounts of Secrets."""
+    return [item for volume in pod["volumes"] for item in volume.get("secret", {}).get("items", [])]
+
+
+def test_the_values_for_an_ingress_are_the_charts() -> None:
+    found = re.search(r"```yaml\n(gateway:.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    values = yaml.safe_load(found[1])
+    (ingress,) = [each for each in render(values) if each["kind"] == "Ingress"]
+    assert ingress["metadata"]["annotations"] == values["gateway"]["ingress"]["annotations"]
 
 
 def test_the_values_for_another_base_are_the_charts() -> None:

@@ -19,6 +19,7 @@ _REFUSALS = "lorry_adapter_refusals_total"
 _BEATS = "lorry_engine_heartbeat_seconds_count"
 _HEALTHY = 'envoy_cluster_membership_healthy{envoy_cluster_name="engines"}'
 _TOTAL = 'envoy_cluster_membership_total{envoy_cluster_name="engines"}'
+_WANTED = 'lorry:engines_wanted{envoy_cluster_name="engines"}'
 _NEXT_HEALTHY, _NEXT_TOTAL = (name.replace('"engines"', '"engines-next"') for name in (_HEALTHY, _TOTAL))
 _ENGINE_UP = "lorry_extraction_engine_up"
 
@@ -40,8 +41,10 @@ class Case:
 
 
 def _gateway(failures_each_minute: float, *, minutes: int = 6000) -> dict[str, str]:
-    """1000 requests a minute, of which some fail."""
+    """1000 requests a minute, of which some fail; and what probes ask, which is nobody's."""
     return {
+        'lorry_gateway_requests_total{route="/healthz",status="200"}': f"0+9000x{minutes}",
+        'lorry_gateway_requests_total{route="/readyz",status="503"}': f"0+900x{minutes}",
         'lorry_gateway_requests_total{status="200"}': f"0+{1000 - failures_each_minute}x{minutes}",
         'lorry_gateway_requests_total{status="500"}': f"0+{failures_each_minute}x{minutes}",
     }
@@ -140,6 +143,16 @@ CASES: dict[str, Case] = {
         labels={"instance": "e:8100"},
         value="20%",
     ),
+    "LorryEnginesUnmeasured": Case(
+        fires={'lorry_registry_engines{state="alive"}': "1x60"},
+        silent={f"lorry_engine_in_touch{{{ENGINE}}}": "0x60"},
+        labels={},
+    ),
+    "LorryRegistryGone": Case(
+        fires={f"lorry_engine_in_touch{{{ENGINE}}}": "1x60"},
+        silent={'lorry_registry_database_up{instance="a"}': "0x60"},
+        labels={},
+    ),
     "LorryEngineLapsed": Case(
         fires={'lorry_registry_engines{state="lapsed"}': "2x60", 'lorry_registry_engines{state="alive"}': "1x60"},
         silent={'lorry_registry_engines{state="lapsed"}': "0x60", 'lorry_registry_engines{state="left"}': "3x60"},
@@ -164,6 +177,7 @@ CASES: dict[str, Case] = {
         silent={
             'lorry_registry_requests_total{status="200"}': "0+98x60",
             'lorry_registry_requests_total{status="404"}': "0+9x60",
+            'lorry_registry_requests_total{route="/readyz",status="503"}': "0+90x60",
         },
         labels={},
         value="2%",
@@ -206,11 +220,17 @@ CASES: dict[str, Case] = {
         labels={"envoy_cluster_name": "engines"},
     ),
     "LorryEnginesMissing": Case(
-        fires={_HEALTHY: "1x60", _TOTAL: "2x60"},
+        # Of the other base one engine is to be, and is; the default one's second pod has no node, and so no address.
+        fires={_HEALTHY: "1x60", _TOTAL: "1x60", _WANTED: "2x60", _NEXT_HEALTHY: "1x60", _NEXT_TOTAL: "1x60"},
         silent={_HEALTHY: "2x8 1x5 2x60", _TOTAL: "2x60", _NEXT_HEALTHY: "1x60", _NEXT_TOTAL: "1x60"},
         at="30m",
         labels={"envoy_cluster_name": "engines"},
         value="1",
+    ),
+    "LorryEnvoyUnmeasured": Case(
+        fires={_WANTED: "2x60", _NEXT_TOTAL: "1x60"},
+        silent={_WANTED: "2x60", _TOTAL: "1x60", _NEXT_TOTAL: "1x60"},
+        labels={"envoy_cluster_name": "engines"},
     ),
     "LorryGatewayFailsFast": Case(
         fires=_gateway(20, minutes=200), silent=_gateway(10, minutes=200), at="2h", labels={}, value="2%"
@@ -225,6 +245,11 @@ CASES: dict[str, Case] = {
         fires=_waits(20, minutes=200), silent=_waits(10, minutes=200), at="2h", labels={}, value="20%"
     ),
     "LorryLiveWaitsLongSlowly": Case(fires=_waits(5), silent=_waits(2), at="30h", every="30m", labels={}, value="5%"),
+    "LorryTrainingUnwatched": Case(
+        fires={"lorry_extraction_database_up": "1x60"},
+        silent={'lorry_training_workers{state="alive"}': "0x60"},
+        labels={},
+    ),
     "LorryTrainingQueueStuck": Case(
         fires=_trainings("lorry_training_oldest_waiting_seconds", "1000+60x60", running=0),
         silent=_trainings("lorry_training_oldest_waiting_seconds", "1000+60x60", running=1),

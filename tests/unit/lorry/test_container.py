@@ -59,6 +59,8 @@ def test_nothing_that_listens_is_not_ready() -> None:
     }
     probed = container("probe", **settings)
     assert (probed.returncode, probed.stderr) == (1, "container: engine is not ready\n")
+    asked = container("ask", "/lorry/ready", **settings)
+    assert (asked.returncode, asked.stderr) == (1, "container: the engine did not answer, or said no\n")
     drained = container("drain", "1", **settings)
     assert (drained.returncode, drained.stderr) == (1, "container: the engine did not become empty\n")
 
@@ -88,8 +90,10 @@ def test_a_conductor_that_does_not_reach_its_database_is_not_ready() -> None:
     assert (probed.returncode, probed.stderr) == (1, "container: conductor is not ready\n")
 
 
-def test_only_engines_are_drained_and_for_a_time_that_they_take() -> None:
+def test_only_engines_are_drained_for_a_time_that_they_take_and_asked_for_what_is_theirs() -> None:
     assert "only an engine is drained" in container("drain", "1", LORRY_ROLE="gateway").stderr
+    assert "only an engine is drained or asked" in container("ask", "/lorry/ready", LORRY_ROLE="registry").stderr
+    assert "is not a path below /lorry/" in container("ask", "/v1/models", LORRY_ROLE="engine").stderr
     assert "whole number from 0 to 600" in container("drain", "601", LORRY_ROLE="engine").stderr
 
 
