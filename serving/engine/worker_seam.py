@@ -34,14 +34,13 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 from vllm.v1.worker import lora_model_runner_mixin
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
+from serving.engine.worker.layouts import Layouts, Region
 from serving.engine.worker.signals import SignalSender
 from serving.engine.worker.stager import StageOrder, Stager
 from serving.engine.worker.weights_file import AdapterFiles
 from serving.errors import AdapterNotLoaded, AdapterUnfit
 
 _PLAIN_COPIES = (BaseLinearLayerWithLoRA.set_lora, MergedColumnParallelLinearWithLoRA.set_lora)
-Region = tuple[str, int, str, int, int]
-"""Where a tensor goes: module, slice, ``a`` or ``b``, rows, columns from the slot's corner."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -192,6 +191,7 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         super().__init__(*args, **kwargs)
         self.signals = SignalSender()
         self.stager: Stager[PreparedAdapter] = Stager(self.prepare, signals=self.signals)
+        self._layouts = Layouts()
 
     @property
     def models(self) -> PooledModelManager:
@@ -215,16 +215,29 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         """Build what a slot is filled from; called on the stager's thread, and reads only what never changes.
 
         Raises:
-            AdapterUnfit: naming a module that this model lacks, or a tensor that does not fit its slot.
+            AdapterDamaged: naming the file that cannot be used.
+            AdapterUnfit: naming a module that this model lacks, a tensor that does not fit its slot, or one with values
+                that would poison the engine.
             ValueError: vLLM's own refusals.
         """
-        manager, lora_config = self.models, self.lora_config
+        layout = self._layouts.find(files.form)
+        if layout is None:
+            return self._prepare_by_vllm(order, files)
+        tensors = layout.cut(files.numbers(layout.dtype))
+        return _prepared(order, rank=layout.rank, regions=layout.regions, tensors=tensors)
+
+    def _prepare_by_vllm(self, order: StageOrder, files: AdapterFiles) -> PreparedAdapter:
+        """Have vLLM's own parts make the tensors, and learn from them where the form is seen again."""
+        tensors, manager, lora_config = files.tensors, self.models, self.lora_config
+        dtype = files.dtype
+        numbers = files.numbers(dtype) if dtype is not None and self._layouts.teaches(files.form) else None
+        before = None if numbers is None else numbers.clone()
         helper = PEFTHelper.from_dict({**files.config, "vllm_max_position_embeddings": self.max_position_embeddings})
         helper.validate_legal(lora_config)
         mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
         lora = self._lora_model_cls.from_lora_tensors(
             lora_model_id=order.number,
-            tensors=files.tensors,
+            tensors=tensors,
             peft_helper=helper,
             device="cpu",
             dtype=lora_config.lora_dtype,
@@ -232,19 +245,18 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
             weights_mapper=None if mapper is None else mapper.get_rename_mapper(),
             skip_prefixes=getattr(manager.model, "lora_skip_prefixes", None),
         )
+        factors = [weights.scaling for weights in lora.loras.values()]  # until they are merged
         manager._create_merged_loras_inplace(lora)
         foreign = sorted(lora.loras.keys() - manager.modules.keys())
         if foreign or not lora.loras:
             raise AdapterUnfit(f"The adapter touches layers that are not served: {', '.join(foreign) or 'none'}.")
         pairs = [pair for name in lora.loras for pair in _pairs(name, manager.modules[name], lora.loras[name])]
-        tensors = [tensor for _, tensor in pairs]
-        return PreparedAdapter(
-            version_id=order.version_id,
-            lora=LoRAModel(order.number, lora.rank, {}),
-            regions=tuple(region for region, _ in pairs),
-            tensors=tensors,
-            size_bytes=sum(tensor.nbytes for tensor in tensors),
-        )
+        if numbers is not None and before is not None:
+            self._layouts.learn(
+                files.form, rank=lora.rank, pairs=pairs, numbers=numbers, before=before, factors=factors
+            )
+        regions = tuple(region for region, _ in pairs)
+        return _prepared(order, rank=lora.rank, regions=regions, tensors=[tensor for _, tensor in pairs])
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Register a staged adapter, without a slot; False when it is not staged, or too many are registered.
@@ -337,6 +349,18 @@ def _remove_unless_scheduled(runner: LoRAModelRunnerMixin, lora_id: int) -> bool
     if any(request.lora_int_id == lora_id for request in scheduled(runner)):
         return False
     return bool(runner.lora_manager.remove_adapter(lora_id))
+
+
+def _prepared(
+    order: StageOrder, *, rank: int, regions: tuple[Region, ...], tensors: list[torch.Tensor]
+) -> PreparedAdapter:
+    return PreparedAdapter(
+        version_id=order.version_id,
+        lora=LoRAModel(order.number, rank, {}),
+        regions=regions,
+        tensors=tensors,
+        size_bytes=sum(tensor.nbytes for tensor in tensors),
+    )
 
 
 def _pairs(name: str, module: Any, weights: Any) -> Iterator[tuple[Region, torch.Tensor]]:
