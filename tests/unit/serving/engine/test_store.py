@@ -72,7 +72,7 @@ class Source:
         return SimpleNamespace(version_id=version_id, weights_bytes=SIZES[version_id])
 
     async def open(self, offer: Any, *, urgent: Urgency) -> OpenedAdapter:
-        opened = OpenedAdapter()
+        opened = OpenedAdapter(0)
         opened.freeze(())
         return opened
 
