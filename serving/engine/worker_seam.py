@@ -17,7 +17,7 @@ Axes: a slot's A (rank, features in), B (features out, rank); vLLM stacks them a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -34,8 +34,9 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 from vllm.v1.worker import lora_model_runner_mixin
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
-from serving.engine.worker.layouts import Layouts, Region
+from serving.engine.worker.layouts import Cut, Layouts, Region, Runs
 from serving.engine.worker.signals import SignalSender
+from serving.engine.worker.slab import Place, Slab
 from serving.engine.worker.stager import StageOrder, Stager
 from serving.engine.worker.weights_file import AdapterFiles
 from serving.errors import AdapterNotLoaded, AdapterUnfit
@@ -50,7 +51,8 @@ class PreparedAdapter:
     Attributes:
         lora: what vLLM registers.
         regions: where the tensors go, in order; equal for all adapters of one shape.
-        tensors: what goes there.
+        tensors: what goes there, or where there are runs, into those.
+        runs: how the tensors lie in a slot, where they are not the regions', but whole runs of those.
     """
 
     version_id: str
@@ -58,6 +60,7 @@ class PreparedAdapter:
     regions: tuple[Region, ...]
     tensors: list[torch.Tensor]
     size_bytes: int
+    runs: Runs | None = None
 
     def wipe(self) -> None:
         """Overwrite the weights with zeros."""
@@ -71,7 +74,7 @@ class Slot:
 
     version_id: str | None = None
     regions: tuple[Region, ...] | None = None  # None = unknown: zero before use
-    views: dict[tuple[Region, ...], list[torch.Tensor]] = field(default_factory=dict)
+    views: dict[tuple[Region, ...] | Runs, list[torch.Tensor]] = field(default_factory=dict)
 
 
 class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLLM is not typed
@@ -80,7 +83,12 @@ class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLL
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slots = [Slot() for _ in range(self.lora_slots)]
+        self._slab = self._lay_out() if self.device.type == "cpu" else None
         self.prepared: dict[int, PreparedAdapter] = {}  # of what is registered
+
+    def plan_runs(self, regions: Sequence[Region], cuts: Sequence[Cut]) -> Runs | None:
+        """Return how tensors get into a slot in whole runs; None when they do not."""
+        return None if self._slab is None else self._slab.runs(regions, cuts)
 
     def register(self, adapter: PreparedAdapter, number: int) -> None:
         """Let vLLM know a prepared adapter as `number`, without a slot."""
@@ -145,14 +153,39 @@ class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLL
         if slot.regions != adapter.regions:  # else every number that is there is overwritten
             self._zero(index)
             self._tell_ranks(index, adapter.regions)
-        views = slot.views.get(adapter.regions)
+        where = adapter.regions if adapter.runs is None else adapter.runs
+        views = slot.views.get(where)
         if views is None:
-            views = [self._region(index, region) for region in adapter.regions]
-            slot.views = {adapter.regions: views}
+            views = self._views(index, adapter)
+            slot.views = {where: views}
         slot.version_id, slot.regions = adapter.version_id, adapter.regions
         if views:
             with torch.inference_mode():
                 torch._foreach_copy_(views, adapter.tensors, non_blocking=True)
+
+    def _views(self, index: int, adapter: PreparedAdapter) -> list[torch.Tensor]:
+        if adapter.runs is not None and self._slab is not None:
+            return self._slab.views(index, adapter.runs)
+        return [self._region(index, region) for region in adapter.regions]
+
+    def _lay_out(self) -> Slab:
+        """Let the layers' tensors, which are empty yet, lie side by side for each slot, as PEFT names them."""
+        rooms: dict[tuple[str, str], tuple[Place, torch.Tensor]] = {}
+        plain = {name: each for name, each in self.modules.items() if type(each).set_lora in _PLAIN_COPIES}
+        for name, module in plain.items():
+            packed = self.packed_modules.get(name, [])
+            names = packed if len(packed) == module.n_slices else [name] * module.n_slices
+            for part, own in enumerate(names):
+                rooms[f"{own} {part}", "a"] = (name, part, "a"), module.lora_a_stacked[part]
+                rooms[f"{own} {part}", "b"] = (name, part, "b"), module.lora_b_stacked[part]
+        in_order = (rooms[key] for key in sorted(rooms))
+        sizes = {place: (tensor.shape[2], tensor.shape[3]) for place, tensor in in_order}
+        slab = Slab(sizes, slots=self.lora_slots, dtype=self.lora_config.lora_dtype)
+        for name, module in plain.items():
+            parts = range(module.n_slices)
+            module.lora_a_stacked = tuple(slab.stacked((name, part, "a")) for part in parts)
+            module.lora_b_stacked = tuple(slab.stacked((name, part, "b")) for part in parts)
+        return slab
 
     def _zero(self, index: int) -> None:
         with torch.inference_mode():
@@ -191,7 +224,7 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         super().__init__(*args, **kwargs)
         self.signals = SignalSender()
         self.stager: Stager[PreparedAdapter] = Stager(self.prepare, signals=self.signals)
-        self._layouts = Layouts()
+        self._layouts = Layouts(lambda regions, cuts: self.models.plan_runs(regions, cuts))
 
     @property
     def models(self) -> PooledModelManager:
@@ -223,8 +256,10 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         layout = self._layouts.find(files.form)
         if layout is None:
             return self._prepare_by_vllm(order, files)
-        tensors = layout.cut(files.numbers(layout.dtype))
-        return _prepared(order, rank=layout.rank, regions=layout.regions, tensors=tensors)
+        numbers = files.numbers(layout.dtype)
+        layout.scale(numbers)
+        pieces = layout.pieces(numbers)
+        return _prepared(order, rank=layout.rank, regions=layout.regions, tensors=pieces, runs=layout.runs)
 
     def _prepare_by_vllm(self, order: StageOrder, files: AdapterFiles) -> PreparedAdapter:
         """Have vLLM's own parts make the tensors, and learn from them where the form is seen again."""
@@ -352,7 +387,12 @@ def _remove_unless_scheduled(runner: LoRAModelRunnerMixin, lora_id: int) -> bool
 
 
 def _prepared(
-    order: StageOrder, *, rank: int, regions: tuple[Region, ...], tensors: list[torch.Tensor]
+    order: StageOrder,
+    *,
+    rank: int,
+    regions: tuple[Region, ...],
+    tensors: list[torch.Tensor],
+    runs: Runs | None = None,
 ) -> PreparedAdapter:
     return PreparedAdapter(
         version_id=order.version_id,
@@ -360,6 +400,7 @@ def _prepared(
         regions=regions,
         tensors=tensors,
         size_bytes=sum(tensor.nbytes for tensor in tensors),
+        runs=runs,
     )
 
 

@@ -165,7 +165,8 @@ def compare(config: VllmConfig) -> dict[str, float]:
 def prepare_files(config: VllmConfig) -> dict[str, Any]:
     """Say of each adapter of five of one form how the worker prepared it, and whether as a worker that knows no form.
 
-    `learned` is whether the worker knew the form by then; `same` whether regions and tensors are the same.
+    `learned` is whether the worker knew the form by then; `same` whether slots that both fill hold the same numbers;
+    `copies` how many copies filled the last.
     """
     seen: dict[str, Any] = {}
     model = SimpleNamespace(get_vocab_size=lambda: 256, is_encoder_decoder=False, hf_config=SimpleNamespace())
@@ -188,12 +189,16 @@ def prepare_files(config: VllmConfig) -> dict[str, Any]:
                 files = read_adapter(opened.files)
                 learned.append(one._layouts.find(files.form) is not None)
                 ours, vllms = one.prepare(order, files), worker().prepare(order, read_adapter(opened.files))
-            pairs = zip(ours.tensors, vllms.tensors, strict=True)
+            for index, prepared in enumerate((ours, vllms)):
+                slots._fill(index, prepared)
+            pairs = zip(slots._tensors(0), slots._tensors(1), strict=True)
             same.append(
                 (ours.regions, ours.lora.rank, ours.size_bytes) == (vllms.regions, vllms.lora.rank, vllms.size_bytes)
                 and all(torch.equal(mine, theirs) for mine, theirs in pairs)
+                and any(bool(tensor.any()) for tensor in slots._tensors(0))
             )
-        seen[str(number)] = {"learned": learned, "same": same, "tensors": len(vllms.tensors)}
+        copies = len(ours.tensors)
+        seen[str(number)] = {"learned": learned, "same": same, "tensors": len(vllms.tensors), "copies": copies}
     return seen
 
 

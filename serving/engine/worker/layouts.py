@@ -12,7 +12,7 @@ been scaled otherwise; where that is not so, as when vLLM converts or moves the 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -27,6 +27,20 @@ Cut: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """Numbers that lie side by side in a file and in a slot: where they begin in each, and how many they are."""
+
+    source: int
+    target: int
+    count: int
+
+
+Runs: TypeAlias = tuple[Run, ...]
+PlanRuns: TypeAlias = Callable[[Sequence[Region], Sequence[Cut]], Runs | None]
+"""Says how tensors at these cuts get to these regions in whole runs; None when they do not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """Where the numbers of a form's adapters go.
 
@@ -36,6 +50,7 @@ class Layout:
         regions: where the tensors go, in order.
         cuts: where the tensors are.
         scales: what some of them are multiplied by: factor and their places in the order.
+        runs: how all of them get into a slot whose tensors lie side by side; None when that is not in whole runs.
     """
 
     rank: int
@@ -43,13 +58,22 @@ class Layout:
     regions: tuple[Region, ...]
     cuts: tuple[Cut, ...]
     scales: tuple[tuple[float, tuple[int, ...]], ...]
+    runs: Runs | None = None
+
+    def scale(self, numbers: torch.Tensor) -> None:
+        """Multiply an adapter's numbers where they lie; to be done once."""
+        for factor, places in self.scales:
+            torch._foreach_mul_([numbers.as_strided(*self.cuts[place]) for place in places], factor)
 
     def cut(self, numbers: torch.Tensor) -> list[torch.Tensor]:
-        """Return the tensors of an adapter, which are views of its `numbers`; those are scaled where they lie."""
-        tensors = [numbers.as_strided(shape, strides, begin) for shape, strides, begin in self.cuts]
-        for factor, places in self.scales:
-            torch._foreach_mul_([tensors[place] for place in places], factor)
-        return tensors
+        """Return the tensors of an adapter, which are views of its `numbers`."""
+        return [numbers.as_strided(shape, strides, begin) for shape, strides, begin in self.cuts]
+
+    def pieces(self, numbers: torch.Tensor) -> list[torch.Tensor]:
+        """Return what is to be copied into a slot: the runs of an adapter's `numbers`, or else its tensors."""
+        if self.runs is None:
+            return self.cut(numbers)
+        return [numbers[run.source : run.source + run.count] for run in self.runs]
 
 
 class _Unlearned(Enum):
@@ -60,8 +84,9 @@ class _Unlearned(Enum):
 class Layouts:
     """The layouts of the last forms that were seen; of one thread."""
 
-    def __init__(self) -> None:
-        """Know none."""
+    def __init__(self, plan_runs: PlanRuns = lambda regions, cuts: None) -> None:
+        """Know none; `plan_runs` knows how slots are laid out."""
+        self._plan_runs = plan_runs
         self._forms: OrderedDict[bytes, Layout | _Unlearned] = OrderedDict()
 
     def find(self, form: bytes) -> Layout | None:
@@ -113,13 +138,16 @@ class Layouts:
             cuts.append(cut)
             by_factor[fitting[0]].append(place)
         by_factor.pop(1.0, None)
+        regions = tuple(region for region, _ in pairs)
         layout = Layout(
             rank=rank,
             dtype=numbers.dtype,
-            regions=tuple(region for region, _ in pairs),
+            regions=regions,
             cuts=tuple(cuts),
             scales=tuple((factor, tuple(places)) for factor, places in by_factor.items()),
+            runs=self._plan_runs(regions, cuts),
         )
+        layout.scale(before)
         is_same = all(torch.equal(mine, tensor) for mine, (_, tensor) in zip(layout.cut(before), pairs, strict=True))
         self._note(form, layout if is_same else _Unlearned.ODD)
 

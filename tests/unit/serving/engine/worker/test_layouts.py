@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from serving.engine.worker.layouts import Layouts, Region
+from serving.engine.worker.layouts import Layouts, Region, Run
 
 FORM = b"form"
 Made = list[tuple[Region, torch.Tensor]]
@@ -40,9 +40,10 @@ def test_a_form_is_learned_from_its_second_adapter_and_cuts_the_third_as_vllm_do
     layout = layouts.find(FORM)
     assert layout is not None
     assert (layout.rank, layout.dtype) == (2, torch.float32)
-    expected = make(numbers_of(3))
+    expected, numbers = make(numbers_of(3)), numbers_of(3)
     assert layout.regions == tuple(region for region, _ in expected)
-    cut = layout.cut(numbers_of(3))
+    layout.scale(numbers)
+    cut = layout.cut(numbers)
     assert all(torch.equal(mine, theirs) for mine, (_, theirs) in zip(cut, expected, strict=True))
 
 
@@ -55,6 +56,20 @@ def test_what_is_cut_lies_where_the_numbers_are() -> None:
     for tensor in layout.cut(numbers):
         tensor.zero_()
     assert torch.count_nonzero(numbers) == 3, "the other device's column of B"
+
+
+def test_what_is_copied_are_the_tensors_or_the_runs_where_slots_are_laid_out_for_them() -> None:
+    whole = (Run(source=0, target=4, count=7), Run(source=7, target=0, count=5))
+    plain, laid_out = Layouts(), Layouts(lambda regions, cuts: whole)
+    for layouts in (plain, laid_out):
+        for seed in (1, 2):
+            teach(layouts, numbers_of(seed))
+    one, other = plain.find(FORM), laid_out.find(FORM)
+    assert one is not None
+    assert other is not None
+    assert (one.runs, other.runs) == (None, whole)
+    assert [tuple(piece.shape) for piece in one.pieces(numbers_of(3))] == [(2, 3), (3, 1)]
+    assert torch.equal(torch.cat(other.pieces(numbers_of(3))), numbers_of(3))
 
 
 def test_zeros_could_have_been_scaled_by_anything_so_the_next_adapter_teaches() -> None:
