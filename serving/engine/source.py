@@ -67,7 +67,7 @@ _REMEMBERED_REFUSALS = 4096
 _THREADS = 4
 _URL_SECONDS = 30.0  # far less than any registry lets a URL live
 _SLOWEST_BYTES_PER_SECOND = 256 << 10
-_QUIET_SECONDS = 0.1  # by then whoever waited for the last adapter has most likely been served
+_QUIET_SECONDS = 0.25  # by then whoever waited for the last adapter has most likely been served
 _OURS = (CacheBusy, CacheFull, MachineRefused)
 _Result = TypeVar("_Result")
 

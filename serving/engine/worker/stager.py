@@ -24,7 +24,7 @@ from serving.engine.worker.weights_file import AdapterFiles, read_adapter
 from serving.errors import AdapterNotLoaded
 
 _log = logging.getLogger(__name__)
-_QUIET_SECONDS = 0.1  # by then the step that waited for the last adapter has begun
+_QUIET_SECONDS = 0.25  # by then the step that waited for the last adapter is mostly over
 
 
 @dataclass(frozen=True, kw_only=True)
