@@ -37,26 +37,21 @@ class Factory:
     def __init__(self, base_directory: Path, recipe: Recipe) -> None:
         shape = BaseShape.read(base_directory)
         self._dtype = np.dtype(recipe.dtype)
-        self._scales: list[tuple[int, float]] = []  # (numbers, scale) of each tensor, in the order of the file
-        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-        end = 0
+        tensors: dict[str, tuple[tuple[int, int], float]] = {}  # name → shape, scale
         for layer in range(shape.num_hidden_layers):
             for module in recipe.modules:
                 features_in, features_out = shape.features(module)
                 block = "self_attn" if module in _ATTENTION else "mlp"
                 name = f"base_model.model.model.layers.{layer}.{block}.{module}"
-                for side, size, scale in (
-                    ("A", (recipe.rank, features_in), features_in**-0.5),
-                    ("B", (features_out, recipe.rank), _B_SCALE),
-                ):
-                    begin, end = end, end + prod(size) * self._dtype.itemsize
-                    code = {"float32": "F32", "float16": "F16"}[recipe.dtype]
-                    header[f"{name}.lora_{side}.weight"] = {
-                        "dtype": code,
-                        "shape": list(size),
-                        "data_offsets": [begin, end],
-                    }
-                    self._scales.append((prod(size), scale))
+                tensors[f"{name}.lora_A.weight"] = (recipe.rank, features_in), features_in**-0.5
+                tensors[f"{name}.lora_B.weight"] = (features_out, recipe.rank), _B_SCALE
+        self._scales: list[tuple[int, float]] = []  # (numbers, scale) of each tensor, in the order of the file
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        code, end = {"float32": "F32", "float16": "F16"}[recipe.dtype], 0
+        for name, (size, scale) in sorted(tensors.items()):  # by name, as safetensors writes what PEFT saves
+            begin, end = end, end + prod(size) * self._dtype.itemsize
+            header[name] = {"dtype": code, "shape": list(size), "data_offsets": [begin, end]}
+            self._scales.append((prod(size), scale))
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         self._header = len(text).to_bytes(8, "little") + text

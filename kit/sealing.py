@@ -22,7 +22,6 @@ import hmac
 import secrets
 import struct
 from collections.abc import Callable, Iterator
-from itertools import cycle
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -223,7 +222,7 @@ class Opener:
 def seal_stream(fill: Fill, key: bytes, *, context: bytes, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
     """Yield the seal of one content, piece by piece, each until the next one is asked for.
 
-    As with `open_stream`, nothing is copied, and few chunks of memory are reused.
+    Nothing is copied, and few chunks of memory are reused.
     """
     sealer = Sealer(key, context=context, chunk_bytes=chunk_bytes)
     yield memoryview(sealer._take_header())
@@ -236,14 +235,16 @@ def seal_stream(fill: Fill, key: bytes, *, context: bytes, chunk_bytes: int = CH
     yield sealer._seal_into(sealed, this[:this_bytes], last=True)
 
 
-def open_stream(fill: Fill, key: bytes, *, context: bytes, lasting: int = 1) -> Iterator[memoryview]:
-    """Yield the plain bytes of one sealed content, chunk by chunk, each until `lasting` more were asked for.
+def open_stream(fill: Fill, key: bytes, *, context: bytes, into: memoryview | None = None) -> Iterator[memoryview]:
+    """Yield the plain bytes of one sealed content, chunk by chunk.
 
-    Nothing is copied and few chunks of memory are reused, so that what looks at a chunk finds it in the processor's
-    cache. Only an exhausted iterator has shown all of the content.
+    Nothing is copied: the chunks are opened into `into`, one after another, or else all of them into the same memory,
+    where each lasts until the next one is asked for and what looks at it finds it in the processor's cache. Only an
+    exhausted iterator has shown all of the content.
 
     Raises:
-        SealBroken: when these are not the bytes that were sealed under this key and context, or not all of them.
+        SealBroken: when these are not the bytes that were sealed under this key and context, not all of them, or more
+            than `into` takes.
     """
     header = bytearray(HEADER_BYTES)
     if fill(memoryview(header)) < HEADER_BYTES:
@@ -251,13 +252,19 @@ def open_stream(fill: Fill, key: bytes, *, context: bytes, lasting: int = 1) -> 
     opener = Opener(key, context=context)
     opener._read_header(bytes(header))
     size = opener._sealed_chunk_bytes
-    plains = cycle([memoryview(bytearray(size - _TAG_BYTES)) for _ in range(lasting)])
+    room = memoryview(bytearray(size - _TAG_BYTES)) if into is None else into
     this, other = memoryview(bytearray(size)), memoryview(bytearray(size))
-    this_bytes = fill(this)
-    while this_bytes == size and (other_bytes := fill(other)):
-        yield opener._open_into(next(plains), this, last=False)
+    this_bytes, is_last = fill(this), False
+    while not is_last:
+        other_bytes = fill(other) if this_bytes == size else 0
+        is_last = not other_bytes
+        if this_bytes - _TAG_BYTES > len(room):
+            raise SealBroken("the sealed content is longer than what it should be")
+        piece = opener._open_into(room, this[:this_bytes], last=is_last)
+        if into is not None:
+            room = room[len(piece) :]
+        yield piece
         this, other, this_bytes = other, this, other_bytes
-    yield opener._open_into(next(plains), this[:this_bytes], last=True)
 
 
 def _whole_chunks(held: bytearray, data: bytes | memoryview, *, size: int) -> Iterator[bytearray | memoryview]:

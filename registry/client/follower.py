@@ -1,9 +1,9 @@
-"""Work that follows other work on a thread of its own, a few pieces behind: digesting what another thread opens."""
+"""Work that follows other work on a thread of its own: digesting what another thread opens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from queue import Queue
+from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
 from typing import Self
@@ -13,21 +13,17 @@ class Follower:
     """Does `work` with each piece, in order; the end of the `with` block waits for the last one.
 
     What `work` raises is raised where the next piece is handed over, or at the block's end; pieces after that are
-    passed over. When the block itself raises, pieces that wait are passed over as well.
+    passed over. When the block itself raises, pieces that wait are passed over as well. However many wait, none is
+    copied: each must last until the block ends.
     """
 
-    def __init__(self, work: Callable[[memoryview], object], *, behind: int) -> None:
-        """Prepare to follow with at most `behind` pieces waiting."""
+    def __init__(self, work: Callable[[memoryview], object]) -> None:
+        """Prepare to follow."""
         self._work = work
-        self._pieces: Queue[memoryview | None] = Queue(behind)
+        self._pieces: SimpleQueue[memoryview | None] = SimpleQueue()
         self._failure: BaseException | None = None
         self._given_up = False
         self._thread = Thread(target=self._run, name="lorry-follow", daemon=True)
-
-    @property
-    def lasting(self) -> int:
-        """How many pieces may be in use at once: those that wait, the one worked on, the one handed over."""
-        return self._pieces.maxsize + 2
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,7 +39,7 @@ class Follower:
             self._raise_failure()
 
     def follow(self, piece: memoryview) -> None:
-        """Hand over the next piece, waiting while too many wait."""
+        """Hand over the next piece."""
         self._raise_failure()
         self._pieces.put(piece)
 

@@ -1,4 +1,4 @@
-"""A version's sealed object, read and opened in one pass: one thread reads and opens, another looks at what it opened.
+"""A version's sealed object, read and opened in one pass: one thread reads and opens, another digests what it opened.
 
 `RegistryClient.download` puts plain files on a disk, on the event loop. This is for engines, whose disks hold only what
 is sealed and whose requests wait: a blocking reader without copies, which takes a third of the time and a tenth of the
@@ -23,28 +23,27 @@ from registry.manifest import WEIGHTS_FILE, Manifest
 from registry.publishing.reading import VersionReader
 
 _IDLE_CONNECTIONS = 8
-_BEHIND = 3  # chunks: they stay in the processor's cache, and neither thread waits for a hiccup of the other
 
 
-def open_version(fill: Fill, manifest: Manifest, *, key: bytes, look: Callable[[memoryview], object]) -> None:
-    """Open a version's sealed object to its end, compare every digest, and show its files' bytes on the way.
+def open_version(fill: Fill, manifest: Manifest, *, key: bytes, into: memoryview) -> None:
+    """Open a version's sealed object to its end, into memory, and compare every digest of what lies there.
 
-    Only when it returns was all that `look` saw this version's.
+    Only when it returns is what lies there this version.
 
     Args:
         fill: where the sealed bytes come from.
         manifest: what they must be.
         key: the version's content key.
-        look: is shown the files' plain bytes, one file after another in the manifest's order, each piece for as long
-            as it looks at it.
+        into: memory for all of the files' plain bytes; they come to lie there one file after another, in the
+            manifest's order.
 
     Raises:
         DigestMismatch: when it cannot be opened, or is not what the manifest declares.
     """
-    reader = VersionReader(manifest.files, looks={file.path: [look] for file in manifest.files})
+    reader = VersionReader(manifest.files, looks={})
     try:
-        with Follower(reader.update, behind=_BEHIND) as follower:
-            for piece in open_stream(fill, key, context=manifest.version_id.encode(), lasting=follower.lasting):
+        with Follower(reader.update) as follower:
+            for piece in open_stream(fill, key, context=manifest.version_id.encode(), into=into):
                 follower.follow(piece)
     except SealBroken as exc:
         raise DigestMismatch(f"the sealed object is not this version: {exc.message}", field=WEIGHTS_FILE) from exc

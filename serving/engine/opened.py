@@ -1,14 +1,15 @@
 """An adapter that was opened and verified, in memory that nobody can change any more, for the workers to read.
 
-The memory has no name in any file system and is gone with the last process that holds it. It is written once, then
-frozen by the kernel; a random mark at its end, which the order to the workers repeats, proves to each of them that it
-reads what was verified, whatever else has got the same number since.
+The memory has no name in any file system and is gone with the last process that holds it. Adapters are opened right
+into it, where their digests are compared; then the kernel freezes it. A random mark at its end, which the order to the
+workers repeats, proves to each of them that it reads what was verified, whatever else has got the same number since.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hmac
+import mmap
 import os
 import secrets
 from collections.abc import Mapping
@@ -75,17 +76,25 @@ class OpenedFiles:
 
 
 class OpenedAdapter:
-    """The memory's owner: `write` all files, then `freeze`; workers read it until `close`."""
+    """The memory's owner: fill `plain`, then `freeze`; workers read it until `close`."""
 
-    def __init__(self) -> None:
-        """Take memory.
+    def __init__(self, size_bytes: int) -> None:
+        """Take memory for files of `size_bytes` in all.
 
         Raises:
             OSError: when the machine has none, or no descriptor.
         """
-        self._descriptor: int | None = None
+        self._size_bytes = size_bytes
         self._files: OpenedFiles | None = None
+        self._memory: mmap.mmap | None = None
+        self._descriptor: int | None = None
         self._descriptor = os.memfd_create("lorry-adapter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.truncate(self._descriptor, size_bytes + _MARK_BYTES)  # pages come as they are written to
+            self._memory = mmap.mmap(self._descriptor, size_bytes + _MARK_BYTES)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +103,22 @@ class OpenedAdapter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return self._size_bytes
+
+    @property
+    def plain(self) -> memoryview:
+        """The memory for the files, one after another; every view of it must be gone before `freeze`.
+
+        Raises:
+            ValueError: when it is frozen, or was let go.
+        """
+        if self._memory is None:
+            raise ValueError("the adapter's memory is frozen, or was let go")
+        return memoryview(self._memory)[: self._size_bytes]
 
     @property
     def files(self) -> OpenedFiles:
@@ -106,31 +131,24 @@ class OpenedAdapter:
             raise ValueError("the adapter is not whole yet")
         return self._files
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Add bytes at the end."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._open_descriptor(), view) :]
-
     def freeze(self, sizes: tuple[tuple[str, int], ...]) -> None:
         """Let nobody change what was written: files of these names and sizes, all of them verified."""
-        descriptor, mark = self._open_descriptor(), secrets.token_bytes(_MARK_BYTES)
-        if os.fstat(descriptor).st_size != sum(size_bytes for _, size_bytes in sizes):
-            raise ValueError("other bytes were written than the files have")
-        self.write(mark)
+        if self._descriptor is None or self._memory is None:
+            raise ValueError("the adapter's memory is frozen, or was let go")
+        if self._size_bytes != sum(size_bytes for _, size_bytes in sizes):
+            raise ValueError("the files have other sizes than the memory")
+        descriptor, mark = self._descriptor, secrets.token_bytes(_MARK_BYTES)
+        self._memory[self._size_bytes :] = mark
+        self._memory.close()  # the kernel freezes nothing that somebody could still write to
+        self._memory = None
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _FROZEN)
         self._files = OpenedFiles(path=f"/proc/{os.getpid()}/fd/{descriptor}", sizes=sizes, mark=mark.hex())
 
     def close(self) -> None:
         """Let the memory go; what workers have read of it is theirs. Further calls do nothing."""
-        descriptor, self._descriptor = self._descriptor, None
+        descriptor, self._descriptor, self._memory = self._descriptor, None, None
         if descriptor is not None:
             os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()
-
-    def _open_descriptor(self) -> int:
-        if self._descriptor is None:
-            raise ValueError("the adapter's memory was let go")
-        return self._descriptor

@@ -2,10 +2,10 @@
 
 The order was chosen for the request that waits. One call of the registry brings manifest, key and URL. Then one thread
 reads the sealed object, from the object store or from this host's disk, and does with each chunk, while it is in the
-processor's cache, all that has to be done with it: keep the sealed bytes on the disk, open the seal, digest the plain
-bytes, put them into memory that the workers read. The object store sends the next chunks meanwhile. Only when every
-digest was right is the memory frozen and handed on, and the file on the disk shown under its name; so nothing is read,
-opened or digested twice, and nothing that was not verified is ever parsed.
+processor's cache, all that has to be done with it: keep the sealed bytes on the disk, and open the seal right into
+memory that the workers will read, where another thread digests it. The object store sends the next chunks meanwhile.
+Only when every digest was right is the memory frozen and handed on, and the file on the disk shown under its name; so
+nothing is read, opened or digested twice, and nothing that was not verified is ever parsed.
 
 Plain bytes and content keys are in memory only. A key is remembered while its version lies on this disk, and no longer,
 so that it costs no call; whether it may be served is the directory's to say, for it as for those in memory. After a
@@ -48,6 +48,7 @@ from registry.manifest import WEIGHTS_FILE, BaseIdentity, Manifest
 from serving.engine.installer import Installer, Shelf, open_for_writing
 from serving.engine.machine import is_damage, refusals_of_the_machine
 from serving.engine.metrics import EngineMetrics
+from serving.engine.next_memory import NextMemory
 from serving.engine.opened import OpenedAdapter
 from serving.engine.turns import Turns
 from serving.engine.urgency import Urgency
@@ -67,6 +68,7 @@ _REMEMBERED_REFUSALS = 4096
 _THREADS = 4
 _URL_SECONDS = 30.0  # far less than any registry lets a URL live
 _SLOWEST_BYTES_PER_SECOND = 256 << 10
+_QUIET_SECONDS = 0.25  # by then whoever waited for the last adapter has most likely been served
 _OURS = (CacheBusy, CacheFull, MachineRefused)
 
 
@@ -161,6 +163,8 @@ class AdapterSource:
         self._silence_seconds = silence_seconds
         self._objects = ObjectReader(timeout_seconds=silence_seconds)
         self._downloads, self._openings = _Lane("lorry-fetch"), _Lane("lorry-open")
+        self._memory = NextMemory()
+        self._readying: asyncio.TimerHandle | None = None
         installer.on_gone(self.forget)
 
     def at_hand(self, version_id: str) -> bool:
@@ -213,6 +217,8 @@ class AdapterSource:
         except LorryError as exc:
             self.reject(offer.version_id, exc)
             raise
+        finally:
+            self._make_ready_soon()
 
     def reject(self, version_id: str, error: LorryError) -> None:
         """Count a load that failed, answer it the same way for a while, and ask the registry anew after that.
@@ -273,7 +279,7 @@ class AdapterSource:
         try:
             with self._metrics.stage("open"):
                 async with self._openings.turn(urgent=urgent):
-                    return await self._openings.run(lambda given_up: _open_file(path, offer, given_up))
+                    return await self._openings.run(lambda given_up: self._open_file(path, offer, given_up))
         except (ArtifactError, OSError) as exc:
             if isinstance(exc, OSError) and not is_damage(exc):
                 raise
@@ -324,7 +330,30 @@ class AdapterSource:
                     rest = rest[file.write(rest) :]
                 return count
 
-            return _open(_until(given_up, keep), offer)
+            return self._open(_until(given_up, keep), offer)
+
+    def _open_file(self, path: Path, offer: Offer, given_up: threading.Event) -> OpenedAdapter:
+        with path.open("rb", buffering=0) as file:
+            return self._open(_until(given_up, fill_from(file.readinto)), offer)
+
+    def _open(self, fill: Fill, offer: Offer) -> OpenedAdapter:
+        """Open, verify and freeze; what fails leaves nothing."""
+        sizes = tuple((file.path, file.size_bytes) for file in offer.manifest.files)
+        opened = self._memory.take(sum(size_bytes for _, size_bytes in sizes))
+        try:
+            open_version(fill, offer.manifest, key=offer.content_key, into=opened.plain)
+            opened.freeze(sizes)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _make_ready_soon(self) -> None:
+        """In the next quiet moment, get memory for the adapter after this one."""
+        if self._readying is not None:
+            self._readying.cancel()
+        loop = asyncio.get_running_loop()
+        self._readying = loop.call_later(_QUIET_SECONDS, lambda: loop.run_in_executor(None, self._memory.make_ready))
 
     def _remembered(self, version_id: str) -> LorryError | None:
         """Return the refusal that still holds."""
@@ -375,23 +404,6 @@ def _until(given_up: threading.Event, fill: Fill) -> Fill:
 def _close(working: asyncio.Future[OpenedAdapter]) -> None:
     if not working.cancelled() and working.exception() is None:
         working.result().close()
-
-
-def _open_file(path: Path, offer: Offer, given_up: threading.Event) -> OpenedAdapter:
-    with path.open("rb", buffering=0) as file:
-        return _open(_until(given_up, fill_from(file.readinto)), offer)
-
-
-def _open(fill: Fill, offer: Offer) -> OpenedAdapter:
-    """Open, verify and freeze; what fails leaves nothing."""
-    opened = OpenedAdapter()
-    try:
-        open_version(fill, offer.manifest, key=offer.content_key, look=opened.write)
-        opened.freeze(tuple((file.path, file.size_bytes) for file in offer.manifest.files))
-    except BaseException:
-        opened.close()
-        raise
-    return opened
 
 
 async def identify_base(directory: Path, *, name: str) -> BaseIdentity:

@@ -17,7 +17,7 @@ Axes: a slot's A (rank, features in), B (features out, rank); vLLM stacks them a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -34,14 +34,14 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 from vllm.v1.worker import lora_model_runner_mixin
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
+from serving.engine.worker.layouts import Cut, Layouts, Region, Runs
 from serving.engine.worker.signals import SignalSender
+from serving.engine.worker.slab import Place, Slab
 from serving.engine.worker.stager import StageOrder, Stager
 from serving.engine.worker.weights_file import AdapterFiles
 from serving.errors import AdapterNotLoaded, AdapterUnfit
 
 _PLAIN_COPIES = (BaseLinearLayerWithLoRA.set_lora, MergedColumnParallelLinearWithLoRA.set_lora)
-Region = tuple[str, int, str, int, int]
-"""Where a tensor goes: module, slice, ``a`` or ``b``, rows, columns from the slot's corner."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -51,7 +51,8 @@ class PreparedAdapter:
     Attributes:
         lora: what vLLM registers.
         regions: where the tensors go, in order; equal for all adapters of one shape.
-        tensors: what goes there.
+        tensors: what goes there, or where there are runs, into those.
+        runs: how the tensors lie in a slot, where they are not the regions', but whole runs of those.
     """
 
     version_id: str
@@ -59,6 +60,7 @@ class PreparedAdapter:
     regions: tuple[Region, ...]
     tensors: list[torch.Tensor]
     size_bytes: int
+    runs: Runs | None = None
 
     def wipe(self) -> None:
         """Overwrite the weights with zeros."""
@@ -72,7 +74,7 @@ class Slot:
 
     version_id: str | None = None
     regions: tuple[Region, ...] | None = None  # None = unknown: zero before use
-    views: dict[tuple[Region, ...], list[torch.Tensor]] = field(default_factory=dict)
+    views: dict[tuple[Region, ...] | Runs, list[torch.Tensor]] = field(default_factory=dict)
 
 
 class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLLM is not typed
@@ -81,7 +83,12 @@ class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLL
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slots = [Slot() for _ in range(self.lora_slots)]
+        self._slab = self._lay_out() if self.device.type == "cpu" else None
         self.prepared: dict[int, PreparedAdapter] = {}  # of what is registered
+
+    def plan_runs(self, regions: Sequence[Region], cuts: Sequence[Cut]) -> Runs | None:
+        """Return how tensors get into a slot in whole runs; None when they do not."""
+        return None if self._slab is None else self._slab.runs(regions, cuts)
 
     def register(self, adapter: PreparedAdapter, number: int) -> None:
         """Let vLLM know a prepared adapter as `number`, without a slot."""
@@ -146,14 +153,39 @@ class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLL
         if slot.regions != adapter.regions:  # else every number that is there is overwritten
             self._zero(index)
             self._tell_ranks(index, adapter.regions)
-        views = slot.views.get(adapter.regions)
+        where = adapter.regions if adapter.runs is None else adapter.runs
+        views = slot.views.get(where)
         if views is None:
-            views = [self._region(index, region) for region in adapter.regions]
-            slot.views = {adapter.regions: views}
+            views = self._views(index, adapter)
+            slot.views = {where: views}
         slot.version_id, slot.regions = adapter.version_id, adapter.regions
         if views:
             with torch.inference_mode():
                 torch._foreach_copy_(views, adapter.tensors, non_blocking=True)
+
+    def _views(self, index: int, adapter: PreparedAdapter) -> list[torch.Tensor]:
+        if adapter.runs is not None and self._slab is not None:
+            return self._slab.views(index, adapter.runs)
+        return [self._region(index, region) for region in adapter.regions]
+
+    def _lay_out(self) -> Slab:
+        """Let the layers' tensors, which are empty yet, lie side by side for each slot, as PEFT names them."""
+        rooms: dict[tuple[str, str], tuple[Place, torch.Tensor]] = {}
+        plain = {name: each for name, each in self.modules.items() if type(each).set_lora in _PLAIN_COPIES}
+        for name, module in plain.items():
+            packed = self.packed_modules.get(name, [])
+            names = packed if len(packed) == module.n_slices else [name] * module.n_slices
+            for part, own in enumerate(names):
+                rooms[f"{own} {part}", "a"] = (name, part, "a"), module.lora_a_stacked[part]
+                rooms[f"{own} {part}", "b"] = (name, part, "b"), module.lora_b_stacked[part]
+        in_order = (rooms[key] for key in sorted(rooms))
+        sizes = {place: (tensor.shape[2], tensor.shape[3]) for place, tensor in in_order}
+        slab = Slab(sizes, slots=self.lora_slots, dtype=self.lora_config.lora_dtype)
+        for name, module in plain.items():
+            parts = range(module.n_slices)
+            module.lora_a_stacked = tuple(slab.stacked((name, part, "a")) for part in parts)
+            module.lora_b_stacked = tuple(slab.stacked((name, part, "b")) for part in parts)
+        return slab
 
     def _zero(self, index: int) -> None:
         with torch.inference_mode():
@@ -192,6 +224,7 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         super().__init__(*args, **kwargs)
         self.signals = SignalSender()
         self.stager: Stager[PreparedAdapter] = Stager(self.prepare, signals=self.signals)
+        self._layouts = Layouts(lambda regions, cuts: self.models.plan_runs(regions, cuts))
 
     @property
     def models(self) -> PooledModelManager:
@@ -215,16 +248,31 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         """Build what a slot is filled from; called on the stager's thread, and reads only what never changes.
 
         Raises:
-            AdapterUnfit: naming a module that this model lacks, or a tensor that does not fit its slot.
+            AdapterDamaged: naming the file that cannot be used.
+            AdapterUnfit: naming a module that this model lacks, a tensor that does not fit its slot, or one with values
+                that would poison the engine.
             ValueError: vLLM's own refusals.
         """
-        manager, lora_config = self.models, self.lora_config
+        layout = self._layouts.find(files.form)
+        if layout is None:
+            return self._prepare_by_vllm(order, files)
+        numbers = files.numbers(layout.dtype)
+        layout.scale(numbers)
+        pieces = layout.pieces(numbers)
+        return _prepared(order, rank=layout.rank, regions=layout.regions, tensors=pieces, runs=layout.runs)
+
+    def _prepare_by_vllm(self, order: StageOrder, files: AdapterFiles) -> PreparedAdapter:
+        """Have vLLM's own parts make the tensors, and learn from them where the form is seen again."""
+        tensors, manager, lora_config = files.tensors, self.models, self.lora_config
+        dtype = files.dtype
+        numbers = files.numbers(dtype) if dtype is not None and self._layouts.teaches(files.form) else None
+        before = None if numbers is None else numbers.clone()
         helper = PEFTHelper.from_dict({**files.config, "vllm_max_position_embeddings": self.max_position_embeddings})
         helper.validate_legal(lora_config)
         mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
         lora = self._lora_model_cls.from_lora_tensors(
             lora_model_id=order.number,
-            tensors=files.tensors,
+            tensors=tensors,
             peft_helper=helper,
             device="cpu",
             dtype=lora_config.lora_dtype,
@@ -232,19 +280,18 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
             weights_mapper=None if mapper is None else mapper.get_rename_mapper(),
             skip_prefixes=getattr(manager.model, "lora_skip_prefixes", None),
         )
+        factors = [weights.scaling for weights in lora.loras.values()]  # until they are merged
         manager._create_merged_loras_inplace(lora)
         foreign = sorted(lora.loras.keys() - manager.modules.keys())
         if foreign or not lora.loras:
             raise AdapterUnfit(f"The adapter touches layers that are not served: {', '.join(foreign) or 'none'}.")
         pairs = [pair for name in lora.loras for pair in _pairs(name, manager.modules[name], lora.loras[name])]
-        tensors = [tensor for _, tensor in pairs]
-        return PreparedAdapter(
-            version_id=order.version_id,
-            lora=LoRAModel(order.number, lora.rank, {}),
-            regions=tuple(region for region, _ in pairs),
-            tensors=tensors,
-            size_bytes=sum(tensor.nbytes for tensor in tensors),
-        )
+        if numbers is not None and before is not None:
+            self._layouts.learn(
+                files.form, rank=lora.rank, pairs=pairs, numbers=numbers, before=before, factors=factors
+            )
+        regions = tuple(region for region, _ in pairs)
+        return _prepared(order, rank=lora.rank, regions=regions, tensors=[tensor for _, tensor in pairs])
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Register a staged adapter, without a slot; False when it is not staged, or too many are registered.
@@ -337,6 +384,24 @@ def _remove_unless_scheduled(runner: LoRAModelRunnerMixin, lora_id: int) -> bool
     if any(request.lora_int_id == lora_id for request in scheduled(runner)):
         return False
     return bool(runner.lora_manager.remove_adapter(lora_id))
+
+
+def _prepared(
+    order: StageOrder,
+    *,
+    rank: int,
+    regions: tuple[Region, ...],
+    tensors: list[torch.Tensor],
+    runs: Runs | None = None,
+) -> PreparedAdapter:
+    return PreparedAdapter(
+        version_id=order.version_id,
+        lora=LoRAModel(order.number, rank, {}),
+        regions=regions,
+        tensors=tensors,
+        size_bytes=sum(tensor.nbytes for tensor in tensors),
+        runs=runs,
+    )
 
 
 def _pairs(name: str, module: Any, weights: Any) -> Iterator[tuple[Region, torch.Tensor]]:

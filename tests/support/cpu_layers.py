@@ -2,18 +2,22 @@
 
 ``python -m tests.support.cpu_layers <devices> <rank> <port> <mode>…`` runs one of `devices` processes that share the
 layers, and prints as JSON how far ours is from vLLM's, as a share of the largest output, in each mode: `whole`, or
-`spread` when the adapters' ranks are spread over the devices (vLLM's ``fully_sharded_loras``). Processes of their
-own, so that nothing of it outlives the test.
+`spread` when the adapters' ranks are spread over the devices (vLLM's ``fully_sharded_loras``); and what our worker
+prepares of adapters' files, beside what vLLM's own parts make of them. Processes of their own, so that nothing of it
+outlives the test.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from vllm.config import CacheConfig, LoRAConfig, ParallelConfig, VllmConfig, set_current_vllm_config
 from vllm.distributed import init_distributed_environment, initialize_model_parallel
@@ -24,8 +28,12 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from vllm.platforms import current_platform
 
+from registry.manifest import CONFIG_FILE, WEIGHTS_FILE
 from serving.engine.worker.cpu_product import use_product
-from serving.engine.worker_seam import PooledModelManager, PreparedAdapter, _pairs
+from serving.engine.worker.stager import StageOrder
+from serving.engine.worker.weights_file import read_adapter
+from serving.engine.worker_seam import PooledModelManager, PooledWorkerManager, PreparedAdapter, _pairs
+from tests.support.opened import opened_directory
 
 HIDDEN, HEAD, HEADS, KV_HEADS, INNER = 64, 8, 8, 2, 96
 SLOTS, RANK = 4, 16
@@ -154,6 +162,59 @@ def compare(config: VllmConfig) -> dict[str, float]:
     return found
 
 
+def prepare_files(config: VllmConfig) -> dict[str, Any]:
+    """Say of each adapter of five of one form how the worker prepared it, and whether as a worker that knows no form.
+
+    `learned` is whether the worker knew the form by then; `same` whether slots that both fill hold the same numbers;
+    `copies` how many copies filled the last.
+    """
+    seen: dict[str, Any] = {}
+    model = SimpleNamespace(get_vocab_size=lambda: 256, is_encoder_decoder=False, hf_config=SimpleNamespace())
+    model.hf_config.get_text_config = lambda: SimpleNamespace(max_position_embeddings=64)
+    scheduler = SimpleNamespace(max_num_seqs=64, max_num_batched_tokens=256)
+    stated = SimpleNamespace(scheduler_config=scheduler, model_config=model, lora_config=config.lora_config)
+    slots = manager_for(config)
+
+    def worker() -> PooledWorkerManager:
+        worker = PooledWorkerManager(stated, torch.device("cpu"), {})
+        worker._adapter_manager = slots
+        return worker
+
+    for number, ranks in ADAPTERS.items():
+        one = worker()
+        learned, same = [], []
+        for seed in range(5):
+            with tempfile.TemporaryDirectory() as folder, opened_directory(_write(Path(folder), ranks, seed)) as opened:
+                order = StageOrder(version_id="v1", number=1, files=opened.files)
+                files = read_adapter(opened.files)
+                learned.append(one._layouts.find(files.form) is not None)
+                ours, vllms = one.prepare(order, files), worker().prepare(order, read_adapter(opened.files))
+            for index, prepared in enumerate((ours, vllms)):
+                slots._fill(index, prepared)
+            pairs = zip(slots._tensors(0), slots._tensors(1), strict=True)
+            same.append(
+                (ours.regions, ours.lora.rank, ours.size_bytes) == (vllms.regions, vllms.lora.rank, vllms.size_bytes)
+                and all(torch.equal(mine, theirs) for mine, theirs in pairs)
+                and any(bool(tensor.any()) for tensor in slots._tensors(0))
+            )
+        copies = len(ours.tensors)
+        seen[str(number)] = {"learned": learned, "same": same, "tensors": len(vllms.tensors), "copies": copies}
+    return seen
+
+
+def _write(directory: Path, ranks: dict[str, int], seed: int) -> Path:
+    """Write an adapter of layers of several ranks, each scaled in its own way."""
+    generator, tensors = torch.Generator().manual_seed(seed), {}
+    for name, rank in ranks.items():
+        features_in, features_out = FEATURES[name]
+        for side, shape in (("A", (rank, features_in)), ("B", (features_out, rank))):
+            tensors[f"base_model.model.{name}.lora_{side}.weight"] = torch.randn(shape, generator=generator)
+    save_file(tensors, directory / WEIGHTS_FILE)
+    config = {"r": RANK, "lora_alpha": 24, "target_modules": sorted(ranks), "bias": "none", "rank_pattern": ranks}
+    (directory / CONFIG_FILE).write_text(json.dumps(config))
+    return directory
+
+
 def computed_ranks(manager: PooledModelManager) -> int:
     """Return the sum of the ranks that are computed for all layers, parts and slots."""
     (wrapper,) = manager.punica_wrapper_mapping.values()
@@ -177,16 +238,16 @@ def config_for(devices: int, *, spread: bool) -> VllmConfig:
     )
 
 
-def main(devices: int, rank: int, port: int, modes: list[str]) -> dict[str, dict[str, float]]:
+def main(devices: int, rank: int, port: int, modes: list[str]) -> dict[str, dict[str, Any]]:
     """Join the other processes and compare, mode after mode."""
     with set_current_vllm_config(config_for(devices, spread=False)):
         init_distributed_environment(devices, rank, f"tcp://127.0.0.1:{port}", rank, backend="gloo")
         initialize_model_parallel(devices)
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     for mode in modes:
         config = config_for(devices, spread=mode == "spread")
         with set_current_vllm_config(config):
-            seen[mode] = compare(config)
+            seen[mode] = {**compare(config), "files": prepare_files(config)}
     return seen
 
 

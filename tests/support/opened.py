@@ -10,9 +10,9 @@ from serving.engine.opened import OpenedAdapter
 
 def opened_files(files: dict[str, bytes]) -> OpenedAdapter:
     """Put these files into frozen memory; close it when done."""
-    opened = OpenedAdapter()
-    for data in files.values():
-        opened.write(data)
+    content = b"".join(files.values())
+    opened = OpenedAdapter(len(content))
+    opened.plain[:] = content
     opened.freeze(tuple((name, len(data)) for name, data in files.items()))
     return opened
 

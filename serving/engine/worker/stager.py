@@ -1,7 +1,8 @@
 """Adapters in host memory, put there by a thread beside the engine's: read, checked, and ready to be copied.
 
 The engine's thread only ever looks up what is ready. One adapter is prepared at a time, live before batch; what is
-dropped while it is being prepared is thrown away when it is done.
+dropped while it is being prepared is thrown away when it is done. Between two adapters, memory for the next is made
+ready.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from queue import PriorityQueue
+from queue import Empty, PriorityQueue
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 from kit.errors import LorryError
 from serving.engine.opened import OpenedFiles
 from serving.engine.worker.signals import SignalSender
+from serving.engine.worker.spare import Spare
 from serving.engine.worker.weights_file import AdapterFiles, read_adapter
 from serving.errors import AdapterNotLoaded
 
 _log = logging.getLogger(__name__)
 _MOST_MESSAGE = 2000  # vLLM lists every tensor that it does not know; a signal has to stay in one datagram
+_QUIET_SECONDS = 0.25  # by then the step that waited for the last adapter is mostly over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,7 @@ class Stager(Generic[Ready]):
         self._wanted: dict[str, _Wanted] = {}
         self._jobs: PriorityQueue[_Job] = PriorityQueue()
         self._arrivals = count()
+        self._spare = Spare()
         self._thread: threading.Thread | None = None
 
     def stage(self, order: StageOrder) -> str:
@@ -141,7 +145,7 @@ class Stager(Generic[Ready]):
             self._thread = None
 
     def _run(self) -> None:
-        while (job := self._jobs.get()).order is not None:
+        while (job := self._next()).order is not None:
             wanted = self._wanted.get(job.order.version_id)
             if wanted is not None:  # else it was dropped while it waited
                 try:
@@ -150,10 +154,18 @@ class Stager(Generic[Ready]):
                     _log.exception("an adapter was not staged")
                     self._refuse(wanted.order, AdapterNotLoaded("The engine could not stage the adapter."))
 
+    def _next(self) -> _Job:
+        """Wait for a job; in a quiet moment, make memory ready for one."""
+        while True:
+            try:
+                return self._jobs.get(timeout=None if self._spare.is_ready else _QUIET_SECONDS)
+            except Empty:
+                self._spare.make_ready(while_=self._jobs.empty)
+
     def _stage(self, order: StageOrder, *, waited_seconds: float) -> None:
         started = perf_counter()
         try:
-            files = read_adapter(order.files)
+            files = read_adapter(order.files, memory=self._spare.take)
             read = perf_counter()
             ready = self._prepare(order, files)
         except LorryError as exc:

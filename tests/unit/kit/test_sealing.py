@@ -277,17 +277,28 @@ def test_a_stream_opens_what_was_sealed_at_every_length(plain_bytes: int) -> Non
         assert b"".join(pieces) == plain
 
 
-@pytest.mark.parametrize("lasting", [1, 2, 5])
-def test_pieces_of_a_stream_last_until_so_many_more_were_asked_for(lasting: int) -> None:
-    key, plain = new_key(), random.Random(lasting).randbytes(10_000)
+@pytest.mark.parametrize("plain_bytes", [0, 1, 1023, 1024, 1025, 10_000])
+def test_a_stream_is_opened_into_memory_where_all_of_it_lasts(plain_bytes: int) -> None:
+    key, plain = new_key(), random.Random(plain_bytes).randbytes(plain_bytes)
     sealer = Sealer(key, context=b"this", chunk_bytes=1024)
     sealed = sealer.update(plain) + sealer.finish()
 
-    held: list[memoryview] = []
-    for number, piece in enumerate(open_stream(filling(sealed), key, context=b"this", lasting=lasting)):
-        held.append(piece)
-        for earlier in range(max(0, number - lasting + 1), number + 1):
-            assert bytes(held[earlier]) == plain[earlier * 1024 : (earlier + 1) * 1024]
+    memory = bytearray(plain_bytes + 3)
+    pieces = list(open_stream(filling(sealed), key, context=b"this", into=memoryview(memory)))
+    assert bytes(memory) == plain + bytes(3)
+    assert b"".join(pieces) == plain
+
+
+@pytest.mark.parametrize("room_bytes", [0, 1023, 1024, 2499])
+def test_a_stream_that_does_not_fit_is_refused_and_writes_nothing_beyond(room_bytes: int) -> None:
+    key = new_key()
+    sealer = Sealer(key, context=b"this", chunk_bytes=1024)
+    sealed = sealer.update(bytes(2500)) + sealer.finish()
+
+    memory = bytearray(b"x" * 3000)
+    with pytest.raises(SealBroken, match="longer"):
+        list(open_stream(filling(sealed), key, context=b"this", into=memoryview(memory)[:room_bytes]))
+    assert memory[room_bytes:] == b"x" * (3000 - room_bytes)
 
 
 @pytest.mark.parametrize("cut", [1, 15, 16, 17, 500, 1040, 1041, 2080, 2600])

@@ -11,34 +11,10 @@ from registry.client.follower import Follower
 
 def test_every_piece_is_worked_on_in_order_before_the_block_ends() -> None:
     seen: list[bytes] = []
-    with Follower(lambda piece: seen.append(bytes(piece)), behind=2) as follower:
+    with Follower(lambda piece: seen.append(bytes(piece))) as follower:
         for number in range(100):
             follower.follow(memoryview(b"%d" % number))
     assert seen == [b"%d" % number for number in range(100)]
-
-
-def test_no_more_pieces_are_in_use_than_last() -> None:
-    gate, in_work, handed = threading.Event(), threading.Event(), []
-
-    def work(piece: memoryview) -> None:
-        in_work.set()
-        gate.wait(30)
-
-    def hand_over() -> None:
-        with Follower(work, behind=2) as follower:
-            assert follower.lasting == 4
-            for number in range(6):
-                handed.append(number)
-                follower.follow(memoryview(b"%d" % number))
-
-    leader = threading.Thread(target=hand_over)
-    leader.start()
-    assert in_work.wait(30)
-    leader.join(0.2)
-    assert len(handed) <= 4
-    gate.set()
-    leader.join(30)
-    assert len(handed) == 6
 
 
 def test_a_failure_is_raised_where_the_next_piece_is_handed_over() -> None:
@@ -51,7 +27,7 @@ def test_a_failure_is_raised_where_the_next_piece_is_handed_over() -> None:
     handed = []
 
     def lead() -> None:
-        with Follower(work, behind=1) as follower:
+        with Follower(work) as follower:
             follower.follow(memoryview(b"first"))
             assert failed.wait(30)
             for number in range(5):  # by the second of them it is known
@@ -65,7 +41,7 @@ def test_a_failure_is_raised_where_the_next_piece_is_handed_over() -> None:
 
 def test_a_failure_at_the_last_piece_is_raised_at_the_end() -> None:
     def lead() -> None:
-        with Follower(refuse, behind=1) as follower:
+        with Follower(refuse) as follower:
             follower.follow(memoryview(b"last"))
 
     with pytest.raises(ValueError, match="the last"):
@@ -74,7 +50,7 @@ def test_a_failure_at_the_last_piece_is_raised_at_the_end() -> None:
 
 def test_what_ends_the_block_is_raised_and_not_what_failed_behind_it() -> None:
     def lead() -> None:
-        with Follower(refuse, behind=5) as follower:
+        with Follower(refuse) as follower:
             follower.follow(memoryview(b"one"))
             raise KeyError
 

@@ -72,3 +72,19 @@ def test_a_prepared_adapter_is_computed_at_its_own_rank_where_it_has_one(seen: l
         spread = process["is_spread"]  # then the products are apart, and each process has its share of the ranks
         assert process["ranks prepared"] == (0 if spread else own)
         assert process["ranks foreign"] == (0 if spread else len(ADAPTERS) * len(FEATURES) * RANK)
+
+
+def test_adapters_of_a_form_that_came_twice_are_prepared_as_vllm_would_without_it(seen: list[dict[str, Any]]) -> None:
+    for process in seen:
+        for number, layers in ADAPTERS.items():
+            prepared = process["files"][str(number)]
+            assert prepared["learned"] == [False, False, True, True, True], number
+            assert prepared["same"] == [True] * 5, number
+            assert prepared["tensors"] == 2 * len(layers), number
+
+
+def test_an_adapter_of_the_largest_rank_fills_a_slot_by_one_copy(seen: list[dict[str, Any]]) -> None:
+    (alone,) = seen if len(seen) == 1 else (None,)
+    for process in seen:
+        assert process["files"]["1"]["copies"] == (1 if process is alone else 2 * len(ADAPTERS[1])), process["files"]
+        assert process["files"]["2"]["copies"] == 2 * len(ADAPTERS[2]), "a lower rank leaves margins"

@@ -42,8 +42,8 @@ def test_nobody_can_change_what_was_verified() -> None:
             with pytest.raises(PermissionError):
                 change()
         os.close(descriptor)
-        with pytest.raises(PermissionError):
-            opened.write(b"more")
+        with pytest.raises(ValueError, match="frozen"):
+            _ = opened.plain
 
 
 def test_one_adapters_memory_is_never_taken_for_anothers() -> None:
@@ -61,16 +61,36 @@ def test_it_is_gone_once_it_is_let_go() -> None:
     with pytest.raises(FileNotFoundError):
         files.open()
     with pytest.raises(ValueError, match="let go"):
-        opened.write(b"x")
+        _ = opened.plain
 
 
 def test_it_is_whole_or_not_to_be_had() -> None:
-    with OpenedAdapter() as opened:
-        opened.write(b"{}wei")
+    sizes = tuple((name, len(data)) for name, data in FILES.items())
+    with OpenedAdapter(5) as opened:
+        opened.plain[:] = b"{}wei"
         with pytest.raises(ValueError, match="not whole yet"):
             _ = opened.files
-        with pytest.raises(ValueError, match="other bytes"):
-            opened.freeze(tuple((name, len(data)) for name, data in FILES.items()))
+        with pytest.raises(ValueError, match="other sizes"):
+            opened.freeze(sizes)
+    with pytest.raises(ValueError, match="let go"):
+        opened.freeze((("adapter_config.json", 5),))
+
+
+def test_it_is_not_frozen_while_somebody_could_write_to_it() -> None:
+    with OpenedAdapter(4) as opened:
+        view = opened.plain
+        with pytest.raises(BufferError):
+            opened.freeze((("adapter_config.json", 4),))
+        with pytest.raises(ValueError, match="not whole yet"):
+            _ = opened.files
+        view.release()
+
+
+def test_a_machine_without_room_for_it_refuses_and_keeps_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match=r".+"):
+        OpenedAdapter(1 << 62)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_forgotten_one_lets_its_memory_go() -> None:

@@ -78,7 +78,7 @@ class Source:
                 await asyncio.Event().wait()
             finally:
                 await self.opens.wait()
-        opened = OpenedAdapter()
+        opened = OpenedAdapter(0)
         opened.freeze(())
         return opened
 

@@ -19,8 +19,12 @@ from tests.support.opened import opened_directory
 
 
 def read(directory: Path) -> AdapterFiles:
+    """Read everything that is in the files."""
     with opened_directory(directory) as opened:
-        return read_adapter(opened.files)
+        files = read_adapter(opened.files)
+    assert files.config is not None
+    assert files.tensors
+    return files
 
 
 def test_tensors_are_those_of_the_file(tmp_path: Path) -> None:
@@ -116,3 +120,42 @@ def test_a_tensor_off_its_alignment_is_still_read(tmp_path: Path) -> None:
     header = {"one": {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]}}
     (tmp_path / WEIGHTS_FILE).write_bytes(with_header(json.loads(json.dumps(header)), data))
     assert read(tmp_path).tensors["one"].tolist() == [1.5, 2.5]
+
+
+def test_the_numbers_are_those_of_the_tensors_in_the_order_of_the_file(tmp_path: Path) -> None:
+    write_adapter(tmp_path)
+    files = read(tmp_path)
+    assert files.dtype is torch.float32
+    expected = torch.cat([tensor.flatten() for tensor in files.tensors.values()])
+    assert torch.equal(files.numbers(torch.float32), expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), -1e4])
+def test_numbers_that_would_poison_the_engine_are_refused_by_the_name_of_their_tensor(
+    tmp_path: Path, value: float
+) -> None:
+    write_adapter(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    name = sorted(tensors)[3]
+    tensors[name][-1, -1] = value
+    save_file(tensors, tmp_path / WEIGHTS_FILE)
+    with opened_directory(tmp_path) as opened:
+        files = read_adapter(opened.files)
+    with pytest.raises(AdapterUnfit, match=name):
+        files.numbers(torch.float32)
+
+
+def test_tensors_of_several_dtypes_are_no_one_row_of_numbers(tmp_path: Path) -> None:
+    write_adapter(tmp_path)
+    save_file({"one": torch.ones(2), "two": torch.ones(2, dtype=torch.float16)}, tmp_path / WEIGHTS_FILE)
+    assert read(tmp_path).dtype is None
+
+
+def test_adapters_of_one_form_differ_in_nothing_but_their_numbers(tmp_path: Path) -> None:
+    first, second = (read(write_adapter(tmp_path / str(seed), seed=seed)) for seed in (1, 2))
+    others = [
+        read(write_adapter(tmp_path / name, **changes))
+        for name, changes in (("alpha", {"lora_alpha": 9}), ("rank", {"rank": 2}), ("width", {"hidden": 16}))
+    ]
+    assert first.form == second.form
+    assert len({files.form for files in (first, *others)}) == 4
