@@ -136,6 +136,18 @@ async def test_what_a_drained_engine_refuses_another_one_answers_at_once(row: Ro
     assert all(moved[key] == home for key, home in homes.items() if home != drained.name)
 
 
+async def test_of_a_crowd_that_a_drained_engine_refuses_everybody_is_answered_by_the_others(row: Row) -> None:
+    """A drain refuses all who wait at once. Left alone, Envoy lets three of them ask another and fails the rest."""
+    homes = {key: await row.by(key) for key in KEYS}
+    drained = row.engines[0]
+    crowd = [key for key, home in homes.items() if home == drained.name] * 4
+    before = len(drained.asked)
+    drained.draining = True
+    answered = await asyncio.gather(*(row.by(key) for key in crowd))
+    assert drained.name not in answered
+    assert len(drained.asked) - before > 3
+
+
 async def test_an_engine_that_is_not_ready_is_asked_nothing_and_gets_its_keys_back(row: Row) -> None:
     homes = {key: await row.by(key) for key in KEYS}
     away = row.engines[1]
