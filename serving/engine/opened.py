@@ -146,7 +146,10 @@ class OpenedAdapter:
 
     def close(self) -> None:
         """Let the memory go; what workers have read of it is theirs. Further calls do nothing."""
-        descriptor, self._descriptor, self._memory = self._descriptor, None, None
+        memory, self._memory = self._memory, None
+        if memory is not None:  # it lives as long as a view of it, and an error that somebody keeps may hold one
+            memory.madvise(mmap.MADV_REMOVE)
+        descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 

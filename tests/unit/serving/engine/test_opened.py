@@ -64,6 +64,14 @@ def test_it_is_gone_once_it_is_let_go() -> None:
         _ = opened.plain
 
 
+def test_what_is_let_go_before_it_is_whole_is_empty_for_whoever_still_looks_at_it() -> None:
+    opened = OpenedAdapter(10_000)
+    view = opened.plain
+    view[:] = b"p" * 10_000
+    opened.close()
+    assert bytes(view) == bytes(10_000)
+
+
 def test_it_is_whole_or_not_to_be_had() -> None:
     sizes = tuple((name, len(data)) for name, data in FILES.items())
     with OpenedAdapter(5) as opened:
