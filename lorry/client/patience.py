@@ -34,9 +34,7 @@ def passes(error: BaseException) -> bool:
 
 def pause(state: RetryCallState) -> float:
     """Return how long to wait: as long as the server says, and a random while longer."""
-    error = state.outcome.exception() if state.outcome else None
-    told = error.retry_after_seconds if isinstance(error, Refused) else None
-    return min(_MOST_SECONDS, (told or 0.0) + _backoff(state))
+    return _as_told(state.outcome.exception() if state.outcome else None, and_seconds=_backoff(state))
 
 
 def options(attempts: int) -> dict[str, Any]:
@@ -68,9 +66,14 @@ class Endurance:
         self._broken += 1
         if self._broken >= self._attempts:
             raise error
-        told = error.retry_after_seconds if isinstance(error, Refused) else None
         longest = min(_MOST_SECONDS, _FIRST_SECONDS * 2**self._broken)
-        return min(_MOST_SECONDS, (told or 0.0) + random.uniform(longest / 2, longest))
+        return _as_told(error, and_seconds=random.uniform(longest / 2, longest))
+
+
+def _as_told(error: BaseException | None, *, and_seconds: float) -> float:
+    """Return as many seconds as a refusal tells, and some more; none takes longer than `_MOST_SECONDS`."""
+    told = error.retry_after_seconds if isinstance(error, Refused) else None
+    return min(_MOST_SECONDS, (told or 0.0) + and_seconds)
 
 
 def request_arguments(

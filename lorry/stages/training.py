@@ -125,7 +125,7 @@ async def evaluate_users(
             inputs_of,
             contestants,
             rivals=rivals,
-            base_sha256=identify_base(base).weights_sha256,
+            base_sha256=next(iter(trained.values())).base.weights_sha256,
             max_length=max_length,
             checks=checks,
             device=context.settings.device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -48,7 +47,7 @@ async def put_transcript(
     user_id: UserId, transcript_id: TranscriptId, body: TranscriptBody, request: Request, caller: Writer
 ) -> TranscriptPut:
     """Keep a conversation under a name of the caller's own, in the place of what had that name before."""
-    transcript = await asyncio.to_thread(body.to_transcript)
+    transcript = await beside(len(await request.body()), body.to_transcript)
     return await _shelf(request).put(caller.tenant, user_id, transcript_id, transcript)
 
 
