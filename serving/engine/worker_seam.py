@@ -23,49 +23,20 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
-from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
-from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 from vllm.v1.worker import lora_model_runner_mixin
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
-from serving.engine.worker.layouts import Cut, Layouts, Region, Runs
+from serving.engine.worker.layouts import Cut, Region, Runs
+from serving.engine.worker.preparation import Preparation, PreparedAdapter, is_plain_copy
 from serving.engine.worker.signals import SignalSender
 from serving.engine.worker.slab import Place, Slab
-from serving.engine.worker.stager import StageOrder, Stager
-from serving.engine.worker.weights_file import AdapterFiles
-from serving.errors import AdapterNotLoaded, AdapterUnfit
-
-_PLAIN_COPIES = (BaseLinearLayerWithLoRA.set_lora, MergedColumnParallelLinearWithLoRA.set_lora)
-
-
-@dataclass(kw_only=True, eq=False)
-class PreparedAdapter:
-    """An adapter in host memory, ready to be copied: each tensor beside the place it goes to.
-
-    Attributes:
-        lora: what vLLM registers.
-        regions: where the tensors go, in order; equal for all adapters of one shape.
-        tensors: what goes there, or where there are runs, into those.
-        runs: how the tensors lie in a slot, where they are not the regions', but whole runs of those.
-    """
-
-    version_id: str
-    lora: LoRAModel
-    regions: tuple[Region, ...]
-    tensors: list[torch.Tensor]
-    size_bytes: int
-    runs: Runs | None = None
-
-    def wipe(self) -> None:
-        """Overwrite the weights with zeros."""
-        for tensor in self.tensors:
-            tensor.zero_()
+from serving.engine.worker.stager import Stager
+from serving.errors import AdapterNotLoaded
 
 
 @dataclass(kw_only=True)
@@ -171,7 +142,7 @@ class PooledModelManager(LRUCacheLoRAModelManager):  # type: ignore[misc]  # vLL
     def _lay_out(self) -> Slab:
         """Let the layers' tensors, which are empty yet, lie side by side for each slot, as PEFT names them."""
         rooms: dict[tuple[str, str], tuple[Place, torch.Tensor]] = {}
-        plain = {name: each for name, each in self.modules.items() if type(each).set_lora in _PLAIN_COPIES}
+        plain = {name: each for name, each in self.modules.items() if is_plain_copy(each)}
         for name, module in plain.items():
             packed = self.packed_modules.get(name, [])
             names = packed if len(packed) == module.n_slices else [name] * module.n_slices
@@ -223,8 +194,8 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.signals = SignalSender()
-        self.stager: Stager[PreparedAdapter] = Stager(self.prepare, signals=self.signals)
-        self._layouts = Layouts(lambda regions, cuts: self.models.plan_runs(regions, cuts))
+        self.preparation = Preparation(self)
+        self.stager: Stager[PreparedAdapter] = Stager(self.preparation.prepare, signals=self.signals)
 
     @property
     def models(self) -> PooledModelManager:
@@ -243,55 +214,6 @@ class PooledWorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # v
         zeroed = self.models.zero_slots_of(version_id) if erase else 0
         freed_bytes = self.stager.drop(version_id, wipe=erase)
         return {"removed": True, "registered": bool(numbers), "freed_bytes": freed_bytes, "slots_zeroed": zeroed}
-
-    def prepare(self, order: StageOrder, files: AdapterFiles) -> PreparedAdapter:
-        """Build what a slot is filled from; called on the stager's thread, and reads only what never changes.
-
-        Raises:
-            AdapterDamaged: naming the file that cannot be used.
-            AdapterUnfit: naming a module that this model lacks, a tensor that does not fit its slot, or one with values
-                that would poison the engine.
-            ValueError: vLLM's own refusals.
-        """
-        layout = self._layouts.find(files.form)
-        if layout is None:
-            return self._prepare_by_vllm(order, files)
-        numbers = files.numbers(layout.dtype)
-        layout.scale(numbers)
-        pieces = layout.pieces(numbers)
-        return _prepared(order, rank=layout.rank, regions=layout.regions, tensors=pieces, runs=layout.runs)
-
-    def _prepare_by_vllm(self, order: StageOrder, files: AdapterFiles) -> PreparedAdapter:
-        """Have vLLM's own parts make the tensors, and learn from them where the form is seen again."""
-        tensors, manager, lora_config = files.tensors, self.models, self.lora_config
-        dtype = files.dtype
-        numbers = files.numbers(dtype) if dtype is not None and self._layouts.teaches(files.form) else None
-        before = None if numbers is None else numbers.clone()
-        helper = PEFTHelper.from_dict({**files.config, "vllm_max_position_embeddings": self.max_position_embeddings})
-        helper.validate_legal(lora_config)
-        mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
-        lora = self._lora_model_cls.from_lora_tensors(
-            lora_model_id=order.number,
-            tensors=tensors,
-            peft_helper=helper,
-            device="cpu",
-            dtype=lora_config.lora_dtype,
-            model_vocab_size=self.vocab_size,
-            weights_mapper=None if mapper is None else mapper.get_rename_mapper(),
-            skip_prefixes=getattr(manager.model, "lora_skip_prefixes", None),
-        )
-        factors = [weights.scaling for weights in lora.loras.values()]  # until they are merged
-        manager._create_merged_loras_inplace(lora)
-        foreign = sorted(lora.loras.keys() - manager.modules.keys())
-        if foreign or not lora.loras:
-            raise AdapterUnfit(f"The adapter touches layers that are not served: {', '.join(foreign) or 'none'}.")
-        pairs = [pair for name in lora.loras for pair in _pairs(name, manager.modules[name], lora.loras[name])]
-        if numbers is not None and before is not None:
-            self._layouts.learn(
-                files.form, rank=lora.rank, pairs=pairs, numbers=numbers, before=before, factors=factors
-            )
-        regions = tuple(region for region, _ in pairs)
-        return _prepared(order, rank=lora.rank, regions=regions, tensors=[tensor for _, tensor in pairs])
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Register a staged adapter, without a slot; False when it is not staged, or too many are registered.
@@ -384,48 +306,3 @@ def _remove_unless_scheduled(runner: LoRAModelRunnerMixin, lora_id: int) -> bool
     if any(request.lora_int_id == lora_id for request in scheduled(runner)):
         return False
     return bool(runner.lora_manager.remove_adapter(lora_id))
-
-
-def _prepared(
-    order: StageOrder,
-    *,
-    rank: int,
-    regions: tuple[Region, ...],
-    tensors: list[torch.Tensor],
-    runs: Runs | None = None,
-) -> PreparedAdapter:
-    return PreparedAdapter(
-        version_id=order.version_id,
-        lora=LoRAModel(order.number, rank, {}),
-        regions=regions,
-        tensors=tensors,
-        size_bytes=sum(tensor.nbytes for tensor in tensors),
-        runs=runs,
-    )
-
-
-def _pairs(name: str, module: Any, weights: Any) -> Iterator[tuple[Region, torch.Tensor]]:
-    """Yield what vLLM's `set_lora` of this layer would copy, and where to.
-
-    Raises:
-        AdapterUnfit: when the layer is not a plain copy, or a tensor does not fit its slot.
-    """
-    if type(module).set_lora not in _PLAIN_COPIES:
-        raise AdapterUnfit(f"The adapter touches {name}, a layer of a kind that is not served.")
-    side_a, side_b = weights.lora_a, weights.lora_b
-    if module.tp_size > 1:
-        side_a, side_b = module.slice_lora_a(side_a), module.slice_lora_b(side_b)
-    if torch.is_tensor(side_a):
-        side_a, side_b = [side_a], [side_b]
-    if len(side_a) != module.n_slices or len(side_b) != module.n_slices:
-        raise AdapterUnfit(f"The adapter's {name} has {len(side_a)} parts; the layer has {module.n_slices}.")
-    for part, (a, b) in enumerate(zip(side_a, side_b, strict=True)):
-        if (a is None) != (b is None):
-            raise AdapterUnfit(f"The adapter's {name} has one of two matrices.")
-        if a is None:
-            continue
-        room_a, room_b = module.lora_a_stacked[part].shape[2:], module.lora_b_stacked[part].shape[2:]
-        if a.shape[0] > room_a[0] or a.shape[1] != room_a[1] or b.shape[0] != room_b[0] or b.shape[1] > room_b[1]:
-            raise AdapterUnfit(f"The adapter's {name} is {tuple(b.shape)} × {tuple(a.shape)}, which does not fit.")
-        yield (name, part, "a", *a.shape), a
-        yield (name, part, "b", *b.shape), b

@@ -30,9 +30,10 @@ from vllm.platforms import current_platform
 
 from registry.manifest import CONFIG_FILE, WEIGHTS_FILE
 from serving.engine.worker.cpu_product import use_product
+from serving.engine.worker.preparation import PreparedAdapter, pairs_of
 from serving.engine.worker.stager import StageOrder
 from serving.engine.worker.weights_file import read_adapter
-from serving.engine.worker_seam import PooledModelManager, PooledWorkerManager, PreparedAdapter, _pairs
+from serving.engine.worker_seam import PooledModelManager, PooledWorkerManager
 from tests.support.opened import opened_directory
 
 HIDDEN, HEAD, HEADS, KV_HEADS, INNER = 64, 8, 8, 2, 96
@@ -105,7 +106,7 @@ def fill(manager: PooledModelManager, *, prepared: bool) -> None:
         lora = adapter(number)
         if prepared:
             manager._create_merged_loras_inplace(lora)
-            pairs = [pair for name in lora.loras for pair in _pairs(name, manager.modules[name], lora.loras[name])]
+            pairs = [pair for name in lora.loras for pair in pairs_of(name, manager.modules[name], lora.loras[name])]
             shell = LoRAModel(number, lora.rank, {})
             manager.register(
                 PreparedAdapter(
@@ -187,8 +188,9 @@ def prepare_files(config: VllmConfig) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder, opened_directory(_write(Path(folder), ranks, seed)) as opened:
                 order = StageOrder(version_id="v1", number=1, files=opened.files)
                 files = read_adapter(opened.files)
-                learned.append(one._layouts.find(files.form) is not None)
-                ours, vllms = one.prepare(order, files), worker().prepare(order, read_adapter(opened.files))
+                learned.append(one.preparation.knows(files.form))
+                ours = one.preparation.prepare(order, files)
+                vllms = worker().preparation.prepare(order, read_adapter(opened.files))
             for index, prepared in enumerate((ours, vllms)):
                 slots._fill(index, prepared)
             pairs = zip(slots._tensors(0), slots._tensors(1), strict=True)

@@ -120,6 +120,21 @@ READ: dict[str, dict[str, Known]] = {
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states": "326599f31b273b94",
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner._bookkeeping_sync": "13c3e81003a7e168",
     },
+    "worker/preparation.py": {
+        # called on the stager's thread: they must touch nothing that the engine's thread changes
+        "vllm.lora.model_manager:LoRAModelManager._create_merged_loras_inplace": {
+            "0.32": "1b64ebe57c3d70e4",
+            "0.33": "78c8b7e7ed5980df",
+        },
+        "vllm.lora.model_manager:LoRAModelManager._get_lora_layer_weights": {
+            "0.32": "90bb2aa34ddc68c7",
+            "0.33": "8706574ab797aef1",
+        },
+        "vllm.lora.lora_model:LoRAModel": "31086f67e8aa4ef6",
+        "vllm.lora.lora_weights:LoRALayerWeights": "54a6aabffa340178",
+        "vllm.lora.lora_weights:PackedLoRALayerWeights": "a848593e945bb0c6",
+        "vllm.lora.peft_helper:PEFTHelper": "313a00d85e49136b",
+    },
     "worker_seam.py": {
         # replaced by subclasses of ours
         "vllm.lora.worker_manager:WorkerLoRAManager": {"0.32": "78e1dfdf1b14f64b", "0.33": "ec4402d436466a93"},
@@ -138,19 +153,6 @@ READ: dict[str, dict[str, Known]] = {
         "vllm.lora.model_manager:LoRAModelManager.set_adapter_mapping": "fc14134c10e98bb3",
         "vllm.lora.model_manager:AdapterLRUCache": "7e9dc1c59dcc5cea",
         "vllm.utils.cache:LRUCache": "89e111112f71d028",
-        # called on the stager's thread: they must touch nothing that the engine's thread changes
-        "vllm.lora.model_manager:LoRAModelManager._create_merged_loras_inplace": {
-            "0.32": "1b64ebe57c3d70e4",
-            "0.33": "78c8b7e7ed5980df",
-        },
-        "vllm.lora.model_manager:LoRAModelManager._get_lora_layer_weights": {
-            "0.32": "90bb2aa34ddc68c7",
-            "0.33": "8706574ab797aef1",
-        },
-        "vllm.lora.lora_model:LoRAModel": "31086f67e8aa4ef6",
-        "vllm.lora.lora_weights:LoRALayerWeights": "54a6aabffa340178",
-        "vllm.lora.lora_weights:PackedLoRALayerWeights": "a848593e945bb0c6",
-        "vllm.lora.peft_helper:PEFTHelper": "313a00d85e49136b",
         # what they copy into a slot, we copy in one call
         "vllm.lora.layers.base_linear:BaseLinearLayerWithLoRA": "bdf2b93e67a4cd7a",
         "vllm.lora.layers.column_parallel_linear:MergedColumnParallelLinearWithLoRA.set_lora": "111b25b22b35b4ac",

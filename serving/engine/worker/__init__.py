@@ -1,4 +1,1 @@
-"""What runs in vLLM's workers: adapters are read, checked and prepared beside the engine's thread.
-
-Only `serving.engine.worker_seam` touches vLLM's private parts.
-"""
+"""What runs in vLLM's workers: adapters are read, checked and prepared beside the engine's thread."""
