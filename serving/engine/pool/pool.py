@@ -39,7 +39,7 @@ from serving.engine.pool.slot_map import SlotMap
 from serving.engine.pool.store import Store
 from serving.engine.pool.tier import Tier
 from serving.engine.pool.withdrawals import Withdrawals
-from serving.errors import AdapterClosed, AdmissionTimeout, TierFull
+from serving.errors import AdmissionTimeout, TierFull
 
 _ENOUGH_SEATS = 1 << 30
 
@@ -166,9 +166,8 @@ class AdapterPool:
         Raises:
             TooManySequences: the class never has as many seats.
             EngineBusy, AdmissionTimeout: too many wait; the adapter or the turn did not come in time.
-            AdapterClosed: the version is erased or suspended here.
-            LorryError: the reason given to `stop`; or why the version cannot be had: only those who ask for it hear
-                that.
+            LorryError: the reason given to `stop` or to `withdraw`; or why the version cannot be had:
+                only those who ask for it hear that.
         """
         self.require_admitting()
         self._slots.require_fit(ticket)
@@ -284,35 +283,6 @@ class AdapterPool:
         """Take a version out of host memory because a newer one took its place; not while it is used or pinned."""
         return version_id not in self.host.pinned and await self.evict(version_id, reason="superseded")
 
-    async def erase(
-        self,
-        version_id: str,
-        reason: LorryError | None = None,
-        *,
-        at_once: bool = False,
-        wait_seconds: float | None = None,
-        because: Reason = "erased",
-    ) -> Erasure:
-        """Give no more leases of a version, wait until the last is back, and overwrite it everywhere but on disk.
-
-        Everybody who erases a version at the same time shares one erasure.
-
-        Args:
-            version_id: what is erased.
-            reason: what requests for it are told from now on.
-            at_once: ask those who hold leases to stop, rather than letting them finish.
-            wait_seconds: how long to wait for them; None = as long as it takes.
-            because: what it is counted under.
-
-        Raises:
-            AdapterInUse: when leases are held after `wait_seconds`; nothing was erased, and leases are given again.
-            AdapterNotLoaded: when a slot still holds weights afterwards.
-        """
-        self._withdrawals.ban(version_id)
-        return await self._withdrawals.take_out(
-            version_id, reason or AdapterClosed(), at_once=at_once, wait_seconds=wait_seconds, because=because
-        )
-
     async def withdraw(
         self,
         version_id: str,
@@ -322,7 +292,22 @@ class AdapterPool:
         wait_seconds: float | None = None,
         because: Reason = "withheld",
     ) -> Erasure:
-        """Like `erase`, but leases are given again afterwards: whether, is somebody else's to say."""
+        """Give no lease of a version until the last is back and it is overwritten everywhere but on disk.
+
+        Everybody who takes out a version at the same time shares one withdrawal. Afterwards leases are given again:
+        whether it may be had is the registry's to say.
+
+        Args:
+            version_id: what is taken out.
+            reason: what requests for it are told meanwhile.
+            at_once: ask those who hold leases to stop, rather than letting them finish.
+            wait_seconds: how long to wait for them; None = as long as it takes.
+            because: what it is counted under.
+
+        Raises:
+            AdapterInUse: when leases are held after `wait_seconds`; nothing was overwritten.
+            AdapterNotLoaded: when a slot still holds weights afterwards.
+        """
         return await self._withdrawals.take_out(
             version_id, reason, at_once=at_once, wait_seconds=wait_seconds, because=because
         )

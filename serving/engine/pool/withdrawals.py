@@ -1,4 +1,4 @@
-"""Versions that are taken out for good, or until somebody else lets them in again: nobody uses them, then they go."""
+"""Versions that are taken out: nobody gets one, who uses it ends, it goes, and may be asked for again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from serving.engine.pool.observer import Reason
 from serving.engine.pool.store import Store
 from serving.engine.single_flight import SingleFlight
 from serving.errors import AdapterInUse
-
-_REMEMBERED_BANS = 10_000
 
 
 class Withdrawals:
@@ -38,15 +36,6 @@ class Withdrawals:
         self._loads = loads
         self._refuse = refuse
         self._flights: SingleFlight[str, Erasure] = SingleFlight()
-        self._banned: dict[str, None] = {}
-
-    def ban(self, version_id: str) -> None:
-        """Let the next withdrawal of a version be the last: no lease is given after it."""
-        self._banned[version_id] = None
-        while len(self._banned) > _REMEMBERED_BANS:  # the registry knows of them as well, and the directory asks it
-            oldest = next(iter(self._banned))
-            del self._banned[oldest]
-            self._book.reopen(oldest)
 
     async def take_out(
         self, version_id: str, reason: LorryError, *, at_once: bool, wait_seconds: float | None, because: Reason
@@ -86,11 +75,7 @@ class Withdrawals:
         refused = self._refuse(version_id, reason)
         loads = self._loads.stop(version_id, reason)  # it has a lease, and nobody is left who would get one
         try:
-            try:
-                await self._until_free(version_id, wait_seconds=wait_seconds)
-            except AdapterInUse:
-                self._banned.pop(version_id, None)
-                raise
+            await self._until_free(version_id, wait_seconds=wait_seconds)
             waited_seconds = monotonic() - began
             self._memory.leaves(version_id, because)
             self._memory.unpin(version_id)
@@ -98,8 +83,7 @@ class Withdrawals:
             self._memory.abandon(version_id)  # not before: what the workers refuse to erase goes on taking room
             self._memory.in_slots.zeroed(version_id)
         finally:
-            if version_id not in self._banned:
-                self._book.reopen(version_id)
+            self._book.reopen(version_id)
         return Erasure(
             version_id=version_id,
             leases=leases - refused - loads,

@@ -368,7 +368,7 @@ async def test_erasing_waits_for_leases_and_refuses_who_comes_later() -> None:
     lease = await pool.lease(Ticket(version_id="a"))
     waiting = asyncio.create_task(pool.lease(Ticket(version_id="a", seats=8)))
     await asyncio.sleep(0)
-    erasing = asyncio.create_task(pool.erase("a"))
+    erasing = asyncio.create_task(pool.withdraw("a", AdapterClosed()))
     await asyncio.sleep(0.01)
     assert not erasing.done()
     with pytest.raises(AdapterClosed):
@@ -387,7 +387,7 @@ async def test_erasing_at_once_asks_holders_to_stop() -> None:
     pool = pool_on(shelf)
     reasons: list[Exception] = []
     lease = await pool.lease(Ticket(version_id="a"), abort=lambda reason: (reasons.append(reason), lease.release())[0])
-    await asyncio.wait_for(pool.erase("a", at_once=True), 1)
+    await asyncio.wait_for(pool.withdraw("a", AdapterClosed(), at_once=True), 1)
     assert [type(reason) for reason in reasons] == [AdapterClosed]
 
 
@@ -459,7 +459,7 @@ async def test_an_adapter_erased_while_it_is_loaded_is_never_leased() -> None:
     pool = pool_on(shelf)
     asking = asyncio.create_task(pool.lease(Ticket(version_id="a")))
     await asyncio.sleep(0.005)
-    erasing = asyncio.create_task(pool.erase("a"))
+    erasing = asyncio.create_task(pool.withdraw("a", AdapterClosed()))
     with pytest.raises(AdapterClosed):
         await asking
     await erasing
@@ -494,7 +494,7 @@ async def test_anything_at_once_keeps_every_promise(seed: int) -> None:
     shelf.pause_seconds = 0.0005
     pool = pool_on(shelf)
     names = [f"v{number}" for number in range(12)] + ["broken", "odd"]
-    shelf.may_return = set(names[3:6])
+    shelf.may_return = set(names[:6])
 
     async def use() -> None:
         ticket = Ticket(
@@ -508,10 +508,6 @@ async def test_anything_at_once_keeps_every_promise(seed: int) -> None:
         finally:
             shelf.stop(lease)
             lease.release()
-
-    async def erase() -> None:
-        await asyncio.sleep(chance.random() * 0.1)
-        await pool.erase(chance.choice(names[:3]))
 
     async def meddle() -> None:
         await asyncio.sleep(chance.random() * 0.1)
@@ -538,11 +534,11 @@ async def test_anything_at_once_keeps_every_promise(seed: int) -> None:
 
     async def withdraw() -> None:
         await asyncio.sleep(chance.random() * 0.1)
-        name = chance.choice(names[3:6])
+        name = chance.choice(names[:6])
         await pool.withdraw(name, AdapterClosed(), wait_seconds=chance.choice([None, 0.001]))
 
-    work = [use() for _ in range(300)] + [erase() for _ in range(2)] + [meddle() for _ in range(40)]
-    work += [withdraw() for _ in range(6)] + [stop()]
+    work = [use() for _ in range(300)] + [meddle() for _ in range(40)]
+    work += [withdraw() for _ in range(8)] + [stop()]
     chance.shuffle(work)
     tasks = [asyncio.create_task(item) for item in work]
     for _ in range(40):
