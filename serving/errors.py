@@ -111,6 +111,7 @@ class CacheFull(EngineError):
     """The engine's disk has no room for the adapter."""
 
     status_code = 503
+    ask_another = True
 
 
 class CacheBusy(EngineError):
@@ -123,6 +124,7 @@ class MachineRefused(EngineError):
     """The engine's machine has no memory, descriptors or working disk left for the adapter; try again."""
 
     status_code = 503
+    ask_another = True
 
 
 class ObjectStoreUnavailable(EngineError):

@@ -27,9 +27,11 @@ from serving.errors import (
     AdapterDamaged,
     AdmissionTimeout,
     BaseWithoutEngine,
+    CacheFull,
     EngineBusy,
     EngineDraining,
     EngineOutOfTouch,
+    MachineRefused,
     OrderInvalid,
 )
 from serving.extraction.engine_answer import raise_for_status
@@ -37,10 +39,11 @@ from serving.extraction.engine_answer import raise_for_status
 ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
 ENDLESS = "v" + "e" * 32
 ELSEWHERE = "v" + "1" * 32
+ROOMLESS, REFUSED_BY_MACHINE = "v" + "2" * 32, "v" + "3" * 32
 
 
 class Shelf:
-    """A store that has every adapter but the broken one, and the one of another base."""
+    """A store that has every adapter but those that cannot be had."""
 
     def at_hand(self, version_id: str) -> bool:
         return False
@@ -50,6 +53,10 @@ class Shelf:
             raise AdapterDamaged("half of it is missing")
         if version_id == ELSEWHERE:
             raise BaseModelMismatch
+        if version_id == ROOMLESS:
+            raise CacheFull
+        if version_id == REFUSED_BY_MACHINE:
+            raise MachineRefused
         if version_id == ENDLESS:
             await asyncio.Event().wait()
         return 1
@@ -202,6 +209,12 @@ async def test_a_refusal_of_another_bases_adapter_is_one_that_callers_know_from_
     assert ASK_ANOTHER_HEADER not in headers
     with pytest.raises(BaseWithoutEngine):
         raise_for_status(httpx.Response(status, content=body))
+
+
+@pytest.mark.parametrize("version_id", [ROOMLESS, REFUSED_BY_MACHINE])
+async def test_what_this_machine_has_no_room_for_may_be_asked_of_another(bench: Bench, version_id: str) -> None:
+    status, _, headers = await bench.ask({"model": version_id}).answer()
+    assert (status, headers[ASK_ANOTHER_HEADER]) == (503, b"true")
 
 
 async def test_who_waits_too_long_is_told_when_to_come_back(bench: Bench) -> None:
