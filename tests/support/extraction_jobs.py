@@ -198,8 +198,9 @@ class Mill:
             await task
 
     def start(self, worker_id: str = "one", **changes: Any) -> subprocess.Popen[bytes]:
-        """Start a worker as a process of its own."""
-        given = self.worker_settings(worker_id, **changes).model_dump(exclude_unset=True)
+        """Start a worker as a process of its own; once it is killed, others wait 2 s for its work."""
+        short = {"extraction_lease_seconds": 2.0, **changes}
+        given = self.worker_settings(worker_id, **short).model_dump(exclude_unset=True)
         environment = {f"LORRY_{name.upper()}": _shown(value) for name, value in given.items() if value is not None}
         with (self.directory / f"{worker_id}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -303,7 +304,7 @@ def mill(
         "extraction_asks_per_topic": 1,
         "extraction_samples": 1,
         "extraction_worker_port": 0,
-        "extraction_lease_seconds": 2.0,
+        "extraction_lease_seconds": 60.0,  # a slow machine is no dead worker
         "extraction_poll_seconds": 0.05,
         "extraction_backoff_seconds": 0.1,
         "extraction_max_backoff_seconds": 0.5,

@@ -35,7 +35,7 @@ def statements(worker: Worker) -> Iterator[Counter[str]]:
 
 
 async def test_an_idle_worker_asks_one_question_whenever_it_looks(mill: Mill) -> None:
-    async with mill.working(extraction_lease_seconds=60.0, extraction_upkeep_seconds=600.0) as worker:
+    async with mill.working(extraction_upkeep_seconds=600.0) as worker:
         await mill.until(lambda: worker.port > 0, what="the worker's start")
         await asyncio.sleep(1.0)  # what is done at the start is done
         with statements(worker) as asked:

@@ -31,8 +31,10 @@ async def test_two_workers_share_a_batch_and_deliver_everybody_once(mill: Mill, 
     await mill.add_users(*USERS)
     stand_in.open.clear()
     batch = await mill.submit(*USERS)
-    changes = {"extraction_users_at_once": 2, "extraction_lease_seconds": 60.0}  # a slow machine is no dead worker
-    async with mill.working("one", **changes), mill.working("two", **changes):
+    async with (
+        mill.working("one", extraction_users_at_once=2),
+        mill.working("two", extraction_users_at_once=2),
+    ):
         await mill.until(lambda: stand_in.most_at_once == 4, what="four at once")
         assert await mill.workers() == {"one": "alive", "two": "alive"}
         stand_in.open.set()
