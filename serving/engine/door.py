@@ -38,6 +38,7 @@ _MAX_BODY_BYTES = 8 << 20
 _BYTES_PER_TOKEN = 4
 _COMPLETION_TOKENS = 16  # vLLM's own, for completions that do not say
 _RETRY_SECONDS = 1
+_OF_THE_ENGINE = frozenset({413, 429, 503})  # nothing that the request names is wrong
 
 
 Release = Callable[[], None]
@@ -286,15 +287,14 @@ def _answer_tokens(request: dict[str, Any], *, path: str, most_tokens: int) -> i
 
 async def _refuse(send: Send, error: LorryError) -> None:
     """Answer in OpenAI's shape."""
-    kind = type(error).__name__
-    content = {
-        "error": {"message": error.message, "type": kind, "param": error.field or "model", "code": error.status_code}
-    }
+    status = error.status_code
+    param = error.field or (None if status in _OF_THE_ENGINE else "model")
+    content = {"error": {"message": error.message, "type": type(error).__name__, "param": param, "code": status}}
     headers = [(b"content-type", b"application/json")]
-    seconds = error.details.get("retry_after_seconds", _RETRY_SECONDS if error.status_code == 503 else None)
+    seconds = error.details.get("retry_after_seconds", _RETRY_SECONDS if status == 503 else None)
     if seconds is not None:
         headers.append((b"retry-after", str(seconds).encode()))
     if isinstance(error, EngineError) and error.ask_another:
         headers.append((ASK_ANOTHER_HEADER, b"true"))
-    await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(content).encode()})

@@ -198,7 +198,8 @@ async def test_what_names_no_adapter_passes_without_a_lease(bench: Bench, body: 
 
 async def test_an_adapter_that_cannot_be_had_is_refused_with_the_reason(bench: Bench) -> None:
     status, body, headers = await bench.ask({"model": BROKEN}).answer()
-    assert (status, json.loads(body)["error"]["message"]) == (502, "half of it is missing")
+    error = json.loads(body)["error"]
+    assert (status, error["message"], error["param"]) == (502, "half of it is missing", "model")
     assert ASK_ANOTHER_HEADER not in headers
     assert bench.engine.bodies == []
 
@@ -213,8 +214,9 @@ async def test_a_refusal_of_another_bases_adapter_is_one_that_callers_know_from_
 
 @pytest.mark.parametrize("version_id", [ROOMLESS, REFUSED_BY_MACHINE])
 async def test_what_this_machine_has_no_room_for_may_be_asked_of_another(bench: Bench, version_id: str) -> None:
-    status, _, headers = await bench.ask({"model": version_id}).answer()
+    status, body, headers = await bench.ask({"model": version_id}).answer()
     assert (status, headers[ASK_ANOTHER_HEADER]) == (503, b"true")
+    assert json.loads(body)["error"]["param"] is None  # nothing is wrong with the request
 
 
 async def test_who_waits_too_long_is_told_when_to_come_back(bench: Bench) -> None:
