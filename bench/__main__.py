@@ -41,7 +41,9 @@ def main() -> None:
     if unknown:
         sys.exit(f"bench: there is no {', '.join(unknown)}; known are {', '.join(names())}")
     for name in arguments.names or names():
-        path = asyncio.run(importlib.import_module(f"bench.{name}").run(quick=arguments.quick))
+        measured = importlib.import_module(f"bench.{name}").run(quick=arguments.quick)
+        # An event loop hears Ctrl-C between two awaits: what computes in this thread runs without one.
+        path = asyncio.run(measured) if asyncio.iscoroutine(measured) else measured
         print(f"written to {path}")
 
 

@@ -91,7 +91,7 @@ print(json.dumps(found))
 """
 
 
-async def run(*, quick: bool) -> Path:
+def run(*, quick: bool) -> Path:
     """Measure in fresh processes, in turn, and write the report."""
     rounds = 1 if quick else 3
     base = prepare_base(DEFAULT_BASE, Path(tempfile.gettempdir()) / "lorry-base" / DEFAULT_BASE)

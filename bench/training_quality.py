@@ -45,7 +45,7 @@ _CHECKS = Checks(profiles=LAYOUTS, profile_tokens=768)
 _QUICK = {"steps": 4, "dataset.max_examples": 24, "dataset.max_held_out": 4}
 
 
-async def run(*, quick: bool) -> Path:
+def run(*, quick: bool) -> Path:
     """Measure the test half with the product's own defaults, and write the report."""
     config = resolve(arguments={**(_QUICK if quick else {}), "threads": 1})
     study = Study(half="test", count=3 if quick else PEOPLE, config=config, say=_say)

@@ -94,7 +94,7 @@ trainer.save_model(output)
 """
 
 
-async def run(*, quick: bool) -> Path:
+def run(*, quick: bool) -> Path:
     """Train the same people both ways, in turn, and write the report."""
     users, rounds = (2, 1) if quick else (USERS, ROUNDS)
     base = prepare_base(DEFAULT_BASE, Path(tempfile.gettempdir()) / "lorry-base" / DEFAULT_BASE)
