@@ -22,6 +22,7 @@ ServingError                     500
 │   ├── EngineDraining           503
 │   ├── LeaseOver                500
 │   ├── AdapterInUse             409
+│   ├── AdapterPinned            409
 │   ├── AdapterNotHeld           404
 │   ├── OrderInvalid             422
 │   └── TooManySequences         422
@@ -196,6 +197,12 @@ class LeaseOver(EngineError):
 
 class AdapterInUse(EngineError):
     """Requests still run on the adapter, so it stays."""
+
+    status_code = 409
+
+
+class AdapterPinned(EngineError):
+    """The adapter is pinned, so it stays: unpin it first."""
 
     status_code = 409
 

@@ -22,7 +22,7 @@ _COLUMNS = ["engine", "state", "last seen", "base", "address", *(str(tier) for t
 
 @app.callback(invoke_without_command=True)
 def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List every engine with its base, its last sign of life and what it holds by tier."""
+    """List every engine with its base, its last sign of life and what it holds, each adapter by its fastest tier."""
     if context.invoked_subcommand is not None:
         return
     engines = run(_list(), as_json=as_json)
@@ -37,10 +37,13 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def holders(version_id: Annotated[str, typer.Argument(help="opaque id of a version")], as_json: Json = False) -> None:
-    """Say which engines hold a version, and how many requests run on it."""
+    """Say which living engines hold a version, in which tier at the fastest, and how many requests run on it."""
     found = run(_holders(version_id), as_json=as_json)
     if as_json:
         print_json([holder.model_dump(mode="json") for holder in found])
+        return
+    if not found:
+        out.print(f"No living engine holds {version_id}.", highlight=False)
         return
     rows = [[holder.engine_id, holder.state, str(holder.tier), str(holder.leases)] for holder in found]
     print_table(
@@ -63,7 +66,12 @@ def receipts(
     rows = [receipt_row(each.engine_id, receipt) for each in found for receipt in each.receipts]
     numeric = frozenset({"leases", "host bytes", "slots zeroed", "disk bytes"})
     spare = ("leases", "ordered by", "at", "slots zeroed", "host bytes", "disk bytes")
-    print_table("Receipts", _RECEIPT_COLUMNS, rows, numeric=numeric, spare=spare)
+    if rows:
+        print_table("Receipts", _RECEIPT_COLUMNS, rows, numeric=numeric, spare=spare)
+    else:
+        out.print(
+            "No engine has erased or withheld it since it started." if version_id else "No engine has erased anything."
+        )
     for each in found:
         if each.failure is not None:
             err.print(f"{each.engine_id}: {each.failure}", highlight=False)

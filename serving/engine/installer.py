@@ -17,6 +17,7 @@ directories, so that erasing one erases all of it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from io import FileIO
 from pathlib import Path
+from stat import S_ISREG
+from typing import Literal
 
 from registry.manifest import ADAPTER_FILES
 from serving.engine.file_lock import lock_if_free, locked
@@ -35,6 +38,7 @@ from serving.errors import CacheFull, TierFull
 
 SEALED_FILE = "sealed"
 
+_log = logging.getLogger(__name__)
 _SPARE_BYTES = 16 << 20
 _UNBOUNDED = 1 << 62
 _ROOM_LOCK = ".room.lock"
@@ -149,14 +153,20 @@ class Installer:
         for forget in self._watching:
             forget(version_id)
 
-    def _find(self, version_id: str, size_bytes: int) -> Path | None:
-        """Return the sealed file when it is there with this size, and mark it as used; delete what is no such file."""
+    def _find(self, version_id: str, size_bytes: int) -> Path | Literal["lost", "damaged"]:
+        """Return the sealed file and mark it as used, or say why there is none; what is no such file is deleted."""
         path = self._directory / version_id / SEALED_FILE
-        if not path.parent.exists() and not path.parent.is_symlink():
-            return None
-        if path.parent.is_symlink() or path.is_symlink() or not path.is_file() or path.stat().st_size != size_bytes:
+        try:
+            is_ours = not path.parent.is_symlink() and S_ISREG(path.lstat().st_mode)
+        except FileNotFoundError:
+            if os.path.lexists(path.parent):
+                self._delete(version_id)
+            return "lost"
+        except NotADirectoryError:
+            is_ours = False
+        if not is_ours or path.lstat().st_size != size_bytes:
             self._delete(version_id)
-            return None
+            return "damaged"
         os.utime(path)  # the order of use survives a restart
         return path
 
@@ -308,15 +318,18 @@ class Shelf:
 
     async def find(self, size_bytes: int) -> Path | None:
         """Return the sealed file when it is here, and mark it as used; None when there is none of this size."""
-        installer = self._installer
-        path = await asyncio.to_thread(installer._find, self._version_id, size_bytes)
-        if path is None:
-            if self._version_id in installer._tier:
-                installer._gone(self._version_id)
-                installer._metrics.evicted("disk", "lost")
-        elif not installer._tier.touch(self._version_id):
-            installer._tier.adopt(Entry(version_id=self._version_id, size_bytes=size_bytes))
-        return path
+        installer, version_id = self._installer, self._version_id
+        found = await asyncio.to_thread(installer._find, version_id, size_bytes)
+        if isinstance(found, Path):
+            if not installer._tier.touch(version_id):
+                installer._tier.adopt(Entry(version_id=version_id, size_bytes=size_bytes))
+            return found
+        if found == "damaged":
+            _log.warning("%s had another size on the disk and is downloaded again", version_id)
+        if found == "damaged" or version_id in installer._tier:
+            installer._metrics.evicted("disk", found)
+        installer._gone(version_id)
+        return None
 
     async def discard(self) -> None:
         """Delete the file: it is damaged."""

@@ -12,7 +12,7 @@ from serving.engine.pool.observer import TIERS, Reason, TierName
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Entry
 from serving.engine.prefetcher import Prefetcher
-from serving.errors import AdapterClosed, AdapterInUse, AdapterNotHeld, EngineDraining
+from serving.errors import AdapterClosed, AdapterInUse, AdapterNotHeld, AdapterPinned, EngineDraining
 
 State = Literal["loaded", "resident", "loading"]
 
@@ -153,7 +153,7 @@ class Steward:
         """Take a version out of one tier; returns the bytes that this frees there.
 
         Raises:
-            AdapterInUse: when requests lean on it or it is pinned (host memory only: nobody needs a file that is read).
+            AdapterInUse, AdapterPinned: host memory only, since nobody needs a file that is read.
             AdapterNotHeld: when it is not in that tier.
         """
         if tier == "disk":
@@ -164,7 +164,7 @@ class Steward:
         if holding is None:
             raise AdapterNotHeld(f"The engine's host memory does not hold {version_id}.", field="version_id")
         if holding.pinned:
-            raise AdapterInUse("The adapter is pinned: unpin it first.")
+            raise AdapterPinned
         if not await self._pool.evict(version_id):
             raise AdapterInUse(leases=self._pool.leases_of(version_id))
         return holding.size_bytes

@@ -155,7 +155,7 @@ async def test_every_file_that_is_gone_is_only_fetched_again_and_the_engine_live
     assert {rig.downloads(version_id) for version_id in versions[:2]} == {2}
 
 
-@pytest.mark.parametrize(("damage", "counted"), [("truncated", "lost"), ("bit flip", "damaged"), ("gone", "lost")])
+@pytest.mark.parametrize(("damage", "counted"), [("truncated", "damaged"), ("bit flip", "damaged"), ("gone", "lost")])
 async def test_what_rots_on_the_disk_is_noticed_when_it_is_next_used_and_fetched_once(
     rig: Rig, random_adapter: RandomAdapter, damage: str, counted: str
 ) -> None:

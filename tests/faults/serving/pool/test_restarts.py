@@ -87,7 +87,7 @@ async def test_an_engine_that_is_restarted_under_load_serves_from_its_disk_again
     assert await failed_loads(rig) == 0
 
 
-@pytest.mark.parametrize(("damage", "counted"), [("truncated", "lost"), ("bit flip", "damaged")])
+@pytest.mark.parametrize(("damage", "counted"), [("truncated", "damaged"), ("bit flip", "damaged")])
 async def test_what_rotted_on_disk_meanwhile_is_noticed_and_fetched_again_and_nobody_notices(
     rig: Rig, known: dict[str, str], damage: str, counted: str
 ) -> None:

@@ -99,7 +99,7 @@ async def test_what_fails_unexpectedly_is_counted_on_the_metrics_page_and_done_w
 ) -> None:
     await mill.add_users("ann")
     before = FAILURES.labels("extraction worker", "broken")._value.get()
-    async with mill.working() as worker:
+    async with mill.working(extraction_lease_seconds=2.0) as worker:  # whatever failed is tried again soon
         await mill.until(lambda: worker.port > 0, what="the worker's start")
         async with mill.database.transaction() as session:  # as a migration that went wrong would
             await session.execute(text("alter table extraction_batch rename column planner_id to mislaid"))

@@ -171,8 +171,10 @@ async def test_what_an_earlier_release_kept_in_plain_is_removed_at_the_start(tmp
     assert list(tmp_path.rglob("adapter_*")) == []
 
 
-@pytest.mark.parametrize("damage", ["truncated", "longer", "missing", "link", "linked directory"])
-async def test_what_is_no_such_file_is_not_found_and_goes(cache: Cache, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "longer", "missing", "gone", "link", "linked directory"])
+async def test_what_is_no_such_file_is_not_found_and_goes(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
     await cache.put(1)
     path = cache.directory / version(1) / SEALED_FILE
     elsewhere = tmp_path / "elsewhere"
@@ -182,6 +184,8 @@ async def test_what_is_no_such_file_is_not_found_and_goes(cache: Cache, tmp_path
         path.write_bytes(DATA + b"x")
     elif damage == "missing":
         path.unlink()
+    elif damage == "gone":
+        shutil.rmtree(path.parent)
     elif damage == "link":
         path.rename(elsewhere)
         path.symlink_to(elsewhere)
@@ -190,7 +194,9 @@ async def test_what_is_no_such_file_is_not_found_and_goes(cache: Cache, tmp_path
         path.parent.symlink_to(elsewhere)
 
     assert await cache.find(1) is None
-    assert (cache.held(), cache.evicted("lost")) == ([], 1)
+    is_lost = damage in ("missing", "gone")  # else somebody should look at the disk
+    assert (cache.held(), cache.evicted("lost"), cache.evicted("damaged")) == ([], is_lost, not is_lost)
+    assert (version(1) in caplog.text) is not is_lost
     await cache.put(1)
     assert await cache.find(1) == path
     if "link" in damage:
