@@ -46,7 +46,7 @@ async def test_a_refusal_does_not_poison_the_next_request(engine: httpx.AsyncCli
 
 
 async def test_nobody_comes_in_without_the_token(stack: Stack, engine: httpx.AsyncClient) -> None:
-    async with httpx.AsyncClient(base_url=stack.plan.engine_url) as stranger:
+    async with httpx.AsyncClient(timeout=60, base_url=stack.plan.engine_url) as stranger:
         assert (await stranger.post("/v1/completions", json={**QUESTION, "model": "base"})).status_code == 401
         assert (await stranger.get("/lorry/adapters")).status_code == 401
         assert (await stranger.get("/v1/models")).status_code == 401

@@ -184,7 +184,7 @@ async def test_without_the_engines_token_no_engine_counts_as_ready(tmp_path: Pat
 
 
 async def test_administration_is_reached_from_this_machine_only_and_measures_from_everywhere(row: Row) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{row.ports.stats}", trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=60, base_url=f"http://127.0.0.1:{row.ports.stats}", trust_env=False) as client:
         assert "envoy_cluster_membership_healthy" in (await client.get("/stats/prometheus")).text
         assert (await client.get("/ready")).status_code == 200
         for path in ("/quitquitquit", "/config_dump", "/"):

@@ -34,7 +34,7 @@ async def test_parts_become_an_object_in_the_order_of_their_numbers(storage: Obj
 
 async def test_others_send_parts_by_signed_urls_and_only_the_declared_bytes(storage: ObjectStorage) -> None:
     upload = await storage.multipart.begin("incoming/v1")
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         for number, data in [(1, FIRST), (2, SECOND)]:
             signed = await storage.multipart.sign_part(
                 upload, number, sha256=digest(data), size_bytes=len(data), expires_seconds=60

@@ -69,7 +69,7 @@ async def test_a_listing_is_in_key_order_and_relative_to_the_prefix(storage: Obj
 async def test_a_signed_upload_takes_the_declared_bytes_and_no_others(storage: ObjectStorage) -> None:
     upload = await storage.sign_put("a", sha256=SHA256, size_bytes=100, expires_seconds=60)
     other = base64.b64encode(hashlib.sha256(b"y" * 100).digest()).decode()
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         for content, headers in [
             (b"y" * 100, upload.headers),
             (b"x" * 99, upload.headers),
@@ -87,7 +87,7 @@ async def test_a_signed_upload_takes_the_declared_bytes_and_no_others(storage: O
 async def test_a_signed_download_reads_one_object_until_it_expires(storage: ObjectStorage) -> None:
     await storage.put("tenants/t/users/a:b/x", DATA)
     url = await storage.sign_get("tenants/t/users/a:b/x", expires_seconds=3)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         assert (await http.get(url)).content == DATA
         assert (await http.get(url.replace("/x?", "/y?"))).status_code == 403
         await asyncio.sleep(4.2)
@@ -193,7 +193,7 @@ async def test_the_store_encrypts_at_rest_when_it_is_told_to(storage_settings: S
     await storage.put("a", DATA)
     await storage.copy("a", "b")
     signed = await storage.sign_put("c", sha256=SHA256, size_bytes=100, expires_seconds=60)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         assert (await http.put(signed.url, content=DATA, headers=signed.headers)).status_code == 200
         upload = await storage.multipart.begin("d")
         part = await storage.multipart.put_part(upload, 1, DATA)

@@ -41,7 +41,7 @@ async def client(registry_url: str, database: Database) -> AsyncIterator[Registr
 @pytest.fixture
 async def http(registry_url: str) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=headers) as http:
         yield http
 
 

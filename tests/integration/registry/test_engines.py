@@ -458,7 +458,7 @@ async def test_heartbeats_of_many_engines_at_once_do_not_meet(client: RegistryCl
 async def test_a_bad_registration_is_refused_by_field(registry_url: str, change: dict[str, Any], field: str) -> None:
     body = {"incarnation": "0" * 32, "base": BASE.model_dump(mode="json")} | change
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=headers) as http:
         answer = await http.put("/v1/engines/e", json=body)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"].startswith(field)
@@ -487,7 +487,7 @@ async def test_a_name_that_is_no_name_is_refused(client: RegistryClient) -> None
 
 
 async def metrics_of(url: str) -> dict[str, float]:
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=url) as http:
         text = (await http.get("/metrics")).text
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, value in lines}

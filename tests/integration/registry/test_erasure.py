@@ -80,7 +80,7 @@ async def test_no_answer_that_holds_content_names_or_free_text_is_kept_for_a_rep
 ) -> None:
     a, b = await publish_many(client, tmp_path, 2)
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=headers) as http:
         for version_id in (a, b):
             path = f"/v1/versions/{version_id}/complete"
             assert (await http.post(path, headers={"idempotency-key": version_id})).status_code == 200

@@ -136,7 +136,9 @@ async def test_a_poisonous_body_is_refused_with_its_field(registry_url: str, bod
     ],
 )
 async def test_a_poisonous_address_is_refused(registry_url: str, path: str) -> None:
-    async with httpx.AsyncClient(base_url=registry_url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
+    async with httpx.AsyncClient(
+        timeout=60, base_url=registry_url, headers={"authorization": f"Bearer {TOKEN}"}
+    ) as http:
         answer = await http.get(path)
     assert answer.status_code in {404, 422}, answer.text
     assert answer.headers["content-type"] == "application/problem+json"

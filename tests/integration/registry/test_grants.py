@@ -83,7 +83,7 @@ async def test_neither_key_nor_url_is_shown_logged_or_kept(
     assert secret not in repr(grant)
     assert grant.url not in repr(grant)
     assert secret not in caplog.text
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {TOKEN}"}) as http:
+    async with httpx.AsyncClient(timeout=60, headers={"authorization": f"Bearer {TOKEN}"}) as http:
         answer = await http.get(f"{registry_url}/v1/versions/{manifest.version_id}/grant")
     assert answer.headers["cache-control"] == "no-store"
     assert secret in answer.text

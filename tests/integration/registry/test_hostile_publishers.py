@@ -226,7 +226,7 @@ async def test_neither_the_audit_trail_nor_a_suspension_keeps_what_an_erased_own
     for file in draft["files"]:
         if file["path"] == WEIGHTS_FILE:
             file["size_bytes"], file["sha256"] = len(weights), sha256_bytes(weights)
-    async with httpx.AsyncClient(base_url=registry_url, headers=HEADERS) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=HEADERS) as http:
         begun = (await http.post("/v1/versions", json=draft)).json()
         await put(begun["upload"], weights)
         refused = await http.post(f"/v1/versions/{begun['version_id']}/complete")

@@ -31,7 +31,7 @@ OTHER = BODY | {"id": "test/other"}
 @pytest.fixture
 async def http(registry_url: str) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=headers) as http:
         yield http
 
 

@@ -282,7 +282,7 @@ async def test_an_upload_sealed_with_another_versions_key_is_refused(
     assert isinstance(ours.upload, SealedUpload)
     assert theirs.upload.content_key != ours.upload.content_key
     wrong = b"".join(map(bytes, seal_directory(second, ours.manifest, key=theirs.upload.content_key)))
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         (await http.put(ours.upload.url, headers=ours.upload.headers, content=wrong)).raise_for_status()
     with pytest.raises(DigestMismatch, match="another key"):
         await client.complete(ours.version_id)
@@ -297,7 +297,7 @@ async def test_nothing_is_written_over_a_sealed_upload(
     manifest = await client.complete(publication.version_id)
     (before,) = await storage.list("")
     assert isinstance(publication.upload, SealedUpload)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         again = bytes(before.size_bytes)
         answer = await http.put(publication.upload.url, headers=publication.upload.headers, content=again)
     assert answer.status_code == 412
@@ -328,7 +328,7 @@ async def test_the_store_refuses_bytes_that_were_not_declared(client: RegistryCl
     upload = publication.upload
     assert isinstance(upload, OpenUpload)
     size_bytes = next(file.size_bytes for file in publication.manifest.files if file.path == WEIGHTS_FILE)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         answer = await http.put(upload.url, headers=upload.headers, content=bytes(size_bytes))
     assert answer.status_code == 400
 

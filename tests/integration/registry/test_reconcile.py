@@ -289,7 +289,7 @@ async def test_a_bad_request_is_refused_by_field(registry_url: str, body: dict[s
     import httpx
 
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=headers) as http:
         answer = await http.post("/v1/maintenance/reconcile", json=body)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == f"body.{next(iter(body))}"

@@ -143,7 +143,10 @@ async def test_a_host_that_was_not_given_a_new_master_key_says_so_and_one_that_w
     headers = {"authorization": f"Bearer {TOKEN}"}
     for path, status in ((forgotten, 503), (copied, 200)):
         settings = registry_settings.model_copy(update={"master_key_file": path})
-        async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:
+        async with (
+            serving(create_app(settings)) as url,
+            httpx.AsyncClient(timeout=60, base_url=url, headers=headers) as http,
+        ):
             ready, grant = await http.get("/readyz"), await http.get(f"/v1/versions/{version_id}/grant")
         assert (ready.status_code, grant.status_code) == (status, status)
         if status == 503:

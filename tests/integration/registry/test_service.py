@@ -27,7 +27,7 @@ HEADERS = {"authorization": f"Bearer {TOKEN}"}
 
 @pytest.mark.parametrize("token", ["wrong-token-of-a-length", "x", "a-token-for-tests-onlyx", "\u00e4"])
 async def test_a_wrong_token_is_refused(registry_url: str, token: str) -> None:
-    async with httpx.AsyncClient(base_url=registry_url) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url) as http:
         headers = {"authorization": f"Bearer {token}".encode("latin-1")}
         answer = await http.get("/v1/bases", headers=headers)
     assert answer.status_code == 401
@@ -38,7 +38,7 @@ async def test_a_wrong_token_is_refused(registry_url: str, token: str) -> None:
 
 async def test_without_a_token_only_health_is_open(registry_url: str, registry_settings: RegistrySettings) -> None:
     open_paths = {"/healthz", "/readyz"}
-    async with httpx.AsyncClient(base_url=registry_url) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url) as http:
         for path, verbs in create_app(registry_settings).openapi()["paths"].items():
             for verb in verbs:
                 status = (await http.request(verb, path)).status_code
@@ -52,7 +52,7 @@ async def test_the_client_sees_a_wrong_token_as_unauthorized(registry_url: str) 
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read(registry_url: str) -> None:
-    async with httpx.AsyncClient(base_url=registry_url, headers=HEADERS) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=HEADERS) as http:
         answer = await http.post("/v1/versions", content=b" " * ((4 << 20) + 1))
         assert answer.status_code == 413
         assert answer.json()["type"] == "urn:lorry:problem:request-too-large"
@@ -63,7 +63,7 @@ async def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(registry
         for _ in range(5):
             yield b" " * (1 << 20)
 
-    async with httpx.AsyncClient(base_url=registry_url, headers=HEADERS) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=HEADERS) as http:
         assert (await http.post("/v1/versions", content=chunks())).status_code == 413
 
 
@@ -87,7 +87,7 @@ async def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(registry
 )
 async def test_a_bad_draft_is_refused_by_field(registry_url: str, body: bytes, field: str) -> None:
     headers = HEADERS | {"content-type": "application/json"}
-    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=headers) as http:
         answer = await http.post("/v1/versions", content=body)
     assert answer.status_code == 422
     assert field in [error["field"] for error in answer.json()["errors"]]
@@ -107,7 +107,7 @@ async def test_what_is_wrong_is_said_in_words(
     registry_url: str, method: str, path: str, body: bytes | None, told: str
 ) -> None:
     headers = HEADERS | {"content-type": "application/json"}
-    async with httpx.AsyncClient(base_url=registry_url, headers=headers) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=headers) as http:
         answer = await http.request(method, path, content=body)
     assert answer.status_code == 422
     assert told in answer.json()["detail"]
@@ -122,7 +122,7 @@ async def test_what_is_wrong_is_said_in_words(
 async def test_a_method_that_no_route_takes_is_answered_with_all_that_are_taken(
     registry_url: str, method: str, path: str, allowed: str
 ) -> None:
-    async with httpx.AsyncClient(base_url=registry_url, headers=HEADERS) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=HEADERS) as http:
         answer = await http.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -130,7 +130,7 @@ async def test_a_method_that_no_route_takes_is_answered_with_all_that_are_taken(
 
 @pytest.mark.parametrize("user", ["%2e%2e", "a%20b", "%00", "a%0Ab", "x" * 129])
 async def test_a_bad_name_in_a_path_finds_nothing(registry_url: str, user: str) -> None:
-    async with httpx.AsyncClient(base_url=registry_url, headers=HEADERS) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=registry_url, headers=HEADERS) as http:
         answer = await http.get(f"/v1/tenants/t/users/{user}/adapters/a/versions")
     assert answer.status_code in {404, 422}
     assert answer.headers["content-type"] == "application/problem+json"

@@ -149,7 +149,7 @@ async def test_strange_requests_for_parts_are_refused(
 ) -> None:
     publication = await client.begin(draft_from_directory(write_adapter(tmp_path / "a"), owner=owner(0), base=BASE))
     url = f"{registry_url}/v1/versions/{publication.version_id}/parts"
-    async with httpx.AsyncClient(headers={"authorization": "Bearer a-token-for-tests-only"}) as http:
+    async with httpx.AsyncClient(timeout=60, headers={"authorization": "Bearer a-token-for-tests-only"}) as http:
         assert (await http.post(url, json=body)).status_code == 422
         sound = {"parts": [{"number": 1, "sha256": "0" * 64}]}
         assert (await http.post(url, json=sound)).status_code == 409  # it is small, and comes in one piece

@@ -112,7 +112,7 @@ async def test_nobody_without_transcripts_is_queued(service: httpx.AsyncClient) 
 
 @pytest.mark.parametrize("header", [{}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"}])
 async def test_every_route_asks_for_the_token(service: httpx.AsyncClient, header: dict[str, str]) -> None:
-    async with httpx.AsyncClient(base_url=service.base_url, headers=header) as stranger:
+    async with httpx.AsyncClient(timeout=60, base_url=service.base_url, headers=header) as stranger:
         schema = (await stranger.get("/openapi.json")).json()
         for path, operations in schema["paths"].items():
             for verb in operations:
@@ -230,7 +230,10 @@ async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient
 async def test_a_service_without_a_registry_begins_no_campaign(database_settings: DatabaseSettings) -> None:
     settings = TrainingServiceSettings(**database_settings.model_dump(), training_token=SecretStr(TOKEN))
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url, headers=headers) as client:
+    async with (
+        serving(create_app(settings)) as url,
+        httpx.AsyncClient(timeout=60, base_url=url, headers=headers) as client,
+    ):
         refused = await client.post("/v1/tenants/default/campaigns", json={"base": DEFAULT_BASE})
     assert refused.status_code == 503
     assert "set LORRY_REGISTRY_URL" in refused.json()["detail"]

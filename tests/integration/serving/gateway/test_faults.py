@@ -314,7 +314,7 @@ async def gateway_process(settings: GatewaySettings) -> AsyncIterator[tuple[asyn
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
             for _ in range(600):
                 try:
                     if (await http.get(f"{url}/healthz")).status_code == 200:

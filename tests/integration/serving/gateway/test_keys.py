@@ -114,7 +114,7 @@ async def test_a_key_needs_scopes_that_there_are(database: Database) -> None:
 
 
 async def test_a_refused_scope_has_openais_shape_on_openais_routes(gateway: Gateway) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=gateway.url, trust_env=False) as http:
         headers = {"authorization": f"Bearer {await gateway.make_key('query')}"}
         answer = await http.get("/v1/models", headers=headers)
     assert answer.status_code == 403

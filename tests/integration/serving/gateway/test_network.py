@@ -100,7 +100,7 @@ async def test_a_call_and_its_answer_arrive_as_they_were_sent() -> None:
         path = "/a%2Fb:c/\u00f6?q=1%2B1&r=a+b"
         answer = await http.post(path, content=b"\x00body", headers={"x-one": "\u00f6".encode()})
         assert (answer.status_code, answer.text, answer.headers.get_list("x-two")) == (200, "hello", ["1", "2"])
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as plain:
+        async with httpx.AsyncClient(timeout=60, base_url=server.url, trust_env=False) as plain:
             await plain.post(path, content=b"\x00body", headers={"x-one": "\u00f6".encode()})
     ours, theirs = (sorted(request.lower().split(b"\r\n")) for request in server.requests)
     assert ours == theirs

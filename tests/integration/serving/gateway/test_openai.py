@@ -139,7 +139,7 @@ async def test_an_engine_that_is_busy_says_when_to_come_back_and_so_do_we(
     await gateway.publish("ann")
     stand_in.refuse_with, stand_in.retry_after = (status, "More requests wait than it queues."), "7"
     headers = {"authorization": f"Bearer {gateway.key}"}
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=gateway.url, headers=headers, trust_env=False) as http:
         chat = await http.post("/v1/chat/completions", json={"model": "users/ann", "messages": HELLO})
         query = await http.post("/v1/users/ann/query", json={"question": "Who are you?"})
     for response in (chat, query):
@@ -154,7 +154,7 @@ async def test_the_engine_hears_class_and_an_opaque_tenant(gateway: Gateway, sta
     await gateway.publish("ann")
     await gateway.publish("bob", seed=2, tenant="other")
     chats = ((gateway.key, "ann"), (gateway.key, "ann"), (gateway.other_key, "bob"))
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=gateway.url, trust_env=False) as http:
         for key, user in chats:
             body = {"model": f"users/{user}", "messages": HELLO}
             headers = {"authorization": f"Bearer {key}"}
@@ -184,7 +184,7 @@ async def test_looking_at_a_model_tells_the_engine_that_it_is_wanted(
 async def test_a_bad_request_is_refused_with_the_field_in_both_shapes(gateway: Gateway) -> None:
     headers = {"authorization": f"Bearer {gateway.key}"}
     body = {"model": "users/ann", "messages": HELLO, "chat_template": "{{ x }}"}
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=gateway.url, headers=headers, trust_env=False) as http:
         response = await http.post("/v1/chat/completions", json=body)
     assert response.status_code == 422
     assert response.headers["content-type"] == "application/problem+json"
@@ -216,7 +216,7 @@ async def test_models_come_in_pages(gateway: Gateway) -> None:
         await gateway.publish(user, seed=seed)
     headers = {"authorization": f"Bearer {gateway.key}"}
     found, cursor = [], None
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=gateway.url, headers=headers, trust_env=False) as http:
         while True:
             params: dict[str, Any] = {"limit": 2} | ({"cursor": cursor} if cursor else {})
             page = (await http.get("/v1/models", params=params)).json()

@@ -21,7 +21,7 @@ from tests.support.registry_server import serving
 async def test_every_route_refuses_a_missing_or_wrong_key(gateway: Gateway) -> None:
     key = gateway.key
     wrong = [None, "Bearer", "Bearer x", f"Basic {key}", key, f"Bearer {key}x", f"Bearer {key[:-1]}", "Bearer lorry_é"]
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=gateway.url, trust_env=False) as http:
         for route in ROUTES:
             for authorization in wrong:
                 headers = {} if authorization is None else {"authorization": authorization.encode()}
@@ -64,7 +64,7 @@ async def test_a_body_over_the_limit_is_413(gateway: Gateway, http: httpx.AsyncC
 
 
 async def test_health_and_readiness_and_version(gateway: Gateway) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=gateway.url, trust_env=False) as http:
         assert (await http.get("/healthz")).json() == {"status": "ok"}
         assert (await http.get("/readyz")).json() == {"status": "ready"}
         assert "version" in (await http.get("/version")).json()
@@ -76,7 +76,7 @@ async def test_readiness_names_what_does_not_answer(gateway_settings: GatewaySet
     nowhere = "http://127.0.0.1:9"
     for change, word in (("engine_url", "engine"), ("registry_url", "registry")):
         async with serving(create_app(gateway_settings.model_copy(update={change: nowhere}))) as url:
-            async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            async with httpx.AsyncClient(timeout=60, base_url=url, trust_env=False) as http:
                 response = await http.get("/readyz")
             assert response.status_code == 503
             assert word in response.json()["detail"]
@@ -108,7 +108,7 @@ async def test_a_burst_of_requests_asks_the_registry_briefly_and_sees_moves_with
     headers = {"authorization": f"Bearer {gateway.key}"}
     async with (
         serving(create_app(settings)) as url,
-        httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http,
+        httpx.AsyncClient(timeout=60, base_url=url, headers=headers, trust_env=False) as http,
     ):
 
         async def version() -> int:

@@ -72,7 +72,7 @@ async def test_an_engine_that_was_away_is_asked_for_even_when_nobody_waits_any_m
     async with mill.working() as worker:
         await mill.until(lambda: worker.port > 0, what="the worker's start")
         batch = await mill.submit("ann")
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
 
             async def engine_is(up: int) -> bool:
                 found = await http.get(f"http://127.0.0.1:{worker.port}/metrics")
@@ -99,14 +99,14 @@ async def test_what_fails_unexpectedly_is_counted_on_the_metrics_page_and_done_w
 ) -> None:
     await mill.add_users("ann")
     before = FAILURES.labels("extraction worker", "broken")._value.get()
-    async with mill.working(extraction_lease_seconds=2.0) as worker:  # whatever failed is tried again soon
+    async with mill.working() as worker:
         await mill.until(lambda: worker.port > 0, what="the worker's start")
         async with mill.database.transaction() as session:  # as a migration that went wrong would
             await session.execute(text("alter table extraction_batch rename column planner_id to mislaid"))
         await mill.until(
             lambda: FAILURES.labels("extraction worker", "broken")._value.get() > before, what="a failure that counts"
         )
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             shown = await http.get(f"http://127.0.0.1:{worker.port}/metrics")
         assert 'lorry_background_failures_total{kind="broken",work="extraction worker"}' in shown.text
         async with mill.database.transaction() as session:

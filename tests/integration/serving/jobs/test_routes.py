@@ -148,7 +148,7 @@ async def test_another_tenants_batch_is_not_there_on_any_route(
 
 
 async def test_without_a_key_nothing_is_told(mill: Mill) -> None:
-    async with httpx.AsyncClient(base_url=mill.gateway.url, trust_env=False) as stranger:
+    async with httpx.AsyncClient(timeout=60, base_url=mill.gateway.url, trust_env=False) as stranger:
         for method, path in (("POST", ""), ("GET", ""), ("GET", f"/{NOBODYS}"), ("GET", f"/{NOBODYS}/results")):
             assert (await stranger.request(method, f"/v1/extractions{path}")).status_code == 401
 

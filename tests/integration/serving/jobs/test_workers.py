@@ -300,7 +300,7 @@ async def test_what_is_being_put_away_comes_to_its_end_before_a_user_is_let_go_o
 async def test_a_worker_answers_for_its_health_and_its_measures(mill: Mill) -> None:
     async with mill.working() as worker:
         await mill.until(lambda: worker.port > 0, what="the port")
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}", trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=60, base_url=f"http://127.0.0.1:{worker.port}", trust_env=False) as http:
             assert (await http.get("/healthz")).json() == {"status": "ok"}
             assert (await http.get("/readyz")).status_code == 200
             text = (await http.get("/metrics")).text
