@@ -116,8 +116,7 @@ async def database_settings(postgres_directory: Path) -> AsyncIterator[DatabaseS
     """An empty, migrated database of this test's own."""
     name = f"test_{uuid.uuid4().hex}"
     await create_database(postgres_directory, name=name, template=_TEMPLATE)
-    # A machine that stands still for a while is not what tests look at; those about patience state their own.
-    yield DatabaseSettings(database_url=database_url(postgres_directory, name=name), database_timeout_seconds=90.0)
+    yield DatabaseSettings(database_url=database_url(postgres_directory, name=name))
     await drop_database(postgres_directory, name=name)
 
 

@@ -70,3 +70,6 @@ async def answering(app: FastAPI, *, host: str, port: int) -> AsyncIterator[Door
             server.should_exit = True
             server.force_exit = True
             await asyncio.wait({answers})  # what it raised is for whoever watches it
+            # One that failed left its socket with the event loop, which would not hear the next file of that number.
+            for each in getattr(server, "servers", ()):
+                each.close()

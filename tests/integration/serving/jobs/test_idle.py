@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import event, text
 
 from kit.background import FAILURES
 from kit.errors import BackgroundEnded
+from serving.jobs.operations import answering
 from serving.jobs.worker import Worker
 from tests.support.extraction_jobs import Engine, Mill
 
@@ -92,6 +95,18 @@ async def test_a_worker_whose_door_is_broken_ends_and_says_so(mill: Mill) -> Non
     with pytest.raises(BackgroundEnded, match="extraction worker"):
         await asyncio.wait_for(working, 30)
     assert await mill.workers() == {"one": "left"}, "its users are free for others"
+
+
+async def test_a_door_that_broke_leaves_no_number_of_a_file_that_the_loop_does_not_hear() -> None:
+    async with answering(FastAPI(), host="127.0.0.1", port=0) as door:
+        await asyncio.sleep(0.05)
+        door.answers.cancel()
+    for ours, theirs in [socket.socketpair() for _ in range(8)]:  # which get the numbers that are free
+        reader, writer = await asyncio.open_connection(sock=ours)
+        theirs.send(b"x")
+        assert await asyncio.wait_for(reader.read(1), 10) == b"x"
+        theirs.close()
+        writer.close()
 
 
 async def test_what_fails_unexpectedly_is_counted_on_the_metrics_page_and_done_when_it_works_again(
