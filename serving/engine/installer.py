@@ -157,14 +157,14 @@ class Installer:
         """Return the sealed file and mark it as used, or say why there is none; what is no such file is deleted."""
         path = self._directory / version_id / SEALED_FILE
         try:
-            is_ours = not path.parent.is_symlink() and S_ISREG(path.lstat().st_mode)
+            status = None if path.parent.is_symlink() else path.lstat()
         except FileNotFoundError:
             if os.path.lexists(path.parent):
                 self._delete(version_id)
             return "lost"
         except NotADirectoryError:
-            is_ours = False
-        if not is_ours or path.lstat().st_size != size_bytes:
+            status = None
+        if status is None or not S_ISREG(status.st_mode) or status.st_size != size_bytes:
             self._delete(version_id)
             return "damaged"
         os.utime(path)  # the order of use survives a restart
@@ -325,7 +325,7 @@ class Shelf:
                 installer._tier.adopt(Entry(version_id=version_id, size_bytes=size_bytes))
             return found
         if found == "damaged":
-            _log.warning("%s had another size on the disk and is downloaded again", version_id)
+            _log.warning("%s was no file of its size on the disk and is downloaded again", version_id)
         if found == "damaged" or version_id in installer._tier:
             installer._metrics.evicted("disk", found)
         installer._gone(version_id)
