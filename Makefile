@@ -7,8 +7,9 @@ export TOKENIZERS_PARALLELISM := false
 # they sleep at once: waking one up takes as long as many a kernel, and made two threads hardly quicker than one.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
-# Tests compute in one thread, so two processes share them; those that need the run's engine stay in one of them.
-SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder
+# Tests compute in one thread and wait for others half of their time, so three processes share two cores; those that need
+# the run's engine stay in one of them.
+SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help setup demo up check format test test-faults test-fleet fuzz bench clean
 

@@ -4,8 +4,8 @@ Pure ASGI middleware inside the guard. It reads the body once, finds adapter and
 pool, and passes the same body on. A client that goes away while it waits leaves the queue; one that reads slowly holds
 nothing once the engine is done. Requests for the base model need seats as well, in the same queues: what vLLM was given
 beyond its seats would run before whoever is admitted next. What vLLM will not understand passes, for vLLM to answer; it
-holds nothing, so nothing of it can run. Who asks for an adapter that may not be served now hears so before it waits,
-and in our words: vLLM's own refusal could not tell a load balancer to ask another engine.
+holds nothing, so nothing of it can run. Who asks for an adapter that may not be served now hears so before it waits.
+What is refused or ended further in is answered by vLLM, whose answer gets the headers that ours would have had.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +25,7 @@ from serving.engine.pool.admission import Ticket
 from serving.engine.pool.crowd import Crowd
 from serving.engine.pool.limits import CLASSES, RequestClass
 from serving.engine.pool.pool import AdapterPool
-from serving.engine.resolver import is_version_id
+from serving.engine.resolver import is_version_id, noting_refusals
 from serving.engine.sequences import Hold
 from serving.errors import EngineError, OrderInvalid
 
@@ -116,7 +117,8 @@ class Door:
         if release is not None:
             with Hold(release, expected=asked.sequences).during():
                 _pass_gate(admittance, asked.ticket)  # it may have closed meanwhile
-                await self._app(scope, rest, send)
+                with noting_refusals() as refusals:
+                    await self._app(scope, rest, _explained(send, refusals))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,16 +287,35 @@ def _answer_tokens(request: dict[str, Any], *, path: str, most_tokens: int) -> i
     return max(min(most_tokens, limit) if type(limit) is int and limit >= 0 else most_tokens for limit in given)
 
 
+def _explained(send: Send, refusals: Sequence[LorryError]) -> Send:
+    """Return what sends vLLM's answer; one of a refusal of ours gets its headers."""
+
+    async def send_explained(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
+            error = next((each for each in refusals if each.status_code == message["status"]), None)
+            if error is not None:
+                message = {**message, "headers": [*message["headers"], *_advice(error)]}
+        await send(message)
+
+    return send_explained
+
+
 async def _refuse(send: Send, error: LorryError) -> None:
     """Answer in OpenAI's shape."""
     status = error.status_code
     param = error.field or (None if status in _OF_THE_ENGINE else "model")
     content = {"error": {"message": error.message, "type": type(error).__name__, "param": param, "code": status}}
-    headers = [(b"content-type", b"application/json")]
-    seconds = error.details.get("retry_after_seconds", _RETRY_SECONDS if status == 503 else None)
+    headers = [(b"content-type", b"application/json"), *_advice(error)]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+
+
+def _advice(error: LorryError) -> list[tuple[bytes, bytes]]:
+    """Return the headers that say when, and whom, to ask again."""
+    headers = []
+    seconds = error.details.get("retry_after_seconds", _RETRY_SECONDS if error.status_code == 503 else None)
     if seconds is not None:
         headers.append((b"retry-after", str(seconds).encode()))
     if isinstance(error, EngineError) and error.ask_another:
         headers.append((ASK_ANOTHER_HEADER, b"true"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+    return headers

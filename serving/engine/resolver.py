@@ -6,6 +6,9 @@ vLLM, its logs and its metrics see the version_id only; whose adapter it is stay
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from http import HTTPStatus
 
 from vllm.exceptions import GracefulHTTPError
@@ -18,6 +21,7 @@ from serving.engine.source import AdapterSource
 RESOLVER_NAME = "lorry"
 _VERSION_ID = re.compile(r"v[0-9a-f]{32}", re.ASCII)
 _UNNUMBERED = 1  # vLLM replaces the number by its own
+_noted: ContextVar[list[LorryError] | None] = ContextVar("lorry_refusals", default=None)
 
 
 def is_version_id(name: str) -> bool:
@@ -70,4 +74,17 @@ class Refused(GracefulHTTPError):  # type: ignore[misc]  # vLLM is not typed
 
 def refusal(error: LorryError) -> Refused:
     """Return what makes vLLM answer with the error's status and message in OpenAI's shape."""
+    if (noted := _noted.get()) is not None:
+        noted.append(error)
     return Refused(error.message, HTTPStatus(error.status_code))
+
+
+@contextmanager
+def noting_refusals() -> Iterator[list[LorryError]]:
+    """Gather what the request of this context is refused with in the block: vLLM's answer drops all but two fields."""
+    noted: list[LorryError] = []
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)

@@ -31,6 +31,15 @@ async def ask(engine: httpx.AsyncClient, model: str, *, max_tokens: int = 4) -> 
     return await engine.post("/v1/completions", json=body)
 
 
+async def _ask_at_length(engine: httpx.AsyncClient, model: str) -> httpx.Response:
+    """Have one long answer after the other made until there is none; return what ended the last."""
+    while True:
+        body = {"model": model, "prompt": "My name is", "max_tokens": 200, "ignore_eos": True}
+        answer = await engine.post("/v1/completions", json=body)
+        if answer.status_code != 200:
+            return answer
+
+
 async def until(
     engine: httpx.AsyncClient, model: str, *, status: int, within_seconds: float
 ) -> tuple[float, httpx.Response]:
@@ -171,10 +180,12 @@ async def test_an_engine_without_its_registry_serves_for_its_lease_and_no_longer
         while (lost := time.monotonic() - began) < LEASE_SECONDS - 8:
             assert (await ask(engine, ada)).status_code == 200, f"refused after {lost:.0f} s"
             await asyncio.sleep(4)
+        running = asyncio.create_task(_ask_at_length(engine, bob))
         _, refused = await until(engine, ada, status=503, within_seconds=12)
         print(f"registry killed → adapters refused: {time.monotonic() - began:.1f} s")
-        assert "not heard from the registry" in refused.json()["error"]["message"]
-        assert refused.headers["x-lorry-ask-another"] == "true", "it holds the adapter, and must not serve it"
+        for answer in (refused, await running):
+            assert "not heard from the registry" in answer.json()["error"]["message"]
+            assert answer.headers["x-lorry-ask-another"] == "true", "it holds the adapter, and must not serve it"
         assert (await ask(engine, bob)).status_code == 503
         assert (await ask(engine, "base")).status_code == 200
         ready = await engine.get("/lorry/ready")

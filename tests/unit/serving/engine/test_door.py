@@ -21,6 +21,7 @@ from serving.engine.pool.limits import Limits, RequestClass
 from serving.engine.pool.observer import Found, Observer
 from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Tier
+from serving.engine.resolver import refusal
 from serving.engine.sequences import Hold, WatchedSequences
 from serving.engine.urgency import Urgency
 from serving.errors import (
@@ -82,6 +83,7 @@ class Engine:
         self.may_answer = asyncio.Event()
         self.is_read = asyncio.Event()
         self.is_read.set()
+        self.ends_in: LorryError | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         whole, more = b"", True
@@ -99,6 +101,11 @@ class Engine:
         finally:
             for name in names:
                 self.sequences.pop(name)
+        if self.ends_in is not None:
+            status = refusal(self.ends_in).http_status
+            await send({"type": "http.response.start", "status": status, "headers": [(b"a", b"b")]})
+            await send({"type": "http.response.body", "body": b"vLLM's words"})
+            return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await self.is_read.wait()
         await send({"type": "http.response.body", "body": b"answer"})
@@ -309,6 +316,19 @@ async def test_an_engine_out_of_touch_sends_requests_on_at_once_even_for_what_it
     assert [type(error) for error in bench.refused] == [EngineOutOfTouch] * 3
     assert (await bench.ask({"model": "base", "prompt": ""}).answer())[0] == 200
     assert (bench.pool.slots.in_flight, bench.pool.leases("batch")) == (frozenset(), 0)
+
+
+async def test_what_is_ended_while_it_runs_is_sent_on_like_what_never_began(bench: Bench) -> None:
+    bench.engine.may_answer.set()
+    bench.engine.ends_in = EngineOutOfTouch()
+    status, body, headers = await bench.ask({"model": ADA}).answer()
+    assert (status, body) == (503, b"vLLM's words")
+    assert headers == {b"a": b"b", b"retry-after": b"1", ASK_ANOTHER_HEADER: b"true"}
+
+    bench.engine.ends_in = AdapterDamaged("half of it is missing")
+    assert (await bench.ask({"model": ADA}).answer())[2] == {b"a": b"b"}
+    bench.engine.ends_in = None
+    assert (await bench.ask({"model": ADA}).answer())[2] == {}
 
 
 async def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(bench: Bench) -> None:
