@@ -115,6 +115,7 @@ class Directory:
         self._in_slots: frozenset[str] = frozenset()
         self._slots_read_at: float | None = None
         self._withdrawals: SingleFlight[str, None] = SingleFlight()
+        self._removed_since: set[tuple[str, bool]] = set()  # what was held was last read; True = its files as well
         self._errands = Errands(of=NAME)
 
     @property
@@ -212,6 +213,7 @@ class Directory:
                 _log.warning("could not leave the directory: %s", exc.message)
 
     async def _exchange(self) -> None:
+        self._removed_since.clear()
         held = await self._held()
         asked_at = self._clock()
         try:
@@ -299,6 +301,7 @@ class Directory:
             for each in orders.withheld
             if each.delete or held.get(each.version_id, Tier.DISK) is not Tier.DISK
             if is_first or each.version_id not in self._withdrawals  # else they would gather behind one that is stuck
+            if (each.version_id, each.delete) not in self._removed_since  # else the report told of what is gone by now
         ]
         tasks += [self._errands.start(self._retire(each), doing=f"retiring {each}") for each in orders.superseded]
         if is_first and tasks:
@@ -317,6 +320,7 @@ class Directory:
             files=order.delete,
             memory=in_memory,
         )
+        self._removed_since.add((order.version_id, order.delete))
 
     async def _retire(self, version_id: str) -> None:
         """Take a version out of memory whose place a newer one took; the next heartbeat names it again if need be."""

@@ -214,6 +214,6 @@ async def test_an_erasure_reaches_every_engine(fleet: Fleet, versions: dict[str,
 async def is_erased(member: Member, version_id: str) -> bool:
     """Say whether the engine has a receipt for a version, which was in its memory."""
     receipts = (await member.get("/lorry/erasures")).json()["erasures"]
-    mine = [each for each in receipts if each["version_id"] == version_id]
-    # A second one says that nothing was left, when the registry had not heard of the first yet.
-    return any((each["because"], each["memory"]["removal"]["named"]) == ("erased", True) for each in mine)
+    return [
+        (each["because"], each["memory"]["removal"]["named"]) for each in receipts if each["version_id"] == version_id
+    ] == [("erased", True)]

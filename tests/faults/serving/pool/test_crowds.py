@@ -136,8 +136,7 @@ async def test_what_is_erased_under_load_ends_and_nobody_elses_does(rig: Rig, ra
     assert set(happened.ended) == {"erased"}
     assert set(happened.refusals) <= {"erased", "not_servable"}
     assert happened.evictions("disk") == {"erased": 1}
-    *again, receipt = [each for each in await receipts(rig) if each["version_id"] == version_id]
-    assert all(each["disk_bytes"] == 0 for each in again)  # the registry had not heard yet that it was done
+    (receipt,) = [each for each in await receipts(rig) if each["version_id"] == version_id]
     assert receipt["because"] == "erased"
     assert receipt["memory"]["removal"]["slots_zeroed"] <= 1  # none when another user's adapter took its slot meanwhile
     assert receipt["memory"]["removal"]["host_bytes"] > 0

@@ -285,6 +285,28 @@ async def test_files_are_deleted_only_after_memory_let_go_of_them(bench: Bench) 
     assert bench.measure("lorry_adapter_evictions_total", tier="disk", reason="erased") == 1
 
 
+async def test_what_went_while_a_report_of_it_was_under_way_is_not_removed_again(bench: Bench) -> None:
+    await bench.directory.beat()
+    bench.on_disk(ADA)
+    bench.memory.versions = {ADA}
+    bench.memory.stuck.clear()
+    bench.registry.withhold(erased(ADA))
+    await bench.directory.beat()
+    bench.registry.answering.clear()
+    reporting = asyncio.create_task(bench.directory.beat())  # it still holds the version
+    await asyncio.sleep(0.05)
+    bench.memory.stuck.set()
+    await bench.settle()
+    bench.registry.answering.set()
+    await reporting
+    await bench.settle()
+    assert len(bench.directory.eraser.receipts()) == 1
+
+    await bench.directory.beat()  # whoever is told of it again, by an answer to a later report, obeys
+    await bench.settle()
+    assert len(bench.directory.eraser.receipts()) == 2
+
+
 async def test_what_a_newer_version_replaced_may_leave_memory_and_stays_servable(bench: Bench) -> None:
     bench.memory.versions = {ADA, BOB}
     await bench.directory.beat()
