@@ -2,8 +2,8 @@
 
 A step ends when all its tokens are computed, and a newcomer's prompt is computed in the next. While only batch work
 runs, steps as large as the engine has them are best. While live requests come, each of them waits for the step that
-runs and then for its own: so a step then has room for whatever live requests lack, for the next token of everybody who
-is answering, and for no more than a few tokens of batch prompts.
+runs and then for its own. So the step that runs has room for the next token of everybody who is answering and for no
+more than a few tokens of batch prompts; and in a live request's own, batch prompts stand aside.
 
 Live requests come in bursts, so they are expected for some seconds after the last one.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 EXPECT_LIVE_SECONDS = 10.0
+MOST_STEPS_ASIDE = 4  # in a row; batch requests that never get on would hold their slots and seats for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,10 @@ class Work:
     Attributes:
         tokens: that it lacks before its next answer token is there, that one included.
         answering: it has been given its first token; what it lacks is not of its prompt.
-        running: it has been computed in part; else it waits for its first step.
     """
 
     live: bool
     answering: bool
-    running: bool
     tokens: int
 
 
@@ -38,12 +37,12 @@ class Step:
     """The bounds of one step.
 
     Attributes:
-        tokens: that are computed in it.
-        tokens_each: that are computed in it of one request; None = as many as it lacks.
+        tokens: that are computed in it, at most.
+        batch_prompts: of batch prompts some may be computed in it; else those that have begun wait, and none begins.
     """
 
     tokens: int
-    tokens_each: int | None = None
+    batch_prompts: bool = True
 
 
 class Pace:
@@ -59,6 +58,7 @@ class Pace:
         self._batch_prompt_tokens = batch_prompt_tokens
         self._clock = clock
         self._expected_until = float("-inf")
+        self._steps_aside = 0
 
     def step(self, works: Iterable[Work], *, most: int) -> Step:
         """Return the next step's bounds; `most` are the tokens that a step ever has."""
@@ -68,12 +68,9 @@ class Pace:
             self._expected_until = now + EXPECT_LIVE_SECONDS
         if now >= self._expected_until:
             return Step(most)
+        if self._steps_aside < MOST_STEPS_ASIDE and any(work.live and not work.answering for work in there):
+            self._steps_aside += 1
+            return Step(most, batch_prompts=False)
+        self._steps_aside = 0
         needed = sum(work.tokens for work in there if work.live or work.answering)
-        tokens = min(most, needed + self._batch_prompt_tokens)
-        return Step(tokens, tokens_each=self._batch_prompt_tokens if self._in_the_way(there) else None)
-
-    def _in_the_way(self, works: list[Work]) -> bool:
-        """Say whether a batch prompt that has begun would take what a live newcomer needs: whoever runs comes first."""
-        newcomer = any(work.live and not work.running for work in works)
-        begun = (work for work in works if work.running and not work.live and not work.answering)
-        return newcomer and any(work.tokens > self._batch_prompt_tokens for work in begun)
+        return Step(min(most, needed + self._batch_prompt_tokens))

@@ -3,8 +3,9 @@
 Stock vLLM's steps have as many tokens as ``--max-num-batched-tokens``, whoever waits. vLLM lets its scheduler be
 replaced by a class of one's own (``--scheduler-cls``), but which class that would have to be a subclass of depends on
 what else is configured, and neither is public. So the method that both inherit is wrapped, and three of the values that
-it reads are set for the time of the call: the step's tokens, the tokens of one request, and, because vLLM takes running
-requests in the order of their admission, that order, live ones first.
+it reads are set for the time of the call: the step's tokens; how many requests may run; and the list of those that do,
+which vLLM takes in the order of their admission before any newcomer. Live ones come first in it, and who stands aside
+is not in it: to vLLM that is a running request that a step had nothing for.
 
 ``tests/contract`` fails when that method is not what this file was written for.
 """
@@ -38,32 +39,33 @@ def install(pace: Pace) -> None:
 
 @contextmanager
 def _bounded(scheduler: Scheduler, step: Step) -> Iterator[None]:
-    config = scheduler.scheduler_config
-    before = scheduler.max_num_scheduled_tokens, config.long_prefill_token_threshold
+    before = scheduler.max_num_scheduled_tokens, scheduler.max_num_active_reqs
+    aside: list[Request] = []
     scheduler.max_num_scheduled_tokens = step.tokens
-    if step.tokens_each is not None:
-        config.long_prefill_token_threshold = step.tokens_each
+    if not step.batch_prompts:
+        aside = [request for request in scheduler.running if _is_batch_prompt(request)]
+        scheduler.running[:] = [request for request in scheduler.running if not _is_batch_prompt(request)]
+        newcomers = sum(is_live(request.priority) for request in scheduler.waiting)
+        scheduler.max_num_active_reqs = min(before[1] - len(aside), len(scheduler.running) + newcomers)
     try:
         yield
     finally:
-        scheduler.max_num_scheduled_tokens, config.long_prefill_token_threshold = before
+        scheduler.max_num_scheduled_tokens, scheduler.max_num_active_reqs = before
+        scheduler.running.extend(aside)
 
 
 def _works(scheduler: Scheduler) -> Iterator[Work]:
-    for request in scheduler.running:
-        yield _work(request, running=True)
-    for request in scheduler.waiting:
-        yield _work(request, running=False)
+    for request in (*scheduler.running, *scheduler.waiting):
+        lacking = request.num_tokens_with_spec + request.num_output_placeholders - request.num_computed_tokens
+        yield Work(live=is_live(request.priority), answering=_is_answering(request), tokens=lacking)
 
 
-def _work(request: Request, *, running: bool) -> Work:
-    lacking = request.num_tokens_with_spec + request.num_output_placeholders - request.num_computed_tokens
-    return Work(
-        live=is_live(request.priority),
-        answering=running and request.num_computed_tokens >= request.num_prompt_tokens,
-        running=running,
-        tokens=lacking,
-    )
+def _is_answering(request: Request) -> bool:
+    return bool(request.num_computed_tokens >= request.num_prompt_tokens)
+
+
+def _is_batch_prompt(request: Request) -> bool:
+    return not is_live(request.priority) and not _is_answering(request)
 
 
 def _behind(request: Request) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
 from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -19,7 +22,8 @@ from vllm.v1.structured_output import StructuredOutputManager
 from serving.engine import scheduler_seam
 from serving.engine.pace import Pace
 
-MOST, BATCH_PROMPTS, BLOCK = 256, 64, 16
+MOST, BATCH_PROMPTS, BLOCK, SEATS = 256, 64, 16, 16
+CACHED = 144  # of a prompt of 160 seen before, all whole blocks but the last, which answers
 LIVE, BATCH = 2000, 2001
 
 
@@ -28,18 +32,19 @@ def scheduler(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule
     monkeypatch.setattr(Scheduler, "schedule", Scheduler.schedule)
     scheduler_seam.install(Pace(batch_prompt_tokens=BATCH_PROMPTS))
     scheduler_seam.install(Pace(batch_prompt_tokens=BATCH_PROMPTS))
+    init_none_hash(sha256)
     model = ModelConfig(model=str(base_directory), dtype="float32", max_model_len=2048)
     config = VllmConfig(
         model_config=model,
         scheduler_config=SchedulerConfig(
             max_num_batched_tokens=MOST,
-            max_num_seqs=16,
+            max_num_seqs=SEATS,
             max_model_len=2048,
             policy="priority",
             is_encoder_decoder=False,
             async_scheduling=False,
         ),
-        cache_config=CacheConfig(block_size=BLOCK, enable_prefix_caching=False),
+        cache_config=CacheConfig(block_size=BLOCK, enable_prefix_caching=True),
         device_config=DeviceConfig("cpu"),
     )
     spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
@@ -54,15 +59,18 @@ def scheduler(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule
     )
 
 
-def ask(scheduler: Scheduler, name: str, *, tokens: int, priority: int) -> None:
+def ask(scheduler: Scheduler, name: str, *, tokens: int, priority: int, says: str = "") -> None:
+    """Have `name` wait with a prompt of one word over and over, its own unless it `says` another's."""
     parameters = SamplingParams(max_tokens=8, ignore_eos=True)
+    word = crc32((says or name).encode()) % 40_000
     scheduler.add_request(
         Request(
             request_id=name,
-            prompt_token_ids=[1] * tokens,
+            prompt_token_ids=[word] * tokens,
             sampling_params=parameters,
             pooling_params=None,
             priority=priority,
+            block_hasher=get_request_block_hasher(BLOCK, sha256),
         )
     )
 
@@ -92,20 +100,44 @@ def test_batch_prompts_fill_steps_until_a_live_request_is_there(scheduler: Sched
     assert computed(scheduler) == {f"batch-{number}": 64 for number in range(4)}
 
     ask(scheduler, "live", tokens=32, priority=LIVE)
-    assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(4)}, "live": 32, "batch-4": 64}
-    assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(5)}, "live": 1, "batch-5": 64}
+    assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(4)}, "live": 32}
+    assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(4)}, "live": 1, "batch-4": 64}
     assert scheduler.max_num_scheduled_tokens == MOST
+    assert scheduler.max_num_active_reqs == SEATS
 
 
-def test_a_long_batch_prompt_that_has_begun_lets_a_live_one_pass(scheduler: Scheduler) -> None:
+def test_a_batch_prompt_that_has_begun_stands_aside_and_goes_on_where_it_was(scheduler: Scheduler) -> None:
     ask(scheduler, "batch", tokens=1500, priority=BATCH)
+    ask(scheduler, "later", tokens=10, priority=BATCH + 2)
     assert computed(scheduler) == {"batch": MOST}
 
-    ask(scheduler, "live", tokens=150, priority=LIVE)
-    assert computed(scheduler) == {"batch": 64, "live": 64}
-    assert computed(scheduler) == {"live": 86, "batch": 64}
-    assert computed(scheduler) == {"live": 1, "batch": 64}
-    assert scheduler.scheduler_config.long_prefill_token_threshold == 0
+    ask(scheduler, "live", tokens=300, priority=LIVE)
+    assert computed(scheduler) == {"live": MOST}
+    assert computed(scheduler) == {"live": 300 - MOST}
+    assert [request.request_id for request in scheduler.running] == ["live", "batch"]
+    assert computed(scheduler) == {"live": 1, "batch": BATCH_PROMPTS}
+    assert scheduler.requests["batch"].num_computed_tokens == MOST + BATCH_PROMPTS
+
+
+def test_no_batch_prompt_takes_what_the_cache_spares_a_live_one(scheduler: Scheduler) -> None:
+    """vLLM learns what it has of a prompt only when it admits it, and gives the rest of the step to the next."""
+    ask(scheduler, "before", tokens=160, priority=LIVE)
+    assert computed(scheduler) == {"before": 160}
+    ask(scheduler, "live", tokens=160, priority=LIVE, says="before")
+    ask(scheduler, "batch", tokens=160, priority=BATCH)
+    assert computed(scheduler) == {"before": 1, "live": 160 - CACHED}
+
+
+def test_requests_that_stand_aside_keep_their_seats(scheduler: Scheduler) -> None:
+    for number in range(SEATS - 1):
+        ask(scheduler, f"batch-{number}", tokens=20, priority=BATCH + 2 * number)
+    computed(scheduler)
+    assert len(scheduler.running) == 13  # twelve of 20 tokens, and 16 of the next
+    for number in range(SEATS):
+        ask(scheduler, f"live-{number}", tokens=2, priority=LIVE + 2 * number)
+    computed(scheduler)
+    assert len(scheduler.running) == SEATS
+    assert "batch-12" in {request.request_id for request in scheduler.running}
 
 
 def test_a_live_prompt_alone_is_computed_as_fast_as_ever(scheduler: Scheduler) -> None:

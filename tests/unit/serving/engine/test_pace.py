@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.engine.pace import EXPECT_LIVE_SECONDS, Pace, Step, Work
+from serving.engine.pace import EXPECT_LIVE_SECONDS, MOST_STEPS_ASIDE, Pace, Step, Work
 
 MOST, BATCH_PROMPTS = 256, 64
 
@@ -26,54 +26,37 @@ def pace(clock: Clock) -> Pace:
     return Pace(batch_prompt_tokens=BATCH_PROMPTS, clock=clock)
 
 
-def newcomer(tokens: int, *, live: bool) -> Work:
-    return Work(live=live, answering=False, running=False, tokens=tokens)
-
-
-def begun(tokens: int, *, live: bool) -> Work:
-    return Work(live=live, answering=False, running=True, tokens=tokens)
+def prompt(tokens: int, *, live: bool) -> Work:
+    return Work(live=live, answering=False, tokens=tokens)
 
 
 def answering(*, live: bool) -> Work:
-    return Work(live=live, answering=True, running=True, tokens=1)
+    return Work(live=live, answering=True, tokens=1)
 
 
 def test_batch_work_alone_has_the_whole_step(pace: Pace) -> None:
-    works = [newcomer(500, live=False), begun(300, live=False), answering(live=False)]
+    works = [prompt(500, live=False), prompt(300, live=False), answering(live=False)]
     assert pace.step(works, most=MOST) == Step(MOST)
     assert pace.step([], most=MOST) == Step(MOST)
 
 
-def test_beside_a_live_request_batch_prompts_have_a_few_tokens(pace: Pace) -> None:
-    works = [newcomer(30, live=True), *[answering(live=False)] * 14, *[newcomer(64, live=False)] * 4]
-    assert pace.step(works, most=MOST) == Step(30 + 14 + BATCH_PROMPTS)
-    assert pace.step([answering(live=True), begun(40, live=False)], most=MOST) == Step(1 + BATCH_PROMPTS)
+def test_beside_a_live_request_that_is_answering_batch_prompts_have_a_few_tokens(pace: Pace) -> None:
+    works = [answering(live=True), *[answering(live=False)] * 14, *[prompt(64, live=False)] * 4]
+    assert pace.step(works, most=MOST) == Step(1 + 14 + BATCH_PROMPTS)
+
+
+def test_in_the_step_of_a_live_prompt_batch_prompts_stand_aside(pace: Pace) -> None:
+    works = [prompt(30, live=True), *[answering(live=False)] * 14, prompt(64, live=False)]
+    assert pace.step(works, most=MOST) == Step(MOST, batch_prompts=False)
 
 
 def test_a_step_never_has_more_than_the_engine_has(pace: Pace) -> None:
-    assert pace.step([newcomer(5000, live=True), newcomer(64, live=False)], most=MOST) == Step(MOST)
-
-
-def test_a_long_batch_prompt_that_has_begun_leaves_a_live_newcomer_its_tokens(pace: Pace) -> None:
-    works = [begun(2000, live=False), newcomer(30, live=True)]
-    assert pace.step(works, most=MOST) == Step(30 + BATCH_PROMPTS, tokens_each=BATCH_PROMPTS)
-
-
-@pytest.mark.parametrize(
-    "works",
-    [
-        [begun(2000, live=False), begun(30, live=True)],  # whoever is live comes first among those that run
-        [begun(BATCH_PROMPTS, live=False), newcomer(300, live=True)],
-        [newcomer(2000, live=False), newcomer(300, live=True)],
-        [begun(2000, live=False), answering(live=True)],
-    ],
-)
-def test_a_live_prompt_is_cut_only_where_a_batch_prompt_would_take_its_place(pace: Pace, works: list[Work]) -> None:
-    assert pace.step(works, most=MOST).tokens_each is None
+    works = [*[answering(live=True)] * (MOST - BATCH_PROMPTS + 1), prompt(64, live=False)]
+    assert pace.step(works, most=MOST) == Step(MOST)
 
 
 def test_live_requests_are_expected_for_a_while_after_the_last(pace: Pace, clock: Clock) -> None:
-    batch = [newcomer(500, live=False)]
+    batch = [prompt(500, live=False)]
     pace.step([answering(live=True)], most=MOST)
     clock.seconds += EXPECT_LIVE_SECONDS - 0.1
     assert pace.step(batch, most=MOST) == Step(BATCH_PROMPTS)
@@ -81,7 +64,17 @@ def test_live_requests_are_expected_for_a_while_after_the_last(pace: Pace, clock
     assert pace.step(batch, most=MOST) == Step(MOST)
 
 
-def test_there_is_always_room_for_some_batch_prompt(pace: Pace) -> None:
+def test_batch_prompts_get_on_although_a_live_one_is_in_every_step(pace: Pace) -> None:
     """Or batch requests would keep their slots and seats for nothing while live ones keep coming."""
-    works = [answering(live=True)] * 60 + [begun(64, live=False)]
-    assert pace.step(works, most=MOST).tokens == 60 + BATCH_PROMPTS
+    works = [prompt(30, live=True), prompt(64, live=False)]
+    steps = [pace.step(works, most=MOST) for _ in range(2 * (MOST_STEPS_ASIDE + 1))]
+    aside, among = Step(MOST, batch_prompts=False), Step(30 + BATCH_PROMPTS)
+    assert steps == 2 * [*[aside] * MOST_STEPS_ASIDE, among]
+
+
+def test_batch_prompts_have_stood_aside_only_where_live_ones_follow_each_other(pace: Pace) -> None:
+    live, later = [prompt(30, live=True)], [answering(live=True)]
+    for _ in range(MOST_STEPS_ASIDE):
+        pace.step(live, most=MOST)
+    assert pace.step(later, most=MOST).batch_prompts
+    assert not pace.step(live, most=MOST).batch_prompts
