@@ -51,12 +51,12 @@ async def put_transcript(
     return await _shelf(request).put(caller.tenant, user_id, transcript_id, transcript)
 
 
-@router.get("/{transcript_id}", responses=refusals(404))
-async def get_transcript(
-    user_id: UserId, transcript_id: TranscriptId, request: Request, caller: Reader
-) -> TranscriptView:
+@router.get("/{transcript_id}", responses=refusals(404), response_model=TranscriptView)
+async def get_transcript(user_id: UserId, transcript_id: TranscriptId, request: Request, caller: Reader) -> Response:
     """Return one transcript with its turns."""
-    return await _shelf(request).get(caller.tenant, user_id, transcript_id)
+    transcript, names = await _shelf(request).get(caller.tenant, user_id, transcript_id)
+    size_bytes = sum(len(turn.text) for turn in transcript.turns)
+    return Response(await beside(size_bytes, _render, transcript, names), media_type="application/json")
 
 
 @router.delete("/{transcript_id}", status_code=204, responses=refusals(404))
@@ -91,6 +91,10 @@ async def put_transcripts(user_id: UserId, request: Request, caller: Writer) -> 
         refused=refused[:_MOST_REPORTED],
         refused_count=len(refused),
     )
+
+
+def _render(transcript: Transcript, names: list[str]) -> str:
+    return TranscriptView.of(transcript, names=names).model_dump_json()
 
 
 def _judge(body: bytes) -> tuple[dict[str, Transcript], list[RefusedLine]]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import Database
 from serving.gateway.idempotency.repository import RequestRepository
 from serving.gateway.transcripts.repository import TranscriptNameRepository
-from serving.gateway.transcripts.schemas import TranscriptHead, TranscriptPut, TranscriptView
+from serving.gateway.transcripts.schemas import TranscriptHead, TranscriptPut
 from transcripts.errors import TranscriptNotFound
 from transcripts.repository import Head
 from transcripts.store import TranscriptStore
@@ -42,8 +42,8 @@ class Shelf:
         async with self._database.transaction() as session:
             return await _put(session, tenant, user, transcripts)
 
-    async def get(self, tenant: str, user: str, name: str) -> TranscriptView:
-        """Return the transcript of a name, or of an id.
+    async def get(self, tenant: str, user: str, name: str) -> tuple[Transcript, list[str]]:
+        """Return the transcript of a name, or of an id, and all names that it has.
 
         Raises:
             TranscriptNotFound: when the user has none of either.
@@ -52,7 +52,7 @@ class Shelf:
             names = TranscriptNameRepository(session, tenant=tenant, user=user)
             transcript_id = (await names.ids([name])).get(name, name)
             transcript = await TranscriptStore(session).get(tenant, user, transcript_id)
-            return TranscriptView.of(transcript, names=(await names.names([transcript_id])).get(transcript_id, []))
+            return transcript, (await names.names([transcript_id])).get(transcript_id, [])
 
     async def page(
         self, tenant: str, user: str, *, after: str | None, limit: int
