@@ -171,7 +171,12 @@ class LorryRoutes:
             on_refused=metrics.refused,
         )
         state.lorry_admittance = admittance
-        before_shutdown(engine, lambda: admittance.stop(EngineDraining(retry_after_seconds=1)))
+        before_shutdown(
+            engine,
+            lambda: admittance.stop(EngineDraining(retry_after_seconds=1)),
+            let_end=admittance.crowd.wait_until_empty,
+            seconds=self._settings.engine_stop_seconds,
+        )
         self._steward = Steward(
             self._pool,
             disk=installer,

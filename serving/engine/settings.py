@@ -65,6 +65,11 @@ class EngineSettings(Settings):
     engine_queue: int = Field(1024, ge=1, description="requests of each class that may wait; more are told to retry")
     live_deadline_seconds: float = Field(60.0, gt=0, description="how long a live request waits for its turn")
     batch_deadline_seconds: float = Field(600.0, gt=0, description="how long a batch request waits for its turn")
+    engine_stop_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="how long requests that run may go on once the engine is told to stop; what waits is refused then",
+    )
     max_lora_rank: int = Field(16, description=f"largest rank served: one of {', '.join(map(str, LORA_RANKS))}")
     max_model_len: int = Field(2048, ge=16, description="tokens of prompt and answer together")
     max_num_seqs: int = Field(64, ge=1, description="requests that run at once")

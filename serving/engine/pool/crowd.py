@@ -30,7 +30,7 @@ class Crowd:
             if not self._inside:
                 self._empty.set()
 
-    async def wait_until_empty(self, *, timeout_seconds: float) -> bool:
+    async def wait_until_empty(self, timeout_seconds: float) -> bool:
         """Return True as soon as nobody is inside, or False when somebody still is after `timeout_seconds`."""
         try:
             async with asyncio.timeout(timeout_seconds):

@@ -79,7 +79,7 @@ async def test_an_engine_that_is_restarted_under_load_serves_from_its_disk_again
             await asyncio.gather(*asking)
     for statuses in seen.values():
         assert statuses[0] == 200
-        assert set(statuses) <= {200, 500, 503}, statuses  # ended in the middle, or told to come back
+        assert set(statuses) <= {200, 503}, statuses  # answered to its end, or told to ask another
     async with asyncio.timeout(30):
         assert [await rig.text(version_id) for version_id in known] == list(known.values())
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
 
 import pytest
@@ -25,17 +26,22 @@ class Engine:
         self._seen.append(f"shut down, {timeout}")
 
 
-def watched(seen: list[str]) -> Engine:
-    engine = Engine(seen)
-    before_shutdown(cast("AsyncLLM", engine), lambda: seen.append("told"))
+def watched(seen: list[str], engine: Engine | None = None) -> Engine:
+    engine = engine or Engine(seen)
+
+    async def let_end(seconds: float) -> None:
+        await asyncio.sleep(0.01)
+        seen.append(f"{seconds:.0f} s to end")
+
+    before_shutdown(cast("AsyncLLM", engine), lambda: seen.append("told"), let_end=let_end, seconds=10)
     return engine
 
 
-async def test_a_shutdown_from_another_thread_waits_until_everybody_is_told() -> None:
+async def test_a_shutdown_from_another_thread_waits_until_everybody_is_told_and_who_runs_has_ended() -> None:
     seen: list[str] = []
     await asyncio.to_thread(watched(seen).shutdown, timeout=3)
 
-    assert seen == ["told", "shut down, 3", LEFT]
+    assert seen == ["told", "10 s to end", "shut down, 3", LEFT]
 
 
 async def test_a_shutdown_on_the_loop_itself_tells_at_once() -> None:
@@ -60,21 +66,25 @@ async def test_a_shutdown_that_fails_leaves_nobody_waiting_either() -> None:
     seen: list[str] = []
     engine = Engine(seen)
     engine.shutdown = lambda timeout=None: 1 / 0  # type: ignore[assignment,return-value]
-    before_shutdown(cast("AsyncLLM", engine), lambda: seen.append("told"))
+    watched(seen, engine)
     with pytest.raises(ZeroDivisionError):
         await asyncio.to_thread(engine.shutdown)
 
-    assert seen == ["told", LEFT]
+    assert seen == ["told", "10 s to end", LEFT]
 
 
-async def test_telling_that_fails_does_not_keep_the_engine_running() -> None:
+async def test_telling_and_waiting_that_fail_do_not_keep_the_engine_running(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
     seen: list[str] = []
     engine = Engine(seen)
 
     def fail() -> Any:
         raise ValueError("told nobody")
 
-    before_shutdown(cast("AsyncLLM", engine), fail)
+    async def fail_later(seconds: float) -> Any:
+        raise ValueError("nobody ended")
+
+    before_shutdown(cast("AsyncLLM", engine), fail, let_end=fail_later, seconds=10)
     noted: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: noted.append(context["exception"]))
     try:
@@ -85,3 +95,4 @@ async def test_telling_that_fails_does_not_keep_the_engine_running() -> None:
 
     assert seen == ["shut down, None", LEFT]
     assert [str(each) for each in noted] == ["told nobody"]
+    assert "nobody ended" in caplog.text
