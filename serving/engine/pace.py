@@ -23,13 +23,20 @@ class Work:
     """What one admitted request still needs.
 
     Attributes:
-        tokens: that it lacks before its next answer token is there, that one included.
+        tokens: that could be computed of it now, up to its next answer token.
         answering: it has been given its first token; what it lacks is not of its prompt.
+        running: it has been computed in part; else it waits for its first step.
     """
 
     live: bool
     answering: bool
+    running: bool
     tokens: int
+
+    @property
+    def is_live_prompt(self) -> bool:
+        """Say whether a part of a live request's prompt could be computed."""
+        return self.live and not self.answering and self.tokens > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +75,13 @@ class Pace:
             self._expected_until = now + EXPECT_LIVE_SECONDS
         if now >= self._expected_until:
             return Step(most)
-        if self._steps_aside < MOST_STEPS_ASIDE and any(work.live and not work.answering for work in there):
+        if self._steps_aside < MOST_STEPS_ASIDE and any(work.is_live_prompt for work in there):
             self._steps_aside += 1
             return Step(most, batch_prompts=False)
         self._steps_aside = 0
-        needed = sum(work.tokens for work in there if work.live or work.answering)
-        return Step(min(most, needed + self._batch_prompt_tokens))
+        before = sum(work.tokens for work in there if work.answering or (work.live and work.running))
+        return Step(min(most, before + self._batch_prompt_tokens))
+
+    def stood_aside_in_vain(self) -> None:
+        """Hear that in the last step batch prompts stood aside for nobody: there was no room for a live one."""
+        self._steps_aside = MOST_STEPS_ASIDE

@@ -2,10 +2,10 @@
 
 Stock vLLM's steps have as many tokens as ``--max-num-batched-tokens``, whoever waits. vLLM lets its scheduler be
 replaced by a class of one's own (``--scheduler-cls``), but which class that would have to be a subclass of depends on
-what else is configured, and neither is public. So the method that both inherit is wrapped, and three of the values that
-it reads are set for the time of the call: the step's tokens; how many requests may run; and the list of those that do,
-which vLLM takes in the order of their admission before any newcomer. Live ones come first in it, and who stands aside
-is not in it: to vLLM that is a running request that a step had nothing for.
+what else is configured, and neither is public. So the method that both inherit is wrapped, and what it reads is set for
+the time of the call: the step's tokens; the order of running requests, which vLLM takes before any newcomer, live ones
+first; and for a step in which batch prompts stand aside, the step from which those that have begun go on, by which vLLM
+itself leaves out running requests, and the queue, without those that have not.
 
 ``tests/contract`` fails when that method is not what this file was written for.
 """
@@ -18,12 +18,13 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from serving.engine.pace import Pace, Step, Work
 from serving.engine.priority import is_live
 
 _schedule = Scheduler.schedule
+_CANNOT_BEGIN = (RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR, RequestStatus.WAITING_FOR_STREAMING_REQ)
 
 
 def install(pace: Pace) -> None:
@@ -31,33 +32,48 @@ def install(pace: Pace) -> None:
 
     def schedule(scheduler: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
         scheduler.running.sort(key=_behind)
-        with _bounded(scheduler, pace.step(_works(scheduler), most=scheduler.max_num_scheduled_tokens)):
-            return _schedule(scheduler, *args, **kwargs)
+        works = {request.request_id: _work(request) for request in (*scheduler.running, *scheduler.waiting)}
+        live_prompts = {name for name, work in works.items() if work.is_live_prompt}
+        step = pace.step(works.values(), most=scheduler.max_num_scheduled_tokens)
+        with _bounded(scheduler, step):
+            output = _schedule(scheduler, *args, **kwargs)
+        if not step.batch_prompts and live_prompts.isdisjoint(output.num_scheduled_tokens):
+            pace.stood_aside_in_vain()
+        return output
 
     Scheduler.schedule = schedule
 
 
 @contextmanager
 def _bounded(scheduler: Scheduler, step: Step) -> Iterator[None]:
-    before = scheduler.max_num_scheduled_tokens, scheduler.max_num_active_reqs
-    aside: list[Request] = []
-    scheduler.max_num_scheduled_tokens = step.tokens
+    most = scheduler.max_num_scheduled_tokens
+    begun, late = [], []
     if not step.batch_prompts:
-        aside = [request for request in scheduler.running if _is_batch_prompt(request)]
-        scheduler.running[:] = [request for request in scheduler.running if not _is_batch_prompt(request)]
-        newcomers = sum(is_live(request.priority) for request in scheduler.waiting)
-        scheduler.max_num_active_reqs = min(before[1] - len(aside), len(scheduler.running) + newcomers)
+        begun = [(each, each.next_decode_eligible_step) for each in scheduler.running if _is_batch_prompt(each)]
+        late = [each for each in scheduler.waiting if not is_live(each.priority)]
+    scheduler.max_num_scheduled_tokens = step.tokens
+    scheduler.waiting.remove_requests(late)
+    for request, _ in begun:
+        request.next_decode_eligible_step = scheduler.current_step + 2  # the call begins the next one
     try:
         yield
     finally:
-        scheduler.max_num_scheduled_tokens, scheduler.max_num_active_reqs = before
-        scheduler.running.extend(aside)
+        scheduler.max_num_scheduled_tokens = most
+        for request in late:
+            scheduler.waiting.add_request(request)
+        for request, eligible in begun:
+            request.next_decode_eligible_step = eligible
 
 
-def _works(scheduler: Scheduler) -> Iterator[Work]:
-    for request in (*scheduler.running, *scheduler.waiting):
-        lacking = request.num_tokens_with_spec + request.num_output_placeholders - request.num_computed_tokens
-        yield Work(live=is_live(request.priority), answering=_is_answering(request), tokens=lacking)
+def _work(request: Request) -> Work:
+    waits = request.status in _CANNOT_BEGIN
+    lacking = request.num_tokens_with_spec + request.num_output_placeholders - request.num_computed_tokens
+    return Work(
+        live=is_live(request.priority),
+        answering=_is_answering(request),
+        running=request.status == RequestStatus.RUNNING,
+        tokens=0 if waits else lacking,
+    )
 
 
 def _is_answering(request: Request) -> bool:

@@ -68,7 +68,9 @@ class EngineSettings(Settings):
     engine_stop_seconds: float = Field(
         10.0,
         ge=0,
-        description="how long requests that run may go on once the engine is told to stop; what waits is refused then",
+        le=10,  # whoever tells an engine to stop kills it after 15 seconds or more
+        description="how long requests that run may go on once the engine is told to stop; what waits is refused then,"
+        " and what takes longer needs a drain before",
     )
     max_lora_rank: int = Field(16, description=f"largest rank served: one of {', '.join(map(str, LORA_RANKS))}")
     max_model_len: int = Field(2048, ge=16, description="tokens of prompt and answer together")

@@ -50,12 +50,11 @@ class Steward:
         self._crowd = crowd
         self._slots = slots
         self._prefetcher = Prefetcher(pool)
-        self._is_draining = False
 
     @property
     def draining(self) -> bool:
         """Whether nobody is admitted."""
-        return self._is_draining
+        return not self._pool.admitting
 
     def totals(self, tier: TierName) -> tuple[int, int]:
         """Return how many versions a tier holds, and their bytes; a slot counts the bytes of what is in it."""
@@ -200,7 +199,6 @@ class Steward:
             ``waited_seconds``.
         """
         began = monotonic()
-        self._is_draining = True
         refused = self._pool.stop(EngineDraining(retry_after_seconds=1))
         drained = await self._crowd.wait_until_empty(timeout_seconds=wait_seconds)
         waited_seconds = round(monotonic() - began, 3)
@@ -210,7 +208,6 @@ class Steward:
 
     def resume(self) -> None:
         """Take requests again after `drain`."""
-        self._is_draining = False
         self._pool.start()
 
     async def close(self) -> None:

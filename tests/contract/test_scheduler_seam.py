@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
@@ -16,47 +17,66 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
 from serving.engine import scheduler_seam
-from serving.engine.pace import Pace
+from serving.engine.pace import MOST_STEPS_ASIDE, Pace
 
 MOST, BATCH_PROMPTS, BLOCK, SEATS = 256, 64, 16, 16
 CACHED = 144  # of a prompt of 160 seen before, all whole blocks but the last, which answers
 LIVE, BATCH = 2000, 2001
 
 
+@pytest.fixture(params=[False, True], ids=["", "async"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    """Whether vLLM plans a step while the one before is computed, as it does on CUDA."""
+    return bool(request.param)
+
+
+Make = Callable[..., Scheduler]
+
+
 @pytest.fixture
-def scheduler(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Scheduler:
+def make_scheduler(base_directory: Path, monkeypatch: pytest.MonkeyPatch, is_async: bool) -> Make:
     monkeypatch.setattr(Scheduler, "schedule", Scheduler.schedule)
     scheduler_seam.install(Pace(batch_prompt_tokens=BATCH_PROMPTS))
     scheduler_seam.install(Pace(batch_prompt_tokens=BATCH_PROMPTS))
     init_none_hash(sha256)
-    model = ModelConfig(model=str(base_directory), dtype="float32", max_model_len=2048)
-    config = VllmConfig(
-        model_config=model,
-        scheduler_config=SchedulerConfig(
-            max_num_batched_tokens=MOST,
-            max_num_seqs=SEATS,
-            max_model_len=2048,
-            policy="priority",
-            is_encoder_decoder=False,
-            async_scheduling=False,
-        ),
-        cache_config=CacheConfig(block_size=BLOCK, enable_prefix_caching=True),
-        device_config=DeviceConfig("cpu"),
-    )
-    spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
-    config.cache_config.num_gpu_blocks = 1000
-    return Scheduler(
-        vllm_config=config,
-        kv_cache_config=KVCacheConfig(
-            num_blocks=1000, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
-        ),
-        structured_output_manager=StructuredOutputManager(config),
-        block_size=BLOCK,
-    )
+
+    def make(*, blocks: int = 1000) -> Scheduler:
+        """Return one of vLLM's own schedulers with memory for so many blocks of 16 tokens."""
+        config = VllmConfig(
+            model_config=ModelConfig(model=str(base_directory), dtype="float32", max_model_len=2048),
+            scheduler_config=SchedulerConfig(
+                max_num_batched_tokens=MOST,
+                max_num_seqs=SEATS,
+                max_model_len=2048,
+                policy="priority",
+                is_encoder_decoder=False,
+                async_scheduling=is_async,
+            ),
+            cache_config=CacheConfig(block_size=BLOCK, enable_prefix_caching=True),
+            device_config=DeviceConfig("cpu"),
+        )
+        spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
+        config.cache_config.num_gpu_blocks = blocks + 1  # vLLM keeps one for itself
+        kind = AsyncScheduler if is_async else Scheduler
+        return kind(
+            vllm_config=config,
+            kv_cache_config=KVCacheConfig(
+                num_blocks=blocks + 1, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
+            ),
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=BLOCK,
+        )
+
+    return make
+
+
+@pytest.fixture
+def scheduler(make_scheduler: Make) -> Scheduler:
+    return make_scheduler()
 
 
 def ask(scheduler: Scheduler, name: str, *, tokens: int, priority: int, says: str = "") -> None:
@@ -103,7 +123,7 @@ def test_batch_prompts_fill_steps_until_a_live_request_is_there(scheduler: Sched
     assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(4)}, "live": 32}
     assert computed(scheduler) == {**{f"batch-{number}": 1 for number in range(4)}, "live": 1, "batch-4": 64}
     assert scheduler.max_num_scheduled_tokens == MOST
-    assert scheduler.max_num_active_reqs == SEATS
+    assert [request.request_id for request in scheduler.waiting] == ["batch-5", "batch-6", "batch-7"]
 
 
 def test_a_batch_prompt_that_has_begun_stands_aside_and_goes_on_where_it_was(scheduler: Scheduler) -> None:
@@ -114,7 +134,7 @@ def test_a_batch_prompt_that_has_begun_stands_aside_and_goes_on_where_it_was(sch
     ask(scheduler, "live", tokens=300, priority=LIVE)
     assert computed(scheduler) == {"live": MOST}
     assert computed(scheduler) == {"live": 300 - MOST}
-    assert [request.request_id for request in scheduler.running] == ["live", "batch"]
+    assert {request.request_id for request in scheduler.running} == {"live", "batch"}
     assert computed(scheduler) == {"live": 1, "batch": BATCH_PROMPTS}
     assert scheduler.requests["batch"].num_computed_tokens == MOST + BATCH_PROMPTS
 
@@ -138,6 +158,56 @@ def test_requests_that_stand_aside_keep_their_seats(scheduler: Scheduler) -> Non
     computed(scheduler)
     assert len(scheduler.running) == SEATS
     assert "batch-12" in {request.request_id for request in scheduler.running}
+
+
+def test_batch_requests_that_waited_longer_stand_aside_as_well(scheduler: Scheduler) -> None:
+    """They come before live ones in vLLM's queue once they have waited for five seconds longer."""
+    ask(scheduler, "batch", tokens=500, priority=LIVE - 1001)
+    ask(scheduler, "live", tokens=32, priority=LIVE)
+    assert computed(scheduler) == {"live": 32}
+    assert computed(scheduler) == {"live": 1, "batch": BATCH_PROMPTS}
+
+
+def test_batch_prompts_go_on_while_a_live_one_cannot_begin(scheduler: Scheduler) -> None:
+    ask(scheduler, "batch", tokens=1500, priority=BATCH)
+    assert computed(scheduler) == {"batch": MOST}
+    ask(scheduler, "live", tokens=32, priority=LIVE)
+    scheduler.requests["live"].status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+    assert computed(scheduler) == {"batch": BATCH_PROMPTS}
+    assert computed(scheduler) == {"batch": BATCH_PROMPTS}
+
+
+def test_whoever_stands_aside_gives_up_memory_before_a_live_one_does(make_scheduler: Make) -> None:
+    scheduler = make_scheduler(blocks=20)
+    ask(scheduler, "batch", tokens=320, priority=BATCH)
+    assert computed(scheduler) == {"batch": MOST}
+    ask(scheduler, "live", tokens=4 * BLOCK, priority=LIVE)
+    assert computed(scheduler) == {"live": 4 * BLOCK}
+    ask(scheduler, "newcomer", tokens=16, priority=LIVE)
+    assert computed(scheduler) == {"live": 1}
+    assert scheduler.requests["batch"].status == RequestStatus.PREEMPTED
+    assert computed(scheduler) == {"live": 1, "newcomer": 16}
+
+
+def test_nobody_stands_aside_again_for_whom_there_is_no_memory(make_scheduler: Make) -> None:
+    scheduler = make_scheduler(blocks=20)
+    ask(scheduler, "batch", tokens=320, priority=BATCH)
+    assert computed(scheduler) == {"batch": MOST}
+    ask(scheduler, "live", tokens=160, priority=LIVE)
+    assert computed(scheduler) == {}
+    assert computed(scheduler) == {"batch": 320 - MOST}
+
+
+def test_in_the_fifth_step_batch_prompts_have_what_they_always_have(scheduler: Scheduler) -> None:
+    ask(scheduler, "batch", tokens=1500, priority=BATCH)
+    assert computed(scheduler) == {"batch": MOST}
+    for number in range(MOST_STEPS_ASIDE):
+        ask(scheduler, f"live-{number}", tokens=20, priority=LIVE + 2 * number)
+        assert computed(scheduler)[f"live-{number}"] == 20
+    ask(scheduler, "newcomer", tokens=150, priority=LIVE + 100)
+    answering = {f"live-{number}": 1 for number in range(MOST_STEPS_ASIDE)}
+    assert computed(scheduler) == {**answering, "batch": BATCH_PROMPTS}
+    assert computed(scheduler) == {**answering, "newcomer": 150}
 
 
 def test_a_live_prompt_alone_is_computed_as_fast_as_ever(scheduler: Scheduler) -> None:

@@ -200,6 +200,11 @@ class AdapterPool:
 
         return PoolLease(lease, end, wait_seconds=waited, found=found)
 
+    @property
+    def admitting(self) -> bool:
+        """Whether anybody is admitted."""
+        return self._stopped is None
+
     def require_admitting(self) -> None:
         """Refuse everything while the pool is stopped.
 

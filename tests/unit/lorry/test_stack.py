@@ -81,7 +81,8 @@ async def test_signals_are_heard_while_the_base_is_unpacked(tmp_path: Path) -> N
     runs_elsewhere(tmp_path, *PART_NAMES[:3])
     one = stack(tmp_path, base=unpack)
     starting = asyncio.create_task(one.ensure("engine"))
-    await unpacking.wait()
+    async with asyncio.timeout(30):
+        await unpacking.wait()
     loop_goes_on.set()
     with pytest.raises(BaseModelUnavailable, match="cut"):
         await starting

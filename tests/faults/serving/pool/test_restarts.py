@@ -26,7 +26,9 @@ async def ask_until_refused(rig: Rig, version_id: str, statuses: list[int]) -> N
     """Ask on until the engine no longer answers, noting every status."""
     try:
         while True:
-            statuses.append((await rig.ask(version_id, max_tokens=16, ignore_eos=True)).status_code)
+            answer = await rig.ask(version_id, max_tokens=16, ignore_eos=True)
+            statuses.append(answer.status_code)
+            assert answer.status_code != 200 or answer.json()["usage"]["completion_tokens"] == 16
     except httpx.TransportError:
         pass
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from serving.engine import stopping
 from serving.engine.stopping import before_shutdown
 
 LEFT = "ended by EngineDeadError"
@@ -96,3 +97,20 @@ async def test_telling_and_waiting_that_fail_do_not_keep_the_engine_running(capl
     assert seen == ["shut down, None", LEFT]
     assert [str(each) for each in noted] == ["told nobody"]
     assert "nobody ended" in caplog.text
+
+
+async def test_who_never_ends_does_not_keep_the_engine_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_PATIENCE_SECONDS", 0.1)
+    seen: list[str] = []
+    engine = Engine(seen)
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def never(seconds: float) -> None:
+        await ended
+
+    before_shutdown(cast("AsyncLLM", engine), lambda: seen.append("told"), let_end=never, seconds=0)
+    await asyncio.to_thread(engine.shutdown)
+    await asyncio.sleep(0)
+
+    assert seen == ["told", "shut down, None", LEFT]
+    assert ended.cancelled()
