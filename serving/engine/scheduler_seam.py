@@ -33,11 +33,11 @@ def install(pace: Pace) -> None:
     def schedule(scheduler: Scheduler, *args: Any, **kwargs: Any) -> SchedulerOutput:
         scheduler.running.sort(key=_behind)
         works = {request.request_id: _work(request) for request in (*scheduler.running, *scheduler.waiting)}
-        live_prompts = {name for name, work in works.items() if work.is_live_prompt}
         step = pace.step(works.values(), most=scheduler.max_num_scheduled_tokens)
         with _bounded(scheduler, step):
             output = _schedule(scheduler, *args, **kwargs)
-        if not step.batch_prompts and live_prompts.isdisjoint(output.num_scheduled_tokens):
+        computed = output.num_scheduled_tokens
+        if not step.batch_prompts and not any(work.is_live_prompt for name, work in works.items() if name in computed):
             pace.stood_aside_in_vain()
         return output
 
@@ -52,7 +52,8 @@ def _bounded(scheduler: Scheduler, step: Step) -> Iterator[None]:
         begun = [(each, each.next_decode_eligible_step) for each in scheduler.running if _is_batch_prompt(each)]
         late = [each for each in scheduler.waiting if not is_live(each.priority)]
     scheduler.max_num_scheduled_tokens = step.tokens
-    scheduler.waiting.remove_requests(late)
+    if late:  # or every step would build the queue anew
+        scheduler.waiting.remove_requests(late)
     for request, _ in begun:
         request.next_decode_eligible_step = scheduler.current_step + 2  # the call begins the next one
     try:
