@@ -16,8 +16,7 @@ from training.erasure.models import DiskErasureRow
 from training.erasure.repository import TrainingErasureRepository
 from training.jobs.assignment import Assignment
 from training.jobs.states import Stage
-
-_RIVALS = "rivals"
+from training.jobs.workshop.materials import RIVALS
 
 
 async def clear_disk(
@@ -46,13 +45,13 @@ def _is_in_use(asked: DiskErasureRow, jobs_directory: Path, held: Mapping[str, A
     if any(job_id in held for job_id in asked.job_ids):
         return True
     comparing = [job_id for job_id, job in held.items() if job.stage is Stage.EVALUATE]
-    return any((jobs_directory / job / _RIVALS / each).exists() for job in comparing for each in asked.version_ids)
+    return any((jobs_directory / job / RIVALS / each).exists() for job in comparing for each in asked.version_ids)
 
 
 def _remove(asked: DiskErasureRow, jobs_directory: Path) -> int:
     """Remove the folders and return how many files there were."""
     folders = [jobs_directory / job_id for job_id in asked.job_ids]
-    rivals = list(jobs_directory.glob(f"*/{_RIVALS}")) if jobs_directory.is_dir() else []
+    rivals = list(jobs_directory.glob(f"*/{RIVALS}")) if jobs_directory.is_dir() else []
     folders += [folder / version_id for folder in rivals for version_id in asked.version_ids]
     removed = 0
     for folder in folders:

@@ -32,7 +32,11 @@ class StopReason(IntEnum):
 
 @dataclass(kw_only=True)
 class Assignment:
-    """One job while a worker holds it. `stop` and `tell` may be called from any thread."""
+    """One job while a worker holds it. `stop` and `tell` may be called from any thread.
+
+    `beginning` names what was made since the job's transcripts were decided on: one that is retried from its beginning
+    has another, and finds nothing of before.
+    """
 
     job_id: str
     run: int
@@ -44,6 +48,7 @@ class Assignment:
     phase: Phase
     usual_seconds: Mapping[Stage, float] = field(default_factory=dict)
     transcript_ids: tuple[str, ...] = ()
+    beginning: str = ""
     stage: Stage | None = None
     _stopped: StopReason | None = None
     _began: float = 0.0
@@ -51,6 +56,11 @@ class Assignment:
     _total: int = 0
     _offset: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def know(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over what the stage `snapshot` has decided."""
+        self.transcript_ids = tuple(snapshot.get("transcript_ids", ()))
+        self.beginning = snapshot.get("beginning", "")
 
     def begin(self, stage: Stage) -> None:
         """Note that a stage begins, or goes on."""

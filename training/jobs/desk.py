@@ -122,7 +122,7 @@ class Desk:
                 await record.add_event(job.job_id, "stage finished", {"stage": stage, "seconds": round(job.seconds, 3)})
         self._tell(f"job {job.job_id}: {stage_done(stage, seconds=job.seconds)}")
         if stage is Stage.SNAPSHOT:
-            job.transcript_ids = tuple(result["transcript_ids"])
+            job.know(result)
         return GOES_ON
 
     def _stopped(self, job: Assignment) -> Ending:
@@ -206,7 +206,7 @@ def stages_of(phase: str) -> tuple[Stage, ...]:
 
 
 def _assignment(row: JobRow, *, usual: dict[Stage, float], done: dict[Stage, dict[str, Any]]) -> Assignment:
-    return Assignment(
+    job = Assignment(
         job_id=row.id,
         run=row.run,
         tenant=row.tenant,
@@ -216,5 +216,6 @@ def _assignment(row: JobRow, *, usual: dict[Stage, float], done: dict[Stage, dic
         settings=row.request.get("settings", {}),
         phase=Phase(row.phase),
         usual_seconds=usual,
-        transcript_ids=tuple(done.get(Stage.SNAPSHOT, {}).get("transcript_ids", ())),
     )
+    job.know(done.get(Stage.SNAPSHOT, {}))
+    return job

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import builtins
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -183,9 +184,13 @@ class Jobs:
             other = await repository.active(tenant=row.tenant, user=row.user_id)
             if other is not None:
                 raise TrainingActive(f"{row.user_id} is being trained by job {other.id}", job_id=other.id)
-            if before is not State.FAILED or await self._has_lost_its_questions(session, job_id):
+            stages = await record.stages(job_id)
+            if before is not State.FAILED or await self._has_lost_its_questions(session, job_id, stages):
                 await record.forget_stages(job_id)
+                await WritingRepository(session).give_up(job_id)
                 await CostRepository(session).set_aside(job_id, run=row.run)
+            elif Stage.WRITE not in stages:
+                await record.forget_stages(job_id, Stage.ESTIMATE)  # what the month allowed then, it may not now
             await repository.update(
                 job_id,
                 {
@@ -204,9 +209,11 @@ class Jobs:
             await record.add_event(job_id, "retried", {"from": before})
             return Job.of(await _require(repository, job_id, tenant=tenant))
 
-    async def _has_lost_its_questions(self, session: AsyncSession, job_id: str) -> bool:
+    async def _has_lost_its_questions(
+        self, session: AsyncSession, job_id: str, stages: Mapping[Stage, Mapping[str, Any]]
+    ) -> bool:
         """Whether what was written for a job is kept no longer: a failed one's is, for some days."""
-        if Stage.WRITE not in await RecordRepository(session).stages(job_id):
+        if Stage.WRITE not in stages:
             return False
         return await WritingRepository(session).written(job_id) is None
 

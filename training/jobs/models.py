@@ -78,13 +78,17 @@ class StageRow(Base):
 
 
 class WritingRow(Base):
-    """What a remote question writer was asked and has answered: paid for, so kept until the job has ended."""
+    """What a remote question writer was asked and has answered: paid for, so kept until the job has ended.
+
+    What is `given_up` is not gone on with: its service deletes what it keeps, and then the job's writer begins anew.
+    """
 
     __tablename__ = "training_writing"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("training_job.id", ondelete="CASCADE"), primary_key=True)
     state: Mapped[dict[str, Any] | None] = mapped_column(_json)
     written: Mapped[dict[str, Any] | None] = mapped_column(_json)
+    given_up: Mapped[bool] = mapped_column(server_default=sql("false"))
 
 
 class EventRow(Base):

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select, text, tuple_, update
+from sqlalchemy import and_, delete, exists, func, or_, select, text, true, tuple_, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.jobs.dispatch import Waiting
-from training.jobs.models import ACTIVE_SQL, JobRow, WritingRow
-from training.jobs.states import ACTIVE, HELD, Phase, State, Trigger, Wish
+from training.jobs.models import ACTIVE_SQL, JobRow, StageRow, WritingRow
+from training.jobs.states import ACTIVE, HELD, Phase, Stage, State, Trigger, Wish
+from transcripts.models import TranscriptRow
 
 _WAITING_EACH = 64  # of each tenant: more than a pass ever hands over
 
@@ -230,12 +231,30 @@ class JobRepository:
         )
         return (await self._session.execute(statement)).scalars().one_or_none()
 
-    async def keeping(self) -> list[JobRow]:
-        """Return jobs that no worker holds and that may have content kept for when they go on."""
-        query = select(JobRow).where(
-            JobRow.state.in_((State.QUEUED, State.PAUSED, State.FAILED)), JobRow.started_at.is_not(None)
+    async def bereft(self, *, failed_before: datetime, limit: int = 1000) -> list[JobRow]:
+        """Return jobs that no worker holds and that are about transcripts which their user has no longer.
+
+        Only those that may have content kept for when they go on: failed ones keep theirs for some days.
+        """
+        about = func.jsonb_array_elements_text(StageRow.result["transcript_ids"]).table_valued("id")
+        there = exists().where(
+            TranscriptRow.tenant == JobRow.tenant,
+            TranscriptRow.user_id == JobRow.user_id,
+            TranscriptRow.id == about.c.id,
         )
-        return list((await self._session.execute(query.limit(1000))).scalars())
+        gone = (
+            select(StageRow.job_id)
+            .join(about, true())
+            .where(StageRow.job_id == JobRow.id, StageRow.stage == Stage.SNAPSHOT, ~there.correlate(JobRow, about))
+            .correlate(JobRow)
+            .exists()
+        )
+        keeps = or_(
+            JobRow.state.in_((State.QUEUED, State.PAUSED)),
+            and_(JobRow.state == State.FAILED, JobRow.ended_at >= failed_before),
+        )
+        query = select(JobRow).where(keeps, JobRow.started_at.is_not(None), gone).limit(limit)
+        return list((await self._session.execute(query)).scalars())
 
     async def known(self, job_ids: Sequence[str]) -> dict[str, tuple[State, datetime | None]]:
         """Return state and end of those of the jobs that exist."""

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,6 +26,7 @@ from training.jobs.settings import WorkerSettings
 from training.jobs.states import Stage, State
 from training.jobs.triggers.repository import TrainedRepository
 from training.jobs.triggers.triggers import Triggers
+from training.jobs.workshop.materials import RIVALS
 from training.jobs.workshop.workshop import Workshop
 from training.jobs.writings.repository import WritingRepository
 from transcripts.store import TranscriptStore
@@ -111,13 +113,13 @@ class Upkeep:
             failed_before = now - timedelta(days=self._settings.training_failed_days)
             await repository.forget_jobs(ended_before=now - timedelta(days=self._settings.training_history_days))
             remaining = await WritingRepository(session).remaining(failed_before=failed_before)
-            keeping = await repository.keeping()
+            bereft = await repository.bereft(failed_before=failed_before)
             await WorkerRepository(session).forget(silent_days=_FORGET_WORKERS_DAYS)
             await CurationRepository(session).forget_erased()
             await TrainedRepository(session).forget_erased()
         for row in remaining:
             await self._tidy(row)
-        for row in keeping:
+        for row in bereft:
             await self._end_if_erased(row)
         await self._sweep_folders(failed_before)
 
@@ -152,13 +154,23 @@ class Upkeep:
         )
 
     async def _sweep_folders(self, failed_before: datetime) -> None:
-        """Remove this machine's folders of jobs that have ended or that nobody knows."""
-        folder = self._settings.jobs_directory
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        """Remove this machine's folders of jobs that have ended or that nobody knows, and of earlier beginnings."""
+        # Listed before the database is asked: whatever is in use was decided on before its folder was made.
+        folders = {path.name: path for path in _within(self._settings.jobs_directory)}
+        made = {name: [path for path in _within(folder) if path.name != RIVALS] for name, folder in folders.items()}
         async with self._database.reading() as session:
-            known = await JobRepository(session).known(names)
-        for name in names:
+            known = await JobRepository(session).known(list(folders))
+            beginnings = await RecordRepository(session).beginnings(list(folders))
+        for name, folder in folders.items():
             state, ended_at = known.get(name, (State.CANCELED, failed_before))
-            if ended_at is None or (state is State.FAILED and ended_at >= failed_before):
+            if ended_at is not None and not (state is State.FAILED and ended_at >= failed_before):
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
                 continue
-            await asyncio.to_thread(shutil.rmtree, folder / name, ignore_errors=True)
+            beginning = beginnings.get(name)
+            for path in made[name] if beginning != "" else ():
+                if path.name != beginning:
+                    await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+def _within(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []

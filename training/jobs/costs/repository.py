@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import and_, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -18,6 +18,7 @@ from training.writers.cost import Cost
 
 MONTH = timedelta(days=30)
 _RECENT = 20
+_KEYS = ["job_id", "kind", "is_estimate", "earlier_run"]
 _AMOUNTS = ("input_tokens", "output_tokens", "trained_tokens", "dollars", "device_seconds")
 
 
@@ -30,14 +31,30 @@ class CostRepository:
     async def keep(self, values: Mapping[str, Any]) -> None:
         """Write down a cost; the same job's and kind's again replaces it, so that nothing counts twice."""
         statement = insert(CostRow).values(**values)
-        keys = ["job_id", "kind", "is_estimate", "earlier_run"]
-        changed = {key: value for key, value in values.items() if key not in keys}
-        await self._session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+        changed = {key: value for key, value in values.items() if key not in _KEYS}
+        await self._session.execute(statement.on_conflict_do_update(index_elements=_KEYS, set_=changed))
 
-    async def set_aside(self, job_id: str, *, run: int) -> None:
-        """Have what the job has cost stand beside what it will cost when it is done once more from its beginning."""
-        spent = (CostRow.job_id == job_id, CostRow.is_estimate.is_(False), CostRow.earlier_run == 0)
-        await self._session.execute(update(CostRow).where(*spent).values(earlier_run=run))
+    async def set_aside(self, job_id: str, *, run: int, kind: str | None = None) -> None:
+        """Have what the job has cost, or one kind of it, stand beside what it will cost when that is done once more."""
+        spent = [CostRow.job_id == job_id, CostRow.is_estimate.is_(False), CostRow.earlier_run == 0]
+        if kind is not None:
+            spent.append(CostRow.kind == kind)
+        gone = delete(CostRow).where(*spent).returning(CostRow)
+        for row in (await self._session.execute(gone)).scalars().all():
+            values = {column.key: getattr(row, column.key) for column in CostRow.__table__.columns}
+            statement = insert(CostRow).values({**values, "earlier_run": run})
+            together = {name: getattr(CostRow, name) + getattr(statement.excluded, name) for name in _AMOUNTS}
+            await self._session.execute(statement.on_conflict_do_update(index_elements=_KEYS, set_=together))
+
+    async def spent_on_writing(self, job_id: str) -> float:
+        """Return what the job's question writer was paid for the writing that goes on; 0 before any."""
+        query = select(CostRow.dollars).where(
+            CostRow.job_id == job_id,
+            CostRow.kind == "write",
+            CostRow.is_estimate.is_(False),
+            CostRow.earlier_run == 0,
+        )
+        return float((await self._session.execute(query)).scalar_one_or_none() or 0.0)
 
     async def promised_dollars(self, tenant: str, *, except_job: str) -> float:
         """Return what the writings that the tenant's other jobs have begun, or may begin any moment, will cost yet."""

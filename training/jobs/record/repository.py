@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -36,9 +36,17 @@ class RecordRepository:
         )
         return (await self._session.execute(statement)).first() is not None
 
-    async def forget_stages(self, job_id: str) -> None:
-        """Have the job begin anew when it is retried."""
-        await self._session.execute(delete(StageRow).where(StageRow.job_id == job_id))
+    async def forget_stages(self, job_id: str, *stages: Stage) -> None:
+        """Have these stages done again when the job is retried; all of them without any."""
+        query = delete(StageRow).where(StageRow.job_id == job_id)
+        await self._session.execute(query.where(StageRow.stage.in_(stages)) if stages else query)
+
+    async def beginnings(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Return the beginning of each of the jobs whose transcripts are decided on; empty for one of an older form."""
+        query = select(StageRow.job_id, StageRow.result["beginning"].astext).where(
+            StageRow.job_id.in_(job_ids), StageRow.stage == Stage.SNAPSHOT
+        )
+        return {job_id: beginning or "" for job_id, beginning in await self._session.execute(query)}
 
     async def usual_seconds(self) -> dict[Stage, float]:
         """Return each stage's mean duration over the latest jobs."""

@@ -16,7 +16,7 @@ from training.jobs.costs.repository import CostRepository, cost_row
 from training.jobs.settings import WorkerSettings
 from training.jobs.workshop.device import Device
 from training.jobs.workshop.making import Making
-from training.jobs.workshop.materials import Materials
+from training.jobs.workshop.materials import RIVALS, Materials
 from training.rivals import fetch_rivals
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Examination:
             adapter=job.adapter,
             base=trained.base,
             limit=self._settings.training_rivals,
-            directory=self._materials.folder(job.job_id) / "rivals",
+            directory=self._materials.folder(job.job_id) / RIVALS,
         )
         probes = await self._probes(job)
         contestant = Contestant(dataset=dataset, adapter_directory=trained.adapter_directory, probes=probes)
@@ -88,7 +88,7 @@ class Examination:
             async with self._device.evaluator(job.base, check=job.check) as evaluator:
                 return await asyncio.to_thread(evaluate, evaluator)
         finally:  # other people's weights: they may be erased while this job waits for a retry
-            await asyncio.to_thread(shutil.rmtree, self._materials.folder(job.job_id) / "rivals", ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._materials.folder(job.job_id) / RIVALS, ignore_errors=True)
 
     async def _probes(self, job: Assignment) -> tuple[Probe, ...]:
         """Return what redaction finds, replaced before the training or not: the adapter must not say it."""

@@ -53,7 +53,7 @@ class Making:
 
     async def dataset(self, job: Assignment) -> Dataset:
         """Return the job's dataset, built again when this machine does not have it whole."""
-        directory = self._materials.folder(job.job_id) / "dataset"
+        directory = self._materials.made(job) / "dataset"
         if directory.exists():
             try:
                 return await asyncio.to_thread(Dataset.load, directory)
@@ -83,7 +83,7 @@ class Making:
         """Return the job's adapter, trained (on) when this machine does not have it whole."""
         from training.runs import TrainedAdapter
 
-        folder = self._materials.folder(job.job_id)
+        folder = self._materials.made(job)
         directory = folder / "run"
         if directory.exists():
             try:

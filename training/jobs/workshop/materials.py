@@ -16,6 +16,8 @@ from transcripts.redaction import Redactor
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript
 
+RIVALS = "rivals"  # in a job's folder: other people's adapters, while its own is compared with them
+
 
 class Materials:
     """Reads what a job is about; whatever lies in its folder can be made again from this on another machine.
@@ -34,6 +36,10 @@ class Materials:
     def folder(self, job_id: str) -> Path:
         """Return where everything lies that this machine has of a job."""
         return self._settings.jobs_directory / job_id
+
+    def made(self, job: Assignment) -> Path:
+        """Return where this machine keeps what is made of the job's transcripts, since its beginning."""
+        return self.folder(job.job_id) / job.beginning
 
     def config(self, job: Assignment, *, base_directory: Path | None = None) -> ResolvedConfig:
         """Return the job's complete configuration, with its user's own seed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ class Workshop:
             summary = await store.summary(job.tenant, job.user)
         if not ids:
             raise NothingToTrainOn(f"{job.user} has no transcripts to train on; import some first", field="user_id")
-        return {"transcript_ids": ids, "words": summary.user_words}
+        return {"transcript_ids": ids, "words": summary.user_words, "beginning": uuid.uuid4().hex}
 
     async def tidy(self, job_id: str, *, settings: Mapping[str, Any], tenant: str, user: str, base: str) -> bool:
         """Remove what is left of a job, here and at its question writer's; False when the latter is not done."""

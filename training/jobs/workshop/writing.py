@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from kit.database import Database
-from training.errors import ConfigInvalid, WriterError, WriterFailed, WriterUnavailable
+from training.errors import ConfigInvalid, WriterError, WriterFailed, WriterStale, WriterUnavailable
 from training.jobs.assignment import Assignment
 from training.jobs.costs.repository import CostRepository, cost_row, writing_cost
 from training.jobs.errors import QuotaExhausted
@@ -41,16 +41,19 @@ class Writing:
         writer = await self._writer(job)
         cost = await writer.estimate(prepared.kept)
         async with self._database.transaction() as session:
-            costs = CostRepository(session)
+            costs, writings = CostRepository(session), WritingRepository(session)
             quota = await QuotaRepository(session).get(job.tenant, lock=True)  # estimates take turns
             spent = await costs.spent_dollars(job.tenant)
             promised = await costs.promised_dollars(job.tenant, except_job=job.job_id)
+            if await writings.state(job.job_id) is None or await writings.is_given_up(job.job_id):
+                await costs.set_aside(job.job_id, run=job.run, kind="write")  # the next writing is paid for anew
+            paid = await costs.spent_on_writing(job.job_id)
             await costs.keep(writing_cost(job, cost, is_estimate=True))
             for kind in ("train", "evaluate"):
                 seconds = await costs.mean_device_seconds(kind)
                 if seconds is not None:
                     await costs.keep(cost_row(job, kind, is_estimate=True, device_seconds=seconds))
-        _require_paid_for(cost, limit=quota.max_monthly_dollars, spent=spent, promised=promised)
+        _require_paid_for(cost, paid=paid, limit=quota.max_monthly_dollars, spent=spent, promised=promised)
         return {"writer": writer.name, "cost": cost.to_json()}
 
     async def write(self, job: Assignment) -> dict[str, Any]:
@@ -58,11 +61,12 @@ class Writing:
         async with self._database.reading() as session:
             writings = WritingRepository(session)
             written, state = await writings.written(job.job_id), await writings.state(job.job_id)
+            given_up = await writings.is_given_up(job.job_id)
         if written is not None:
             return _result(written)
         prepared = await self._materials.prepared(job)
         writer = await self._writer(job)
-        if state is not None and state.phase in {"discarding", "discarded"}:  # of a run before, that was given up
+        if state is not None and (given_up or state.phase in {"discarding", "discarded"}):
             await self._finish_discarding(job, writer, state)
             state = None
         if state is None:
@@ -72,16 +76,21 @@ class Writing:
                 await self._keep_spent(job, exc)
                 raise
             await self._keep(job, state)
-        while not state.written:
-            job.check()
-            job.tell(*state.progress)
-            if state.phase == "submitting":
-                writer = await self._writer(job)  # which batches are others' is known anew
-            state = await writer.poll(state, prepared.kept)
-            await self._keep(job, state)
-            if not state.written:
-                await _wait(job, state.wait_seconds)
-        written = await writer.collect(state, prepared.kept)
+        try:
+            while not state.written:
+                job.check()
+                job.tell(*state.progress)
+                if state.phase == "submitting":
+                    writer = await self._writer(job)  # which batches are others' is known anew
+                state = await writer.poll(state, prepared.kept)
+                await self._keep(job, state)
+                if not state.written:
+                    await _wait(job, state.wait_seconds)
+            written = await writer.collect(state, prepared.kept)
+        except (WriterFailed, WriterStale):  # asked again, it would say the same: the next attempt begins anew
+            await self._give_up(job)
+            await self._discard(job, writer, state)
+            raise
         async with self._database.transaction() as session:
             await WritingRepository(session).keep(job.job_id, written=written.to_json())
             await CostRepository(session).keep(writing_cost(job, written.cost, is_estimate=False))
@@ -123,7 +132,7 @@ class Writing:
         return make_writer(
             self._writers,
             self._materials.config(job).dataset,
-            spool=DirectorySpool(self._materials.folder(job.job_id) / "spool"),
+            spool=DirectorySpool(self._materials.made(job) / "spool"),
             redactor=None,  # `prepared` has redacted already
             key=job.job_id,
             claimed=claimed,
@@ -134,15 +143,23 @@ class Writing:
             await WritingRepository(session).keep(job.job_id, state=state.to_json())
             # A day's wait outlives many workers, and kills none.
             await JobRepository(session).update(job.job_id, {"crashes": 0})
-            if state.spent.usage.requests:
+            discards = state.phase in {"discarding", "discarded"}  # which costs nothing, and maybe of a run before
+            if state.spent.usage.requests and not discards:
                 await CostRepository(session).keep(writing_cost(job, state.spent, is_estimate=False))
 
     async def _keep_spent(self, job: Assignment, failure: WriterFailed) -> None:
         """Write down what useless samples cost, beside what other runs cost: a retry pays for its own."""
         if (spent := failure.details.get("spent")) is not None:
-            values = writing_cost(job, Cost.from_json(spent), is_estimate=False)
             async with self._database.transaction() as session:
-                await CostRepository(session).keep({**values, "earlier_run": job.run})
+                costs = CostRepository(session)
+                await costs.keep(writing_cost(job, Cost.from_json(spent), is_estimate=False))
+                await costs.set_aside(job.job_id, run=job.run, kind="write")
+
+    async def _give_up(self, job: Assignment) -> None:
+        """Have the next attempt begin anew; what this writing cost stands beside what that one will."""
+        async with self._database.transaction() as session:
+            await WritingRepository(session).give_up(job.job_id)
+            await CostRepository(session).set_aside(job.job_id, run=job.run, kind="write")
 
     async def _finish_discarding(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
         """Have everything of an earlier run deleted: its batch has the names that the next one's will have."""
@@ -167,8 +184,11 @@ class Writing:
             return
 
 
-def _require_paid_for(cost: Cost, *, limit: float | None, spent: float, promised: float) -> None:
-    """Refuse a writing that what is left of the tenant's month does not pay for; other jobs' estimates count."""
+def _require_paid_for(cost: Cost, *, paid: float, limit: float | None, spent: float, promised: float) -> None:
+    """Refuse a writing that what is left of the tenant's month does not pay for; other jobs' estimates count.
+
+    `paid` is the part of its cost that `spent` holds already.
+    """
     if limit is None or cost.dollars == 0:
         return
     if cost.dollars is None:
@@ -177,9 +197,10 @@ def _require_paid_for(cost: Cost, *, limit: float | None, spent: float, promised
             "put its price into LORRY_WRITER_PRICES_FILE",
             field="max_monthly_dollars",
         )
-    if spent + promised + cost.dollars > limit:
+    left = max(cost.dollars - paid, 0.0)
+    if spent + promised + left > limit:
         raise QuotaExhausted(
-            f"writing would cost about {cost.dollars:.2f} dollars, and of {limit:.2f} in 30 days {spent:.2f} are spent"
+            f"writing would cost about {left:.2f} dollars, and of {limit:.2f} in 30 days {spent:.2f} are spent"
             f" and {promised:.2f} promised to jobs that run",
             field="max_monthly_dollars",
         )

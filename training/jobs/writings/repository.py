@@ -26,6 +26,11 @@ class WritingRepository:
         row = await self._row(job_id)
         return WriterState.from_json(row.state) if row and row.state else None
 
+    async def is_given_up(self, job_id: str) -> bool:
+        """Say whether what was begun for the job must not be gone on with."""
+        row = await self._row(job_id)
+        return row is not None and row.given_up
+
     async def written(self, job_id: str) -> Written | None:
         """Return what the job's writer has written, once it has written everything."""
         row = await self._row(job_id)
@@ -35,6 +40,12 @@ class WritingRepository:
         """Keep a writer's `state` or what it has `written`, as JSON; what is not named stays as it was."""
         statement = insert(WritingRow).values(job_id=job_id, **values)
         await self._session.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
+
+    async def give_up(self, job_id: str) -> None:
+        """Have the job's writer begin anew, once its service keeps nothing of before; every word of it goes now."""
+        await self._session.execute(
+            update(WritingRow).where(WritingRow.job_id == job_id).values(written=None, given_up=True)
+        )
 
     async def claimed_batches(self, *, except_job: str = "") -> set[str]:
         """Return the ids of all batches that jobs' writers, one job's aside, know to be theirs."""
