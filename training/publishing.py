@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -85,6 +85,7 @@ async def publish(
     adapter: str = DEFAULT_ADAPTER,
     policy: GatePolicy | None = None,
     base_directory: Path | None = None,
+    before: Callable[[str], Awaitable[None]] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Published:
     """Publish a version with its lineage and evaluation; move `live` to it only when it passes the gate.
@@ -92,7 +93,8 @@ async def publish(
     A version that fails is kept, with the reasons in its manifest, and no alias moves. Publishing the same training
     again is a success and returns the version that exists; judged by other bounds, it gets the new report beside its
     manifest, and the registry's gate looks at that. `policy` says how much is asked. `base_directory` holds the base
-    model, which a registry that does not know it yet wants to read. `on_progress` is told (bytes sent, of).
+    model, which a registry that does not know it yet wants to read. `before` is given the digest of the content before
+    the registry has any of it. `on_progress` is told (bytes sent, of).
 
     Raises:
         BaseModelMismatch: the registry knows another base model by this id.
@@ -104,6 +106,8 @@ async def publish(
     await registry.register_base(trained.base, config=config)
     parent = await registry.get_alias(owner, adapter, LIVE)
     draft = await asyncio.to_thread(_draft, trained, evaluation, decision, owner, adapter, parent)
+    if before is not None:
+        await before(draft.content_digest)
     manifest = await registry.publish(trained.adapter_directory, draft=draft, on_progress=on_progress)
     attached = await registry.lifecycle.list_evaluations(manifest.version_id)
     newest = attached[0].report if attached else manifest.evaluation

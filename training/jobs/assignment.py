@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 from training.jobs.errors import JobStopped, TranscriptsErased
+from training.jobs.models import JobRow
 from training.jobs.progress import Progress, measure
 from training.jobs.states import Phase, Stage
 
@@ -56,6 +57,21 @@ class Assignment:
     _total: int = 0
     _offset: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, row: JobRow, *, usual_seconds: Mapping[Stage, float] | None = None) -> Self:
+        """Return the job of a row, about which nothing is decided yet."""
+        return cls(
+            job_id=row.id,
+            run=row.run,
+            tenant=row.tenant,
+            user=row.user_id,
+            adapter=row.adapter,
+            base=row.base,
+            settings=row.request.get("settings", {}),
+            phase=Phase(row.phase),
+            usual_seconds=usual_seconds or {},
+        )
 
     def know(self, snapshot: Mapping[str, Any]) -> None:
         """Take over what the stage `snapshot` has decided."""

@@ -58,11 +58,12 @@ class Desk:
                 row = await repository.take(job_id, run=run, worker_id=self._settings.worker_id)
                 if row is None:
                     return None
-                done = await record.stages(job_id)
+                job = Assignment.of(row, usual_seconds=await record.usual_seconds())
+                job.know((await record.stages(job_id)).get(Stage.SNAPSHOT, {}))
                 await record.add_event(
                     job_id, "taken", {"worker_id": self._settings.worker_id, "phase": row.phase, "crashes": row.crashes}
                 )
-                return _assignment(row, usual=await record.usual_seconds(), done=done)
+                return job
 
         job = await self._patiently(attempt)
         if job is not None:
@@ -148,7 +149,7 @@ class Desk:
         if row is not None and (said := run_ended(State(row.state), code=(row.error or {}).get("code"))):
             self._tell(f"job {job.job_id}: {said}")
         if row is not None and row.state in {State.SUCCEEDED, State.REJECTED, State.CANCELED}:
-            await self._patiently(lambda: self._tidy(row))
+            await self._patiently(lambda: self._workshop.tidy(row))
 
     async def _settle(self, job: Assignment, ending: Ending) -> JobRow | None:
         async with self._database.transaction() as session:
@@ -169,15 +170,6 @@ class Desk:
                 kind = event_kind(ending, State(settled.state))
                 await record.add_event(job.job_id, kind, _explained(ending, values))
             return settled
-
-    async def _tidy(self, row: JobRow) -> None:
-        await self._workshop.tidy(
-            row.id,
-            settings=row.request.get("settings", {}),
-            tenant=row.tenant,
-            user=row.user_id,
-            base=row.base,
-        )
 
     async def _patiently(self, work: Callable[[], Awaitable[T]], *, job: Assignment | None = None) -> T:
         """Do something again until the database answers; a job that is parked meanwhile is let go of."""
@@ -203,19 +195,3 @@ def _explained(ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
 def stages_of(phase: str) -> tuple[Stage, ...]:
     """Return the stages of a phase, in order."""
     return STAGES[Phase(phase)]
-
-
-def _assignment(row: JobRow, *, usual: dict[Stage, float], done: dict[Stage, dict[str, Any]]) -> Assignment:
-    job = Assignment(
-        job_id=row.id,
-        run=row.run,
-        tenant=row.tenant,
-        user=row.user_id,
-        adapter=row.adapter,
-        base=row.base,
-        settings=row.request.get("settings", {}),
-        phase=Phase(row.phase),
-        usual_seconds=usual,
-    )
-    job.know(done.get(Stage.SNAPSHOT, {}))
-    return job

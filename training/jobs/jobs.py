@@ -203,6 +203,7 @@ class Jobs:
                     "ended_at": None,
                     "error": None,
                     "outcome": None,
+                    "publishing": None if before is State.REJECTED else row.publishing,  # its version stays
                     "progress": None,
                 },
             )

@@ -23,7 +23,10 @@ _json = JSONB(none_as_null=True)
 
 
 class JobRow(Base):
-    """One training of one user's adapter; `run` counts how often it was handed to a worker. One a user is active."""
+    """One training of one user's adapter; `run` counts how often it was handed to a worker. One a user is active.
+
+    `publishing` is the digest of the content that it gives the registry; of a canceled job's that is taken back.
+    """
 
     __tablename__ = "training_job"
 
@@ -47,6 +50,7 @@ class JobRow(Base):
     progress: Mapped[dict[str, Any] | None] = mapped_column(_json)
     error: Mapped[dict[str, Any] | None] = mapped_column(_json)
     outcome: Mapped[dict[str, Any] | None] = mapped_column(_json)
+    publishing: Mapped[str | None] = mapped_column(Text)
     submitted_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=_NOW)
     started_at: Mapped[datetime | None] = mapped_column(_MOMENT)
     ended_at: Mapped[datetime | None] = mapped_column(_MOMENT)
@@ -60,6 +64,9 @@ class JobRow(Base):
         Index("ix_training_job_user", "tenant", "user_id", "submitted_at"),
         Index("ix_training_job_waiting", "state", "submitted_at", postgresql_where=sql(ACTIVE_SQL)),
         Index("ix_training_job_failed", "ended_at", postgresql_where=sql("state = 'failed'")),
+        Index(
+            "ix_training_job_publishing", "id", postgresql_where=sql("state = 'canceled' and publishing is not null")
+        ),
     )
 
 

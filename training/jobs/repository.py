@@ -231,12 +231,21 @@ class JobRepository:
         )
         return (await self._session.execute(statement)).scalars().one_or_none()
 
+    async def half_published(self) -> list[JobRow]:
+        """Return canceled jobs that may have a version in the registry; at most a hundred, by lot."""
+        query = select(JobRow).where(JobRow.state == State.CANCELED, JobRow.publishing.is_not(None))
+        return list((await self._session.execute(query.order_by(func.random()).limit(100))).scalars())
+
     async def bereft(self, *, failed_before: datetime, limit: int = 1000) -> list[JobRow]:
         """Return jobs that no worker holds and that are about transcripts which their user has no longer.
 
         Only those that may have content kept for when they go on: failed ones keep theirs for some days.
         """
-        about = func.jsonb_array_elements_text(StageRow.result["transcript_ids"]).table_valued("id")
+        about = (
+            func.jsonb_array_elements_text(StageRow.result["transcript_ids"])
+            .table_valued("id")
+            .render_derived(name="about")
+        )
         there = exists().where(
             TranscriptRow.tenant == JobRow.tenant,
             TranscriptRow.user_id == JobRow.user_id,

@@ -113,6 +113,7 @@ class Upkeep:
             failed_before = now - timedelta(days=self._settings.training_failed_days)
             await repository.forget_jobs(ended_before=now - timedelta(days=self._settings.training_history_days))
             remaining = await WritingRepository(session).remaining(failed_before=failed_before)
+            remaining += await repository.half_published()
             bereft = await repository.bereft(failed_before=failed_before)
             await WorkerRepository(session).forget(silent_days=_FORGET_WORKERS_DAYS)
             await CurationRepository(session).forget_erased()
@@ -149,9 +150,7 @@ class Upkeep:
             now = await JobRepository(session).get(row.id)
         if now is not None and now.ended_at is None:
             return
-        await self._workshop.tidy(
-            row.id, settings=row.request.get("settings", {}), tenant=row.tenant, user=row.user_id, base=row.base
-        )
+        await self._workshop.tidy(row)
 
     async def _sweep_folders(self, failed_before: datetime) -> None:
         """Remove this machine's folders of jobs that have ended or that nobody knows, and of earlier beginnings."""

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.claude_server import KEY, ClaudeServer
+from tests.support.claude_server import KEY, ClaudeServer, Failure
 from tests.support.claude_writing import CLAUDE, serving_claude
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
+from training.jobs.costs.repository import CostRepository
+from training.jobs.dispatch import Quota
 from training.jobs.job import Job
 from training.jobs.repository import JobRepository
 from training.jobs.states import State
@@ -179,6 +181,63 @@ async def test_a_writing_that_gets_no_further_forgives_no_workers_death(
         await harbour.jobs.resume(job.id)
         failed = await harbour.until(job.id)
     assert (failed.state, failed.crashes) == (State.FAILED, 2), "deaths while answers are gathered count together"
+
+
+async def test_a_writing_that_came_to_nothing_is_discarded_and_a_retry_has_another_one_begun(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    await harbour.add_user("ann", transcripts=conversations())
+    async with working():
+        job = await begun(harbour, claude)
+        await harbour.jobs.pause(job.id)
+        await harbour.until(job.id, State.PAUSED)
+    (first,) = claude.batches.values()
+    claude.end(first)
+    async with harbour.database.transaction() as session:
+        writings = WritingRepository(session)
+        state = await writings.state(job.id)
+        assert state is not None
+        gone = {name: replace(item, outcome="given_up") for name, item in state.items.items()}
+        await writings.keep(job.id, state=replace(state, phase="written", items=gone).to_json())
+    before = await _dollars(harbour, job.id)
+    async with working(LORRY_TRAINING_ATTEMPTS="1"):
+        await harbour.jobs.resume(job.id)
+        failed = await harbour.until(job.id)
+        assert failed.error is not None
+        assert failed.error["code"] == "writer-failed"
+        assert claude.deleted == [first.id]
+        await harbour.jobs.retry(job.id)
+        await batches(harbour, claude, 2)
+        (second,) = claude.batches.values()
+        claude.end(second)
+        await harbour.until_event(job.id, "stage finished", stage="write")
+        await harbour.jobs.cancel(job.id)
+        await harbour.until(job.id)
+    assert before > 0
+    assert await _dollars(harbour, job.id) > 2 * before, "what the first writing cost counts beside the second"
+
+
+async def test_a_retry_of_a_failed_writing_is_refused_when_the_month_is_used_up_by_now(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    claude.fail("ask", *(Failure(400, "invalid_request_error") for _ in range(9)))
+    await harbour.add_user("ann", transcripts=conversations())
+    await harbour.quotas.put("default", Quota(max_monthly_dollars=100.0))
+    async with working(LORRY_TRAINING_ATTEMPTS="1"):
+        job = await harbour.submit("ann", settings=CLAUDE)
+        failed = await harbour.until(job.id)
+        assert (failed.error or {}).get("stage") == "write"
+        async with harbour.database.transaction() as session:
+            other = {"job_id": "j" + "0" * 32, "tenant": "default", "user_id": "bob", "kind": "write"}
+            await CostRepository(session).keep({**other, "is_estimate": False, "dollars": 99.999})
+        await harbour.jobs.retry(job.id)
+        refused = await harbour.until(job.id)
+    assert (refused.error or {}).get("code") == "quota-exhausted"
+
+
+async def _dollars(harbour: Harbour, job_id: str) -> float:
+    rows = await harbour.costs.sums(job_id=job_id, by="kind")
+    return sum(row["dollars"] for row in rows if row["of"] == "write" and not row["is_estimate"])
 
 
 async def _knows_batch(harbour: Harbour, job_id: str) -> bool:

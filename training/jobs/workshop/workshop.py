@@ -17,8 +17,9 @@ from kit.database import Database
 from registry.client import RegistryClient
 from training.jobs.assignment import Assignment
 from training.jobs.errors import NothingToTrainOn
+from training.jobs.models import JobRow
 from training.jobs.settings import WorkerSettings
-from training.jobs.states import Phase, Stage
+from training.jobs.states import Stage, State
 from training.jobs.workshop.device import Device
 from training.jobs.workshop.examination import Examination
 from training.jobs.workshop.making import Making
@@ -105,21 +106,16 @@ class Workshop:
             raise NothingToTrainOn(f"{job.user} has no transcripts to train on; import some first", field="user_id")
         return {"transcript_ids": ids, "words": summary.user_words, "beginning": uuid.uuid4().hex}
 
-    async def tidy(self, job_id: str, *, settings: Mapping[str, Any], tenant: str, user: str, base: str) -> bool:
-        """Remove what is left of a job, here and at its question writer's; False when the latter is not done."""
-        job = Assignment(
-            job_id=job_id,
-            run=0,
-            tenant=tenant,
-            user=user,
-            adapter="",
-            base=base,
-            settings=settings,
-            phase=Phase.PREPARE,
-        )
-        await asyncio.to_thread(shutil.rmtree, self.folder(job_id), ignore_errors=True)
-        await self._writing.forget_content(job_id)  # whether or not the service answers
+    async def tidy(self, row: JobRow) -> bool:
+        """Remove what is left of a job that has ended, here, in the registry and at its question writer's.
+
+        False when one of the two does not answer: what is left there is removed by another call.
+        """
+        job = Assignment.of(row)
+        await asyncio.to_thread(shutil.rmtree, self.folder(job.job_id), ignore_errors=True)
+        await self._writing.forget_content(job.job_id)  # whether or not the service answers
+        gone = row.state != State.CANCELED or await self._publication.take_back(job)
         if not await self._writing.clear(job):
             return False
-        await self._writing.forget(job_id)
-        return True
+        await self._writing.forget(job.job_id)
+        return gone

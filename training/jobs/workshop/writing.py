@@ -141,10 +141,11 @@ class Writing:
     async def _keep(self, job: Assignment, state: WriterState) -> None:
         async with self._database.transaction() as session:
             await WritingRepository(session).keep(job.job_id, state=state.to_json())
+            if state.phase in {"discarding", "discarded"}:  # that is free, and what it cost may be set aside by now
+                return
             # A day's wait outlives many workers, and kills none.
             await JobRepository(session).update(job.job_id, {"crashes": 0})
-            discards = state.phase in {"discarding", "discarded"}  # which costs nothing, and maybe of a run before
-            if state.spent.usage.requests and not discards:
+            if state.spent.usage.requests:
                 await CostRepository(session).keep(writing_cost(job, state.spent, is_estimate=False))
 
     async def _keep_spent(self, job: Assignment, failure: WriterFailed) -> None:
