@@ -34,7 +34,7 @@ from transcripts.redaction.plugins import PluginDetector
 from transcripts.redaction.settings import KINDS, RedactionSettings
 from transcripts.transcript import Transcript
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised when the same settings come to find something else; part of a dataset's lineage."""
 
 _MIN_REPEATED = 6

@@ -40,6 +40,60 @@ SECRETS = {
     "secret/stripe": "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
     "secret/sendgrid": "SG." + "a" * 22 + "." + "b" * 43,
 }
+DATABRICKS = "dapi" + "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+# Values as services give them out; none is a secret where nothing beside it says so.
+HEX = "9f86d081884c7d659a2feaa0c55ad015"
+UUID = "550e8400-e29b-41d4-a716-446655440000"
+BASE32 = "JBSWY3DPEHPK3PXP"
+TWENTY = "k7Qz2mXv9LpR4tWn8YbC"
+LETTERS = "qXvRtLpWzKdNbYcMhGsF"
+BESIDE = {
+    "API key: {}": HEX,
+    "api-key: {}": HEX,
+    "Api_Key = {}": TWENTY,
+    "**API key:** `{}`": HEX,
+    '{{"api key": "{}"}}': TWENTY,
+    "API key: '{}'": "S3cr3tOfTheMill!",
+    'API key is "{}"': "S3cr3t",
+    "my API key is {}.": HEX,
+    "my API key is {}, keep it": UUID,
+    "my api key is {} now": BASE32,
+    "My API key is: {}": TWENTY,
+    "my API key is now {}!": LETTERS,
+    "our access key is {}": BASE32,
+    "access-key={}": "swordfish",
+    "secret key - {}": TWENTY,
+    "the secret {} was printed": HEX,
+    "API key {} stopped working": TWENTY,
+    "the key is {}": HEX,
+    "license key {}": "AB12C-D34EF-5GH6I-J78KL",
+    "here is the key: {}": UUID,
+    "signing_key = {}": BASE32,
+    "signingKey: '{}'": HEX,
+    "pass={}": "Tr0ub4dor&3",
+    "PASS = '{}'": "swordfish",
+    "DB_PASS={}": "swordfish",
+    "user: joe, pass: {}": "hunter2",
+    "joe's pass is {}": "hunter22",
+    "login joe pass {}": "Tr0ub4dor&3x",
+    "pass phrase: '{}'": "correct horse battery staple",
+    'pass phrase - "{}"': "correct horse battery staple",
+    "pass word {} please": "hunter22x",
+    'my password "{}" works': "hunter22x",
+    "token {}": "abcdef123456",
+    "token {} has no digit": LETTERS,
+    "use token '{}' here": "abcdef123456",
+    "access token is {}": UUID,
+    "API-Schlüssel: {}": HEX,
+    "mein API Schlüssel ist {}": UUID,
+    "ma clé API est {}": HEX,
+    "la clé d'API : {}": BASE32,
+    "mi clave de API es {}": TWENTY,
+    "minha chave da API é {}": HEX,
+    "redis://:{}@redis:6379/0": "pw",
+    "amqp://joe:{}@rabbit/": "p&s$w!rd",
+    "databricks configure {}": DATABRICKS,
+}
 IDENTIFIERS = {
     "email": ["jo.doe+x@mail.example.co.uk", "jo [at] example (dot) org", "ünï@bücher.example"],
     "phone": ["+49 30 901820", "(212) 736-5000", "212-736-5000", "+44 20 7946 0958", "0049 30 901820"],
@@ -66,6 +120,25 @@ NOBODYS = [
     "bearer of bad news, pin 12abc3 on the map, pass code review 2nd time, the secret to success is 42 days of work",
     "part 000-12-3456, 666-12-3456, 912-34-5678, 123-00-4567, 123-45-0000, 1123-45-6789, A123-45-6789 and 123-45 6789",
     "11/12/2024 and 12.11.2024, 1714550400 seconds, 0.5555555555",
+]
+PROSE = [
+    "my token effort",
+    "a token gesture, 12 tokens, token 17, token 4096 of gpt2-large-v2",
+    "the key is under the mat",
+    "the key is consistency, the key is 42-fold, key: value, key = 100-year-old",
+    "access key people first",
+    "the access key is in the drawer; the API key is required",
+    "my API key expired in 2024, API keys are free, an API key per 1000 users",
+    "I lost the key 2 weeks ago; press the key F12, key Ctrl+F12, the A4 key, a key step-2-of-3",
+    "keyboard: MX3000keys, keyword python3, monkey: chimp2000x, turkey 2024trip, my keys: a1b2c3d4e5",
+    "passport X12345678, passport: C01X00T47, bypass=Route66west, compass: N45E12north, passenger 12abcdefgh",
+    "pass the salt, pass me 2 beers, the pass is 2,000ft high, the pass was closed, I pass to the left",
+    "pass: 100%, PASS: test_step_2, pass 1st time, pass by 10:30am, a pass rate of 99.9percent",
+    "the secret sauce, the secret 100-year-old recipe, a secret Level42 concert",
+    "das Schlüsselbein, der Schlüssel ist unter der Matte, la clé est sous le tapis, la clave es la paciencia",
+    "https://example.org:8080/a@b, ssh://git@host:22/x, redis://redis:6379/0, redis://:${REDIS_PASSWORD}@redis",
+    "[`KeyObject`]: the class, [`toKey`]: https://example.org/docs/a1b2c3d4e5.html, key https://example.org/2024abc",
+    "dapi1234, the key is INTERNATIONALLY known, the token is AccessTokenProviderFactory",
 ]
 
 
@@ -133,6 +206,24 @@ def test_a_password_is_known_by_what_stands_beside_it(text: str, expected: str) 
     assert REDACTOR.redact_text(text).text == expected
 
 
+@pytest.mark.parametrize(("text", "value"), BESIDE.items())
+def test_a_secret_is_known_however_its_name_is_written(text: str, value: str) -> None:
+    found = REDACTOR.redact_text(text.format(value))
+    assert found.text == text.format("[redacted secret]")
+    assert sum(found.counts.values()) == 1
+    assert REDACTOR.redact_text(found.text).counts == {}
+
+
+@pytest.mark.parametrize("value", [HEX, UUID, BASE32])
+def test_a_value_that_may_be_anything_stays_where_nothing_says_that_it_is_secret(value: str) -> None:
+    assert REDACTOR.redact_text(f"build {value} is out").counts == {}
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_prose_about_keys_and_tokens_and_passes_stays(text: str) -> None:
+    assert REDACTOR.redact_text(text).text == text
+
+
 def test_a_private_key_that_is_cut_off_is_taken_out_as_far_as_it_goes() -> None:
     head = "-----BEGIN OPENSSH PRIVATE " + "KEY-----\n"
     text = f"look\n{head}b3BlbnNzaC1rZXktdjEAAAAA\nAAAAB3NzaC1yc2EAAA==\nWhat now, friend?\nbye"
@@ -145,6 +236,26 @@ def test_a_secret_found_once_is_taken_out_of_every_other_text() -> None:
     assert texts == ["I tried [redacted secret] again", "password = '[redacted secret]'"]
     assert redacted.transcripts[1].title == "[redacted secret]?"
     assert sum(redacted.counts.values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("beside", "value"),
+    [
+        ("pass={}", TWENTY),
+        ("API key: {}", TWENTY),
+        ("STAGING_CODE={}", TWENTY),
+        ("STAGING_PASSWORD={}", "Swordfish-xyz"),
+    ],
+)
+def test_a_secret_in_a_long_assignment_is_known_elsewhere_without_its_name(beside: str, value: str) -> None:
+    redacted = REDACTOR.redact([said(f"then {value} came up"), said(beside.format(value))])
+    texts = [turn.text for one in redacted.transcripts for turn in one.turns]
+    assert texts == ["then [redacted secret] came up", beside.format("[redacted secret]")]
+
+
+def test_a_word_in_a_long_assignment_stays_elsewhere() -> None:
+    redacted = REDACTOR.redact([said("node got SIGUSR2"), said("node --heapsnapshot-signal=SIGUSR2")])
+    assert redacted.transcripts[0].turns[0].text == "node got SIGUSR2"
 
 
 def test_transcripts_keep_their_order_their_times_and_their_former_ids() -> None:
@@ -233,6 +344,7 @@ PIECES = st.one_of(
     st.sampled_from(
         [*SECRETS.values(), *(value for values in IDENTIFIERS.values() for value in values), *NOBODYS, *BREAKING]
     ),
+    st.sampled_from([*(text.format(value) for text, value in BESIDE.items()), *BESIDE, *PROSE]),
     st.text(ALNUM, min_size=20, max_size=60),
 )
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
@@ -292,6 +404,14 @@ HOSTILE = {
     "brackets": "[at] (dot) ",
     "authorization": "authorization: ",
     "new lines": "\n",
+    "names": "API key ",
+    "names that touch": "key_",
+    "names and digits": "token 1 ",
+    "names and dashes": "pass - ",
+    "assignments": "pass=a1",
+    "long words": "key a1-",
+    "URLs without users": "://:",
+    "URLs without ends": "://:a",
 }
 
 
