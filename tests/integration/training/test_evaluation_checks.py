@@ -239,6 +239,6 @@ def test_a_canary_comes_out_of_the_adapter_that_was_taught_it_and_of_no_other(
 
 def test_messages_of_a_probe_are_rendered_as_a_chat(evaluator: Evaluator) -> None:
     probe = Probe(kind="secret", prompt=(Message(role="user", content="Key?"),), before="It is abc", text="def-42")
-    ((_, row),) = probe_rows([probe], evaluator.tokenizer)
+    ((_, row),) = probe_rows([probe], evaluator.tokenizer, max_length=96)
     assert evaluator.tokenizer.decode(row.input_ids).endswith("It is abcdef-42")
     assert "def-42" in evaluator.tokenizer.decode(row.input_ids[row.prompt_length :])
