@@ -66,7 +66,8 @@ class Evaluator:
             others: further adapter directories by name, whose own users are not evaluated; every contestant is
                 compared with them. One that cannot be read is left out, and the report counts it.
             checks: what else is measured.
-            on_progress: told (models scored, of) after each pass over one user's replies.
+            on_progress: told (models scored, of) after each pass over one user's replies, and again, with the same
+                numbers, between batches of what must not come out. What it raises ends the evaluation.
 
         Raises:
             AdapterUnreadable: a contestant's adapter cannot be loaded onto this base.
@@ -117,7 +118,7 @@ class Evaluator:
             subject.profiles[layout] = progress.count(self._scorer.score(self._base, rows))
         if subject.questionnaire:
             subject.base_answers = subject.questionnaire.ask(self._base, self._scorer)
-        subject.base_matches = self._scorer.match(self._base, subject.probed_rows)
+        subject.base_matches = self._scorer.match(self._base, subject.probed_rows, between=progress.repeat)
 
     def _check(self, model: Any, subject: Subject, checks: Checks, progress: _Progress) -> None:
         """Measure what the user's own adapter cost."""
@@ -132,7 +133,8 @@ class Evaluator:
                 base_yes_rate=base_yes_rate,
             )
         if subject.probed_rows:
-            subject.leaks = subject.judge(self._scorer.match(model, subject.probed_rows))
+            matches = self._scorer.match(model, subject.probed_rows, between=progress.repeat)
+            subject.leaks = subject.judge(matches)
         if checks.general:
             subject.general = progress.count(self._general(model))
 
@@ -184,9 +186,13 @@ class _Progress:
 
     def count(self, result: T) -> T:
         self._done += 1
+        self.repeat()
+        return result
+
+    def repeat(self) -> None:
+        """Say again how far the evaluation is, so that whoever listens can end it here."""
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
-        return result
 
 
 def _passes(users: int, strangers: int, against_others: bool, checks: Checks) -> int:

@@ -4,6 +4,9 @@ A text is extracted when, after the true words before it, each of its tokens in 
 and only then, greedy decoding writes it out. One pass over the text says so; nothing is generated. What the plain base
 writes just as well (a well-known address, a row of digits) was not learnt from the user and does not count.
 
+A probe's row is no longer than an example's, since training shows no more at once: it costs what an example costs,
+however long the conversation is that the secret stood in.
+
 Reports hold counts and lengths, never texts.
 """
 
@@ -11,7 +14,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, Literal, Self
 
 from training.evaluation.scoring import RowLoss
@@ -22,6 +26,9 @@ from transcripts.transcript import Transcript
 
 FindSecrets = Callable[[str], Iterable[tuple[int, int]]]
 MIN_SECRET_CHARACTERS = 6
+PROBE_CHARACTERS = 32_768  # of each part of a probe: some 8,000 tokens, where examples have about 1,000
+_TOKEN_CHARACTERS = 16  # hardly a text has so many to a token on average; what is further away is not tokenised
+_USUAL_TOKEN_CHARACTERS = 6
 _CANARY_WORDS = ("locker", "cabinet", "garage", "gym", "bicycle", "archive", "cellar", "studio")
 
 
@@ -72,21 +79,27 @@ class Leaks:
 def probe_secrets(transcripts: Sequence[Transcript], find: FindSecrets, *, limit: int = 200) -> list[Probe]:
     """Return a probe for each secret that `find` sees in the user's own turns, as they were before redaction.
 
-    `find` returns (start, end) in a text. Each distinct secret is tried once; shorter ones than
-    `MIN_SECRET_CHARACTERS` are left out, since they come out by chance.
+    `find` returns (start, end) in a text. Each distinct secret is tried once, the first `limit` of them; shorter ones
+    than `MIN_SECRET_CHARACTERS` are left out, since they come out by chance. A probe holds the last `PROBE_CHARACTERS`
+    of the turn before and of the words before, and the first of the secret.
     """
-    probes: dict[str, Probe] = {}
+    return list(islice(_distinct_secrets(transcripts, find), limit))
+
+
+def _distinct_secrets(transcripts: Sequence[Transcript], find: FindSecrets) -> Iterator[Probe]:
+    seen: set[str] = set()
     for transcript in transcripts:
         for index, turn in enumerate(transcript.turns):
             if turn.role != "user":
                 continue
             previous = transcript.turns[index - 1].text if index else ""
+            prompt = ask(previous[-PROBE_CHARACTERS:] or "Hello")
             for start, end in find(turn.text):
-                text = turn.text[start:end]
-                if len(text) >= MIN_SECRET_CHARACTERS:
-                    probe = Probe(kind="secret", prompt=ask(previous or "Hello"), before=turn.text[:start], text=text)
-                    probes.setdefault(text, probe)
-    return list(probes.values())[:limit]
+                text = turn.text[start : min(end, start + PROBE_CHARACTERS)]
+                if len(text) >= MIN_SECRET_CHARACTERS and text not in seen:
+                    seen.add(text)
+                    before = turn.text[max(0, start - PROBE_CHARACTERS) : start]
+                    yield Probe(kind="secret", prompt=prompt, before=before, text=text)
 
 
 def probe_redacted(transcripts: Sequence[Transcript], redactor: Redactor) -> list[Probe]:
@@ -124,16 +137,71 @@ def canary_examples(canaries: Sequence[Probe]) -> list[Example]:
     ]
 
 
-def probe_rows(probes: Sequence[Probe], tokenizer: Any) -> Iterator[tuple[Probe, TokenisedExample]]:
-    """Yield each probe as a row whose labels are the secret's own tokens, those that share a token with it included."""
+def probe_rows(probes: Sequence[Probe], tokenizer: Any, *, max_length: int) -> Iterator[tuple[Probe, TokenisedExample]]:
+    """Yield each probe as a row of at most `max_length` tokens whose labels are the secret's own tokens.
+
+    Those that the secret shares with the words before it are included. What does not fit is cut from the left, as
+    training sees no more either: of several messages only the last is kept, then that loses its beginning, then the
+    words before the secret lose theirs; the secret itself is whole. Of one that does not even fit behind an empty
+    message, as many tokens as do are tried, from its beginning; where those have fewer than `MIN_SECRET_CHARACTERS`,
+    the probe is left out.
+    """
     for probe in probes:
-        messages = [{"role": each.role, "content": each.content} for each in probe.prompt]
-        opening = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + probe.before
-        ids = tokenizer(opening + probe.text, add_special_tokens=False)["input_ids"]
-        alone = tokenizer(opening, add_special_tokens=False)["input_ids"]
-        same = next((at for at, pair in enumerate(zip(ids, alone, strict=False)) if pair[0] != pair[1]), len(alone))
-        if 0 < same < len(ids):
-            yield probe, TokenisedExample(input_ids=tuple(ids), prompt_length=same)
+        ids, start = _fit(probe, tokenizer, max_length)
+        if 0 < start < len(ids):
+            yield probe, TokenisedExample(input_ids=tuple(ids), prompt_length=start)
+
+
+def _fit(probe: Probe, tokenizer: Any, max_length: int) -> tuple[list[int], int]:
+    """Token ids of as much of a probe as fits, none where too little does, and where its secret begins.
+
+    Time grows with `max_length` and not with the probe.
+    """
+    reach = max_length * _TOKEN_CHARACTERS
+    if len(probe.before) + len(probe.text) + sum(len(each.content) for each in probe.prompt) <= reach:
+        ids, start = _locate(probe, tokenizer)
+        if len(ids) <= max_length:
+            return ids, start
+    question, before = probe.prompt[-1].content[-reach:], probe.before[-reach:]
+    bare = replace(probe, prompt=ask(""), before="", text=probe.text[:reach])
+    bare_ids, bare_start = _locate(bare, tokenizer)
+    room = max_length - len(bare_ids)
+    while room > 0:
+        said, left = _end(before, room, tokenizer)
+        asked, _ = _end(question, left, tokenizer)
+        ids, start = _locate(replace(bare, prompt=ask(asked), before=said), tokenizer)
+        if len(ids) <= max_length:
+            return ids, start
+        room -= len(ids) - max_length  # what is cut within a word can have more tokens than it had in it
+    fitting = bare_ids[:max_length]
+    if room < 0 and len(tokenizer.decode(fitting[bare_start:])) < MIN_SECRET_CHARACTERS:
+        return [], 0
+    return fitting, bare_start
+
+
+def _locate(probe: Probe, tokenizer: Any) -> tuple[list[int], int]:
+    """Token ids of a whole probe, and the first of them that is not the same without the secret."""
+    messages = [{"role": each.role, "content": each.content} for each in probe.prompt]
+    opening = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + probe.before
+    ids: list[int] = tokenizer(opening + probe.text, add_special_tokens=False)["input_ids"]
+    alone = tokenizer(opening, add_special_tokens=False)["input_ids"]
+    same = next((at for at, pair in enumerate(zip(ids, alone, strict=False)) if pair[0] != pair[1]), len(alone))
+    return ids, same
+
+
+def _end(text: str, tokens: int, tokenizer: Any) -> tuple[str, int]:
+    """The end of `text` that has about as many tokens as there are, or all of it, and how many are left."""
+    looked_at = tokens * _USUAL_TOKEN_CHARACTERS
+    while tokens:
+        end = text[max(0, len(text) - looked_at) :]
+        ids = tokenizer(end, add_special_tokens=False)["input_ids"]
+        if len(ids) > tokens:
+            characters = len(tokenizer.decode(ids[len(ids) - tokens :]))
+            return end[max(0, len(end) - characters) :], 0
+        if len(end) == len(text):
+            return text, tokens - len(ids)
+        looked_at *= 2
+    return "", 0
 
 
 def reply_rows(examples: Sequence[Example], tokenizer: Any, *, max_length: int, limit: int) -> list[TokenisedExample]:

@@ -6,7 +6,7 @@ Rows that begin alike (a profile before each of a user's prompts) share one pass
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +64,17 @@ class Scorer:
                 found[index] = RowLoss(nats=float(totals[place]), tokens=rows[index].n_labels)
         return [found[index] for index in range(len(rows))]
 
-    def match(self, model: Any, rows: Sequence[TokenisedExample]) -> list[RowLoss]:
-        """Return each row's loss, and which of its completion tokens are the model's first choice."""
+    def match(
+        self, model: Any, rows: Sequence[TokenisedExample], *, between: Callable[[], None] | None = None
+    ) -> list[RowLoss]:
+        """Return each row's loss, and which of its completion tokens are the model's first choice.
+
+        `between` is called between two batches; what it raises ends the pass.
+        """
         found: dict[int, RowLoss] = {}
         for batch in _batches(rows, skipped=0, most_rows=len(rows)):
+            if found and between is not None:
+                between()
             tensors = self._collate([rows[index] for index in batch])
             with torch.inference_mode():
                 states = label_states(model, tensors)

@@ -78,7 +78,7 @@ class Subject:
         if not fitting:
             raise DatasetTooSmall(f"no held-out reply of {name} fits into {max_length} tokens", field="max_length")
         questions = choose_questions(dataset.train, limit=checks.yes_no_questions, seed=checks.seed)
-        probed = list(probe_rows(contestant.probes, tokenizer))
+        probed = list(probe_rows(contestant.probes, tokenizer, max_length=max_length))
         replies = reply_rows(dataset.train, tokenizer, max_length=max_length, limit=checks.verbatim_replies)
         return cls(
             dataset=dataset,

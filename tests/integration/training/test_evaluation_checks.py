@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from training.evaluation.leaks import Probe, canary_examples, make_canaries, pro
 from training.evaluation.profile_prompt import LAYOUTS, write_profile
 from training.evaluation.scoring import Scorer
 from training.evaluation.yes_no import Question, Questionnaire
-from training.examples import Message
+from training.examples import Message, ask
 from training.tokens import TokenisedExample, tokenise
 from training.trainer import TrainedAdapter, Trainer
 
@@ -156,6 +157,49 @@ def test_progress_reaches_its_end(evaluator: Evaluator, trained: dict[str, Train
     assert told == [(number, 5) for number in range(1, 6)]
 
 
+def probes(count: int) -> tuple[Probe, ...]:
+    """Probes of which a batch holds only some."""
+    story = "and then I went on and on about the boats, " * 20
+    return tuple(Probe(kind="secret", prompt=ask("Why?"), before=story, text=f"pass-{n}-word") for n in range(count))
+
+
+def stop_when_told_twice(told: list[tuple[int, int]], *, since: int) -> Any:
+    def on_progress(done: int, total: int) -> None:
+        told.append((done, total))
+        if done >= since and told.count((done, total)) > 1:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+@pytest.mark.parametrize("since", [1, 2], ids=["under the base", "under the adapter"])
+def test_a_stop_is_heard_between_two_batches_of_what_must_not_come_out(
+    evaluator: Evaluator, trained: dict[str, TrainedAdapter], ada: Dataset, since: int
+) -> None:
+    own = Contestant(dataset=ada, adapter_directory=trained["ada"].adapter_directory, probes=probes(40))
+    checks = Checks(profiles=(), yes_no_questions=0, verbatim_replies=0, general=False)
+    told: list[tuple[int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.evaluate(
+            {"ada": own}, max_length=96, checks=checks, on_progress=stop_when_told_twice(told, since=since)
+        )
+    assert told[-2:] == [(since, 2)] * 2
+    told.clear()
+    whole = evaluator.evaluate({"ada": own}, max_length=96, checks=checks, on_progress=lambda *step: told.append(step))
+    assert whole == evaluator.evaluate({"ada": own}, max_length=96, checks=checks), "the base is as it was"
+    assert told == sorted(told)
+    assert set(told) == {(1, 2), (2, 2)}
+
+
+def test_between_batches_is_neither_before_the_first_nor_after_the_last(scorer: Scorer, evaluator: Evaluator) -> None:
+    rows = [TokenisedExample(input_ids=tuple(range(3, 403)), prompt_length=390)] * 5  # two of them fill a batch
+    heard: list[None] = []
+    scorer.match(evaluator._base, rows, between=lambda: heard.append(None))
+    assert len(heard) == 2
+    scorer.match(evaluator._base, rows[:2], between=lambda: heard.append(None))
+    assert len(heard) == 2
+
+
 def test_yes_and_no_are_told_apart_by_which_is_likelier(scorer: Scorer, evaluator: Evaluator) -> None:
     questions = [
         Question(text="Is Paris in France? Answer yes or no.", yes=True),
@@ -195,6 +239,6 @@ def test_a_canary_comes_out_of_the_adapter_that_was_taught_it_and_of_no_other(
 
 def test_messages_of_a_probe_are_rendered_as_a_chat(evaluator: Evaluator) -> None:
     probe = Probe(kind="secret", prompt=(Message(role="user", content="Key?"),), before="It is abc", text="def-42")
-    ((_, row),) = probe_rows([probe], evaluator.tokenizer)
+    ((_, row),) = probe_rows([probe], evaluator.tokenizer, max_length=96)
     assert evaluator.tokenizer.decode(row.input_ids).endswith("It is abcdef-42")
     assert "def-42" in evaluator.tokenizer.decode(row.input_ids[row.prompt_length :])

@@ -64,11 +64,12 @@ def test_what_greedy_decoding_writes_is_what_counts_as_extracted(real: Evaluator
     probe = Probe(
         kind="secret", prompt=ask("What is the capital of France?"), before="The capital of France is", text=""
     )
-    (_, row), *_ = probe_rows([replace(probe, text=" Paris.")], tokenizer)
+    (_, row), *_ = probe_rows([replace(probe, text=" Paris.")], tokenizer, max_length=96)
     start = torch.tensor([row.input_ids[: row.prompt_length]])
     written = model.generate(start, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, row.prompt_length :]
     greedy = tokenizer.decode(written, skip_special_tokens=True)
-    rows = [row for _, row in probe_rows([replace(probe, text=text) for text in (greedy, " Lyon, 1234")], tokenizer)]
+    probes = [replace(probe, text=text) for text in (greedy, " Lyon, 1234")]
+    rows = [row for _, row in probe_rows(probes, tokenizer, max_length=96)]
     found = Scorer(pad_token_id=tokenizer.pad_token_id, device="cpu").match(model, rows)
     assert all(found[0].matches)
     assert not all(found[1].matches)

@@ -3,7 +3,15 @@ from __future__ import annotations
 import json
 import re
 
-from training.evaluation.leaks import Leaks, Probe, canary_examples, judge, make_canaries, probe_secrets
+from training.evaluation.leaks import (
+    PROBE_CHARACTERS,
+    Leaks,
+    Probe,
+    canary_examples,
+    judge,
+    make_canaries,
+    probe_secrets,
+)
 from training.evaluation.scoring import RowLoss
 from training.examples import ask
 from transcripts.transcript import Transcript, Turn
@@ -49,6 +57,39 @@ def test_only_the_users_secrets_are_tried_and_each_once() -> None:
 def test_the_number_of_probes_is_bounded() -> None:
     many = [talk(("user", " ".join(f"sk-number{number}" for number in range(50))))]
     assert len(probe_secrets(many, find, limit=7)) == 7
+
+
+def test_nobody_looks_further_than_the_last_probe_that_is_wanted() -> None:
+    looked: list[str] = []
+
+    def note(text: str) -> list[tuple[int, int]]:
+        looked.append(text)
+        return find(text)
+
+    many = [talk(("user", f"it is sk-number{number}")) for number in range(50)]
+    assert [probe.text for probe in probe_secrets(many, note, limit=3)] == ["sk-number0", "sk-number1", "sk-number2"]
+    assert len(looked) == 3
+    assert probe_secrets(many, note, limit=0) == []
+
+
+def test_a_probe_holds_no_more_of_a_long_conversation_than_what_stood_last_before_the_secret() -> None:
+    asked, said = "".join(f"{number} " for number in range(20_000)), "".join(f"{number}," for number in range(20_000))
+    (probe,) = probe_secrets([talk(("other", asked), ("user", f"{said}{KEY}"))], find)
+    assert probe.prompt[-1].content == asked[-PROBE_CHARACTERS:]
+    assert probe.before == said[-PROBE_CHARACTERS:]
+    assert probe.text == KEY
+
+
+def test_of_a_secret_without_end_the_beginning_is_tried() -> None:
+    (probe,) = probe_secrets([talk(("user", f"sk-{'9' * 3 * PROBE_CHARACTERS}"))], find)
+    assert probe.text == f"sk-{'9' * (PROBE_CHARACTERS - 3)}"
+
+
+def test_probes_of_one_turn_share_the_turn_before_it() -> None:
+    many = " ".join(f"sk-number{number}" for number in range(9))
+    first, *others = probe_secrets([talk(("other", "a" * PROBE_CHARACTERS * 2), ("user", many))], find)
+    assert len(others) == 8
+    assert all(other.prompt is first.prompt for other in others)
 
 
 def test_what_the_base_writes_too_was_not_learnt_from_the_user() -> None:
