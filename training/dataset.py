@@ -205,7 +205,7 @@ def build_dataset(
     selected = choose_training(checked.examples, held_out, config=config)
     applied = curation.apply(selected)
     train = _without_leaking_edits(applied.examples, set(applied.edited), held_out, prepared, config)
-    _require_enough(transcripts, train, held_out, config)
+    _require_enough(transcripts, train, held_out, prepared, config)
     decided = {*applied.dropped, *applied.edited.values(), *(e.key for e in chosen_held_out if e not in held_out)}
     dataset = Dataset(
         train=tuple(prepared.restore(example) for example in train),
@@ -262,16 +262,21 @@ def _without_leaking_edits(
 
 
 def _require_enough(
-    transcripts: Sequence[Transcript], train: Sequence[Example], held_out: Sequence[Example], config: DatasetConfig
+    transcripts: Sequence[Transcript],
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    prepared: Prepared,
+    config: DatasetConfig,
 ) -> None:
     if len(train) >= config.min_examples and len(held_out) >= config.min_held_out:
         return
-    if len(transcripts) == 1:
+    if prepared.kept and not prepared.held:
         raise DatasetTooSmall(
             "there is a single conversation, and whole conversations are kept from training to measure on: import more,"
-            " or divide it (in plain text, a line of --- begins the next conversation)",
+            " or divide it (in plain text, a line of --- begins the next conversation); transcripts that hold copies of"
+            " the same messages are one",
             field="transcripts",
-            transcripts=1,
+            transcripts=len(transcripts),
         )
     words = sum(len(turn.text.split()) for transcript in transcripts for turn in transcript.user_turns)
     raise DatasetTooSmall(

@@ -45,8 +45,8 @@ class Prepared:
 def prepare(transcripts: Sequence[Transcript], *, config: DatasetConfig, redactor: Redactor | None = None) -> Prepared:
     """Return the transcripts split and redacted; neither their order nor duplicates among them matter.
 
-    Two that redaction makes equal count as one. Of a conversation that was imported again after it had gone on, the
-    last state counts: an earlier one could stand on the other side of the split.
+    Two that redaction makes equal count as one. Of a conversation that was imported in several states, or in parts and
+    whole, the longest counts; those that only share messages stand on one side of the split.
     """
     last = without_continued(transcripts)
     distinct = sorted({transcript.id: transcript for transcript in last}.values(), key=lambda item: item.id)

@@ -36,9 +36,9 @@ class Cleaner:
         self.tally.user_messages += sum(1 for turn in turns if turn.speaker in users)
 
     def _is_new(self, message: Message) -> bool:
-        """Whether this message was not read before: a branch or a resumed session begins with copies.
+        """Whether this message was not read before in this import: a branch or a resumed session begins with copies.
 
-        Without its time a message may be said twice.
+        Without its time a message may be said twice. Copies of what other imports kept are for datasets to know.
         """
         if message.time is None:
             return True

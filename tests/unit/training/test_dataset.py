@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,13 @@ def test_an_example_survives_its_json_form() -> None:
 def test_a_single_conversation_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetTooSmall, match="a line of --- begins the next conversation"):
         build_dataset(transcripts(1), config=DatasetConfig(), directory=tmp_path / "d")
+
+
+def test_transcripts_with_copies_of_the_same_messages_are_a_single_conversation(tmp_path: Path) -> None:
+    start = Turn(role="user", text="I keep bees.", time=datetime(2026, 1, 1, tzinfo=UTC))
+    both = [
+        Transcript(turns=(start, Turn(role="other", text=text), *transcripts(1)[0].turns), source_format="claude-code")
+        for text in ("How many?", "Since when?")
+    ]
+    with pytest.raises(DatasetTooSmall, match="a single conversation"):
+        build_dataset(both, config=DatasetConfig(), directory=tmp_path / "d")
