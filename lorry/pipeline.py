@@ -130,6 +130,8 @@ async def run_train(
         raise ConfigInvalid("--dataset names one user's dataset; name one user", field="--dataset")
     async with open_context() as context:
         datasets = {user: require_dataset(context, user=user, directory=dataset) for user in users}
+        for user, each in datasets.items():
+            _require_built_with(resolved, each, user=user)
         trained = await train_with_bars(context, datasets, config=resolved)
         report = await evaluate_with_bar(context, trained, datasets)
         published = await publish_users(context, trained, report, config=resolved) if publish else {}
@@ -236,8 +238,9 @@ async def publish_users(
             )
             bar(number, len(trained), f"{user} version {published[user].manifest.version}")
     for user, each in published.items():
-        if not each.live:
-            say(Text(f"{user}: version {each.manifest.version} is kept but not live: {each.why_not}"))
+        if each.why_not:
+            standing = "stays live, and does not pass now" if each.live else "is kept but not live"
+            say(Text(f"{user}: version {each.manifest.version} {standing}: {each.why_not}"))
     return published
 
 
@@ -364,6 +367,23 @@ def resolve_config(path: Path | None, settings: Sequence[str]) -> ResolvedConfig
             field="rank",
         )
     return resolved
+
+
+def _require_built_with(config: ResolvedConfig, dataset: Dataset, *, user: str) -> None:
+    """Refuse a setting of the dataset that is not the one it was built with: a training changes no dataset.
+
+    Raises:
+        ConfigInvalid: naming the setting and both values.
+    """
+    for name in type(dataset.config).model_fields:
+        key, asked, built = f"dataset.{name}", getattr(config.dataset, name), getattr(dataset.config, name)
+        follows = name == "seed" and asked == config.training.seed  # what is said of the training counts for both
+        if config.origins[key] in {"argument", "file"} and asked != built and not follows:
+            raise ConfigInvalid(
+                f"{key} is to be {asked}, and the dataset of {user} was built with {built}: "
+                f"build it again with `lorry build-dataset {user} --set {key}={asked}`, or leave that out",
+                field=key,
+            )
 
 
 def _describe_run(run: TrainedAdapter, evaluation: UserEvaluation, published: Published | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from training.errors import ConfigInvalid
 from training.policy import GatePolicy, require_no_less
 from training.presets import preset
 
-Origin = Literal["default", "base", "environment", "file", "argument"]
+Origin = Literal["default", "base", "environment", "file", "argument", "dataset"]
 Objective = Literal["sft", "distillation"]
 Action = Literal["drop", "warn", "ignore"]
 CONFIG_FILE = "config.resolved.yaml"
@@ -201,6 +201,12 @@ class ResolvedConfig(BaseModel):
         """
         seed = int(sha256_json([self.training.seed, tenant, user])[:8], 16)
         return self.model_copy(update={"training": self.training.model_copy(update={"seed": seed})})
+
+    def built_with(self, dataset: DatasetConfig) -> ResolvedConfig:
+        """Return the configuration of a training on a dataset that was built before, maybe with other settings."""
+        differs = [name for name in DatasetConfig.model_fields if getattr(dataset, name) != getattr(self.dataset, name)]
+        origins = self.origins | dict.fromkeys((f"dataset.{name}" for name in differs), "dataset")
+        return self.model_copy(update={"dataset": dataset, "origins": origins})
 
     def to_yaml(self) -> str:
         """Return every value with its origin, in a stable order."""

@@ -32,11 +32,12 @@ class Published:
 
     @property
     def why_not(self) -> str:
-        """What kept the version from being live, and what can be done; empty for one that is."""
-        if self.live:
-            return ""
+        """What keeps the version from passing, or from being live, and what can be done; empty for one that is both.
+
+        One that became live by other bounds stays so: they were asked of it then.
+        """
         if self.decision.passed:
-            return "another version became live at the same time"
+            return "" if self.live else "another version became live at the same time"
         return f"{'; '.join(self.decision.failed)} (docs/evaluation.md says what each bound asks)"
 
     def require_live(self) -> Manifest:

@@ -388,10 +388,12 @@ def _origin(manifest: Manifest) -> list[list[str]]:
 
 
 def _evaluation(version: VersionDetail) -> list[list[str]]:
-    """Return the held-out losses, what the gate said and why, and whatever else was measured."""
-    return [
+    """Return the held-out losses, what the gate said and why, and whatever else was measured; then a later report."""
+    rows = [
         [f"evaluation: {name}", value] for name, value in _flat(version.manifest.evaluation if version.manifest else {})
     ]
+    later = version.report or {}
+    return [*rows, *([f"later report: {name}", value] for name, value in _flat(later.get("report", {})))]
 
 
 def _flat(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -38,11 +38,18 @@ def costs(
         [
             str(each["of"]),
             "estimated" if each["is_estimate"] else "spent",
-            *(f"{each[name.replace(' ', '_')]:.{4 if name == 'dollars' else 0}f}" for name in numbers),
+            *(_amount(each, name.replace(" ", "_")) for name in numbers),
         ]
         for each in found
     ]
     print_table(f"Costs of {days:g} days", [by, "", *numbers], rows, numeric=frozenset(numbers))
+
+
+def _amount(sums: dict[str, Any], name: str) -> str:
+    """Return a sum; nothing for the dollars of tokens that have no known price."""
+    if name == "dollars" and not sums[name] and sums["input_tokens"] + sums["output_tokens"]:
+        return "—"
+    return f"{sums[name]:.{4 if name == 'dollars' else 0}f}"
 
 
 def quota(

@@ -13,6 +13,7 @@ from training.jobs.states import ENDED, State, Wish
 from training.jobs.words import stage_done
 
 COLUMNS = ["job", "user", "state", "how far"]
+_WAITS = "no worker holds it; the next one that is free goes on with it"
 _WISHES = {Wish.PAUSE: ", will pause at its next step", Wish.CANCEL: ", ending"}
 
 
@@ -52,7 +53,7 @@ def _how_far(job: Job) -> str:
 
 def said(job: Job) -> str:
     """Return the state, what was asked of the job, and what became of it."""
-    told = became(job)
+    told = became(job) or (_WAITS if job.state is State.RUNNING and job.worker_id is None else "")
     return f"{job.state.value}{_WISHES.get(job.wish, '')}{f' ({told})' if told else ''}"
 
 
@@ -78,7 +79,7 @@ def progress(job: Job) -> str:
 def left(job: Job) -> str:
     """Return how long it will take yet; empty when that cannot be told."""
     seconds = (job.progress or {}).get("eta_seconds")
-    if seconds is None or job.state is not State.RUNNING:
+    if seconds is None or job.state is not State.RUNNING or job.worker_id is None:
         return ""
     return f"{timedelta(seconds=round(seconds))}"
 
@@ -90,7 +91,8 @@ def amount(costs: Sequence[dict[str, Any]], *, estimate: bool) -> str:
         return ""
     dollars, seconds = sum(each["dollars"] for each in rows), sum(each["device_seconds"] for each in rows)
     tokens = sum(each["input_tokens"] + each["output_tokens"] for each in rows)
-    bought = f"{tokens:.0f} tokens for {dollars:.4f} dollars" if tokens or dollars else "nothing to pay"
+    price = f"for {dollars:.4f} dollars" if dollars else "at no known price"
+    bought = f"{tokens:.0f} tokens {price}" if tokens or dollars else "nothing to pay"
     unknown = "device time not known before a first training is through" if estimate else "no device time"
     return f"{bought}, {f'{seconds:.0f} device seconds' if seconds else unknown}"
 

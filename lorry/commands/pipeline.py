@@ -29,7 +29,11 @@ def build_dataset(
     set_: Set = None,
     output: Annotated[Path | None, typer.Option(help="directory to write; LORRY_HOME when omitted")] = None,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="only say what the configured question writer would cost")
+        bool,
+        typer.Option(
+            "--estimate",
+            help="only say what the configured question writer would cost; claude counts tokens, which needs its key",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -99,7 +103,8 @@ def _counts(counts: dict[str, int]) -> str:
 def _trained(user: str, result: dict[str, Any]) -> str:
     if "version" not in result:
         return f"adapter of {user}, not published: {result['adapter_directory']}"
-    return f"{user}: version {result['version']}, {'live' if result['live'] else 'kept but not live'}"
+    live = "live" if result["gate"]["passed"] else "live as before, without passing this gate"
+    return f"{user}: version {result['version']}, {live if result['live'] else 'kept but not live'}"
 
 
 def extract(

@@ -295,10 +295,9 @@ def _row(pair: Pair) -> list[str]:
 
 
 def _cut(text: str) -> str:
-    """Return a text for a table's cell: on one line, and nothing in it that Rich would take for markup."""
+    """Return a text for a table's cell, on one line."""
     line = " ".join(text.split())
-    line = line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
-    return line.replace("[", "\\[")
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def _show(pair: Pair) -> None:

@@ -203,7 +203,7 @@ def check_port(port: int, *, part: str) -> None:
             raise PortInUse(
                 f"port {port}, which {part} needs, is in use{_holder(port)}; stop that process or choose other"
                 " ports with LORRY_GATEWAY_PORT and LORRY_PORT_BASE",
-                field=str(port),
+                field="LORRY_PORT_BASE",
             ) from exc
 
 

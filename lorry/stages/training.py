@@ -59,7 +59,7 @@ async def train_users(
         trainer: Trainer | None = None
         trained: dict[str, TrainedAdapter] = {}
         for user, dataset in datasets.items():
-            own = config.for_user(context.settings.tenant, user)
+            own = config.for_user(context.settings.tenant, user).built_with(dataset.config)
             directory = run_directory(context, user=user, dataset=dataset, config=own, base=identity.weights_sha256)
             with one_at_a_time(directory, checkpoint=checkpoint):
                 if directory.exists():

@@ -40,7 +40,7 @@ async def stream(jobs: Jobs, job: Job, *, after: int, every_seconds: float) -> A
             yield _frame("event", EventView.of(event).model_dump_json(), id=event.id)
         if len(events) == _PAGE:
             continue
-        if job.progress != told:
+        if job.progress is not None and job.progress != told:
             told = job.progress
             spoke = time.monotonic()
             yield _frame("progress", json.dumps(told))

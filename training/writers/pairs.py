@@ -19,7 +19,8 @@ from training.writers.plan import Item, ShownTurn
 from training.writers.wording import topics
 
 REASONS = (
-    "not_json",  # the answer is no JSON object with `pairs`
+    "not_json",  # the answer is no JSON
+    "no_pairs",  # nor a JSON object with a list of `pairs`
     "malformed",  # a pair lacks something or has something of the wrong kind
     "too_long",
     "unsupported",  # the quotation is not in the person's words
@@ -58,14 +59,14 @@ class ReadAnswer:
     @property
     def readable(self) -> bool:
         """Whether the answer was JSON of the right form at all."""
-        return not self.dropped["not_json"]
+        return not self.dropped["not_json"] and not self.dropped["no_pairs"]
 
 
 def read_answer(text: str, item: Item, *, max_completion_characters: int) -> ReadAnswer:
     """Return the examples in a model's answer to `item`, in its order, and how many pairs were dropped for what."""
     found = _load(text)
-    if found is None:
-        return ReadAnswer(examples=(), dropped=Counter({"not_json": 1}))
+    if isinstance(found, str):
+        return ReadAnswer(examples=(), dropped=Counter({found: 1}))
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
     asked: set[str] = set()
@@ -84,14 +85,15 @@ def read_answer(text: str, item: Item, *, max_completion_characters: int) -> Rea
     return ReadAnswer(examples=tuple(examples), dropped=dropped)
 
 
-def _load(text: str) -> list[Any] | None:
+def _load(text: str) -> list[Any] | str:
+    """Return the pairs in an answer, or the reason why there are none."""
     fenced = _FENCE.match(text)
     try:
         value = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
-        return None
+        return "not_json"
     pairs = value.get("pairs") if isinstance(value, dict) else None
-    return pairs if isinstance(pairs, list) else None
+    return pairs if isinstance(pairs, list) else "no_pairs"
 
 
 def _read_pair(value: Any, item: Item, max_completion_characters: int) -> Example | str:

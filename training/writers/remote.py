@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
+from kit.words import counted
 from training.config import DatasetConfig
 from training.errors import WriterFailed, WriterTooExpensive
 from training.examples import Example
@@ -194,7 +195,7 @@ class Desk:
             examples += read.examples
             dropped += read.dropped
             useful += 1
-        self._require_enough(useful, len(plan.items), dropped)
+        self._require_enough(useful, len(plan.items), dropped, spent=state.spent)
         return Written(
             writer=self.name, examples=_distinct(examples, dropped), dropped=count_dropped(dropped), cost=state.spent
         )
@@ -203,16 +204,17 @@ class Desk:
         """Return why nothing else is asked: the reasons for which the samples are of no use, and what they cost."""
         reasons = {state.items[item.id].reason or "" for item in plan.items[:SAMPLES]}
         return WriterFailed(
-            f"no sample was answered usefully ({', '.join(sorted(reasons))}): nothing else was asked",
+            f"no sample was answered usefully ({', '.join(sorted(reasons))}): nothing else was asked; "
+            f"{_paid(state.spent)}. Another model may do better (LORRY_WRITER_MODEL)",
             spent=state.spent.to_json(),
         )
 
-    def _require_enough(self, useful: int, total: int, dropped: Counter[str]) -> None:
+    def _require_enough(self, useful: int, total: int, dropped: Counter[str], *, spent: Cost) -> None:
         if total and (not useful or useful < self.settings.writer_min_share * total):
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
             raise WriterFailed(
                 f"{useful} of {total} requests were answered usefully, at least "
-                f"{self.settings.writer_min_share:.0%} are asked ({why or 'nothing was answered'})",
+                f"{self.settings.writer_min_share:.0%} are asked ({why or 'nothing was answered'}); {_paid(spent)}",
                 useful=useful,
                 requests=total,
                 reasons=dict(dropped),
@@ -249,6 +251,13 @@ def _texts(message: dict[str, Any]) -> list[str]:
     content = message.get("content", "")
     blocks = content if isinstance(content, list) else [content]
     return [str(block.get("text", "")) if isinstance(block, dict) else str(block) for block in blocks]
+
+
+def _paid(cost: Cost) -> str:
+    """Return what was paid, in words."""
+    requests = counted(cost.usage.requests, "answer")
+    dollars = "no price is known" if cost.dollars is None else f"${cost.dollars:.4f}"
+    return f"{requests} paid for: {dollars}"
 
 
 def without_echo(told: str, *sent: dict[str, Any]) -> str:

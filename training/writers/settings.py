@@ -8,6 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, SecretStr, ValidationError
 
+from kit.reasons import describe
 from kit.settings import Settings
 from training.errors import ConfigInvalid
 from transcripts.redaction import RedactionSettings, Redactor
@@ -84,6 +85,6 @@ def _read_redaction(path: Path) -> RedactionSettings:
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ConfigInvalid(f"{path} is not YAML", field=str(path)) from exc
     except ValidationError as exc:
-        first = exc.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigInvalid(f"{path}: {key}: {first['type'].replace('_', ' ')}", field=key) from None
+        key, reason = describe(exc.errors(include_input=False)[0])
+        key = key.removesuffix(".[key]")
+        raise ConfigInvalid(f"{path}: {key} {reason}", field=key) from None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kit.settings import DatabaseSettings
 from tests.support.command import Lorry
@@ -85,3 +86,26 @@ async def test_what_is_redacted_since_has_the_evaluation_made_again(lorry: Lorry
     after = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]["evaluation"]
     assert before["leaks"]["secrets"] == 0
     assert after["leaks"]["secrets"] > 0
+
+
+async def test_a_setting_of_the_dataset_that_it_was_not_built_with_is_refused(lorry: Lorry) -> None:
+    code, _, said = await lorry("train", "ada", "--no-publish", *QUICK, "--set", "dataset.max_examples=9")
+    assert code == 2
+    assert "dataset.max_examples is to be 9, and the dataset of ada was built with" in said
+    assert "lorry build-dataset ada --set dataset.max_examples=9" in said
+    await lorry.json("build-dataset", "ada", "--set", "dataset.max_examples=9")
+    ran = await lorry.json("train", "ada", "--no-publish", *QUICK)
+    config = yaml.safe_load((Path(ran["ada"]["run_directory"]) / "config.resolved.yaml").read_text())
+    assert config["dataset"]["max_examples"] == 9
+    assert config["origins"]["dataset.max_examples"] == "dataset"
+
+
+async def test_a_live_version_that_does_not_pass_a_later_gate_is_said_to(lorry: Lorry) -> None:
+    code, said, _ = await lorry("train", "ada", *QUICK, "--set", "gate.min_gain_nats=-100")
+    assert (code, "version 1, live" in said) == (0, True)
+    code, said, told = await lorry("train", "ada", *QUICK, "--set", "gate.require_identified=yes")
+    assert code == 0
+    assert "version 1, live as before, without passing this gate" in said
+    assert "ada: version 1 stays live, and does not pass now: there was no other user's adapter" in told
+    _, shown, _ = await lorry("adapters", "show", "ada@1")
+    assert "later report: gate.passed" in shown

@@ -151,6 +151,9 @@ async def test_events_are_streamed_until_the_job_has_ended(service: httpx.AsyncC
         progress = {"stage": "train", "done": 3, "total": 9, "share": 0.4, "eta_seconds": 5.0}
         await JobRepository(session).update(job, {"progress": progress})
     await asyncio.sleep(0.2)
+    async with database.transaction() as session:
+        await JobRepository(session).update(job, {"progress": None})  # as when a run has ended
+    await asyncio.sleep(0.2)
     await Jobs(database).cancel(job)
     found = await asyncio.wait_for(frames, 20)
     assert [name for name, _, _ in found] == ["event", "progress", "event", "end"]

@@ -138,23 +138,26 @@ def test_a_spools_names_cannot_leave_it(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("text", "key", "reason"),
     [
-        ("names: [Ada Lovelace, 7]", "names.1"),
-        ("nmaes: [Ada Lovelace]", "nmaes"),
-        ("patterns: {x: '(Lovelace'}", "patterns.x"),
-        ("- Lovelace", ""),
-        ("Lovelace: [", "redaction.yaml"),
+        ("names: [Ada Lovelace, 7]", "names.1", "must be a valid string"),
+        ("nmaes: [Ada Lovelace]", "nmaes", "is not a field that is known here"),
+        ("patterns: {x: '(Lovelace'}", "patterns.x", "is not a regular expression: missing )"),
+        ("patterns: {email: Lovelace}", "patterns.email", "is a kind of its own"),
+        ("phone_regions: [DE, Lovelace]", "phone_regions.1", "is no region with telephone numbers"),
+        ("- Lovelace", "", "must be a valid dictionary"),
+        ("Lovelace: [", "redaction.yaml", "is not YAML"),
     ],
 )
 def test_a_redaction_file_that_cannot_be_used_is_refused_without_repeating_it(
-    tmp_path: Path, text: str, key: str
+    tmp_path: Path, text: str, key: str, reason: str
 ) -> None:
     path = tmp_path / "redaction.yaml"
     path.write_text(text)
     with pytest.raises(ConfigInvalid, match=r"redaction\.yaml") as caught:
         WriterSettings(redaction_file=path).redactor()
     assert key in (caught.value.field or "")
+    assert reason in caught.value.message
     assert "Lovelace" not in caught.value.message
 
 

@@ -233,6 +233,15 @@ def test_no_json_at_all_breaks_the_reader(value: Any) -> None:
     assert read_answer(json.dumps({"pairs": value}), ITEM, max_completion_characters=LIMIT).examples == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"), [("never", "not_json"), ("{}", "no_pairs"), ("[]", "no_pairs"), ('{"pairs": null}', "no_pairs")]
+)
+def test_an_answer_without_pairs_says_what_it_lacks(text: str, reason: str) -> None:
+    found = read_answer(text, ITEM, max_completion_characters=LIMIT)
+    assert dict(found.dropped) == {reason: 1}
+    assert not found.readable
+
+
 def test_the_schema_stays_within_what_structured_outputs_take() -> None:
     text = json.dumps(answer_schema())
     assert not [

@@ -1,0 +1,56 @@
+"""What `lorry jobs` says of a job."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lorry.commands.job_words import amount, left, said
+from training.jobs.job import Job
+from training.jobs.states import Phase, State, Trigger, Wish
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def running(worker_id: str | None) -> Job:
+    """Return a job in the middle of its training."""
+    moments = dict.fromkeys(("submitted_at", "started_at", "updated_at"), NOW)
+    given: dict[str, Any] = {"id": "j", "tenant": "default", "user_id": "ann", "adapter": "profile", "base": "base"}
+    progress = {"stage": "train", "done": 1, "total": 4, "share": 0.3, "eta_seconds": 90.0}
+    return Job(
+        **given,
+        **moments,
+        settings={},
+        trigger=Trigger.MANUAL,
+        why="",
+        campaign_id=None,
+        priority=0,
+        state=State.RUNNING,
+        phase=Phase.TRAIN,
+        wish=Wish.NONE,
+        attempts=0,
+        crashes=0,
+        worker_id=worker_id,
+        progress=progress,
+        error=None,
+        outcome=None,
+        ended_at=None,
+        not_before=None,
+    )
+
+
+def test_a_job_whose_worker_has_left_counts_no_time_down() -> None:
+    assert (said(running("one")), left(running("one"))) == ("running", "0:01:30")
+    assert left(running(None)) == ""
+    assert said(running(None)) == "running (no worker holds it; the next one that is free goes on with it)"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dollars", "words"),
+    [(0, 0.0, "nothing to pay"), (90, 0.0, "90 tokens at no known price"), (90, 0.5, "90 tokens for 0.5000 dollars")],
+)
+def test_what_has_no_known_price_is_not_called_free(tokens: int, dollars: float, words: str) -> None:
+    row = {"is_estimate": False, "input_tokens": tokens, "output_tokens": 0, "dollars": dollars, "device_seconds": 0.0}
+    assert amount([row], estimate=False) == f"{words}, no device time"
