@@ -160,7 +160,7 @@ async def test_events_are_streamed_until_the_job_has_ended(service: httpx.AsyncC
     assert found[1][2] == progress
     assert found[-1][2]["state"] == "canceled"
     again = await _frames(service, job, last=found[0][1])
-    assert [data.get("kind") for _, _, data in again if data] == ["canceled", None, None]
+    assert [(name, data.get("kind")) for name, _, data in again] == [("event", "canceled"), ("end", None)]
 
 
 async def _frames(service: httpx.AsyncClient, job: str, *, last: str = "") -> list[tuple[str, str, dict[str, object]]]:
