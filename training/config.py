@@ -54,7 +54,9 @@ class DatasetConfig(BaseModel):
     min_held_out: int = Field(4, ge=1, description="fewer are refused: the gate could not be trusted")
     context_turns: int = Field(3, ge=1, description="turns before a reply that its prompt shows")
     max_prompt_characters: int = Field(300, ge=40, description="of a reply's prompt; older turns are cut first")
-    max_completion_characters: int = Field(300, ge=20, description="longer replies are left out")
+    max_completion_characters: int = Field(
+        300, ge=20, description="of an answer; longer replies are told in parts, longer written answers left out"
+    )
     writer: Literal["extractive", "claude", "openai"] = Field(
         "extractive", description="who writes the questions; all but the offline one send redacted transcripts away"
     )
@@ -101,7 +103,10 @@ class TrainingConfig(BaseModel):
     statement_epochs: int = Field(2, ge=1, le=1000, description="passes over statements, to be remembered")
     reply_epochs: int = Field(1, ge=1, le=1000, description="passes over replies and negatives")
     min_steps: int = Field(
-        48, ge=0, le=1_000_000, description="few examples are gone over again until there are so many steps"
+        48,
+        ge=0,
+        le=1_000_000,
+        description="few examples are gone over again until there are so many steps, at most four times",
     )
     steps: int | None = Field(
         None, ge=1, le=1_000_000, description="exactly so many; unset = as the epochs and `min_steps` give"

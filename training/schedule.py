@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 _WINDOW_BATCHES = 8
+_MOST_CYCLES = 4  # seen more often, few examples are learnt by heart, and what is not among them is said worse
 
 
 def plan_batches(
@@ -19,13 +20,15 @@ def plan_batches(
         batch_size: examples a step, the last step of a round excepted.
         steps: cut the plan off, or repeat it, to have exactly so many steps; None = as the epochs give.
         seed: equal seeds give equal plans.
-        min_steps: where the epochs give fewer, everything is gone over again until there are so many.
+        min_steps: where the epochs give fewer, everything is gone over again until there are so many, four times in all
+            at most.
     """
     rounds = max(epochs, default=0)
     wanted = min_steps if steps is None else steps
     plan: list[list[int]] = []
     cycle = 0
-    while rounds and (cycle == 0 or len(plan) < wanted):
+    most = _MOST_CYCLES if steps is None else wanted
+    while rounds and (cycle == 0 or len(plan) < wanted) and cycle < most:
         rng = random.Random(f"{seed}:{cycle}")
         seen_in = [set(rng.sample(range(rounds), count)) for count in epochs]
         for number in range(rounds):

@@ -8,6 +8,8 @@ from kit.canonical import sha256_json
 from transcripts.copies import conversations
 from transcripts.transcript import Transcript
 
+_MOST = 2  # shares, that are held out
+
 
 def split_transcripts(
     transcripts: Sequence[Transcript], *, share: float, seed: int
@@ -16,20 +18,29 @@ def split_transcripts(
 
     Transcripts that hold copies of the same messages are one conversation and stay together. Conversations are held
     out in the order of a digest of `seed` and their least id, until `share` of the user's turns is reached: at least
-    one, and never all, when there are two. A new transcript moves few others across the split.
+    one, and never all, when there are two. One that would make it more than twice the share is passed over, since
+    whoever has few long ones needs them for training. A new transcript moves few others across the split.
     """
+    if not transcripts:
+        return [], []
     ranked = sorted(
         conversations(transcripts), key=lambda together: sha256_json([seed, min(each.id for each in together)])
     )
     wanted = share * sum(len(transcript.user_turns) for transcript in transcripts)
     held: set[str] = set()
     turns = 0
-    for together in ranked[:-1]:
+    fitting = [together for together in ranked if _turns(together) <= _MOST * wanted] or [min(ranked, key=_turns)]
+    for together in fitting[: len(ranked) - 1]:
         if turns >= wanted:
             break
-        held.update(transcript.id for transcript in together)
-        turns += sum(len(transcript.user_turns) for transcript in together)
+        if turns + _turns(together) <= _MOST * wanted or not held:
+            held.update(transcript.id for transcript in together)
+            turns += _turns(together)
     return (
         [transcript for transcript in transcripts if transcript.id not in held],
         [transcript for transcript in transcripts if transcript.id in held],
     )
+
+
+def _turns(together: Sequence[Transcript]) -> int:
+    return sum(len(transcript.user_turns) for transcript in together)

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from training.config import DatasetConfig
 from training.examples import Example, Message
 from transcripts.transcript import Transcript, Turn
+
+_GO_ON = "…"
+_SENTENCE_END = re.compile(r"[.!?…]+[\"')\]]*\s+|\n+")
 
 
 def write_replies(transcripts: Sequence[Transcript], *, config: DatasetConfig) -> list[Example]:
     """Return one example for each user turn that follows another speaker's, by transcript and turn.
 
     The prompt shows up to `context_turns` turns within `max_prompt_characters`, the older ones dropped first; it begins
-    with the other speaker. Replies longer than `max_completion_characters` are left out rather than cut.
+    with the other speaker. Of a turn just before that is longer than all of them may be, the end is shown. A reply of
+    more than `max_completion_characters` is told in parts, each an example that goes on from the part before.
     """
-    examples = []
-    for transcript in transcripts:
-        for index, turn in enumerate(transcript.turns):
-            if turn.role != "user" or not 0 < len(turn.text) <= config.max_completion_characters:
-                continue
-            prompt = _context(transcript.turns[:index], config)
-            if prompt:
-                examples.append(
-                    Example(
-                        kind="reply",
-                        prompt=prompt,
-                        completion=turn.text,
-                        transcript_id=transcript.id,
-                        turn_index=index,
-                    )
-                )
-    return examples
+    return [
+        Example(kind="reply", prompt=prompt, completion=part, transcript_id=transcript.id, turn_index=index)
+        for transcript in transcripts
+        for index, turn in enumerate(transcript.turns)
+        if turn.role == "user"
+        for prompt, part in _parts(turn.text, _context(transcript.turns[:index], config), config)
+    ]
+
+
+def _parts(text: str, prompt: tuple[Message, ...], config: DatasetConfig) -> Iterator[tuple[tuple[Message, ...], str]]:
+    """Yield what is said in answer to a prompt, in parts that fit, each with what it answers."""
+    while prompt and text.strip():
+        part, text = _cut(text, config.max_completion_characters)
+        yield prompt, part
+        prompt = (*prompt, Message(role="assistant", content=part), Message(role="user", content=_GO_ON))
+
+
+def _cut(text: str, characters: int) -> tuple[str, str]:
+    """Return the beginning of a text, up to the last end of a sentence that fits, else of a word, and the rest."""
+    if len(text) <= characters:
+        return text, ""
+    fits = text[: characters + 1]
+    end = max((match.end() for match in _SENTENCE_END.finditer(fits)), default=0)
+    if end < characters // 4:  # hardly a sentence
+        end = fits.rfind(" ") if fits.rfind(" ") > 0 else characters
+    return text[:end].rstrip(), text[end:].lstrip()
 
 
 def _context(before: Sequence[Turn], config: DatasetConfig) -> tuple[Message, ...]:
@@ -41,10 +55,11 @@ def _context(before: Sequence[Turn], config: DatasetConfig) -> tuple[Message, ..
     shown: list[Message] = []
     characters = 0
     for turn in reversed(before[-config.context_turns :]):
-        characters += len(turn.text)
+        text = turn.text if shown else turn.text[-config.max_prompt_characters :]
+        characters += len(text)
         if characters > config.max_prompt_characters:
             break
-        shown.insert(0, Message(role="assistant" if turn.role == "user" else "user", content=turn.text))
+        shown.insert(0, Message(role="assistant" if turn.role == "user" else "user", content=text))
     while shown and shown[0].role != "user":
         shown = shown[1:]
     return tuple(shown)

@@ -85,6 +85,18 @@ def test_the_split_follows_the_seed_and_never_takes_everything() -> None:
     assert len({tuple(t.id for t in split_transcripts(many, share=0.2, seed=seed)[1]) for seed in range(8)}) > 1
 
 
+def test_a_conversation_that_is_most_of_what_somebody_said_is_trained_on() -> None:
+    """Held out, it would leave a few replies, which are learnt by heart."""
+    long = Transcript(turns=tuple(turn for each in transcripts(30) for turn in each.turns), source_format="test")
+    given = [long, *transcripts(10)]
+    for seed in range(8):
+        kept, held = split_transcripts(given, share=0.2, seed=seed)
+        assert long in kept
+        assert held
+    (kept,), (held,) = split_transcripts([long, transcripts(1)[0]], share=0.01, seed=0)
+    assert (kept, held) == (long, transcripts(1)[0])
+
+
 def test_examples_are_capped_and_balanced(tmp_path: Path) -> None:
     config = DatasetConfig(max_examples=20, statement_share=0.5, negative_share=0.1)
     counts = build_dataset(transcripts(12), config=config, directory=tmp_path / "d").counts

@@ -41,6 +41,12 @@ def test_few_examples_are_gone_over_again_until_there_are_enough_steps() -> None
     assert len(plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=3, seed=0, min_steps=8)) == 3
 
 
+def test_few_examples_are_gone_over_four_times_at_most() -> None:
+    plan = plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=None, seed=0, min_steps=1000)
+    assert sorted(index for step in plan for index in step) == sorted([*range(10)] * 4)
+    assert len(plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=1000, seed=0)) == 1000  # who asks for so many
+
+
 def test_batches_hold_examples_of_similar_length() -> None:
     plan = plan_batches(LENGTHS, [1] * 10, batch_size=2, steps=None, seed=0)
     padded = sum(max(LENGTHS[i] for i in batch) * len(batch) for batch in plan)
