@@ -51,6 +51,22 @@ async def begun(harbour: Harbour, claude: ClaudeServer) -> Job:
     return job
 
 
+async def given_up(harbour: Harbour, working: Working, claude: ClaudeServer) -> Job:
+    """Have a paused job of ann's whose every question was asked, and none answered usefully."""
+    await harbour.add_user("ann", transcripts=conversations())
+    async with working():
+        job = await begun(harbour, claude)
+        await harbour.jobs.pause(job.id)
+        await harbour.until(job.id, State.PAUSED)
+    async with harbour.database.transaction() as session:
+        writings = WritingRepository(session)
+        state = await writings.state(job.id)
+        assert state is not None
+        gone = {name: replace(item, outcome="given_up") for name, item in state.items.items()}
+        await writings.keep(job.id, state=replace(state, phase="written", items=gone).to_json())
+    return job
+
+
 async def test_a_worker_replaces_what_the_redaction_file_names_before_anything_leaves_it(
     harbour: Harbour, working: Working, claude: ClaudeServer
 ) -> None:
@@ -165,17 +181,8 @@ async def test_what_useless_samples_cost_is_written_down_for_every_run(
 async def test_a_writing_that_gets_no_further_forgives_no_workers_death(
     harbour: Harbour, working: Working, claude: ClaudeServer
 ) -> None:
-    await harbour.add_user("ann", transcripts=conversations())
-    async with working():
-        job = await begun(harbour, claude)
-        await harbour.jobs.pause(job.id)
-        await harbour.until(job.id, State.PAUSED)
+    job = await given_up(harbour, working, claude)
     async with harbour.database.transaction() as session:
-        writings = WritingRepository(session)
-        state = await writings.state(job.id)
-        assert state is not None
-        gone = {name: replace(item, outcome="given_up") for name, item in state.items.items()}
-        await writings.keep(job.id, state=replace(state, phase="written", items=gone).to_json())
         await JobRepository(session).update(job.id, {"crashes": 2})
     async with working(LORRY_TRAINING_ATTEMPTS="1"):
         await harbour.jobs.resume(job.id)
@@ -186,19 +193,9 @@ async def test_a_writing_that_gets_no_further_forgives_no_workers_death(
 async def test_a_writing_that_came_to_nothing_is_discarded_and_a_retry_has_another_one_begun(
     harbour: Harbour, working: Working, claude: ClaudeServer
 ) -> None:
-    await harbour.add_user("ann", transcripts=conversations())
-    async with working():
-        job = await begun(harbour, claude)
-        await harbour.jobs.pause(job.id)
-        await harbour.until(job.id, State.PAUSED)
+    job = await given_up(harbour, working, claude)
     (first,) = claude.batches.values()
     claude.end(first)
-    async with harbour.database.transaction() as session:
-        writings = WritingRepository(session)
-        state = await writings.state(job.id)
-        assert state is not None
-        gone = {name: replace(item, outcome="given_up") for name, item in state.items.items()}
-        await writings.keep(job.id, state=replace(state, phase="written", items=gone).to_json())
     before = await _dollars(harbour, job.id)
     async with working(LORRY_TRAINING_ATTEMPTS="1"):
         await harbour.jobs.resume(job.id)
