@@ -27,8 +27,7 @@ def plan_batches(
     wanted = min_steps if steps is None else steps
     plan: list[list[int]] = []
     cycle = 0
-    most = _MOST_CYCLES if steps is None else wanted
-    while rounds and (cycle == 0 or len(plan) < wanted) and cycle < most:
+    while rounds and (cycle == 0 or len(plan) < wanted) and (cycle < _MOST_CYCLES or steps is not None):
         rng = random.Random(f"{seed}:{cycle}")
         seen_in = [set(rng.sample(range(rounds), count)) for count in epochs]
         for number in range(rounds):

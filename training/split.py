@@ -21,15 +21,13 @@ def split_transcripts(
     one, and never all, when there are two. One that would make it more than twice the share is passed over, since
     whoever has few long ones needs them for training. A new transcript moves few others across the split.
     """
-    if not transcripts:
-        return [], []
     ranked = sorted(
         conversations(transcripts), key=lambda together: sha256_json([seed, min(each.id for each in together)])
     )
     wanted = share * sum(len(transcript.user_turns) for transcript in transcripts)
     held: set[str] = set()
     turns = 0
-    fitting = [together for together in ranked if _turns(together) <= _MOST * wanted] or [min(ranked, key=_turns)]
+    fitting = [together for together in ranked if _turns(together) <= _MOST * wanted] or sorted(ranked, key=_turns)[:1]
     for together in fitting[: len(ranked) - 1]:
         if turns >= wanted:
             break

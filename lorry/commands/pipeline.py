@@ -83,12 +83,12 @@ def _costs(cost: dict[str, Any]) -> str:
 
 def _said_of_pairs(built: dict[str, Any]) -> Iterator[str]:
     """Say what a service was paid, what was redacted, and what became of pairs that are not in the dataset."""
+    from training.writers.cost import Cost
+
     writing, quality, redacted = built["writing"], built["quality"], built["redaction"]
     if writing is not None and writing["cost"]["usage"]["requests"]:
-        cost = writing["cost"]
-        dollars = "no price is known" if cost["dollars"] is None else f"${cost['dollars']:.4f}"
-        paid = counted(cost["usage"]["requests"], "answer")
-        yield f"{writing['writer']} was paid for {paid}: {dollars}; pairs of no use: {_counts(writing['dropped'])}"
+        paid = Cost.from_json(writing["cost"]).paid
+        yield f"{writing['writer']} was paid for {paid}; pairs of no use: {_counts(writing['dropped'])}"
     if redacted:
         yield f"redacted: {_counts(redacted)}"
     if quality is not None and (quality["dropped"] or quality["warnings"]):

@@ -18,6 +18,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kit.words import counted
 from training.errors import ConfigInvalid
 
 _TOKENS_PER_UNIT = 1_000_000
@@ -60,6 +61,12 @@ class Cost:
     estimated: bool = False
     prices_as_of: str | None = None
     prices_source: str | None = None
+
+    @property
+    def paid(self) -> str:
+        """How many answers were paid for, and with what, in words."""
+        dollars = "no price is known" if self.dollars is None else f"${self.dollars:.4f}"
+        return f"{counted(self.usage.requests, 'answer')}: {dollars}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, which `from_json` reads."""

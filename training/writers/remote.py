@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
-from kit.words import counted
 from training.config import DatasetConfig
 from training.errors import WriterFailed, WriterTooExpensive
 from training.examples import Example
@@ -205,7 +204,7 @@ class Desk:
         reasons = {state.items[item.id].reason or "" for item in plan.items[:SAMPLES]}
         return WriterFailed(
             f"no sample was answered usefully ({', '.join(sorted(reasons))}): nothing else was asked; "
-            f"{_paid(state.spent)}. Another model may do better (LORRY_WRITER_MODEL)",
+            f"paid for {state.spent.paid}. Another model may do better (LORRY_WRITER_MODEL)",
             spent=state.spent.to_json(),
         )
 
@@ -214,7 +213,8 @@ class Desk:
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
             raise WriterFailed(
                 f"{useful} of {total} requests were answered usefully, at least "
-                f"{self.settings.writer_min_share:.0%} are asked ({why or 'nothing was answered'}); {_paid(spent)}",
+                f"{self.settings.writer_min_share:.0%} are asked ({why or 'nothing was answered'}); "
+                f"paid for {spent.paid}",
                 useful=useful,
                 requests=total,
                 reasons=dict(dropped),
@@ -251,13 +251,6 @@ def _texts(message: dict[str, Any]) -> list[str]:
     content = message.get("content", "")
     blocks = content if isinstance(content, list) else [content]
     return [str(block.get("text", "")) if isinstance(block, dict) else str(block) for block in blocks]
-
-
-def _paid(cost: Cost) -> str:
-    """Return what was paid, in words."""
-    requests = counted(cost.usage.requests, "answer")
-    dollars = "no price is known" if cost.dollars is None else f"${cost.dollars:.4f}"
-    return f"{requests} paid for: {dollars}"
 
 
 def without_echo(told: str, *sent: dict[str, Any]) -> str:

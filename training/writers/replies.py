@@ -10,6 +10,7 @@ from training.examples import Example, Message
 from transcripts.transcript import Transcript, Turn
 
 _GO_ON = "…"
+_WORD = re.compile(r"\S")
 _SENTENCE_END = re.compile(r"[.!?…]+[\"')\]]*\s+|\n+")
 
 
@@ -30,22 +31,31 @@ def write_replies(transcripts: Sequence[Transcript], *, config: DatasetConfig) -
 
 
 def _parts(text: str, prompt: tuple[Message, ...], config: DatasetConfig) -> Iterator[tuple[tuple[Message, ...], str]]:
-    """Yield what is said in answer to a prompt, in parts that fit, each with what it answers."""
-    while prompt and text.strip():
-        part, text = _cut(text, config.max_completion_characters)
+    """Yield what is said in answer to a prompt, in parts that fit, each with what it answers and two parts before."""
+    before = prompt
+    for part in _cut(text, config.max_completion_characters) if prompt else ():
         yield prompt, part
-        prompt = (*prompt, Message(role="assistant", content=part), Message(role="user", content=_GO_ON))
+        prompt = (*before, Message(role="assistant", content=part), Message(role="user", content=_GO_ON))
+        before = prompt[-3:]
 
 
-def _cut(text: str, characters: int) -> tuple[str, str]:
-    """Return the beginning of a text, up to the last end of a sentence that fits, else of a word, and the rest."""
-    if len(text) <= characters:
-        return text, ""
-    fits = text[: characters + 1]
-    end = max((match.end() for match in _SENTENCE_END.finditer(fits)), default=0)
-    if end < characters // 4:  # hardly a sentence
-        end = fits.rfind(" ") if fits.rfind(" ") > 0 else characters
-    return text[:end].rstrip(), text[end:].lstrip()
+def _cut(text: str, characters: int) -> Iterator[str]:
+    """Yield a text in parts, each up to the last end of a sentence that fits, else of a word; what fits as it is."""
+    start = _next_word(text, 0) if len(text) > characters else 0
+    while len(text) - start > characters:
+        fits = text[start : start + characters + 1]
+        end = max((match.end() for match in _SENTENCE_END.finditer(fits)), default=0)
+        if end < characters // 4:  # hardly a sentence
+            end = fits.rfind(" ") if fits.rfind(" ") > 0 else characters
+        yield fits[:end].rstrip()
+        start = _next_word(text, start + end)
+    if text[start:].strip():
+        yield text[start:]
+
+
+def _next_word(text: str, start: int) -> int:
+    found = _WORD.search(text, start)
+    return found.start() if found else len(text)
 
 
 def _context(before: Sequence[Turn], config: DatasetConfig) -> tuple[Message, ...]:

@@ -41,6 +41,7 @@ async def published_and_cut_off(harbour: Harbour, working: Working, monkeypatch:
         first = await harbour.until((await harbour.submit("ann")).id)
     assert first.state is State.SUCCEEDED, first.error
     assert first.outcome is not None
+    before = first.outcome["version_id"]
 
     async def cut_off(*_: object) -> None:
         raise DatabaseUnavailable("away")
@@ -51,11 +52,11 @@ async def published_and_cut_off(harbour: Harbour, working: Working, monkeypatch:
             job = await harbour.submit("ann", steps=6)
 
             async def moved() -> bool:
-                return await live(harbour) != first.outcome["version_id"]  # type: ignore[index]
+                return await live(harbour) != before
 
             await harbour.until_true(moved, what="the second version live")
     assert len(await versions(harbour)) == 2
-    return first.outcome["version_id"], job
+    return before, job
 
 
 @pytest.mark.parametrize("ends", ["canceled", "erased"])

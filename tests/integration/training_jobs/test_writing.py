@@ -51,13 +51,18 @@ async def begun(harbour: Harbour, claude: ClaudeServer) -> Job:
     return job
 
 
-async def given_up(harbour: Harbour, working: Working, claude: ClaudeServer) -> Job:
-    """Have a paused job of ann's whose every question was asked, and none answered usefully."""
+async def paused(harbour: Harbour, working: Working, claude: ClaudeServer) -> Job:
+    """Have a job of ann's that is paused while it waits for its batch; no worker is left."""
     await harbour.add_user("ann", transcripts=conversations())
     async with working():
         job = await begun(harbour, claude)
         await harbour.jobs.pause(job.id)
-        await harbour.until(job.id, State.PAUSED)
+        return await harbour.until(job.id, State.PAUSED)
+
+
+async def given_up(harbour: Harbour, working: Working, claude: ClaudeServer) -> Job:
+    """Have a paused job of ann's whose every question was asked, and none answered usefully."""
+    job = await paused(harbour, working, claude)
     async with harbour.database.transaction() as session:
         writings = WritingRepository(session)
         state = await writings.state(job.id)
@@ -130,11 +135,7 @@ async def test_a_canceled_job_that_is_retried_before_its_batch_has_ended_gets_on
 async def test_nothing_anybody_said_stays_where_the_service_cannot_be_asked_to_delete(
     harbour: Harbour, working: Working, claude: ClaudeServer
 ) -> None:
-    await harbour.add_user("ann", transcripts=conversations())
-    async with working():
-        job = await begun(harbour, claude)
-        await harbour.jobs.pause(job.id)
-        await harbour.until(job.id, State.PAUSED)
+    job = await paused(harbour, working, claude)
     async with harbour.database.transaction() as session:
         await WritingRepository(session).keep(job.id, written={"examples": ["what ann has said"]})
     assert harbour.leftovers(job.id)

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from training.config import DatasetConfig
 from training.writers.replies import write_replies
-from transcripts.transcript import Transcript, Turn
+from transcripts.transcript import Role, Transcript, Turn
 
 CONFIG = DatasetConfig(max_prompt_characters=60, max_completion_characters=40)
 
 
 def talk(*texts: str) -> Transcript:
     """Return a conversation that the other speaker begins."""
-    roles = ("other", "user")
-    turns = tuple(Turn(role=roles[index % 2], text=text) for index, text in enumerate(texts))  # type: ignore[arg-type]
+    roles: tuple[Role, Role] = ("other", "user")
+    turns = tuple(Turn(role=roles[index % 2], text=text) for index, text in enumerate(texts))
     return Transcript(turns=turns, source_format="test")
 
 
@@ -43,6 +43,12 @@ def test_a_long_reply_is_told_in_parts_that_go_on_from_one_another() -> None:
     assert [message.role for message in third.prompt] == ["user", "assistant", "user", "assistant", "user"]
     assert third.prompt[1].content == first.completion
     assert third.prompt[3].content == second.completion
+
+
+def test_a_reply_of_a_book_shows_no_book_before_each_of_its_parts() -> None:
+    found = write_replies([talk("And then?", "So I went on, and on. " * 5000)], config=CONFIG)
+    assert len(found) == 5000
+    assert max(len(example.prompt) for example in found) == 5
 
 
 @given(st.text(min_size=1, max_size=300))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -155,12 +156,12 @@ MESSAGES = tuple(Turn(role="user" if n % 2 else "other", time=START, text=f"{n}"
 
 @given(st.lists(st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=4).map(tuple), max_size=8), st.randoms())
 def test_what_is_left_depends_on_no_order_and_shares_nothing_across_conversations(
-    drawn: list[tuple[Turn, ...]], random: object
+    drawn: list[tuple[Turn, ...]], random: Random
 ) -> None:
     given_ = [Transcript(turns=turns, source_format="claude-code") for turns in drawn]
     left = without_continued(given_)
     shuffled = [*given_]
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert {each.id for each in without_continued(shuffled)} == {each.id for each in left}
     assert {turn for each in left for turn in each.turns} == {turn for each in given_ for turn in each.turns}
     groups = conversations(left)
