@@ -13,6 +13,7 @@ _PLUMBING = {
     "__init__",
     "__main__",
     "adapters",
+    "common_start",
     "engines",
     "exposition",
     "fixed_upstream",

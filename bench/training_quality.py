@@ -2,8 +2,9 @@
 
 People with at least 1,000 words are put into the order of a hash of their id, so that nobody picked them. The first
 sixteen are the test half, which this benchmark measures; the sixteen after them are the development half, on which
-everything was tuned (`python -m bench.training_quality --half dev --set KEY=VALUE`). Each person is trained and scored
-apart and kept in a work directory, so that a run of an hour can be stopped and goes on where it was.
+everything was tuned (`python -m bench.training_quality --half dev --set KEY=VALUE`). Every training begins with what
+other people, of neither half, have in common (`bench/common_start.py`), unless told otherwise. Each person is trained
+and scored apart and kept in a work directory, so that a run of an hour can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from bench.common_start import NAME, build_common_dataset, common_config, train_common
 from bench.report import RESULTS, Measure, compare, report
 from kit.canonical import sha256_json
 from training.base_models import DEFAULT_BASE, identify_base, prepare_base
@@ -43,12 +45,19 @@ _MIN_CONVERSATIONS = 5
 _SALT = "training_quality"
 _CHECKS = Checks(profiles=LAYOUTS, profile_tokens=768)
 _QUICK = {"steps": 4, "dataset.max_examples": 24, "dataset.max_held_out": 4}
+_START = {"start": NAME}
 
 
 def run(*, quick: bool) -> Path:
-    """Measure the test half with the product's own defaults, and write the report."""
-    config = resolve(arguments={**(_QUICK if quick else {}), "threads": 1})
-    study = Study(half="test", count=3 if quick else PEOPLE, config=config, say=_say)
+    """Measure the test half, with the product's own defaults and beginning with what others have in common."""
+    hurry = _QUICK if quick else {}
+    study = Study(
+        half="test",
+        count=3 if quick else PEOPLE,
+        config=resolve(arguments={**_START, **hurry, "threads": 1}),
+        common=common_config(**hurry),
+        say=_say,
+    )
     found = study.measure()
     (RESULTS).mkdir(exist_ok=True)
     (RESULTS / "training_quality_people.json").write_text(json.dumps(found.to_json(), indent=2) + "\n")
@@ -74,6 +83,7 @@ class Study:
     count: int
     config: ResolvedConfig
     say: Callable[[str], None]
+    common: ResolvedConfig = field(default_factory=common_config)
     work: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "lorry-training-quality")
     base: Path | None = None
     device: str | None = None
@@ -83,12 +93,31 @@ class Study:
         """Train who is not trained yet, score who is not scored yet, and return everybody's evaluation."""
         self._base = prepare_base(str(self.base or DEFAULT_BASE), self.work / "bases" / DEFAULT_BASE)
         self._identity = identify_base(self._base).weights_sha256
-        senders = choose(self.half, count=self.count)
-        contestants = self._train(senders)
+        self._trainer: Trainer | None = None
+        start = self._start() if self.config.training.start else None
+        contestants = self._train(choose(self.half, count=self.count), start=start)
+        self._trainer = None
         return EvaluationReport(users=self._score(contestants))
 
-    def _train(self, senders: Sequence[str]) -> dict[str, Contestant]:
-        trainer: Trainer | None = None
+    def _start(self) -> Path:
+        """Return the adapter that every training begins with."""
+        both = {*choose("test", count=PEOPLE), *choose("dev", count=PEOPLE)}
+        dataset = build_common_dataset(
+            self._folder("datasets", "common", self.common.dataset.model_dump(mode="json")),
+            without=both,
+            config=self.common,
+        )
+        directory = self._folder("runs", "common", dataset.digest, self.common.training.model_dump(mode="json"))
+        with self._alone():
+            run = train_common(self._resident, dataset, self.common, directory, self._teller("common"))
+        return run.adapter_directory
+
+    @property
+    def _resident(self) -> Trainer:
+        self._trainer = self._trainer or Trainer(self._base, device=self.device)
+        return self._trainer
+
+    def _train(self, senders: Sequence[str], *, start: Path | None) -> dict[str, Contestant]:
         contestants: dict[str, Contestant] = {}
         for number, sender in enumerate(senders, 1):
             name = sender[:8]
@@ -97,21 +126,23 @@ class Study:
             except DatasetTooSmall as exc:
                 self.say(f"{name}: left out, {exc.message}")
                 continue
-            directory = self._folder("runs", sender, dataset.digest, self.config.training.model_dump(mode="json"))
+            how = self.config.training.model_dump(mode="json")
+            begun = start.parent.name if start else None
+            directory = self._folder("runs", sender, dataset.digest, how, begun)
             if not directory.exists():
                 with self._alone():
-                    trainer = trainer or Trainer(self._base, device=self.device)
                     started = time.monotonic()
-                    trainer.train(
+                    self._resident.train(
                         dataset,
                         self.config,
                         directory,
                         self._teller(name),
+                        start=start,
                         checkpoints=directory.with_name(f".{directory.name}.checkpoints"),
                     )
                 self.say(f"{name}: trained {number} of {len(senders)} in {time.monotonic() - started:.0f} s")
             run = TrainedAdapter.load(directory)
-            contestants[name] = Contestant(dataset=dataset, adapter_directory=run.adapter_directory)
+            contestants[name] = Contestant(dataset=dataset, adapter_directory=run.adapter_directory, start=start)
         return contestants
 
     def _score(self, contestants: Mapping[str, Contestant]) -> dict[str, UserEvaluation]:
@@ -172,6 +203,8 @@ def describe(name: str, user: UserEvaluation) -> str:
     best = min(user.other_losses.values(), default=float("nan"))
     parts = [f"{name}: base {user.base_loss:.3f} own {user.own_loss:.3f} best other {best:.3f}"]
     parts += [f"{layout} {loss:.3f}" for layout, loss in user.profile_losses.items()]
+    if user.start_loss is not None:
+        parts.append(f"begun with {user.start_loss:.3f}")
     if user.general:
         parts.append(f"general {user.general.loss:+.1%}")
     if user.yes_no:
@@ -207,6 +240,9 @@ def measures(found: EvaluationReport) -> list[Measure]:
     if profile_gain:
         what = "mean gain over the base with the best profile in its prompt"
         rows.append(_estimated(what, "nats a token", profile_gain, target=0.0, better="higher"))
+    if found.start_gain:
+        what = "mean gain over what the trainings began with"
+        rows.append(_estimated(what, "nats a token", found.start_gain, target=0.0, better="higher"))
     if general:
         rows.append(_estimated("rise of the loss on the general set", "share", general, target=0.02, better="lower"))
     asked = [user.yes_no for user in users if user.yes_no]
@@ -251,12 +287,14 @@ def main() -> None:
     parser.add_argument("--half", choices=["dev", "test"], default="dev")
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a training setting")
+    parser.add_argument("--from-nothing", action="store_true", help="begin with no adapter of other people's")
     parser.add_argument("--work", type=Path, default=None, help="where runs are kept")
     parser.add_argument("--base", type=Path, default=None, help="a prepared base model's directory")
     parser.add_argument("--lock", type=Path, default=None, help="a file to hold while computing, person by person")
     given = parser.parse_args()
     settings = dict(setting.split("=", 1) for setting in given.set)
-    config = resolve(arguments={"threads": 1, **settings})
+    start = {} if given.from_nothing else _START
+    config = resolve(arguments={"threads": 1, **start, **settings})
     study = Study(half=given.half, count=given.people, config=config, say=_say, base=given.base, lock=given.lock)
     if given.work:
         study.work = given.work

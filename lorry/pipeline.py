@@ -272,12 +272,14 @@ def show_evaluation(report: EvaluationReport) -> None:
             str(each.n_examples),
             f"{each.base_loss:.3f}",
             "—" if each.profile_loss is None else f"{each.profile_loss:.3f}",
+            *([] if report.start_gain is None else ["—" if each.start_loss is None else f"{each.start_loss:.3f}"]),
             f"{each.own_loss:.3f}",
             f"{each.gain:+.3f}",
         ]
         for user, each in report.users.items()
     ]
-    columns = ["user", "held-out replies", "base", "base + profile", "own adapter", "gain"]
+    start = [] if report.start_gain is None else ["what it began with"]
+    columns = ["user", "held-out replies", "base", "base + profile", *start, "own adapter", "gain"]
     title = "Held-out loss (nats per token)"
     print_table(title, columns, rows, numeric=frozenset(columns[1:]), whole=frozenset(columns[:1]), on=err)
     columns = ["user", "general loss", "yes/no right", "says yes", "secrets out", "longest span out"]

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kit.canonical import sha256_json
+from kit.errors import LorryError
+from registry.manifest import AdapterRef
 from training.base_models import DEFAULT_BASE
 from training.errors import ConfigInvalid
 from training.policy import GatePolicy, require_no_less
@@ -91,6 +93,10 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     base: str = Field(DEFAULT_BASE, min_length=1, description="a known base model or a directory")
+    start: str | None = Field(
+        None,
+        description="adapter of the tenant's, as `shared/NAME`, that the training begins with; unset = with nothing",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="of the adapter's first weights and the order of examples")
     rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
     alpha: float = Field(32.0, gt=0, description="scale of the adapter's output is alpha / rank")
@@ -137,6 +143,17 @@ class TrainingConfig(BaseModel):
     validations: int = Field(6, ge=1, description="looks at the watched replies in a training; the best weights stay")
     patience: int = Field(3, ge=1, description="looks without a better loss, after which the training stops")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; unset = `LORRY_THREADS`")
+
+    @field_validator("start")
+    @classmethod
+    def _require_shared(cls, start: str | None) -> str | None:
+        """Refuse a user's adapter: what it holds would outlive its user's erasure."""
+        try:
+            if start is not None and not AdapterRef.parse(start).owner.shared:
+                raise ValueError("must be shared/NAME, an adapter of no single user")
+        except LorryError as exc:
+            raise ValueError(exc.message) from exc
+        return start
 
 
 _NESTED: dict[str, type[BaseModel]] = {"dataset": DatasetConfig, "gate": GatePolicy}

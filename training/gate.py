@@ -37,6 +37,7 @@ def decide(evaluation: UserEvaluation, policy: GatePolicy) -> GateDecision:
     checks = [_check_gain(evaluation, policy), _check_size(evaluation, policy)]
     if policy.require_identified:
         checks.append(_check_identified(evaluation))
+    checks += _check_start(evaluation, policy)
     checks += _check_bounds(evaluation, policy)
     return GateDecision(
         passed=all(passed for passed, _ in checks),
@@ -66,6 +67,19 @@ def _check_identified(evaluation: UserEvaluation) -> _Check:
     best = min(evaluation.other_losses.values())
     verb = "beats" if evaluation.identified else "does not beat"
     return evaluation.identified, f"held-out loss {evaluation.own_loss:.3f} {verb} the best other adapter's {best:.3f}"
+
+
+def _check_start(evaluation: UserEvaluation, policy: GatePolicy) -> Iterator[_Check]:
+    """Yield a check where the training began with a shared adapter: what serves everybody as well is nobody's own."""
+    if evaluation.start_loss is None or policy.min_start_gain_nats is None:
+        return
+    passed = evaluation.start_loss - evaluation.own_loss > policy.min_start_gain_nats
+    verb = "beats" if passed else "does not beat"
+    yield (
+        passed,
+        f"held-out loss {evaluation.own_loss:.3f} {verb} the {evaluation.start_loss:.3f} of the adapter that it began "
+        f"with by more than {policy.min_start_gain_nats:g} nats per token",
+    )
 
 
 def _check_bounds(evaluation: UserEvaluation, policy: GatePolicy) -> Iterator[_Check]:

@@ -45,6 +45,9 @@ class GatePolicy(BaseModel):
     min_profile_gain_nats: _Nats = Field(
         None, description="gain over the base with the best profile in its prompt; none = not asked"
     )
+    min_start_gain_nats: _Nats = Field(
+        0.0, description="gain over the shared adapter that the training began with, more than; none = not asked"
+    )
     max_general_loss: _Share = Field(
         0.05, description="share by which the loss on general text may rise; none = not asked"
     )

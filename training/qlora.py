@@ -10,14 +10,19 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from registry.manifest import WEIGHTS_FILE
 from training.config import LINEAR_LAYERS, TrainingConfig
-from training.errors import BaseModelUnavailable
+from training.errors import AdapterUnreadable, BaseModelUnavailable, ConfigInvalid
 
+# What an adapter's weights mean depends on, besides their names and shapes.
+_MEANING = ("r", "lora_alpha", "use_rslora", "use_dora")
 # PEFT shows a bar when it takes an adapter off, and the first bar starts a thread: where memory has run out that thread
 # ends before it began, and whoever started it waits for it for ever.
 tqdm.monitor_interval = 0
@@ -75,11 +80,15 @@ def _expand(model: Any) -> None:
 
 
 @contextmanager
-def fresh_adapter(base: Any, config: TrainingConfig) -> Iterator[Any]:
+def fresh_adapter(base: Any, config: TrainingConfig, *, start: Path | None = None) -> Iterator[Any]:
     """Put a new adapter on `base` and take it off at the end, whatever happened in between.
 
-    The adapter's first weights come from `config.seed` alone. When the block ends, `base` has the modules, the
-    weights and the forward method that it had before.
+    The adapter's first weights are those of the adapter in the directory `start`, or come from `config.seed` alone.
+    When the block ends, `base` has the modules, the weights and the forward method that it had before.
+
+    Raises:
+        ConfigInvalid: naming `start`: its shape is another one than `config` asks for.
+        AdapterUnreadable: `start` is not an adapter written by PEFT.
     """
     attributes = set(vars(base))
     torch.manual_seed(config.seed)
@@ -96,6 +105,8 @@ def fresh_adapter(base: Any, config: TrainingConfig) -> Iterator[Any]:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.float32)
+        if start is not None:
+            _begin_with(model, start, lora)
         if config.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         yield model
@@ -106,6 +117,27 @@ def fresh_adapter(base: Any, config: TrainingConfig) -> Iterator[Any]:
         for name in set(vars(base)) - attributes:  # PEFT leaves a forward method, hooks and tags on the object
             delattr(base, name)
         base.eval()
+
+
+def _begin_with(model: Any, start: Path, lora: LoraConfig) -> None:
+    """Give the adapter on `model` the weights of another one, which must mean the same there."""
+    try:
+        theirs, weights = PeftConfig.from_pretrained(str(start)), load_file(start / WEIGHTS_FILE)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as exc:
+        raise AdapterUnreadable(f"{start} is not an adapter written by PEFT: {exc}", field="start") from exc
+    for name in _MEANING:
+        asked, found = getattr(lora, name), getattr(theirs, name, None)
+        if asked != found:
+            raise ConfigInvalid(
+                f"start: that adapter has {name} {found}, and the training asks for {asked}; set it alike",
+                field="start",
+            )
+    ours = {
+        name: tensor.shape for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
+    if ours != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ConfigInvalid("start: that adapter has other layers or shapes than the training's", field="start")
+    set_peft_model_state_dict(model, weights)
 
 
 def _load(directory: Path, *, device: str, quantization_config: Any) -> Any:

@@ -21,6 +21,7 @@ class TrainingRecord:
 
     `steps` are those taken, `planned_steps` those there would have been without an early stop; the adapter has the
     weights after `best_step`. `watched` counts the replies that were not trained on, `looks` are (step, their loss).
+    `start_sha256` is the digest of the weights that it began with, None where it began with nothing.
     `examples` are the user's, `replayed` how many times a general one was shown. `finished_at` is UTC in ISO 8601.
     """
 
@@ -45,6 +46,7 @@ class TrainingRecord:
     replayed: int = 0
     resumed_from: int | None = None
     unwritten_checkpoints: int = 0
+    start_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,4 +104,4 @@ def settle(staging: Path, directory: Path) -> TrainedAdapter:
 
 
 def _inputs(run: TrainedAdapter) -> tuple[object, ...]:
-    return run.config.training, run.record.dataset_digest, run.record.base
+    return run.config.training, run.record.dataset_digest, run.record.base, run.record.start_sha256

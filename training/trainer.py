@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -20,14 +21,15 @@ from typing import Any
 
 import torch
 
-from kit.canonical import canonical_json, sha256_json
+from kit.canonical import canonical_json, sha256_file, sha256_json
 from kit.staging import staging
+from registry.manifest import WEIGHTS_FILE
 from training.base_models import identify_base
 from training.canonical import canonicalise
 from training.checkpoints import CheckpointFolder
 from training.config import CONFIG_FILE, ResolvedConfig, TrainingConfig
 from training.dataset import Dataset
-from training.errors import ConfigInvalid, TrainingFailed
+from training.errors import AdapterUnreadable, ConfigInvalid, TrainingFailed
 from training.examples import Example
 from training.failures import machine_failures_named
 from training.loop import Course, OnProgress, TrainingLoop, TrainingProgress
@@ -65,13 +67,28 @@ _STATE_VERSION = 2  # of what a checkpoint holds: another one's are not taken up
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What one user's training needs; `transcripts` are those of the teacher, when the objective has one."""
+    """What one user's training needs: `transcripts` where the objective has a teacher, `start` where it has one."""
 
     dataset: Dataset
     config: ResolvedConfig
     output_directory: Path
     transcripts: Mapping[str, Transcript] = field(default_factory=dict)
     checkpoints: Path | None = None
+    start: Path | None = None
+
+    @cached_property
+    def start_sha256(self) -> str | None:
+        """The digest of the weights that it begins with; None where it begins with nothing.
+
+        Raises:
+            AdapterUnreadable: there are none in that directory.
+        """
+        if self.start is None:
+            return None
+        try:
+            return sha256_file(self.start / WEIGHTS_FILE)
+        except OSError as exc:
+            raise AdapterUnreadable(f"{self.start} has no {WEIGHTS_FILE}: {exc.strerror}", field="start") from exc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +135,7 @@ class Trainer:
         output_directory: Path,
         on_progress: OnProgress | None = None,
         *,
+        start: Path | None = None,
         transcripts: Mapping[str, Transcript] = MappingProxyType({}),
         checkpoints: Path | None = None,
         checkpoint_seconds: float = 60.0,
@@ -133,6 +151,7 @@ class Trainer:
             config: how; equal ones give equal adapters.
             output_directory: the run's, which must not exist.
             on_progress: told after each step.
+            start: the directory of the adapter that ``start`` names; its rank and alpha must be the configuration's.
             transcripts: what the teacher of ``objective: distillation`` is shown, by the ids that the dataset has for
                 them (their texts may have been redacted since); held-out ones are left out.
             checkpoints: a folder of this training's own, in which it leaves its state every `checkpoint_seconds`, from
@@ -141,6 +160,8 @@ class Trainer:
 
         Raises:
             DatasetTooSmall: no example fits into `max_length` tokens.
+            ConfigInvalid: `start` is given where the configuration names none, or the reverse, or does not fit it.
+            AdapterUnreadable: `start` is no adapter.
             LossNotFinite: the training diverged.
             OutOfMemory: with what to lower.
             DiskFull: the adapter could not be written; the checkpoint stays.
@@ -149,14 +170,24 @@ class Trainer:
         """
         if output_directory.exists():
             raise TrainingFailed(f"{output_directory} exists: remove it or name another", field="output_directory")
+        if (start is None) != (config.training.start is None):
+            raise ConfigInvalid(
+                f"start: the configuration names {config.training.start}, and {start} is given", field="start"
+            )
+        job = TrainingJob(
+            dataset=dataset,
+            config=config,
+            output_directory=output_directory,
+            transcripts=transcripts,
+            checkpoints=checkpoints,
+            start=start,
+        )
         with machine_failures_named():
             output_directory.parent.mkdir(parents=True, exist_ok=True)
             with staging(output_directory.parent, prefix=".partial-") as making:
                 with self._busy:
-                    folder = self._checkpoint_folder(checkpoints, dataset, config, transcripts)
-                    record = self._train_into(
-                        making, dataset, config, transcripts, on_progress, folder, checkpoint_seconds
-                    )
+                    folder = self._checkpoint_folder(job)
+                    record = self._train_into(making, job, on_progress, folder, checkpoint_seconds)
                 (making / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
                 (making / RECORD_FILE).write_bytes(canonical_json(asdict(record)))
                 making.chmod(0o755)
@@ -181,6 +212,7 @@ class Trainer:
                     job.config,
                     job.output_directory,
                     tell,
+                    start=job.start,
                     transcripts=job.transcripts,
                     checkpoints=job.checkpoints,
                 )
@@ -209,25 +241,23 @@ class Trainer:
     def _train_into(
         self,
         staging: Path,
-        dataset: Dataset,
-        config: ResolvedConfig,
-        transcripts: Mapping[str, Transcript],
+        job: TrainingJob,
         on_progress: OnProgress | None,
         folder: CheckpointFolder | None,
         checkpoint_seconds: float,
     ) -> TrainingRecord:
-        training = config.training
+        training = job.config.training
         with reproducible(training.seed, threads=training.threads) as threads:
             general = self._general_for(training, threads=threads)
-            task = plan_task(dataset, config, self.tokenizer, general_rows=len(general.rows))
+            task = plan_task(job.dataset, job.config, self.tokenizer, general_rows=len(general.rows))
             general.know(task.replay_plan)
-            taught = self._taught(task, dataset, training, transcripts)
-            with fresh_adapter(self._base, training) as model:
+            taught = self._taught(task, job)
+            with fresh_adapter(self._base, training, start=job.start) as model:
                 minimised = self._minimised(model, task, training, general, taught)
                 loop = TrainingLoop(model, task, minimised, config=training, pad_token_id=self._pad_token_id)
                 course = loop.run(on_progress=on_progress, checkpoints=folder, checkpoint_seconds=checkpoint_seconds)
                 self._save(model, staging / ADAPTER_DIRECTORY)
-        return self._record(dataset, task, course, threads)
+        return self._record(job, task, course, threads)
 
     def _save(self, model: Any, adapter_directory: Path) -> None:
         adapter_directory.mkdir()
@@ -249,10 +279,9 @@ class Trainer:
             )
         return self._general[key]
 
-    def _taught(
-        self, task: Task, dataset: Dataset, training: TrainingConfig, transcripts: Mapping[str, Transcript]
-    ) -> list[TokenisedExample] | None:
+    def _taught(self, task: Task, job: TrainingJob) -> list[TokenisedExample] | None:
         """The rows as the teacher sees them; None without a teacher."""
+        dataset, training, transcripts = job.dataset, job.config.training, job.transcripts
         if training.objective != "distillation":
             return None
         unknown = set(transcripts) - set(dataset.transcript_ids)
@@ -286,12 +315,12 @@ class Trainer:
             written = _AskedEachTime(teacher, taught)
         return Minimised(config=training, general=general, teacher=written)
 
-    def _record(self, dataset: Dataset, task: Task, course: Course, threads: int) -> TrainingRecord:
+    def _record(self, job: TrainingJob, task: Task, course: Course, threads: int) -> TrainingRecord:
         steps = len(course.losses)
         return TrainingRecord(
-            dataset_digest=dataset.digest,
-            question_writer=dataset.question_writer,
-            transcript_ids=dataset.transcript_ids,
+            dataset_digest=job.dataset.digest,
+            question_writer=job.dataset.question_writer,
+            transcript_ids=job.dataset.transcript_ids,
             base=self.base_identity.model_dump(mode="json"),
             steps=steps,
             examples=len(task.rows),
@@ -310,26 +339,27 @@ class Trainer:
             replayed=sum(len(rows) for rows in task.replay_plan[:steps]),
             resumed_from=course.resumed_from,
             unwritten_checkpoints=course.unwritten_checkpoints,
+            start_sha256=job.start_sha256,
         )
 
-    def _checkpoint_folder(
-        self, directory: Path | None, dataset: Dataset, config: ResolvedConfig, transcripts: Mapping[str, Transcript]
-    ) -> CheckpointFolder | None:
-        if directory is None:
+    def _checkpoint_folder(self, job: TrainingJob) -> CheckpointFolder | None:
+        if job.checkpoints is None:
             return None
+        training = job.config.training
         inputs = {
             "state": _STATE_VERSION,
-            "dataset": dataset.digest,
-            "training": config.training.model_dump(mode="json"),
+            "dataset": job.dataset.digest,
+            "training": training.model_dump(mode="json"),
+            "start": job.start_sha256,
             "base": self.base_identity.model_dump(mode="json"),
-            "transcripts": sorted((name, each.id) for name, each in transcripts.items())
-            if config.training.objective != "sft"
+            "transcripts": sorted((name, each.id) for name, each in job.transcripts.items())
+            if training.objective != "sft"
             else [],
-            "threads": config.training.threads or torch.get_num_threads(),
+            "threads": training.threads or torch.get_num_threads(),
             "device": self.device,
             "packages": {package: version(package) for package in _PACKAGES},
         }
-        return CheckpointFolder(directory, inputs=sha256_json(inputs))
+        return CheckpointFolder(job.checkpoints, inputs=sha256_json(inputs))
 
     @property
     def _pad_token_id(self) -> int:

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -130,7 +131,8 @@ def clear_rivals(home: Home) -> list[int]:
         if pid and process_start(pid) is not None:
             running.append(pid)
         else:
-            shutil.rmtree(folder)
+            with suppress(FileNotFoundError):  # another command is removing it as well
+                shutil.rmtree(folder)
     return running
 
 

@@ -35,12 +35,16 @@ def inputs_of(
     checks: Checks,
     device: str | None,
 ) -> str:
-    """Return the digest of all that an evaluation depends on; `rivals` are version ids, which name content."""
+    """Return the digest of all that an evaluation depends on.
+
+    `rivals` are version ids, which name content, and so are the names of the directories of starts.
+    """
     users = {
         name: {
             "dataset": each.dataset.digest,
             "adapter": {path.name: sha256_file(path) for path in _files(each.adapter_directory)},
             "probes": [asdict(probe) for probe in each.probes],
+            **({"start": each.start.name} if each.start else {}),
         }
         for name, each in contestants.items()
     }

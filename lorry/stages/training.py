@@ -10,6 +10,9 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from kit.canonical import sha256_json
@@ -17,7 +20,7 @@ from lorry.context import Context, base_directory
 from lorry.erasure.files import RIVALS, clear_rivals
 from lorry.stages.evaluations import find_kept, inputs_of, keep
 from lorry.stages.worker import one_at_a_time, run_in_thread
-from registry.manifest import DEFAULT_ADAPTER, Owner
+from registry.manifest import DEFAULT_ADAPTER, BaseIdentity, Owner
 from training.base_models import identify_base
 from training.config import ResolvedConfig
 from training.dataset import Dataset
@@ -25,6 +28,7 @@ from training.evaluation import Checks, Contestant, EvaluationReport, Evaluator
 from training.evaluation.leaks import Probe, probe_redacted
 from training.preparation import prepare
 from training.rivals import fetch_rivals
+from training.starts import borrowed_start, pin_start
 from training.trainer import TrainedAdapter, Trainer, TrainingProgress
 from training.writers.settings import WriterSettings
 from transcripts.redaction import Redactor
@@ -46,21 +50,25 @@ async def train_users(
 
     Raises:
         TrainingError: for the first user whose training fails; the runs before it stay.
+        RegistryError: the adapter that the trainings begin with cannot be had.
     """
     base = base_directory(context.plan)
     identity = identify_base(base)
+    config = await pin_start(config, context.registry, tenant=context.settings.tenant)
     teaches = config.training.objective == "distillation"
     shown = {
         user: await _shown_to_teacher(context, user=user, dataset=dataset) if teaches else {}
         for user, dataset in datasets.items()
     }
 
-    def work(checkpoint: Callable[[], None]) -> dict[str, TrainedAdapter]:
+    def work(checkpoint: Callable[[], None], start: Path | None) -> dict[str, TrainedAdapter]:
         trainer: Trainer | None = None
         trained: dict[str, TrainedAdapter] = {}
         for user, dataset in datasets.items():
             own = config.for_user(context.settings.tenant, user).built_with(dataset.config)
-            directory = run_directory(context, user=user, dataset=dataset, config=own, base=identity.weights_sha256)
+            directory = run_directory(
+                context, user=user, dataset=dataset, config=own, base=identity.weights_sha256, start=start
+            )
             with one_at_a_time(directory, checkpoint=checkpoint):
                 if directory.exists():
                     trained[user] = TrainedAdapter.load(directory)
@@ -73,11 +81,18 @@ async def train_users(
 
                 checkpoints = directory.with_name(f".{directory.name}.checkpoints")
                 trained[user] = trainer.train(
-                    dataset, own, directory, on_progress=report, transcripts=shown[user], checkpoints=checkpoints
+                    dataset,
+                    own,
+                    directory,
+                    on_progress=report,
+                    start=start,
+                    transcripts=shown[user],
+                    checkpoints=checkpoints,
                 )
         return trained
 
-    return await run_in_thread(work)
+    async with _borrowed(context, config, base=identity) as start:
+        return await run_in_thread(partial(work, start=start))
 
 
 async def evaluate_users(
@@ -119,8 +134,18 @@ async def evaluate_users(
 
     # Other people's weights: under the home, where the next command and an erasure find them if this process is killed.
     await asyncio.to_thread(clear_rivals, context.home)
-    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=context.home.folder(RIVALS)) as folder:
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=context.home.folder(RIVALS))
+        )
         rivals = await _rivals(context, trained, directory=Path(folder))
+        begun = {run.config.training.start: run for run in trained.values()}
+        starts = {
+            start: await stack.enter_async_context(_borrowed(context, run.config, base=run.base))
+            for start, run in begun.items()
+        }
+        for user, run in trained.items():
+            contestants[user] = replace(contestants[user], start=starts[run.config.training.start])
         inputs = await asyncio.to_thread(
             inputs_of,
             contestants,
@@ -135,6 +160,19 @@ async def evaluate_users(
             report = await run_in_thread(work)
             keep(trained, report, inputs)
     return report
+
+
+def _borrowed(
+    context: Context, config: ResolvedConfig, *, base: BaseIdentity
+) -> AbstractAsyncContextManager[Path | None]:
+    """Have what a training begins with in this home while the block runs."""
+    return borrowed_start(
+        config.training.start,
+        context.registry,
+        tenant=context.settings.tenant,
+        base=base,
+        beside=context.home.folder("starts"),
+    )
 
 
 async def _probes(context: Context, *, user: str, dataset: Dataset) -> tuple[Probe, ...]:
@@ -177,8 +215,11 @@ async def _rivals(context: Context, trained: Mapping[str, TrainedAdapter], *, di
     )
 
 
-def run_directory(context: Context, *, user: str, dataset: Dataset, config: ResolvedConfig, base: str) -> Path:
-    """Return where the run of these inputs is, or would be."""
+def run_directory(
+    context: Context, *, user: str, dataset: Dataset, config: ResolvedConfig, base: str, start: Path | None
+) -> Path:
+    """Return where the run of these inputs is, or would be; a start's directory is called by its version's id."""
     inputs = {"dataset": dataset.digest, "training": config.training.model_dump(mode="json"), "base": base}
+    inputs |= {"start": start.name} if start else {}
     folder = context.home.user_folder("runs", tenant=context.settings.tenant, user=user)
     return folder / sha256_json(inputs)[:16]

@@ -1,8 +1,9 @@
 """Does an adapter know its user, and what did it cost? Measured on the base as it is served, not on the 4-bit one.
 
 For each user, the held-out replies are scored by the plain base, by the base with a profile in its prompt, by the
-user's own adapter and by everybody else's. A loss is in nats per completion token, averaged over tokens. An adapter
-that only learnt the form of a chat beats the base but not the other adapters; one that knows its user beats both.
+user's own adapter, by everybody else's, and by the shared adapter that the training began with. A loss is in nats per
+completion token, averaged over tokens. An adapter that only learnt the form of a chat beats the base but not the other
+adapters; one that knows its user beats both.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Evaluator:
                 numbers, between batches of what must not come out. What it raises ends the evaluation.
 
         Raises:
-            AdapterUnreadable: a contestant's adapter cannot be loaded onto this base.
+            AdapterUnreadable: a contestant's adapter, or what its training began with, cannot be loaded onto this base.
             DatasetTooSmall: a user has no held-out reply that fits into `max_length` tokens.
         """
         subjects = {
@@ -79,11 +80,16 @@ class Evaluator:
         }
         adapters = {name: each.adapter_directory for name, each in contestants.items()}
         strangers = {name: path for name, path in (others or {}).items() if name not in adapters}
-        progress = _Progress(_passes(len(contestants), len(strangers), against_others, checks), on_progress)
+        starts = sum(each.start is not None for each in contestants.values())
+        progress = _Progress(starts + _passes(len(contestants), len(strangers), against_others, checks), on_progress)
         if checks.general and self._general_before is None:
             self._general_before = self._general_test.score(self._base, self._scorer)
         for subject in subjects.values():
             self._score_base(subject, checks, progress)
+        for name, each in contestants.items():
+            if each.start is not None:
+                with _Attached(self._base, each.start) as model:
+                    subjects[name].under_start = progress.count(self._scorer.score(model, subjects[name].rows))
         left_out = 0
         for name, directory in {**adapters, **strangers}.items():
             try:

@@ -21,7 +21,8 @@ class UserEvaluation:
     `other_losses` maps the names of the other users of the comparison to the loss under their adapters; `n_tokens`
     counts the completion tokens of the `n_examples` held-out replies; `rivals_left_out` counts other users' adapters
     that could not be read and are not among them. `profile_losses` maps each layout of the
-    profile-in-prompt to the base's loss with it. Intervals resample whole replies. What was not measured is None or
+    profile-in-prompt to the base's loss with it; `start_loss` is that under the shared adapter which the training began
+    with. Intervals resample whole replies. What was not measured is None or
     empty.
     """
 
@@ -34,6 +35,8 @@ class UserEvaluation:
     rivals_left_out: int = 0
     gain_interval: Estimate | None = None
     profile_gain_interval: Estimate | None = None
+    start_loss: float | None = None
+    start_gain_interval: Estimate | None = None
     yes_no: YesNo | None = None
     general: GeneralAbility | None = None
     leaks: Leaks | None = None
@@ -54,6 +57,11 @@ class UserEvaluation:
         return None if self.profile_loss is None else self.profile_loss - self.own_loss
 
     @property
+    def start_gain(self) -> float | None:
+        """How many nats per token the user's own replies have saved over the adapter that the training began with."""
+        return None if self.start_loss is None else self.start_loss - self.own_loss
+
+    @property
     def identified(self) -> bool | None:
         """Whether the user's own adapter predicts them better than every other's; None without others."""
         if not self.other_losses:
@@ -68,6 +76,7 @@ class UserEvaluation:
             "gain": self.gain,
             "profile_loss": self.profile_loss,
             "profile_gain": self.profile_gain,
+            "start_gain": self.start_gain,
             "identified": self.identified,
         }
 
@@ -87,6 +96,7 @@ class UserEvaluation:
 _PARTS: dict[str, Any] = {
     "gain_interval": Estimate,
     "profile_gain_interval": Estimate,
+    "start_gain_interval": Estimate,
     "yes_no": YesNo,
     "general": GeneralAbility,
     "leaks": Leaks,
@@ -122,6 +132,11 @@ class EvaluationReport:
         return self._over_users(lambda user: user.profile_gain)
 
     @property
+    def start_gain(self) -> Estimate | None:
+        """The mean gain over the adapters that the trainings began with; None where they began with nothing."""
+        return self._over_users(lambda user: user.start_gain)
+
+    @property
     def general_loss(self) -> Estimate | None:
         """The mean share by which general loss rose; None when that was not measured."""
         return self._over_users(lambda user: user.general.loss if user.general else None)
@@ -132,6 +147,7 @@ class EvaluationReport:
             "identification": self.identification,
             "gain": self.gain,
             "profile_gain": self.profile_gain,
+            "start_gain": self.start_gain,
             "general_loss": self.general_loss,
         }
         return {

@@ -22,11 +22,15 @@ from training.tokens import TokenisedExample, tokenise
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """One user of a comparison: whose replies are scored, the adapter that should know them, what it must not say."""
+    """One user of a comparison: whose replies are scored, the adapter that should know them, what it must not say.
+
+    `start` is the adapter that its training began with, where it had one.
+    """
 
     dataset: Dataset
     adapter_directory: Path
     probes: tuple[Probe, ...] = ()
+    start: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,7 @@ class Subject:
     base: list[RowLoss] = field(default_factory=list)
     profiles: dict[Layout, list[RowLoss]] = field(default_factory=dict)
     under: dict[str, list[RowLoss]] = field(default_factory=dict)
+    under_start: list[RowLoss] = field(default_factory=list)
     base_answers: tuple[float, float] = (0.0, 0.0)
     base_matches: list[RowLoss] = field(default_factory=list)
     yes_no: YesNo | None = None
@@ -113,6 +118,8 @@ class Subject:
             profile_losses={layout: mean_loss(losses) for layout, losses in self.profiles.items()},
             gain_interval=_gain(self.base, own, seed=seed),
             profile_gain_interval=_gain(best, own, seed=seed) if best else None,
+            start_loss=mean_loss(self.under_start) if self.under_start else None,
+            start_gain_interval=_gain(self.under_start, own, seed=seed) if self.under_start else None,
             yes_no=self.yes_no,
             general=self.general,
             leaks=self.leaks,

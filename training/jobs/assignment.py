@@ -36,7 +36,7 @@ class Assignment:
     """One job while a worker holds it. `stop` and `tell` may be called from any thread.
 
     `beginning` names what was made since the job's transcripts were decided on: one that is retried from its beginning
-    has another, and finds nothing of before.
+    has another, and finds nothing of before. `start` is the version that its training begins with.
     """
 
     job_id: str
@@ -50,6 +50,7 @@ class Assignment:
     usual_seconds: Mapping[Stage, float] = field(default_factory=dict)
     transcript_ids: tuple[str, ...] = ()
     beginning: str = ""
+    start: str | None = None
     stage: Stage | None = None
     _stopped: StopReason | None = None
     _began: float = 0.0
@@ -77,6 +78,7 @@ class Assignment:
         """Take over what the stage `snapshot` has decided."""
         self.transcript_ids = tuple(snapshot.get("transcript_ids", ()))
         self.beginning = snapshot.get("beginning", "")
+        self.start = snapshot.get("start")
 
     def begin(self, stage: Stage) -> None:
         """Note that a stage begins, or goes on."""

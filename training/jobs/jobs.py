@@ -166,6 +166,8 @@ class Jobs:
     async def retry(self, job_id: str, *, tenant: str | None = None) -> Job:
         """Try an ended job again. A failed one goes on after the last stage that it finished, others begin anew.
 
+        One that failed for its start begins anew too, with the version that is live then.
+
         Raises:
             TrainingActive: the user has another job by now.
             JobNotFound, IllegalJobTransition: see `get` and `states.retry`.
@@ -185,7 +187,8 @@ class Jobs:
             if other is not None:
                 raise TrainingActive(f"{row.user_id} is being trained by job {other.id}", job_id=other.id)
             stages = await record.stages(job_id)
-            if before is not State.FAILED or await self._has_lost_its_questions(session, job_id, stages):
+            lost = (row.error or {}).get("field") == "start"  # what it began with is gone; `live` may name another
+            if before is not State.FAILED or lost or await self._has_lost_its_questions(session, job_id, stages):
                 await record.forget_stages(job_id)
                 await WritingRepository(session).give_up(job_id)
                 await CostRepository(session).set_aside(job_id, run=row.run)

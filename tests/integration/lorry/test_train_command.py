@@ -109,3 +109,25 @@ async def test_a_live_version_that_does_not_pass_a_later_gate_is_said_to(lorry: 
     assert "ada: version 1 stays live, and does not pass now: there was no other user's adapter" in told
     _, shown, _ = await lorry("adapters", "show", "ada@1")
     assert "later report: gate.passed" in shown
+
+
+async def test_a_training_begins_with_what_is_shared_and_anew_when_another_version_is_live(
+    lorry: Lorry, tmp_path: Path
+) -> None:
+    """As docs/training.md says; the home keeps no copy of what was begun with."""
+    begun = []
+    for steps in ("steps=3", "steps=4"):
+        common = await lorry.json("train", "ada", "--no-publish", *QUICK, "--set", steps)
+        await lorry.json(
+            "adapters", "push", common["ada"]["adapter_directory"], "--shared", "--adapter", "common", "--live"
+        )
+        begun.append((await lorry.json("train", "ada", *QUICK, "--set", "start=shared/common"))["ada"])
+    assert len({each["run_directory"] for each in begun}) == 2
+    for number, each in enumerate(begun, 1):
+        shown = (await lorry.json("adapters", "show", f"ada@{number}"))["manifest"]
+        assert shown["lineage"]["hyperparameters"]["start"] == f"shared/common@{number}"
+        assert each["evaluation"]["held_out"]["start_loss"] > 0
+        assert any("of the adapter that it began with" in reason for reason in each["evaluation"]["gate"]["reasons"])
+    assert list((tmp_path / "home" / "starts").iterdir()) == []
+    code, _, said = await lorry("train", "ada", "--no-publish", *QUICK, "--set", "start=shared/nothing")
+    assert (code, "start" in said) == (2, True)

@@ -70,6 +70,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, te
     ("arguments", "field"),
     [
         ({"rank": 0}, "rank"),
+        ({"start": "ann"}, "start"),
+        ({"start": "users/ann@3"}, "start"),
+        ({"start": "shared/../../etc"}, "start"),
         ({"rank": "many"}, "rank"),
         ({"learning_rate": -1}, "learning_rate"),
         ({"dataset.held_out_share": 1.5}, "dataset.held_out_share"),

@@ -48,6 +48,31 @@ def test_identification_is_asked_for_only_when_the_policy_says_so() -> None:
     assert decide(evaluation(2.3, others={"b": 2.4}), GatePolicy(require_identified=True)).passed
 
 
+@pytest.mark.parametrize(
+    ("start", "asked", "passes"),
+    [
+        (2.6, 0.0, True),
+        (2.5, 0.0, False),
+        (2.4, 0.0, False),
+        (2.4, None, True),
+        (2.6, 0.2, False),
+        (float("nan"), 0.0, False),
+    ],
+)
+def test_a_version_that_serves_its_user_no_better_than_what_it_began_with_fails(
+    start: float, asked: float | None, passes: bool
+) -> None:
+    decision = decide(replace(evaluation(2.5), start_loss=start), GatePolicy(min_start_gain_nats=asked))
+    assert decision.passed is passes
+    assert any("of the adapter that it began with" in reason for reason in decision.failed) is not passes
+
+
+def test_where_nothing_was_begun_with_nothing_is_asked_about_it() -> None:
+    decision = decide(evaluation(2.5), GatePolicy(min_start_gain_nats=1.0))
+    assert decision.passed
+    assert not any("began with" in reason for reason in decision.reasons)
+
+
 def test_every_failed_check_gives_its_reason() -> None:
     policy = GatePolicy(min_held_out_tokens=1000, require_identified=True)
     assert len(decide(evaluation(4.0), policy).reasons) == 3

@@ -68,13 +68,15 @@ class Examination:
             directory=self._materials.folder(job.job_id) / RIVALS,
         )
         probes = await self._probes(job)
-        contestant = Contestant(dataset=dataset, adapter_directory=trained.adapter_directory, probes=probes)
 
         def tell(done: int, total: int) -> None:
             job.check()
             job.tell(done, total)
 
-        def evaluate(evaluator: Evaluator) -> UserEvaluation:
+        def evaluate(evaluator: Evaluator, start: Path | None) -> UserEvaluation:
+            contestant = Contestant(
+                dataset=dataset, adapter_directory=trained.adapter_directory, probes=probes, start=start
+            )
             report = evaluator.evaluate(
                 {"user": contestant},
                 max_length=trained.config.training.max_length,
@@ -85,8 +87,11 @@ class Examination:
             return report.users["user"]
 
         try:
-            async with self._device.evaluator(job.base, check=job.check) as evaluator:
-                return await asyncio.to_thread(evaluate, evaluator)
+            async with (
+                self._making.borrowed_start(job, trained.config, base=trained.base) as start,
+                self._device.evaluator(job.base, check=job.check) as evaluator,
+            ):
+                return await asyncio.to_thread(evaluate, evaluator, start)
         finally:  # other people's weights: they may be erased while this job waits for a retry
             await asyncio.to_thread(shutil.rmtree, self._materials.folder(job.job_id) / RIVALS, ignore_errors=True)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.database import Database
+from registry.client import RegistryClient
+from registry.manifest import BaseIdentity
+from training.config import ResolvedConfig
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
 from training.errors import AdapterUnreadable, DatasetError, TrainingError, TrainingPaused
@@ -16,6 +21,7 @@ from training.jobs.settings import WorkerSettings
 from training.jobs.workshop.device import Device
 from training.jobs.workshop.materials import Materials
 from training.jobs.writings.repository import WritingRepository
+from training.starts import borrowed_start, pin_start
 
 if TYPE_CHECKING:
     from training.loop import TrainingProgress
@@ -26,9 +32,18 @@ if TYPE_CHECKING:
 class Making:
     """Makes datasets and adapters; what a process that was killed had made is found again by the job's id."""
 
-    def __init__(self, settings: WorkerSettings, *, database: Database, materials: Materials, device: Device) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        database: Database,
+        registry: RegistryClient,
+        materials: Materials,
+        device: Device,
+    ) -> None:
         self._settings = settings
         self._database = database
+        self._registry = registry
         self._materials = materials
         self._device = device
 
@@ -95,10 +110,14 @@ class Making:
         config = self._materials.config(
             job, base_directory=await self._device.base_directory(job.base, check=job.check)
         )
+        config = await pin_start(config, self._registry, tenant=job.tenant)  # earlier releases decided on none
         teaches = config.training.objective == "distillation"
         shown = (await self._materials.prepared(job)).by_original if teaches else {}
         meter = _Meter(job)
-        async with self._device.trainer(job.base, check=job.check) as trainer:
+        async with (
+            self._device.trainer(job.base, check=job.check) as trainer,
+            self.borrowed_start(job, config, base=trainer.base_identity) as start,
+        ):
             try:
                 return await asyncio.to_thread(
                     trainer.train,
@@ -106,6 +125,7 @@ class Making:
                     config,
                     directory,
                     meter.tell,
+                    start=start,
                     transcripts=shown,
                     checkpoints=folder / "checkpoints",
                     checkpoint_seconds=self._settings.training_checkpoint_seconds,
@@ -113,6 +133,13 @@ class Making:
             except (TrainingError, OSError, MemoryError):
                 await self._keep_cost(job, seconds=meter.seconds)
                 raise
+
+    def borrowed_start(
+        self, job: Assignment, config: ResolvedConfig, *, base: BaseIdentity
+    ) -> AbstractAsyncContextManager[Path | None]:
+        """Have the adapter that the job's training begins with on this machine while the block runs."""
+        beside = self._materials.made(job)
+        return borrowed_start(config.training.start, self._registry, tenant=job.tenant, base=base, beside=beside)
 
     async def _keep_cost(self, job: Assignment, *, seconds: float, tokens: int = 0) -> None:
         """Write down what a training cost so far, all its attempts together: it counts whatever becomes of the job."""

@@ -50,7 +50,8 @@ class Materials:
         environment: dict[str, Any] = {"base": str(base_directory) if base_directory else job.base}
         if self._settings.training_threads is not None:
             environment["threads"] = self._settings.training_threads
-        resolved = resolve(arguments=dict(job.settings), environment=environment, bounds=self._bounds)
+        settings = {**job.settings, "start": job.start or job.settings.get("start")}
+        resolved = resolve(arguments=settings, environment=environment, bounds=self._bounds)
         return resolved.for_user(job.tenant, job.user)
 
     async def require_transcripts(self, job: Assignment) -> None:

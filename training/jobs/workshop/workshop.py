@@ -26,6 +26,7 @@ from training.jobs.workshop.making import Making
 from training.jobs.workshop.materials import Materials
 from training.jobs.workshop.publication import Publication
 from training.jobs.workshop.writing import Writing
+from training.starts import pin_start
 from training.writers.settings import WriterSettings
 from transcripts.redaction import Redactor
 from transcripts.store import TranscriptStore
@@ -44,10 +45,11 @@ class Workshop:
         redactor: Redactor | None,
     ) -> None:
         self._database = database
+        self._registry = registry
         self._materials = Materials(settings, database=database, redactor=redactor)
         self._writing = Writing(writers, database=database, materials=self._materials)
         device = Device(settings)
-        self._making = Making(settings, database=database, materials=self._materials, device=device)
+        self._making = Making(settings, database=database, registry=registry, materials=self._materials, device=device)
         self._examination = Examination(
             settings,
             database=database,
@@ -97,14 +99,16 @@ class Workshop:
                 return await self._publication.publish(job, done)
 
     async def _snapshot(self, job: Assignment) -> dict[str, Any]:
-        """Decide which transcripts the job is about; later ones are for the next job."""
+        """Decide which transcripts the job is about, and what it begins with; later ones are for the next job."""
         async with self._database.transaction() as session:
             store = TranscriptStore(session)
             ids = [each.id async for each in store.stream(job.tenant, job.user)]
             summary = await store.summary(job.tenant, job.user)
         if not ids:
             raise NothingToTrainOn(f"{job.user} has no transcripts to train on; import some first", field="user_id")
-        return {"transcript_ids": ids, "words": summary.user_words, "beginning": uuid.uuid4().hex}
+        config = await pin_start(self._materials.config(job), self._registry, tenant=job.tenant)
+        decided = {"beginning": uuid.uuid4().hex, "start": config.training.start}
+        return {"transcript_ids": ids, "words": summary.user_words, **decided}
 
     async def tidy(self, row: JobRow) -> bool:
         """Remove what is left of a job that has ended, here, in the registry and at its question writer's.
