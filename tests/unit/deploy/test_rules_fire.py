@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.prometheus import debians
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 ENGINE = 'instance="e:8100"'
@@ -366,10 +367,7 @@ def said(text: str, case: Case) -> str:
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
-    return found
+    return debians("promtool")
 
 
 def test_every_rule_file_is_sound(promtool: str) -> None:
