@@ -81,10 +81,11 @@ def request_arguments(
 ) -> dict[str, Any]:
     """Return what httpx sends for a call; build it once for all attempts.
 
-    Without a key of the caller's, what changes something gets one of its own.
+    Without a key of the caller's, what changes something gets one of its own; a question, which changes nothing, is
+    answered without the database that keys are kept in.
     """
     headers = dict(call.headers)
-    if call.method != "GET":
+    if call.method != "GET" and (call.changes or idempotency_key is not None):
         part = f".{call.part}" if call.part else ""
         headers["idempotency-key"] = uuid.uuid4().hex if idempotency_key is None else idempotency_key + part
     if deadline_seconds is not None:

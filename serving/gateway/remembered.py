@@ -1,7 +1,7 @@
 """Answers of a service, remembered: briefly while it answers, longer while it does not.
 
-However many ask for one thing at once, the service is asked once. While it is down, whoever asks for what was answered
-before is answered from memory at once, and the service is tried again behind their backs.
+However many ask for one thing at once, the service is asked once. While it is down, or hangs, whoever asks for what was
+answered before is answered from memory, all but the first at once, and the service is tried again behind their backs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 _MAX_ENTRIES = 10_000
 _AHEAD = 0.5
+_PATIENCE_SECONDS = 1.0
 
 
 class Remembered(Generic[K, V]):
@@ -29,6 +30,7 @@ class Remembered(Generic[K, V]):
         stale_seconds: float,
         unavailable: tuple[type[Exception], ...],
         max_entries: int = _MAX_ENTRIES,
+        patience_seconds: float = _PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Remember nothing yet.
@@ -38,12 +40,14 @@ class Remembered(Generic[K, V]):
             stale_seconds: how long it is given again when the service is unavailable.
             unavailable: what is raised by a service that does not answer; anything else is its answer.
             max_entries: beyond them, the oldest is forgotten.
+            patience_seconds: how long whoever may be answered from memory waits for the service before.
             clock: seconds, for tests.
         """
         self._seconds = seconds
         self._stale_seconds = stale_seconds
         self._unavailable = unavailable
         self._max_entries = max_entries
+        self._patience_seconds = patience_seconds
         self._clock = clock
         self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
         self._asking: dict[K, asyncio.Task[V]] = {}
@@ -59,8 +63,14 @@ class Remembered(Generic[K, V]):
         if known is not None and self._is_down:
             self._ask(key, ask)
             return known
+        asking = self._ask(key, ask)
+        if known is not None:
+            await asyncio.wait({asking}, timeout=self._patience_seconds)
+            if not asking.done():
+                self._is_down = True  # until it answers
+                return known
         try:
-            return await asyncio.shield(self._ask(key, ask))
+            return await asyncio.shield(asking)
         except self._unavailable:
             if known is None:
                 raise

@@ -26,7 +26,8 @@ class Call(Generic[T]):
     """One call; `read` makes its result of a successful answer.
 
     `also` are statuses beside 200 to 299 that `read` understands. `part` numbers the calls that one method makes, so
-    that each has an idempotency key of its own; 0 = it makes one.
+    that each has an idempotency key of its own; 0 = it makes one. `changes` says that repeating it would do something
+    again, which such a key keeps from happening.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     also: frozenset[int] = frozenset()
     part: int = 0
+    changes: bool = True
 
     def result(self, response: httpx.Response) -> T:
         """Return what an answer, which has been read, says.
@@ -70,9 +72,17 @@ def stream(
     json: Any = None,
     params: Mapping[str, Any] | None = None,
 ) -> Call[None]:
-    """Return the call that opens a stream, which whoever reads its lines understands."""
+    """Return the call that opens a stream, which whoever reads its lines understands; it changes nothing."""
     headers = {"accept": accept}
-    return Call(method=method, path=path, json=json, params=params or {}, headers=headers, read=lambda response: None)
+    return Call(
+        method=method,
+        path=path,
+        json=json,
+        params=params or {},
+        headers=headers,
+        read=lambda response: None,
+        changes=False,
+    )
 
 
 def model(kind: type[M]) -> Callable[[httpx.Response], M]:

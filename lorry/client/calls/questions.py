@@ -26,7 +26,7 @@ def query(
     """Ask a user's adapter."""
     body = {"question": question, "max_tokens": max_tokens, "temperature": temperature}
     body |= given(schema=schema, fallback=fallback)
-    return Call(method="POST", path=f"{user_path(user)}/query", json=body, read=model(Answer))
+    return Call(method="POST", path=f"{user_path(user)}/query", json=body, read=model(Answer), changes=False)
 
 
 def stream_query(
@@ -49,7 +49,7 @@ def chat(
         return ChatAnswer(text=text, adapter_version=adapter_version(response), completion=completion)
 
     body = _chat(user, messages, fallback=fallback, options=options)
-    return Call(method="POST", path="/v1/chat/completions", json=body, read=read)
+    return Call(method="POST", path="/v1/chat/completions", json=body, read=read, changes=False)
 
 
 def stream_chat(

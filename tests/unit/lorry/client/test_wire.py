@@ -243,6 +243,21 @@ def test_all_attempts_of_a_call_share_a_key_and_reading_has_none() -> None:
     assert third is None
 
 
+def test_a_question_changes_nothing_and_has_a_key_only_of_the_callers() -> None:
+    """The database that keys are kept in may be away, and whoever is known is answered all the same."""
+    network = Network(said({}, status=404))
+    with client(network) as lorry:
+        for who in (lorry, lorry.with_idempotency_key("mine")):
+            with pytest.raises(NotFound):
+                who.query("ann", "Tea?")
+            with pytest.raises(NotFound):
+                who.chat("ann", [{"role": "user", "content": "Tea?"}])
+            with pytest.raises(NotFound), who.stream_query("ann", "Tea?"):
+                pass
+    keys = [request.headers.get("idempotency-key") for request in network.requests]
+    assert keys == [None] * 3 + ["mine"] * 3
+
+
 def test_a_profile_that_has_not_changed_is_not_sent_again() -> None:
     network = Network(lambda: httpx.Response(304), lambda: httpx.Response(200, json={"user": "ann"}))
     known = Profile(document={}, adapter_version=1, etag='"e1"')

@@ -34,10 +34,37 @@ class Service:
         return asked
 
 
-def memory(clock: list[float], *, seconds: float = 1.0, max_entries: int = 100) -> Remembered[str, int]:
+def memory(
+    clock: list[float], *, seconds: float = 1.0, max_entries: int = 100, patience_seconds: float = 30.0
+) -> Remembered[str, int]:
     return Remembered(
-        seconds=seconds, stale_seconds=60.0, unavailable=(Down,), max_entries=max_entries, clock=lambda: clock[0]
+        seconds=seconds,
+        stale_seconds=60.0,
+        unavailable=(Down,),
+        max_entries=max_entries,
+        patience_seconds=patience_seconds,
+        clock=lambda: clock[0],
     )
+
+
+async def test_a_service_that_hangs_is_waited_for_once_and_then_answered_for_from_memory() -> None:
+    """Whoever is not known waits, and when it answers again everybody hears the new answer."""
+    clock, service = [0.0], Service()
+    remembered = memory(clock, patience_seconds=0.05)
+    assert [await remembered.get(key, service) for key in "ab"] == [1, 2]
+    clock[0] = 2.0
+    service.may_answer.clear()
+    assert await asyncio.wait_for(remembered.get("a", service), 5) == 1
+    for key, known in (("a", 1), ("b", 2)):  # nobody waits any more: these end without the loop's turning
+        with pytest.raises(StopIteration) as ended:
+            remembered.get(key, service).send(None)
+        assert ended.value.value == known
+    unknown = asyncio.ensure_future(remembered.get("c", service))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(unknown), 0.2)
+    service.may_answer.set()
+    assert await unknown > 2
+    assert await remembered.get("a", service) > 2
 
 
 async def test_an_answer_is_fresh_for_its_time_and_then_asked_for_again() -> None:
