@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, insert, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from transcripts.models import SEARCH_CONFIGURATION, TranscriptRow, TurnRow
 from transcripts.transcript import Transcript, Turn
 
+Order = Literal["best", "newest", "oldest"]
 _TURNS_OF = 500  # transcripts are named in one statement
 _TURNS_AT_ONCE = 500  # rows are inserted: everybody else on the event loop waits while they are written out
 
@@ -235,9 +236,12 @@ class TranscriptRepository:
         return sorted(found.scalar_one())
 
     async def search(
-        self, words: Sequence[str], *, tenant: str, user: str, min_match: int, limit: int
+        self, words: Sequence[str], *, tenant: str, user: str, min_match: int, limit: int, order: Order = "best"
     ) -> list[Passage]:
-        """Return the user's own turns that hold at least `min_match` of `words`, which `words()` gave."""
+        """Return the user's own turns that hold at least `min_match` of `words`, which `words()` gave.
+
+        The best hold most of them; by time, those without one come last.
+        """
         any_word = cast(bindparam("any_word", match_any(words), Text), TSQUERY)
         held = func.unnest(cast(list(words), ARRAY(Text))).table_valued("word").render_derived(name="wanted")
         matched = (
@@ -257,10 +261,15 @@ class TranscriptRepository:
             .where(TurnRow.search.bool_op("@@")(any_word))
             .subquery()
         )  # fmt: skip
+        orders = {
+            "best": (found.c.matched.desc(), found.c.rank.desc()),
+            "newest": (found.c.time.desc().nulls_last(),),
+            "oldest": (found.c.time.asc().nulls_last(),),
+        }
         query = (
             select(found)
             .where(found.c.matched >= min_match)
-            .order_by(found.c.matched.desc(), found.c.rank.desc(), found.c.transcript_id, found.c.index)
+            .order_by(*orders[order], found.c.transcript_id, found.c.index)
             .limit(limit)
         )
         return [

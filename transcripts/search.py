@@ -10,16 +10,23 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.names import check_name
-from transcripts.repository import Passage, TranscriptRepository
+from transcripts.repository import Order, Passage, TranscriptRepository
 
-__all__ = ["Passage", "search_user_turns"]
+__all__ = ["Order", "Passage", "search_user_turns"]
 
 _QUERY_CHARACTERS = 10_000
 _QUERY_WORDS = 256
 
 
 async def search_user_turns(
-    session: AsyncSession, tenant: str, user: str, query: str, limit: int = 10, *, min_match: int = 1
+    session: AsyncSession,
+    tenant: str,
+    user: str,
+    query: str,
+    limit: int = 10,
+    *,
+    min_match: int = 1,
+    order: Order = "best",
 ) -> list[Passage]:
     """Return the turns of this user, and of nobody else, that share words with `query`, best first.
 
@@ -30,10 +37,11 @@ async def search_user_turns(
         query: words of any length; the first 10 000 characters and 256 distinct words count.
         limit: most passages to return.
         min_match: how many distinct words (by stem) a turn must hold; more than the query has finds nothing.
+        order: `newest` and `oldest` first, those without a time last, give only turns that hold all words of the query.
 
     Returns:
-        At most `limit` passages by number of matched words, then rank, then transcript and turn; none when the
-        query has no word but stop words. Of a turn over 65 536 characters only the beginning is searched.
+        At most `limit` passages by number of matched words, then rank, or by time, then transcript and turn; none
+        when the query has no word but stop words. Of a turn over 65 536 characters only the beginning is searched.
     """
     check_name(tenant, field="tenant")
     check_name(user, field="user_id")
@@ -41,7 +49,8 @@ async def search_user_turns(
     words = (await repository.words(_storable(query[:_QUERY_CHARACTERS])))[:_QUERY_WORDS]
     if not words or limit < 1 or min_match > len(words):
         return []
-    return await repository.search(words, tenant=tenant, user=user, min_match=max(min_match, 1), limit=limit)
+    least = max(min_match, 1) if order == "best" else len(words)
+    return await repository.search(words, tenant=tenant, user=user, min_match=least, limit=limit, order=order)
 
 
 def _storable(query: str) -> str:

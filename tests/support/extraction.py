@@ -16,7 +16,7 @@ from serving.extraction.extract import extract_profile
 from serving.extraction.profile import Profile, Statement
 from serving.extraction.settings import ExtractionSettings
 from tests.support.adapters import BASE
-from transcripts.search import Passage
+from transcripts.search import Order, Passage
 from transcripts.transcript import Transcript, Turn
 
 MANIFEST = Manifest(
@@ -33,9 +33,9 @@ _BASE_LOG_PROBABILITY = -6.0
 
 
 def search_in(*turns: str) -> Any:
-    """A search that finds every turn, each a year newer than the one before."""
+    """A search that finds every turn, in whatever order, each a year newer than the one before."""
 
-    async def search(query: str, *, limit: int) -> Sequence[Passage]:
+    async def search(query: str, *, limit: int, order: Order = "best") -> Sequence[Passage]:
         return [
             Passage(
                 transcript_id="t", turn_index=i, text=text, time=datetime(2000 + i, 1, 1, tzinfo=UTC), rank=1, matched=1

@@ -80,6 +80,12 @@ class Clause:
         return (self.objects - _LIGHT_STEMS - _VERB_STEMS) or self.objects
 
     @property
+    def topic_text(self) -> str:
+        """The words that whoever denies or takes back the claim uses too: its objects, or all that it has."""
+        of_objects = self.objects or self.content_stems
+        return " ".join(word.text for _, word in self.content if word.stem in of_objects)
+
+    @property
     def emphasis(self) -> frozenset[str]:
         """The words that strengthen or colour it: ``really``, ``absolutely``."""
         return frozenset(word.text for word in self.words if word.is_insignificant) - PLAIN

@@ -22,6 +22,7 @@ from serving.extraction.support.search import SearchUserTurns
 from transcripts.search import Passage
 
 _WORDINGS_TRIED = 3
+_NEWEST_TURNS = 100  # in which a statement may be taken back
 _LONGEST_QUOTE = 500
 _OLDEST = datetime.min.replace(tzinfo=UTC)
 
@@ -56,14 +57,15 @@ class Witness:
         wordings = group.wordings[:_WORDINGS_TRIED]
         found = {wording: await self._search(wording.text, limit=self._passages) for wording in wordings}
         for wording in wordings:
-            if fact := self._backed(wording, "adapter", found[wording], samples=group.samples, topics=group.topics):
+            passages = found[wording]
+            if fact := await self._backed(wording, "adapter", passages, samples=group.samples, topics=group.topics):
                 return fact
         for wording in wordings:
             for clause in self._restatements(wording, found[wording]):
                 # The clause may be of a turn that answers other words of it as well.
                 more = await self._search(clause.text, limit=self._passages)
                 passages = _distinct([*found[wording], *more])
-                if fact := self._backed(clause, "user", passages, samples=group.samples, topics=group.topics):
+                if fact := await self._backed(clause, "user", passages, samples=group.samples, topics=group.topics):
                     return fact
         return None
 
@@ -71,7 +73,7 @@ class Witness:
         """Return the fact that a statement of the user's own makes, with the samples whose claims agree with it."""
         passages = _distinct([*own.passages, *await self._search(own.clause.text, limit=self._passages)])
         samples = frozenset(claim.sample for claim in claims if agree(own.clause, claim.clause))
-        return self._backed(own.clause, "user", passages, samples=samples, topics=(own.topic,))
+        return await self._backed(own.clause, "user", passages, samples=samples, topics=(own.topic,))
 
     def _judge(self, statement: Clause, passage: Passage) -> Judgement:
         key = (passage.transcript_id, passage.turn_index)
@@ -79,7 +81,7 @@ class Witness:
             self._read[key] = read_turn(passage.text)
         return judge_clauses(statement, self._read[key])
 
-    def _backed(
+    async def _backed(
         self,
         clause: Clause,
         wording: Literal["adapter", "user"],
@@ -93,10 +95,11 @@ class Witness:
         if supporting and not any(clause.emphasis <= found.emphasis for _, found in supporting):
             # The adapter says it more strongly than the person did: print what the person said.
             plainest = min((found for _, found in supporting), key=lambda found: (len(found.words), found.text))
-            return self._backed(plainest, "user", passages, samples=samples, topics=topics)
-        support = _quotes(supporting)
-        if not support or len(clause.without_opener()) > MAX_STATEMENT_CHARACTERS:
+            return await self._backed(plainest, "user", passages, samples=samples, topics=topics)
+        if not _quotes(supporting) or len(clause.without_opener()) > MAX_STATEMENT_CHARACTERS:
             return None
+        judged = [(p, self._judge(clause, p)) for p in _distinct([*passages, *await self._over_time(clause)])]
+        support = _quotes((p, j.clause) for p, j in judged if j.verdict == "supports" and j.clause is not None)
         against = _quotes((p, j.clause) for p, j in judged if j.verdict == "contradicts" and j.clause is not None)
         return Fact(
             clause=clause,
@@ -106,6 +109,17 @@ class Witness:
             support=tuple(support),
             contradictions=tuple(newest_first(against)),
         )
+
+    async def _over_time(self, clause: Clause) -> list[Passage]:
+        """Return the newest and the oldest turns about what `clause` is about.
+
+        What is said often fills the best ones: when it was said first and last, and that it was taken back once, in
+        fewer of its words, they need not show.
+        """
+        newest = await self._search(clause.topic_text, limit=_NEWEST_TURNS, order="newest")
+        if len(newest) < _NEWEST_TURNS:
+            return [*newest]
+        return [*newest, *await self._search(clause.topic_text, limit=self._passages, order="oldest")]
 
     def _restatements(self, wording: Clause, passages: Sequence[Passage]) -> list[Clause]:
         """Return the user's clauses that come close to `wording`, the closest first."""

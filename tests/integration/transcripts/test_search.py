@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text as sql
 
 from kit.database import Database
 from kit.errors import InvalidName
-from transcripts.search import search_user_turns
+from transcripts.search import Order, search_user_turns
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript, Turn
 
@@ -62,6 +63,19 @@ async def test_turns_that_hold_more_of_the_words_come_first(database: Database) 
     assert await find(database, "cat piano", min_match=2) == [both]
     assert await find(database, "cat piano", min_match=3) == []
     assert await find(database, "cats cat piano pianos", min_match=2) == [both]
+
+
+async def test_turns_that_hold_all_words_come_by_their_time_when_that_is_asked(database: Database) -> None:
+    days = {day: datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)}
+    turns = [Turn(role="user", text=f"cat piano {day}", time=at) for day, at in days.items()]
+    turns += [Turn(role="user", text="cat piano, some day", time=None), Turn(role="user", text="cat", time=days[3])]
+    await keep(database, "ann", Transcript(turns=tuple(turns), source_format="test"))
+    orders: dict[Order, list[str]] = {"newest": ["3", "2", "1", "day"], "oldest": ["1", "2", "3", "day"]}
+    async with database.transaction() as session:
+        for order, expected in orders.items():
+            for most in (2, 9):
+                found = await search_user_turns(session, "default", "ann", "cats pianos", most, order=order)
+                assert [passage.text.split()[-1] for passage in found] == expected[:most]
 
 
 async def test_equal_turns_come_in_a_fixed_order(database: Database) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import httpx
 import pytest
 
@@ -65,6 +67,19 @@ async def test_a_later_no_is_shown_with_an_earlier_yes_the_newest_first(database
     profile = await extract(database, engine)
     (liked,) = [each for _, each in profile.statements() if each.text == "I like football"]
     assert [quote.quote for quote in liked.contradictions] == ["I hate football", "I don't like football"]
+
+
+async def test_what_is_said_often_hides_neither_when_it_was_said_nor_that_it_was_taken_back(database: Database) -> None:
+    """More turns say it than the search for it gives, and who takes it back uses fewer of its words."""
+    often = ["I like football, football, football"] * 20
+    await keep(database, "Football? I like football", *often, "I hate football", *often, "Ah, I like football")
+    engine = saying(lambda question, sample: ["I like football"], contrast=lambda text: 3.0)
+    (liked,) = [each for _, each in (await extract(database, engine)).statements() if each.text == "I like football"]
+    assert [quote.quote for quote in liked.contradictions] == ["I hate football"]
+    assert (liked.first_seen, liked.last_seen) == (
+        datetime(2000, 1, 1, tzinfo=UTC),
+        datetime(2000 + len(often) * 2 + 2, 1, 1, tzinfo=UTC),
+    )
 
 
 async def test_words_of_a_deleted_transcript_are_not_stated_though_the_adapter_remembers_them(
