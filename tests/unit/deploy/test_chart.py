@@ -117,8 +117,12 @@ def test_secrets_are_given_by_reference_only(name: str) -> None:
 def test_what_a_pod_mounts_and_calls_is_there(name: str) -> None:
     found = objects(name)
     services = of_kind(found, "Service")
-    for pod in pods(found).values():
-        claims = {"cache", "work", "data"}  # made from a StatefulSet's templates
+    claimed = {
+        name: {claim["metadata"]["name"] for claim in each["spec"].get("volumeClaimTemplates", [])}
+        for name, each in of_kind(found, "StatefulSet").items()
+    }
+    for part, pod in pods(found).items():
+        claims = claimed.get(part, set())
         volumes = {volume["name"] for volume in pod.get("volumes", [])} | claims
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
