@@ -27,6 +27,20 @@ def test_the_bytes_of_an_adapter_follow_from_the_bases_shape(row: tuple[str, ...
     assert (round(4 * numbers / 1e6), round(2 * numbers / 1e6)) == (stored, slot)
 
 
+def test_what_is_reckoned_with_was_measured_and_reckoned_right() -> None:
+    """The figures of the benchmarks' page, as it has them now."""
+    measured = (ROOT / "docs" / "benchmarks.md").read_text()
+    slots, cold = (
+        next(line for line in measured.splitlines() if line.startswith(f"| `{name}` | ") and "| E," in line)
+        for name in ("engine_slot_pressure", "engine_cold_load")
+    )
+    tokens, answer, seconds, users = re.findall(r"([\d.]+) ÷ (\d+) × (\d+) = ([\d,]+) users an engine", PAGE)[0]
+    assert f"and {tokens} against" in slots
+    assert round(float(tokens) / int(answer) * int(seconds)) == int(users.replace(",", ""))
+    ours, bare = re.findall(r"(\d+) ms more for 19.6 MB where the same bytes' bare way\s+took (\d+) ms", PAGE)[0]
+    assert f"({ours} against {bare} ms" in cold
+
+
 def test_the_table_has_bases_of_several_sizes() -> None:
     assert len(ROWS) >= 4
 
