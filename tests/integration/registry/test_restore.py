@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from kit.database import Database
 from kit.storage import ObjectStorage
 from lorry.local.postgres import create_database, drop_database
 from registry.app import create_app
@@ -20,6 +23,8 @@ from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, write_adapter
 from tests.support.registry_server import TOKEN, serving
 from tests.support.steering import reconcile
+from transcripts.store import TranscriptStore
+from transcripts.transcript import Transcript, Turn
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text()
 
@@ -62,6 +67,28 @@ async def put_back(storage: ObjectStorage, folder: Path) -> None:
             await storage.put(str(path.relative_to(folder)), path.read_bytes())
 
 
+def migrate(settings: RegistrySettings) -> None:
+    environment = {**os.environ, "LORRY_DATABASE_URL": settings.database_url}
+    ended = subprocess.run([sys.executable, "-m", "lorry.schema"], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+async def say(settings: RegistrySettings, words: str) -> None:
+    database = Database(settings)
+    async with database.transaction() as session:
+        transcript = Transcript(turns=(Turn(role="user", text=words),), source_format="test")
+        await TranscriptStore(session).add("default", "ann", [transcript])
+    await database.close()
+
+
+async def said(settings: RegistrySettings) -> list[str]:
+    database = Database(settings)
+    async with database.transaction() as session:
+        found = await TranscriptStore(session).list("default", "ann")
+    await database.close()
+    return [turn.text for each in found for turn in each.turns]
+
+
 @pytest.fixture
 def dump_arguments() -> tuple[list[str], list[str]]:
     """What the page tells operators to give pg_dump and pg_restore, but for where and which file."""
@@ -84,18 +111,27 @@ async def test_after_database_and_bucket_are_lost_a_backup_brings_every_adapter_
 ) -> None:
     ann = await publish(client, tmp_path / "adapters", "ann", seed=1)
     ben = await publish(client, tmp_path / "adapters", "ben", seed=2)
-    dump, bucket = tmp_path / "lorry.dump", tmp_path / "bucket"
+    await say(registry_settings, "I like tea")
+    dump, bucket, key = tmp_path / "lorry.dump", tmp_path / "bucket", tmp_path / "master-keys.backup"
+    key_file = registry_settings.master_key_file
+    assert key_file is not None
     on_database("pg_dump", registry_settings, *dump_arguments[0], f"--file={dump}")
     late = await publish(client, tmp_path / "adapters", "cara", seed=3)  # between the dump and the copy
     await copied(storage, bucket)
+    key.write_bytes(key_file.read_bytes())
     await client.lifecycle.erase_owner(named("ben"), why="asked to, after the backup")
 
     name = urlsplit(registry_settings.database_url).path.lstrip("/")
     await drop_database(postgres_directory, name=name)
     await storage.erase("")
+    key_file.unlink()
     await create_database(postgres_directory, name=name)
     on_database("pg_restore", registry_settings, *dump_arguments[1], str(dump))
     await put_back(storage, bucket)
+    key_file.write_bytes(key.read_bytes())
+    key_file.chmod(0o600)
+    migrate(registry_settings)
+    assert await said(registry_settings) == ["I like tea"]
 
     restored = registry_settings.model_copy(update={"database_pool_size": 4})
     async with serving(create_app(restored)) as url, RegistryClient(url=url, token=TOKEN, actor="test") as again:
