@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -48,12 +49,30 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that `python -m build` makes, without an isolated environment, whose parts are installed here."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `python -m build` makes, without an isolated environment, whose parts are installed here."""
     folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
-    (built,) = folder.glob("*.whl")
-    return built
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    """The wheel, which is made of the source archive."""
+    (found,) = built.glob("*.whl")
+    return found
+
+
+def test_the_source_archive_holds_every_file_also_what_the_chart_has_by_links(built: Path) -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = {name.partition("/")[2] for name in opened.getnames()}
+    links = {name for name in tracked.splitlines() if (ROOT / name).is_symlink() and (ROOT / name).is_dir()}
+    assert links == {"helm/lorry/files/grafana", "helm/lorry/files/prometheus"}
+    assert set(tracked.splitlines()) - links - held == set()
+    for link in links:
+        assert {f"{link}/{path.name}" for path in (ROOT / link).iterdir()} <= held
 
 
 def test_the_changelog_begins_with_this_version() -> None:
