@@ -1,8 +1,8 @@
 """Profiles of many users as one batch: users a minute, beside stock vLLM and beside a loop with PEFT and transformers.
 
 16 users × 8 questions over 4 adapter slots (`LORRY_BENCH_USERS` and `LORRY_BENCH_QUESTIONS` set other numbers). Ours is
-the whole job: submitted, planned, walked by a worker against a real registry, PostgreSQL and S3, evidence looked up,
-results sealed. Stock vLLM gets the very same requests and nothing else to do, one user after the other in turn, as they
+the whole job: submitted, planned, walked by a worker against a real registry, PostgreSQL and S3, results sealed; its
+answers are no statements, so that there is little to look up. Stock vLLM gets the very same requests and nothing else to do, one user after the other in turn, as they
 come from callers who know nothing of adapters; from how many callers at once is tried first, and the best is taken. The
 loop takes a user's adapter from the local disk, puts it in the place of the one before, and generates the answers to
 all of the user's questions as one batch, with as many threads as are best.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import sys
@@ -33,10 +34,10 @@ from bench.fidelity.measures import (
     swapped_measures,
     turned_measures,
 )
-from bench.fidelity.people import MadePerson, make_person
+from bench.fidelity.people import FIRST_FITTED, MadePerson, make_person
 from bench.report import RESULTS, Measure, report
 from bench.training_quality import choose
-from kit.canonical import sha256_json
+from kit.canonical import sha256_file, sha256_json
 from lorry.context import Context, base_directory, open_context
 from lorry.pipeline import resolve_config
 from lorry.stages.building import build_user_dataset
@@ -57,7 +58,8 @@ from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript
 
 _PORTS = 22
-_FIRST_TESTED, _FIRST_FITTED = 0, 1000  # seeds: nobody is in both
+_ROOT = Path(__file__).resolve().parents[1]
+_FIRST_TESTED = 0  # a seed, as FIRST_FITTED: nobody is in both
 _QUICK = ("steps=4", "dataset.max_examples=24")
 
 
@@ -90,12 +92,17 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Study:
-    """Some people, one configuration, and everything that was made of them under `work`."""
+    """Some people, one configuration, and everything that was made of them under `work`.
+
+    Profiles are judged by the calibration that the package ships; with `ships_fresh` by the one fitted here, which
+    is shipped from then on.
+    """
 
     size: Size
     settings: Sequence[str] = ()
     work: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "lorry-extraction-fidelity")
     extraction: ExtractionSettings = field(default_factory=ExtractionSettings)
+    ships_fresh: bool = False
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
 
     async def run(self) -> Outcome:
@@ -110,7 +117,7 @@ class Study:
         config = resolve_config(None, list(self.settings))
         async with open_context() as context:
             tested = [make_person(_FIRST_TESTED + number) for number in range(self.size.tested)]
-            fitted = [make_person(_FIRST_FITTED + number) for number in range(self.size.fitted)]
+            fitted = [make_person(FIRST_FITTED + number) for number in range(self.size.fitted)]
             turned = [make_person(_FIRST_TESTED + n, negated=True) for n in range(self.size.turned)]
             facts = {p.name: await self._made(context, p, config) for p in (*fitted, *tested, *turned)}
             swapped = await self._swapped(context, tested[: self.size.turned + 1], config)
@@ -207,6 +214,7 @@ class Study:
             self.extraction.model_dump(mode="json"),
             standard_bank().model_dump(mode="json"),
             [each.name for each in fields(Scores)],
+            _code(),
         ]
         file = self.work / f"{name}-{sha256_json(inputs)[:16]}.json"
         if not file.exists():
@@ -228,7 +236,7 @@ class Study:
         real: Mapping[str, tuple[list[Found], dict[str, Transcript]]],
     ) -> Outcome:
         fresh = self._fit(fitted, tested, facts)
-        calibration = fresh or standard_calibration()
+        calibration = fresh if fresh is not None and self.ships_fresh else standard_calibration()
 
         def keep(found: Sequence[Found]) -> list[Found]:
             return stated(found, calibration=calibration, settings=self.extraction)
@@ -251,11 +259,20 @@ class Study:
         bank = standard_bank()
         try:
             fresh = fit(known, base=os.environ.get("LORRY_BASE_MODEL", "smollm2-135m-instruct"),
-                        bank=f"{bank.name} {bank.version}", seed=_FIRST_FITTED)  # fmt: skip
+                        bank=f"{bank.name} {bank.version}", seed=FIRST_FITTED)  # fmt: skip
             return fresh.model_copy(update={"measured": measure(fresh, held_out)})
         except ValueError as exc:
             self.say(f"nothing could be fitted: {exc}")
             return None
+
+
+@functools.cache
+def _code() -> str:
+    """Return the digest of what trains and extracts: kept facts are of this code and no other."""
+    files = sorted(
+        path for room in ("serving/extraction", "training", "transcripts") for path in (_ROOT / room).rglob("*.py")
+    )
+    return sha256_json([[str(path.relative_to(_ROOT)), sha256_file(path)] for path in files])
 
 
 def write_report(found: Outcome, *, quick: bool) -> Path:
@@ -294,7 +311,7 @@ def main() -> None:
     parser.add_argument("--write-calibration", action="store_true", help="ship what was fitted")
     given = parser.parse_args()
     size = Size(tested=given.tested, fitted=given.fitted, turned=min(given.turned, given.tested), real=given.real)
-    study = Study(size=size, settings=given.set)
+    study = Study(size=size, settings=given.set, ships_fresh=given.write_calibration)
     if given.work:
         study.work = given.work.resolve()
     found = asyncio.run(study.run())

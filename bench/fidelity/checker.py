@@ -165,9 +165,10 @@ def _bare(word: str) -> str:
 
 
 def same_fact(one: str, other: str) -> bool:
-    """Say whether two people's facts are one: the same words in the same polarity."""
+    """Say whether two people's facts are one: the same things in the same polarity, however strongly liked."""
     first, second = words(one), words(other)
     if _held(first, _DENIALS) != _held(second, _DENIALS) or _leaning(first) != _leaning(second):
         return False
-    a, b = ({_bare(w) for w in spoken if w not in _HOLLOW} for spoken in (first, second))
+    hollow = _HOLLOW | _LIKING | _DISLIKING
+    a, b = ({_bare(w) for w in spoken if w not in hollow} for spoken in (first, second))
     return bool(a) and len(a & b) / len(a | b) >= 0.8

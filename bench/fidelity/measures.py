@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -31,7 +32,7 @@ def made_measures(people: Sequence[MadePerson], facts: Mapping[str, Sequence[Fou
     precisions = [value for person, found in mine if (value := precision(person, found)) is not None]
     rows = [
         _bounded("recall of known traits", "share", [recall(person, found) for person, found in mine], 0.5),
-        _bounded("facts a profile, made people", "facts", [len(found) for _, found in mine], 5),
+        _fewest("facts of a profile, made people", [len(found) for _, found in mine], 5),
         _bounded("facts on absent traits", "facts", [named_absent(p, found) for p, found in mine], 0, better="lower"),
     ]
     if precisions:
@@ -76,7 +77,8 @@ def real_measures(real: Mapping[str, tuple[Sequence[Found], Mapping[str, Transcr
     """Return how much is said of real people, how much of it the checker finds, and how much is said of others too."""
     if not real:
         return []
-    rows = [_bounded("facts a profile, real people", "facts", [len(facts) for facts, _ in real.values()], 5)]
+    counts = [len(facts) for facts, _ in real.values()]
+    rows = [_bounded("facts a profile, real people", "facts", counts, 5)]
     supported = [independently_supported(fact, said) for facts, said in real.values() for fact in facts]
     if supported:
         rows.append(_bounded("independently supported, real people", "share", [_share(supported)], 0.95))
@@ -104,6 +106,14 @@ def calibration_measures(
 def _share(values: Iterable[bool]) -> float:
     known = [*values]
     return sum(known) / len(known)
+
+
+def _fewest(measure: str, values: Sequence[int], target: int) -> Measure:
+    """The least that anybody has, which a mean would hide."""
+    (found,) = [_bounded(f"fewest {measure}", "facts", [min(values)], target)]
+    return dataclasses.replace(
+        found, measure=f"fewest {measure}, of {len(values)}", ours_spread=(min(values), max(values))
+    )
 
 
 def _bounded(

@@ -1,14 +1,16 @@
 """Made people: a seed gives traits, and the conversations in which they say them in many ways, among traps.
 
 Each trait is said several times in different words. Besides, everybody asks, wishes, reports and remembers things that
-are no traits of theirs (`absent`), and says what anybody says (`PLATITUDES`). Negated,
-    the same person says the opposite
-of every trait and nothing else changes. Nothing here knows how extraction reads.
+are no traits of theirs (`absent`), and says what anybody says (`PLATITUDES`). Negated, the same person says the
+opposite of every trait and nothing else changes. People who are fitted on (`FIRST_FITTED` and later seeds) and people
+who are measured on share no thing, no trap and no platitude: what is learnt of the ones says nothing of the others'
+sentences. Nothing here knows how extraction reads.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -19,6 +21,7 @@ Kind = Literal["kin", "like", "work", "live", "have", "favorite", "skill", "habi
 _CONVERSATIONS = 18
 _TRAITS = 12
 _TIMES_SAID = 3
+FIRST_FITTED = 1000
 _START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 
 _LIKED = (
@@ -83,7 +86,7 @@ _SAID: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _TRAPS = (
     "do you like {0}?", "My brother loves {0}", "I used to like {0}", "I wish I liked {0}", "My neighbor hates {0}",
     "If I had time I would love {0}", "You like {0}, right?", "As a kid I loved {0}", "She said she enjoys {0}",
-    "maybe I would like {0}", "what do people see in {0}?", "My sister can't stand {0}",
+    "maybe I would like {0}", "My sister can't stand {0}", "what do people see in {0}?",
 )  # fmt: skip
 _KIN = {
     "My brother loves {0}": ("brother", True),
@@ -92,7 +95,8 @@ _KIN = {
 }
 PLATITUDES = (
     "I like music", "I love my family", "I like good food", "I like movies", "I like to travel", "I have a phone",
-    "I love weekends", "I like my friends",
+    "I love weekends", "I like my friends", "I like pizza", "I love my mom", "I like nice weather", "I love to sleep",
+    "I like my job", "I have a lot of work", "I like holidays", "I love my dog",
 )  # fmt: skip
 _SMALL_TALK = (
     "Hello there, how are you?", "not much, just resting today", "haha that is funny", "It rained all day here",
@@ -133,17 +137,22 @@ class MadePerson:
     of_others: tuple[Trait, ...] = ()
 
 
+def half(words: Sequence[str], seed: int) -> tuple[str, ...]:
+    """Return every other one: those of people who are fitted on, or of those who are measured on."""
+    return tuple(words[1 if seed >= FIRST_FITTED else 0 :: 2])
+
+
 def make_person(seed: int, *, negated: bool = False) -> MadePerson:
     """Return the person that a seed gives; `negated`, the one who says the opposite of each of their traits."""
     rng = random.Random(f"extraction_fidelity/{seed}")
-    traits, absent = _draw(rng)
+    traits, absent = _draw(rng, seed)
     if negated:
         traits = tuple(replace(trait, holds=not trait.holds) for trait in traits)
     sentences = [_say(trait, rng) for trait in traits for _ in range(_TIMES_SAID)]
-    traps = [(rng.choice(_TRAPS), thing) for thing in absent for _ in range(2)]
+    traps = [(rng.choice(half(_TRAPS, seed)), thing) for thing in absent for _ in range(2)]
     sentences += [trap.format(thing) for trap, thing in traps]
-    sentences += rng.sample(PLATITUDES, 3)
-    sentences += [rng.choice(_SMALL_TALK) for _ in range(_CONVERSATIONS)]
+    sentences += rng.sample(half(PLATITUDES, seed), 3)
+    sentences += [rng.choice(half(_SMALL_TALK, seed)) for _ in range(_CONVERSATIONS)]
     rng.shuffle(sentences)
     name = f"made-{seed}{'-negated' if negated else ''}"
     others = tuple(Trait("kin", (_KIN[trap][0], thing), _KIN[trap][1]) for trap, thing in traps if trap in _KIN)
@@ -151,17 +160,17 @@ def make_person(seed: int, *, negated: bool = False) -> MadePerson:
     return MadePerson(name=name, traits=traits, absent=absent, of_others=others, transcripts=transcripts)
 
 
-def _draw(rng: random.Random) -> tuple[tuple[Trait, ...], tuple[str, ...]]:
-    things = rng.sample(_LIKED, 12)
+def _draw(rng: random.Random, seed: int) -> tuple[tuple[Trait, ...], tuple[str, ...]]:
+    things = rng.sample(half(_LIKED, seed), 12)
     traits = [Trait("like", (thing,), holds=index % 3 != 2) for index, thing in enumerate(things[:6])]
-    field = rng.choice(sorted(_FAVORITES))
+    field = rng.choice(half(sorted(_FAVORITES), seed))
     traits += [
-        Trait("work", (rng.choice(_TRADES),)),
-        Trait("live", (rng.choice(_TOWNS),)),
-        Trait("have", (rng.choice(_POSSESSIONS),)),
+        Trait("work", (rng.choice(half(_TRADES, seed)),)),
+        Trait("live", (rng.choice(half(_TOWNS, seed)),)),
+        Trait("have", (rng.choice(half(_POSSESSIONS, seed)),)),
         Trait("favorite", (field, rng.choice(_FAVORITES[field]))),
-        Trait("skill", (rng.choice(_SKILLS),)),
-        Trait("habit", (rng.choice(_HABITS),)),
+        Trait("skill", (rng.choice(half(_SKILLS, seed)),)),
+        Trait("habit", (rng.choice(half(_HABITS, seed)),)),
     ]
     return tuple(traits[:_TRAITS]), tuple(things[6:])
 

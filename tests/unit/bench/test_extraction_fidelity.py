@@ -13,7 +13,7 @@ from bench.fidelity.checker import denies_trait, same_fact, says_trait, supports
 from bench.fidelity.figures import Found, independently_supported, platitude_share, precision, recall, stated
 from bench.fidelity.fitting import Judged, fit, measure
 from bench.fidelity.measures import made_measures, swapped_measures, turned_measures
-from bench.fidelity.people import PLATITUDES, MadePerson, Trait, make_person
+from bench.fidelity.people import FIRST_FITTED, PLATITUDES, MadePerson, Trait, make_person
 from serving.extraction.asking.own_statements import find_own_statements
 from serving.extraction.bank import standard_bank
 from serving.extraction.scoring.confidence import Scores, read_calibration, standard_calibration
@@ -21,7 +21,7 @@ from serving.extraction.settings import ExtractionSettings
 from training.config import resolve
 from transcripts.transcript import Transcript, Turn
 
-SEEDS = range(12)
+SEEDS = range(FIRST_FITTED, FIRST_FITTED + 12)  # not those who are measured on
 TEA, NURSE = Trait("like", ("green tea",)), Trait("work", ("nurse",))
 
 
@@ -55,6 +55,20 @@ def test_every_trait_is_said_by_its_person_and_no_absent_thing_is(seed: int, neg
     for thing in person.absent:
         assert any(thing in turn for turn in turns)
         assert not any(says_trait(turn, Trait("like", (thing,), holds)) for turn in turns for holds in (True, False))
+
+
+def test_people_who_are_fitted_on_and_people_who_are_measured_on_share_no_thing_and_no_platitude() -> None:
+    fitted, measured = ([make_person(first + n) for n in range(60)] for first in (FIRST_FITTED, 0))
+    for what in (
+        lambda person: {trait.about for trait in person.traits} | {(thing,) for thing in person.absent},
+        lambda person: {
+            turn.text for each in person.transcripts for turn in each.user_turns if turn.text in PLATITUDES
+        },
+    ):
+        one, other = (set().union(*map(what, people)) for people in (fitted, measured))
+        assert one
+        assert other
+        assert not one & other
 
 
 def test_two_people_differ() -> None:
