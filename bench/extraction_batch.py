@@ -2,10 +2,11 @@
 
 16 users × 8 questions over 4 adapter slots (`LORRY_BENCH_USERS` and `LORRY_BENCH_QUESTIONS` set other numbers). Ours is
 the whole job: submitted, planned, walked by a worker against a real registry, PostgreSQL and S3, results sealed; its
-answers are no statements, so that there is little to look up. Stock vLLM gets the very same requests and nothing else to do, one user after the other in turn, as they
-come from callers who know nothing of adapters; from how many callers at once is tried first, and the best is taken. The
-loop takes a user's adapter from the local disk, puts it in the place of the one before, and generates the answers to
-all of the user's questions as one batch, with as many threads as are best.
+answers are no statements, so that there is little to look up. Stock vLLM gets the very same requests and nothing else
+to do, one user after the other in turn, as they come from callers who know nothing of adapters; from how many callers
+at once is tried first, and the best is taken. The loop takes a user's adapter from the local disk, puts it in the place
+of the one before, and generates the answers to all of the user's questions as one batch, with as many threads as are
+best.
 
 Every answer has the same number of tokens: the schema wants more characters than they can hold. Questions differ from
 round to round, so that no prefix cache answers. The round in which no engine has the adapters yet is told apart.
