@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from kit.errors import InvalidName
 
@@ -34,4 +34,6 @@ def _validate(value: str) -> str:
         raise ValueError(exc.message) from exc
 
 
-Name = Annotated[str, AfterValidator(_validate)]
+# As pages of an API say it, so that a caller's own tools refuse what would be refused here.
+_AS_JSON = WithJsonSchema({"type": "string", "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}$"})
+Name = Annotated[str, AfterValidator(_validate), _AS_JSON]

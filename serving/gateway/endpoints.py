@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Path, Query
 
@@ -38,6 +38,18 @@ EVERYWHERE = (401, 403, 413, 422, 429, 503, 504)
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of how routes under ``/v1`` refuse, beside what `EVERYWHERE` says."""
     return {status: describe_refusal(status) for status in sorted({*EVERYWHERE, *statuses})}
+
+
+# A stream of server-sent events, one by one, as OpenAPI 3.2 writes it.
+EVENTS: Final[dict[str, Any]] = {
+    "text/event-stream": {
+        "itemSchema": {
+            "type": "object",
+            "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+            "required": ["data"],
+        }
+    }
+}
 
 
 def describe_refusal(status: int) -> dict[str, Any]:

@@ -16,16 +16,15 @@ from serving.gateway.answerers import Answerers, Fallback, allowed_fallback
 from serving.gateway.auth import Caller, needs
 from serving.gateway.body_route import BodyRoute
 from serving.gateway.chat_stream import chunks
-from serving.gateway.endpoints import refusals
+from serving.gateway.endpoints import EVENTS, refusals
 from serving.gateway.hints import Hints
 from serving.gateway.schemas import ChatRequest, Model, ModelList
 from serving.gateway.scopes import Scope
 from serving.gateway.upstream import EngineEvents, Upstream, unless_disconnected
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=BodyRoute)
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "OpenAI's chat completion, or its chunks", "content": {"application/json": {}, **_STREAM}}
+    200: {"description": "OpenAI's chat completion, or its chunks", "content": {"application/json": {}, **EVENTS}}
 }
 Chatter = Annotated[Caller, needs(Scope.CHAT)]
 

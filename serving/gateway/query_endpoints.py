@@ -17,16 +17,14 @@ from serving.errors import AnswerTruncated, EngineAnswerUnusable
 from serving.gateway.answerers import Answerer, Answerers, Fallback, allowed_fallback
 from serving.gateway.auth import Caller, needs
 from serving.gateway.body_route import BodyRoute
-from serving.gateway.endpoints import UserId, refusals
+from serving.gateway.endpoints import EVENTS, UserId, refusals
 from serving.gateway.schemas import QueryRequest, QueryResponse
 from serving.gateway.scopes import Scope
 from serving.gateway.upstream import EngineEvents, Upstream, frame, guarded, parse_event, unless_disconnected
 
 router = APIRouter(prefix="/v1/users/{user_id}", tags=["query"], route_class=BodyRoute)
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
-_FORMS: dict[int | str, dict[str, Any]] = {
-    200: {"model": QueryResponse, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
+_FORMS: dict[int | str, dict[str, Any]] = {200: {"model": QueryResponse, "content": EVENTS}}
 
 
 @router.post("/query", response_model=None, responses={**_FORMS, **refusals(400, 404, 409, 502)})

@@ -16,7 +16,7 @@ from kit.problems import refusal
 from serving.errors import TrainingUnavailable
 from serving.gateway.auth import Caller, needs
 from serving.gateway.body_route import BodyRoute
-from serving.gateway.endpoints import Limit, UserId, refusals
+from serving.gateway.endpoints import EVENTS, Limit, UserId, refusals
 from serving.gateway.scopes import Scope as ApiScope
 from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingEvents, TrainingPage
 from serving.gateway.trainings.service import TrainingService
@@ -29,9 +29,7 @@ State = Literal["queued", "starting", "running", "paused", "succeeded", "rejecte
 _ID = "^j[0-9a-f]{32}$"
 TrainingId = Annotated[str, Path(pattern=_ID, description="as the submission answered it")]
 _EVENT_STREAM = "text/event-stream"
-_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"model": TrainingEvents, "content": {_EVENT_STREAM: {"schema": {"type": "string"}}}}
-}
+_EVENTS: dict[int | str, dict[str, Any]] = {200: {"model": TrainingEvents, "content": EVENTS}}
 
 
 @router.post("/users/{user_id}/trainings", status_code=201, responses=refusals(404, 409))

@@ -18,8 +18,10 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
+    unsupported_method,
 )
 
 from serving.gateway.app import create_app
@@ -36,7 +38,14 @@ def _ndjson(context: Any, value: Any) -> bytes:
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
 MALFORMED = int(os.environ.get("FUZZ_MALFORMED", "10000"))
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
 SECRET = "the-lighthouse-keeper"
 # After these nothing else about a user is answered, and no other route of theirs would be reached.
 ENDS = ("/erasure", "/suspend", "/retire")
