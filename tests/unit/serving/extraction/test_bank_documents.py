@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ import yaml
 from serving.errors import BankInvalid
 from serving.extraction.bank import standard_bank
 from serving.extraction.bank.extension import assemble
+
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "profiles.md").read_text()
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -26,6 +30,14 @@ def with_schema(schema: Any) -> dict[str, Any]:
 
 def assembled(value: Any) -> Any:
     return assemble(value if isinstance(value, str) else yaml.safe_dump(value), standard=standard_bank())
+
+
+def test_the_bank_of_the_page_is_one() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    bank = assembled(shown)
+    standard = {topic.topic for topic in standard_bank().topics}
+    assert {topic.topic for topic in bank.topics} == {"tools", *standard} - {"opinions"}
+    assert bank.topics[0].topic == "tools"
 
 
 @pytest.mark.parametrize(
