@@ -101,6 +101,26 @@ async def test_a_slow_engine_is_504_and_its_request_is_ended(
     await soon(lambda: not stand_in.running)
 
 
+async def test_an_engine_that_falls_silent_in_a_stream_is_told_within_it_and_its_request_is_ended(
+    gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
+) -> None:
+    await gateway.publish("ann")
+    wire = Wire(gateway_settings.engine_url)
+    async with wire.listening() as engine_url:
+        settings = gateway_settings.model_copy(update={"engine_url": engine_url, "engine_timeout_seconds": 0.5})
+        async with serving(create_app(settings)) as url, gateway.caller() as http:
+            stand_in.seconds_between_events, stand_in.events = 0.05, 1000
+            async with http.stream("POST", f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}) as stream:
+                lines = stream.aiter_lines()
+                await anext(lines)
+                wire.flows.clear()
+                rest = [line async for line in lines]
+            assert any("event: error" in line for line in rest)
+            assert any("engine-timeout" in line for line in rest)
+            wire.flows.set()
+    await soon(lambda: not stand_in.running)
+
+
 async def test_an_engine_that_restarts_is_503_while_it_is_down_and_serves_when_it_is_back(
     gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
 ) -> None:
