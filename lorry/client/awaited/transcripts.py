@@ -44,6 +44,14 @@ class AsyncTranscripts:
         """
         await self._wire.send(calls.delete(user, name))
 
+    async def delete_all(self, user: str) -> int:
+        """Delete all of a user's transcripts; return how many there were. To forget somebody, erase them."""
+        return await self._wire.send(calls.delete_all(user))
+
+    def read_all(self, user: str) -> AsyncIterator[Transcript]:
+        """Yield all of a user's transcripts with their turns."""
+        return self._wire.pages(lambda cursor: calls.whole_page(user, cursor=cursor))
+
     def list(self, user: str) -> AsyncIterator[TranscriptHead]:
         """Yield all of a user's transcripts, without their turns."""
         return self._wire.pages(lambda cursor: calls.list_page(user, cursor=cursor))

@@ -45,6 +45,14 @@ class Transcripts:
         """
         self._wire.send(calls.delete(user, name))
 
+    def delete_all(self, user: str) -> int:
+        """Delete all of a user's transcripts; return how many there were. To forget somebody, erase them."""
+        return self._wire.send(calls.delete_all(user))
+
+    def read_all(self, user: str) -> Iterator[Transcript]:
+        """Yield all of a user's transcripts with their turns."""
+        return self._wire.pages(lambda cursor: calls.whole_page(user, cursor=cursor))
+
     def list(self, user: str) -> Iterator[TranscriptHead]:
         """Yield all of a user's transcripts, without their turns."""
         return self._wire.pages(lambda cursor: calls.list_page(user, cursor=cursor))

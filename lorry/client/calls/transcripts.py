@@ -52,6 +52,17 @@ def list_page(user: str, *, cursor: str | None) -> Call[Page[TranscriptHead]]:
     return Call(method="GET", path=_path(user), params=params, read=page(TranscriptHead, "transcripts"))
 
 
+def whole_page(user: str, *, cursor: str | None) -> Call[Page[Transcript]]:
+    """Read one page of a user's transcripts with their turns."""
+    params = given(cursor=cursor, limit=PAGE_ROWS, turns=True)
+    return Call(method="GET", path=_path(user), params=params, read=page(Transcript, "transcripts"))
+
+
+def delete_all(user: str) -> Call[int]:
+    """Delete all of a user's transcripts; how many there were is returned."""
+    return Call(method="DELETE", path=_path(user), read=lambda response: int(response.json()["deleted"]))
+
+
 def merge(results: Sequence[BulkResult]) -> BulkResult:
     """Return several results of one bulk upload as one."""
     return BulkResult(

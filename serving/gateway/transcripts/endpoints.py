@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from kit.beside import beside
 from kit.names import Name
@@ -17,11 +17,13 @@ from serving.gateway.scopes import Scope
 from serving.gateway.transcripts.lines import read_lines
 from serving.gateway.transcripts.schemas import (
     BulkResult,
+    Deleted,
     RefusedLine,
     TranscriptBody,
     TranscriptPage,
     TranscriptPut,
     TranscriptView,
+    WholeTranscriptPage,
 )
 from serving.gateway.transcripts.shelf import Shelf
 from transcripts.transcript import Transcript
@@ -40,6 +42,7 @@ _LINES: dict[str, Any] = {
     }
 }
 _MOST_REPORTED = 1000
+_MOST_CHARACTERS = 4_000_000
 
 
 @router.put("/{transcript_id}", responses=refusals())
@@ -66,14 +69,33 @@ async def delete_transcript(user_id: UserId, transcript_id: TranscriptId, reques
     return Response(status_code=204)
 
 
-@router.get("", responses=refusals())
+@router.get("", responses=refusals(), response_model=TranscriptPage | WholeTranscriptPage)
 async def list_transcripts(
-    user_id: UserId, request: Request, caller: Reader, cursor: Cursor = None, limit: Limit = 100
-) -> TranscriptPage:
-    """List a user's transcripts by id, without their turns."""
+    user_id: UserId,
+    request: Request,
+    caller: Reader,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    turns: Annotated[bool, Query(description="with their turns, as many at once as fit into 4 MB of text")] = False,
+) -> Response:
+    """List a user's transcripts by id, without their turns unless these are asked for."""
     after = None if cursor is None else decode_cursor(cursor, parts=1)[0]
-    found, last = await _shelf(request).page(caller.tenant, user_id, after=after, limit=limit)
-    return TranscriptPage(transcripts=found, next_cursor=None if last is None else encode_cursor([last]))
+    shelf = _shelf(request)
+    if turns:
+        whole, last = await shelf.whole_page(
+            caller.tenant, user_id, after=after, limit=limit, most_characters=_MOST_CHARACTERS
+        )
+        size = sum(len(turn.text) for transcript, _ in whole for turn in transcript.turns)
+        return Response(await beside(size, _render_all, whole, _cursor(last)), media_type="application/json")
+    found, last = await shelf.page(caller.tenant, user_id, after=after, limit=limit)
+    page = TranscriptPage(transcripts=found, next_cursor=_cursor(last))
+    return Response(page.model_dump_json(), media_type="application/json")
+
+
+@router.delete("", responses=refusals())
+async def delete_transcripts(user_id: UserId, request: Request, caller: Writer) -> Deleted:
+    """Delete all of a user's transcripts. Their adapters stay as they are; to forget somebody, erase them."""
+    return Deleted(deleted=await _shelf(request).delete_all(caller.tenant, user_id))
 
 
 @router.post("", openapi_extra=_LINES, responses=refusals())
@@ -95,6 +117,15 @@ async def put_transcripts(user_id: UserId, request: Request, caller: Writer) -> 
 
 def _render(transcript: Transcript, names: list[str]) -> str:
     return TranscriptView.of(transcript, names=names).model_dump_json()
+
+
+def _render_all(whole: list[tuple[Transcript, list[str]]], next_cursor: str | None) -> str:
+    views = [TranscriptView.of(transcript, names=names) for transcript, names in whole]
+    return WholeTranscriptPage(transcripts=views, next_cursor=next_cursor).model_dump_json()
+
+
+def _cursor(last: str | None) -> str | None:
+    return None if last is None else encode_cursor([last])
 
 
 def _judge(body: bytes) -> tuple[dict[str, Transcript], list[RefusedLine]]:

@@ -116,6 +116,19 @@ class TranscriptPage(BaseModel):
     next_cursor: str | None
 
 
+class WholeTranscriptPage(BaseModel):
+    """Transcripts with their turns; `next_cursor` is null on the last page."""
+
+    transcripts: list[TranscriptView]
+    next_cursor: str | None
+
+
+class Deleted(BaseModel):
+    """What came of deleting all of a user's transcripts."""
+
+    deleted: int
+
+
 class RefusedLine(BaseModel):
     """A line of a bulk upload that was not taken; lines count from 1."""
 

@@ -20,6 +20,8 @@ from transcripts.repository import Head
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript
 
+_MOST_WHOLE = 100  # transcripts that are read at once
+
 
 class Shelf:
     """Reads and writes transcripts, each call in a transaction of its own."""
@@ -64,6 +66,35 @@ class Shelf:
             names = await TranscriptNameRepository(session, tenant=tenant, user=user).names([head.id for head in kept])
         found = [_head(head, names.get(head.id, [])) for head in kept]
         return found, kept[-1].id if len(heads) > limit else None
+
+    async def whole_page(
+        self, tenant: str, user: str, *, after: str | None, limit: int, most_characters: int
+    ) -> tuple[list[tuple[Transcript, list[str]]], str | None]:
+        """Return transcripts with their turns and names, as `page` does, at least one and no more text than that."""
+        found: list[Transcript] = []
+        characters = 0
+        async with self._database.transaction() as session:
+            store = TranscriptStore(session)
+            await store.hold(tenant, user)  # so that none of these is deleted before it is read
+            heads = await store.heads(tenant, user, after=after, limit=min(limit, _MOST_WHOLE) + 1)
+            for head in heads[:_MOST_WHOLE][:limit]:
+                transcript = await store.get(tenant, user, head.id)
+                characters += sum(len(turn.text) for turn in transcript.turns)
+                if found and characters > most_characters:
+                    break
+                found.append(transcript)
+            names = await TranscriptNameRepository(session, tenant=tenant, user=user).names([t.id for t in found])
+        more = len(heads) > len(found)
+        return [(each, names.get(each.id, [])) for each in found], found[-1].id if more else None
+
+    async def delete_all(self, tenant: str, user: str) -> int:
+        """Delete all transcripts of a user; return how many there were."""
+        async with self._database.transaction() as session:
+            store = TranscriptStore(session)
+            await store.hold(tenant, user)
+            deleted = await store.delete(tenant, user)
+            await RequestRepository(session).erase(tenant=tenant, user=user)
+        return deleted
 
     async def delete(self, tenant: str, user: str, name: str) -> None:
         """Delete the transcript of a name, or of an id with all its names.

@@ -128,6 +128,38 @@ async def test_listing_goes_page_by_page_and_misses_nothing(http: httpx.AsyncCli
         assert (answer.status_code, answer.json()["field"]) == (422, "cursor"), cursor
 
 
+async def test_all_are_read_with_their_turns_page_by_page_and_deleted_at_once(
+    gateway: Gateway, http: httpx.AsyncClient, database: Database
+) -> None:
+    """Pages end at a number of transcripts and at an amount of text; names go with what they stand for."""
+    long = "tea " * 200_000
+    talks = {f"t{number}": said(f"{number}", long if number < 7 else "short") for number in range(12)}
+    await http.post(PATH, content=lines(*({"id": name, **talk} for name, talk in talks.items())))
+    await gateway.say("ann", "imported")
+    await http.put("/v1/users/bob/transcripts/b", json=said("bob's"))
+    found: dict[tuple[str, ...], list[str]] = {}
+    pages, cursor = 0, None
+    while pages == 0 or cursor is not None:
+        asked = {"turns": "true", "limit": "5", **({"cursor": cursor} if cursor else {})}
+        answer = (await http.get(PATH, params=asked)).json()
+        assert 1 <= len(answer["transcripts"]) <= 5
+        assert sum(len(turn["text"]) for each in answer["transcripts"] for turn in each["turns"]) < 4_800_000
+        found |= {tuple(each["names"]): [turn["text"] for turn in each["turns"]] for each in answer["transcripts"]}
+        pages, cursor = pages + 1, answer["next_cursor"]
+    assert pages >= 3
+    expected = {(name,): [turn["text"] for turn in talk["turns"]] for name, talk in talks.items()}
+    assert {key: texts for key, texts in found.items() if key} == expected
+    assert found[()] == ["imported"]
+    gone = await http.delete(PATH)
+    assert (gone.status_code, gone.json()) == (200, {"deleted": 13})
+    assert (await http.delete(PATH)).json() == {"deleted": 0}
+    assert await stored(database) == []
+    assert await stored(database, "bob") == ["bob's"]
+    assert (await http.get(f"{PATH}/t1")).status_code == 404
+    put = await http.put(f"{PATH}/t1", json=talks["t1"])
+    assert put.json()["created"] is True
+
+
 async def test_two_users_and_two_tenants_have_names_of_their_own(gateway: Gateway, http: httpx.AsyncClient) -> None:
     await http.put(f"{PATH}/a", json=said("ann's"))
     await http.put("/v1/users/bob/transcripts/a", json=said("bob's"))
