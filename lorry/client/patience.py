@@ -15,10 +15,11 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wai
 
 from kit.tls import authorities
 from lorry.client.calls.call import Call
-from lorry.client.errors import ApiError, NotAnswered, Refused, Unauthenticated, invalid
+from lorry.client.errors import ApiError, NotAnswered, Refused, Unauthenticated, error_from, invalid
 
 _PASSING = frozenset({429, 502, 503, 504})
 _STILL_RUNNING = "request-still-running"
+_UNAVAILABLE, _NO_DATABASE = 503, "database-unavailable"
 _MOST_SECONDS = 30.0
 _FIRST_SECONDS = 0.2
 _KEY_CHARACTERS = 255
@@ -81,11 +82,10 @@ def request_arguments(
 ) -> dict[str, Any]:
     """Return what httpx sends for a call; build it once for all attempts.
 
-    Without a key of the caller's, what changes something gets one of its own; a question, which changes nothing, is
-    answered without the database that keys are kept in.
+    Without a key of the caller's, what is not only reading gets one of its own, unless its answer is not kept.
     """
     headers = dict(call.headers)
-    if call.method != "GET" and (call.changes or idempotency_key is not None):
+    if call.method != "GET" and (call.is_kept or idempotency_key is not None):
         part = f".{call.part}" if call.part else ""
         headers["idempotency-key"] = uuid.uuid4().hex if idempotency_key is None else idempotency_key + part
     if deadline_seconds is not None:
@@ -98,6 +98,17 @@ def request_arguments(
         "params": dict(call.params),
         "headers": headers,
     }
+
+
+def goes_without_key(call: Call[Any], response: httpx.Response, *, idempotency_key: str | None) -> bool:
+    """Say whether a call is to be sent again at once without the key that it was given here.
+
+    What changes nothing need not wait for the database that keys are kept in; a key of the caller's own is kept to.
+    """
+    if call.changes or idempotency_key is not None or response.status_code != _UNAVAILABLE:
+        return False
+    error = error_from(response)
+    return isinstance(error, Refused) and error.code == _NO_DATABASE
 
 
 def not_answered(error: httpx.HTTPError) -> NotAnswered:

@@ -15,7 +15,14 @@ from kit.lines import async_lines
 from lorry.client.calls.call import Call, Page
 from lorry.client.errors import ApiError, error_from
 from lorry.client.following import Reader
-from lorry.client.patience import Endurance, checked_key, not_answered, options, request_arguments
+from lorry.client.patience import (
+    Endurance,
+    checked_key,
+    goes_without_key,
+    not_answered,
+    options,
+    request_arguments,
+)
 
 T = TypeVar("T")
 
@@ -69,6 +76,9 @@ class AsyncWire:
         async def attempt() -> T:
             try:
                 response = await self._http.request(**arguments)
+                if goes_without_key(call, response, idempotency_key=self._idempotency_key):
+                    del arguments["headers"]["idempotency-key"]
+                    response = await self._http.request(**arguments)
             except httpx.HTTPError as exc:
                 raise not_answered(exc) from exc
             return call.result(response)

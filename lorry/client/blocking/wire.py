@@ -16,7 +16,14 @@ from kit.lines import lines
 from lorry.client.calls.call import Call, Page
 from lorry.client.errors import ApiError, error_from
 from lorry.client.following import Reader
-from lorry.client.patience import Endurance, checked_key, not_answered, options, request_arguments
+from lorry.client.patience import (
+    Endurance,
+    checked_key,
+    goes_without_key,
+    not_answered,
+    options,
+    request_arguments,
+)
 
 T = TypeVar("T")
 
@@ -70,6 +77,9 @@ class Wire:
         def attempt() -> T:
             try:
                 response = self._http.request(**arguments)
+                if goes_without_key(call, response, idempotency_key=self._idempotency_key):
+                    del arguments["headers"]["idempotency-key"]
+                    response = self._http.request(**arguments)
             except httpx.HTTPError as exc:
                 raise not_answered(exc) from exc
             return call.result(response)

@@ -26,8 +26,8 @@ class Call(Generic[T]):
     """One call; `read` makes its result of a successful answer.
 
     `also` are statuses beside 200 to 299 that `read` understands. `part` numbers the calls that one method makes, so
-    that each has an idempotency key of its own; 0 = it makes one. `changes` says that repeating it would do something
-    again, which such a key keeps from happening.
+    that each has an idempotency key of its own; 0 = it makes one. `is_kept` says that the answer is kept under such a
+    key, which a stream's is not; `changes` that the call does something, and not again without one.
     """
 
     method: str
@@ -39,6 +39,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     also: frozenset[int] = frozenset()
     part: int = 0
+    is_kept: bool = True
     changes: bool = True
 
     def result(self, response: httpx.Response) -> T:
@@ -81,7 +82,7 @@ def stream(
         params=params or {},
         headers=headers,
         read=lambda response: None,
-        changes=False,
+        is_kept=False,
     )
 
 

@@ -18,6 +18,7 @@ OWN = {
     ("PUT", "/v1/users/{user_id}/transcripts/{transcript_id}"): {200},
     ("POST", "/v1/users/{user_id}/transcripts"): {200},
     ("GET", "/v1/users/{user_id}/transcripts"): {200},
+    ("DELETE", "/v1/users/{user_id}/transcripts"): {200},
     ("POST", "/v1/users/{user_id}/trainings"): {201, 404, 409, 422},
     ("GET", "/v1/trainings"): {200},
     ("GET", "/v1/adapters"): {200},

@@ -243,19 +243,27 @@ def test_all_attempts_of_a_call_share_a_key_and_reading_has_none() -> None:
     assert third is None
 
 
-def test_a_question_changes_nothing_and_has_a_key_only_of_the_callers() -> None:
-    """The database that keys are kept in may be away, and whoever is known is answered all the same."""
-    network = Network(said({}, status=404))
-    with client(network) as lorry:
-        for who in (lorry, lorry.with_idempotency_key("mine")):
-            with pytest.raises(NotFound):
-                who.query("ann", "Tea?")
-            with pytest.raises(NotFound):
-                who.chat("ann", [{"role": "user", "content": "Tea?"}])
-            with pytest.raises(NotFound), who.stream_query("ann", "Tea?"):
-                pass
-    keys = [request.headers.get("idempotency-key") for request in network.requests]
-    assert keys == [None] * 3 + ["mine"] * 3
+def test_a_question_goes_without_its_key_while_the_database_is_away_but_not_without_the_callers() -> None:
+    """It changes nothing, so that nobody need wait for where keys are kept. A stream is not kept, and has none."""
+    away = {"type": "urn:lorry:problem:database-unavailable", "status": 503}
+    asked: list[str | None] = []
+
+    def keys(answers: list[dict[str, Any]], ask: Callable[[Client], object], *, key: str | None = None) -> list[bool]:
+        network = Network(*(said(each, status=each["status"]) for each in answers))
+        with client(network, attempts=1) as lorry, pytest.raises(ApiError):
+            ask(lorry if key is None else lorry.with_idempotency_key(key))
+        asked[:] = [request.headers.get("idempotency-key") for request in network.requests]
+        return [each is not None for each in asked]
+
+    gone = {"type": "urn:lorry:problem:unknown-user", "status": 404}
+    chat: list[dict[str, str]] = [{"role": "user", "content": "Tea?"}]
+    for ask in (lambda lorry: lorry.query("ann", "Tea?"), lambda lorry: lorry.chat("ann", chat)):
+        assert keys([away, gone], ask) == [True, False]
+        assert keys([gone], ask) == [True]
+        assert keys([away], ask, key="mine") == [True]
+        assert asked == ["mine"]
+    assert keys([away], lambda lorry: lorry.submit_training("ann")) == [True]
+    assert keys([gone], lambda lorry: lorry.stream_query("ann", "Tea?").__enter__()) == [False]
 
 
 def test_a_profile_that_has_not_changed_is_not_sent_again() -> None:
