@@ -23,7 +23,7 @@ from training.errors import ConfigInvalid
 from training.policy import GatePolicy, require_no_less
 from training.presets import preset
 
-Origin = Literal["default", "base", "environment", "file", "argument", "dataset"]
+Origin = Literal["default", "base", "start", "environment", "file", "argument", "dataset"]
 Objective = Literal["sft", "distillation"]
 Action = Literal["drop", "warn", "ignore"]
 CONFIG_FILE = "config.resolved.yaml"
@@ -256,7 +256,7 @@ def resolve(
 ) -> ResolvedConfig:
     """Return the complete configuration.
 
-    Over the defaults come, in this order, what the base's size, the environment, the file and the arguments say.
+    Over the defaults come, in this order, what the base's size, a start, the environment, the file and the arguments say.
     `arguments` names a training value as ``rank``, a dataset value as ``dataset.max_examples`` and a bound of the gate
     as ``gate.min_gain_nats``; those that are None count as not given. A seed given for the training alone is the
     dataset's seed too. `bounds` are those of the gate that an operator has set: defaults that can only be raised.
@@ -271,11 +271,12 @@ def resolve(
     surrounding = {**(environment or {}), **_prefixed("gate", bounds or {})}
     flat: dict[str, Any] = {**surrounding, **filed, **given}
     sized = preset(str(flat.get("base") or DEFAULT_BASE))
-    flat = {**sized, **flat}
+    begun = _after_start(sized) if flat.get("start") else {}
+    flat = {**sized, **begun, **flat}
     if "seed" in flat:
         flat.setdefault("dataset.seed", flat["seed"])
     origins: dict[str, Origin] = dict.fromkeys(sorted(_known_keys()), "default")
-    origins |= dict.fromkeys(sized, "base")
+    origins |= dict.fromkeys(sized, "base") | dict.fromkeys(begun, "start")
     origins |= dict.fromkeys(surrounding, "environment")
     origins |= dict.fromkeys((key for key in flat if key in filed or key == "dataset.seed"), "file")
     origins |= dict.fromkeys(given, "argument")
@@ -290,6 +291,11 @@ def resolve(
         gate=gate,
         origins=origins,
     )
+
+
+def _after_start(sized: Mapping[str, Any]) -> dict[str, Any]:
+    """Half the rate: what a training begins with is nearly right, and large steps undo it (docs/decisions.md, 111)."""
+    return {"learning_rate": sized.get("learning_rate", TrainingConfig.model_fields["learning_rate"].default) / 2}
 
 
 def _prefixed(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

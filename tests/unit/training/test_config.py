@@ -105,6 +105,15 @@ def test_a_missing_file_and_a_damaged_resolved_one_are_refused(tmp_path: Path) -
         ResolvedConfig.from_yaml("training: {rank: none}")
 
 
+def test_a_training_that_begins_with_something_takes_half_the_steps_size_unless_told() -> None:
+    begun = resolve(arguments={"start": "shared/common"})
+    assert begun.training.learning_rate == TrainingConfig().learning_rate / 2
+    assert (begun.origins["learning_rate"], begun.origins["start"]) == ("start", "argument")
+    told = resolve(arguments={"start": "shared/common", "learning_rate": 1e-3})
+    assert (told.training.learning_rate, told.origins["learning_rate"]) == (1e-3, "argument")
+    assert resolve().training.learning_rate == TrainingConfig().learning_rate
+
+
 def test_a_remote_writer_has_room_for_what_it_writes_unless_told_otherwise() -> None:
     remote = resolve(arguments={"dataset.writer": "claude"}).dataset
     assert (remote.max_examples, remote.statement_share, remote.negative_share) == (1000, 0.5, 0.4)
