@@ -256,7 +256,8 @@ def resolve(
 ) -> ResolvedConfig:
     """Return the complete configuration.
 
-    Over the defaults come, in this order, what the base's size, a start, the environment, the file and the arguments say.
+    Over the defaults come, in this order, what the base's size, a start, the environment, the file and the arguments
+    say.
     `arguments` names a training value as ``rank``, a dataset value as ``dataset.max_examples`` and a bound of the gate
     as ``gate.min_gain_nats``; those that are None count as not given. A seed given for the training alone is the
     dataset's seed too. `bounds` are those of the gate that an operator has set: defaults that can only be raised.
@@ -276,7 +277,8 @@ def resolve(
     if "seed" in flat:
         flat.setdefault("dataset.seed", flat["seed"])
     origins: dict[str, Origin] = dict.fromkeys(sorted(_known_keys()), "default")
-    origins |= dict.fromkeys(sized, "base") | dict.fromkeys(begun, "start")
+    origins |= dict.fromkeys(sized, "base")
+    origins |= dict.fromkeys(begun, "start")
     origins |= dict.fromkeys(surrounding, "environment")
     origins |= dict.fromkeys((key for key in flat if key in filed or key == "dataset.seed"), "file")
     origins |= dict.fromkeys(given, "argument")
