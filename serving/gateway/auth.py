@@ -24,6 +24,7 @@ from serving.gateway.scopes import EVERYTHING, Scope
 _NO_LIMIT = TenantLimit()
 _STRANGERS_AT_ONCE = 2
 _MET_SECONDS = 86_400.0
+_PATIENCE_SECONDS = 5.0  # longer than a busy database takes: a key that was revoked is not let in for that
 _FROM_MEMORY = frozenset({Scope.QUERY, Scope.CHAT})  # a token must not wait for a database
 _bearer = HTTPBearer(auto_error=False, description="An API key of your tenant: `lorry_…`")
 
@@ -58,7 +59,10 @@ class Authenticator:
     def __init__(self, database: Database, *, cache_seconds: float, stale_seconds: float = 0.0) -> None:
         self._database = database
         self._known: Remembered[bytes, Caller] = Remembered(
-            seconds=cache_seconds, stale_seconds=stale_seconds, unavailable=(DatabaseUnavailable,)
+            seconds=cache_seconds,
+            stale_seconds=stale_seconds,
+            unavailable=(DatabaseUnavailable,),
+            patience_seconds=_PATIENCE_SECONDS,
         )
         # Whoever makes keys up has every one of them looked for: those who have one must not wait for that.
         self._strangers = asyncio.Semaphore(_STRANGERS_AT_ONCE)

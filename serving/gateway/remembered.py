@@ -1,7 +1,7 @@
 """Answers of a service, remembered: briefly while it answers, longer while it does not.
 
 However many ask for one thing at once, the service is asked once. While it is down, or hangs, whoever asks for what was
-answered before is answered from memory, all but the first at once, and the service is tried again behind their backs.
+answered before is answered from memory, most of them at once, and the service is tried again behind their backs.
 """
 
 from __future__ import annotations

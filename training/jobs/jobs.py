@@ -166,7 +166,7 @@ class Jobs:
     async def retry(self, job_id: str, *, tenant: str | None = None) -> Job:
         """Try an ended job again. A failed one goes on after the last stage that it finished, others begin anew.
 
-        One that failed for its start begins anew too, with the version that is live then.
+        One that failed for its start is trained anew, with the version that is live then; its questions stay.
 
         Raises:
             TrainingActive: the user has another job by now.
@@ -187,13 +187,14 @@ class Jobs:
             if other is not None:
                 raise TrainingActive(f"{row.user_id} is being trained by job {other.id}", job_id=other.id)
             stages = await record.stages(job_id)
-            lost = (row.error or {}).get("field") == "start"  # what it began with is gone; `live` may name another
-            if before is not State.FAILED or lost or await self._has_lost_its_questions(session, job_id, stages):
+            if before is not State.FAILED or await self._has_lost_its_questions(session, job_id, stages):
                 await record.forget_stages(job_id)
                 await WritingRepository(session).give_up(job_id)
                 await CostRepository(session).set_aside(job_id, run=row.run)
             elif Stage.WRITE not in stages:
                 await record.forget_stages(job_id, Stage.ESTIMATE)  # what the month allowed then, it may not now
+            if before is State.FAILED and (row.error or {}).get("field") == "start":
+                await self._begin_with_another(session, row)
             await repository.update(
                 job_id,
                 {
@@ -212,6 +213,17 @@ class Jobs:
             )
             await record.add_event(job_id, "retried", {"from": before})
             return Job.of(await _require(repository, job_id, tenant=tenant))
+
+    async def _begin_with_another(self, session: AsyncSession, row: JobRow) -> None:
+        """Have a job's training begin with what is live when it is trained: what was decided on is gone."""
+        record = RecordRepository(session)
+        decided = (await record.stages(row.id)).get(Stage.SNAPSHOT)
+        if decided is None:
+            return
+        await record.forget_stages(row.id, Stage.SNAPSHOT, Stage.TRAIN, Stage.EVALUATE)
+        anew = {**decided, "start": None, "beginning": uuid.uuid4().hex}  # elsewhere than what was begun before
+        await record.add_stage(row.id, Stage.SNAPSHOT, result=anew, seconds=0.0)
+        await CostRepository(session).set_aside(row.id, run=row.run, kind="train")
 
     async def _has_lost_its_questions(
         self, session: AsyncSession, job_id: str, stages: Mapping[Stage, Mapping[str, Any]]

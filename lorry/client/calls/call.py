@@ -83,6 +83,7 @@ def stream(
         headers=headers,
         read=lambda response: None,
         is_kept=False,
+        changes=False,
     )
 
 

@@ -19,6 +19,7 @@ from serving.extraction.language.clauses import Clause
 from serving.extraction.profile.profile import MAX_STATEMENT_CHARACTERS, Quote
 from serving.extraction.support.judge import Judgement, judge_clauses, read_turn
 from serving.extraction.support.search import SearchUserTurns
+from serving.extraction.threads import to_its_end
 from transcripts.search import Passage
 
 _WORDINGS_TRIED = 3
@@ -29,7 +30,11 @@ _OLDEST = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A clause about the user, the samples that said it, and the words that back or deny it."""
+    """A clause about the user, the samples that said it, and the words that back or deny it.
+
+    `support` is what search finds best, and is what confidence counts; `times` are those of every turn found that
+    says it.
+    """
 
     clause: Clause
     wording: Literal["adapter", "user"]
@@ -37,6 +42,7 @@ class Fact:
     topics: tuple[str, ...]
     support: tuple[Quote, ...]
     contradictions: tuple[Quote, ...] = ()
+    times: frozenset[datetime] = frozenset()
 
     @property
     def text(self) -> str:
@@ -96,10 +102,12 @@ class Witness:
             # The adapter says it more strongly than the person did: print what the person said.
             plainest = min((found for _, found in supporting), key=lambda found: (len(found.words), found.text))
             return await self._backed(plainest, "user", passages, samples=samples, topics=topics)
-        if not _quotes(supporting) or len(clause.without_opener()) > MAX_STATEMENT_CHARACTERS:
+        support = _quotes(supporting)
+        if not support or len(clause.without_opener()) > MAX_STATEMENT_CHARACTERS:
             return None
-        judged = [(p, self._judge(clause, p)) for p in _distinct([*passages, *await self._over_time(clause)])]
-        support = _quotes((p, j.clause) for p, j in judged if j.verdict == "supports" and j.clause is not None)
+        known = {(passage.transcript_id, passage.turn_index) for passage in passages}
+        others = [p for p in await self._over_time(clause) if (p.transcript_id, p.turn_index) not in known]
+        judged += await to_its_end(lambda: [(passage, self._judge(clause, passage)) for passage in others])
         against = _quotes((p, j.clause) for p, j in judged if j.verdict == "contradicts" and j.clause is not None)
         return Fact(
             clause=clause,
@@ -107,7 +115,8 @@ class Witness:
             samples=samples,
             topics=topics,
             support=tuple(support),
-            contradictions=tuple(newest_first(against)),
+            contradictions=tuple(newest_first(against)[: self._passages]),  # as many as may support it
+            times=frozenset(p.time for p, j in judged if j.verdict == "supports" and p.time is not None),
         )
 
     async def _over_time(self, clause: Clause) -> list[Passage]:
@@ -162,6 +171,7 @@ def _with_evidence_of(one: Fact, other: Fact) -> Fact:
         samples=one.samples | other.samples,
         support=_distinct_quotes((*one.support, *other.support)),
         contradictions=tuple(newest_first(_distinct_quotes((*one.contradictions, *other.contradictions)))),
+        times=one.times | other.times,
     )
 
 

@@ -76,7 +76,7 @@ async def list_transcripts(
     caller: Reader,
     cursor: Cursor = None,
     limit: Limit = 100,
-    turns: Annotated[bool, Query(description="with their turns, as many at once as fit into 4 MB of text")] = False,
+    turns: Annotated[bool, Query(description="with their turns, as many as fit into 4 million characters")] = False,
 ) -> Response:
     """List a user's transcripts by id, without their turns unless these are asked for."""
     after = None if cursor is None else decode_cursor(cursor, parts=1)[0]

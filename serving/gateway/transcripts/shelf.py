@@ -8,6 +8,7 @@ id. With a transcript that is deleted go the answers that the gateway keeps for 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -70,22 +71,21 @@ class Shelf:
     async def whole_page(
         self, tenant: str, user: str, *, after: str | None, limit: int, most_characters: int
     ) -> tuple[list[tuple[Transcript, list[str]]], str | None]:
-        """Return transcripts with their turns and names, as `page` does, at least one and no more text than that."""
-        found: list[Transcript] = []
-        characters = 0
+        """Return transcripts with their turns and names, as `page` does, at least one and no more text than that.
+
+        One that is deleted while the page is read is not on it.
+        """
+        most = min(limit, _MOST_WHOLE)
         async with self._database.transaction() as session:
             store = TranscriptStore(session)
-            await store.hold(tenant, user)  # so that none of these is deleted before it is read
-            heads = await store.heads(tenant, user, after=after, limit=min(limit, _MOST_WHOLE) + 1)
-            for head in heads[:_MOST_WHOLE][:limit]:
-                transcript = await store.get(tenant, user, head.id)
-                characters += sum(len(turn.text) for turn in transcript.turns)
-                if found and characters > most_characters:
-                    break
-                found.append(transcript)
-            names = await TranscriptNameRepository(session, tenant=tenant, user=user).names([t.id for t in found])
-        more = len(heads) > len(found)
-        return [(each, names.get(each.id, [])) for each in found], found[-1].id if more else None
+            heads = await store.heads(tenant, user, after=after, limit=most + 1)
+            ids = [head.id for head in heads[:most]]
+            whole = {each.id: each for each in await store.some(tenant, user, ids)}
+            names = await TranscriptNameRepository(session, tenant=tenant, user=user).names(ids)
+        characters = [sum(len(turn.text) for turn in whole[name].turns) if name in whole else 0 for name in ids]
+        fitting = max(1, sum(total <= most_characters for total in accumulate(characters)))
+        found = [(whole[name], names.get(name, [])) for name in ids[:fitting] if name in whole]
+        return found, ids[fitting - 1] if len(heads) > fitting else None
 
     async def delete_all(self, tenant: str, user: str) -> int:
         """Delete all transcripts of a user; return how many there were."""

@@ -21,7 +21,7 @@ from serving.extraction.settings import ExtractionSettings
 from training.config import resolve
 from transcripts.transcript import Transcript, Turn
 
-SEEDS = range(FIRST_FITTED, FIRST_FITTED + 12)  # not those who are measured on
+SEEDS = [*range(12), *range(FIRST_FITTED, FIRST_FITTED + 12)]
 TEA, NURSE = Trait("like", ("green tea",)), Trait("work", ("nurse",))
 
 

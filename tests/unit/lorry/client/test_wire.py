@@ -263,6 +263,10 @@ def test_a_question_goes_without_its_key_while_the_database_is_away_but_not_with
         assert keys([away], ask, key="mine") == [True]
         assert asked == ["mine"]
     assert keys([away], lambda lorry: lorry.submit_training("ann")) == [True]
+    network = Network(said(away, status=503))
+    with client(network, attempts=2) as lorry, pytest.raises(Unavailable):
+        lorry.query("ann", "Tea?")
+    assert ["idempotency-key" in request.headers for request in network.requests] == [True, False, False]
     assert keys([gone], lambda lorry: lorry.stream_query("ann", "Tea?").__enter__()) == [False]
 
 
