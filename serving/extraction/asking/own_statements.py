@@ -55,7 +55,7 @@ def _statements(transcripts: Iterable[Transcript]) -> Iterator[tuple[Clause, Pas
             if turn.role != "user":
                 continue
             for clause in read_turn(turn.text):
-                if clause.is_statement and clause.is_real and _FEWEST_WORDS <= len(clause.words) <= _MOST_WORDS:
+                if _is_told_of_now(clause) and _FEWEST_WORDS <= len(clause.words) <= _MOST_WORDS:
                     yield (
                         clause,
                         Passage(
@@ -67,6 +67,11 @@ def _statements(transcripts: Iterable[Transcript]) -> Iterator[tuple[Clause, Pas
                             matched=len(clause.content_stems),
                         ),
                     )
+
+
+def _is_told_of_now(clause: Clause) -> bool:
+    """Say whether a clause states something in earnest: where somebody lived once is told, what they liked is not."""
+    return clause.is_statement and clause.is_real and not clause.is_former_liking
 
 
 def _rank(statement: OwnStatement) -> tuple[int, float, tuple[str, ...]]:

@@ -184,6 +184,12 @@ class Clause:
             return "dislikes" if self.is_negated else "likes"
         return None
 
+    @property
+    def is_former_liking(self) -> bool:
+        """Whether it says what its speaker liked or disliked once, which says nothing of now."""
+        stems = {word.stem for word in self.words}
+        return "past" in self.markers and bool(stems & (_LIKES_STEMS | _DISLIKES_STEMS))
+
     def _likes_is_no_verb(self, texts: list[str]) -> bool:
         """``I feel like``, ``looks like``, ``would like to`` and ``like`` as a filler tell no liking."""
         if {word.stem for word in self.words} & (_LIKES_STEMS - {"like"}):

@@ -371,3 +371,10 @@ def test_clauses_are_passages_of_any_text_in_order(text: str) -> None:
     for clause in split_clauses(text):
         position = text.index(clause.text, position) + len(clause.text)
         assert clause.sentence in text
+
+
+def test_what_somebody_liked_once_is_no_statement_of_theirs_whatever_else_its_words_fit() -> None:
+    """`country` is a cue of where people live, and living somewhere once is told."""
+    turns = ("I used to like country music", "I used to hate my country", "I used to live in the country")
+    own = find_own_statements([said(*turns)], bank=standard_bank(), limit=10)
+    assert [each.clause.text for each in own] == ["I used to live in the country"]
