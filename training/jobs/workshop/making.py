@@ -110,7 +110,8 @@ class Making:
         config = self._materials.config(
             job, base_directory=await self._device.base_directory(job.base, check=job.check)
         )
-        config = await pin_start(config, self._registry, tenant=job.tenant)  # earlier releases decided on none
+        # An older release, or a retry, has left open which version it is.
+        config = await pin_start(config, self._registry, tenant=job.tenant)
         teaches = config.training.objective == "distillation"
         shown = (await self._materials.prepared(job)).by_original if teaches else {}
         meter = _Meter(job)
