@@ -17,6 +17,7 @@ from training.jobs.quotas.quotas import Quotas
 from training.jobs.staleness import Rules
 from training.jobs.triggers.tenant_rules import TenantRules
 
+_SETTING = "settings."
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -86,14 +87,18 @@ def rules(
     The rules: *enabled*; *min_words*, own words below which nobody is trained; *new_words* and *new_share*, own words
     since the training, and their share of those trained on; *max_age_days* of an adapter, when there is anything new;
     *schedule*, a cron line in UTC such as `0 3 * * 1`; *base_change*, trained for another base model than the workers'
-    now; *priority* of the jobs. `lorry status` says who is due, and why.
+    now; *priority* of the jobs; *settings.KEY*, a setting of these trainings, such as `settings.start=shared/common`.
+    `lorry status` says who is due, and why.
     """
     found = run(_rules(set_ or []), as_json=as_json)
     if as_json:
         print_json(asdict(found))
         return
-    for name, value in asdict(found).items():
-        out.print(f"{name:<14} {_shown(value)}", highlight=False)
+    lines = asdict(found)
+    settings = lines.pop("settings")
+    lines |= {f"{_SETTING}{key}": value for key, value in settings.items()}
+    for name, value in lines.items():
+        out.print(f"{name:<20} {_shown(value)}", highlight=False)
 
 
 async def _costs(by: str, days: float) -> list[dict[str, Any]]:
@@ -133,8 +138,12 @@ def parse_rules(rules: Rules, settings: list[str]) -> Rules:
     optional = {"new_words", "max_age_days", "schedule"}
     for setting in settings:
         key, separator, value = setting.partition("=")
+        if separator and key.startswith(_SETTING):
+            rules = _with_setting(rules, key.removeprefix(_SETTING), value)
+            continue
         if not separator or key not in kinds:
-            raise JobRequestInvalid(f"{setting!r} must be RULE=VALUE with one of {', '.join(kinds)}", field=key)
+            known = ", ".join([*kinds, f"{_SETTING}KEY"])
+            raise JobRequestInvalid(f"{setting!r} must be RULE=VALUE with one of {known}", field=key)
         if not value and key not in optional:
             raise JobRequestInvalid(f"{key} needs a value", field=key)
         try:
@@ -146,6 +155,11 @@ def parse_rules(rules: Rules, settings: list[str]) -> Rules:
         changed: dict[str, Any] = {key: parsed}
         rules = replace(rules, **changed)
     return rules.check()
+
+
+def _with_setting(rules: Rules, key: str, value: str) -> Rules:
+    others = {name: each for name, each in rules.settings.items() if name != key}
+    return replace(rules, settings={**others, key: value} if value else others)
 
 
 def _shown(value: object) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from croniter import CroniterError, croniter
 
@@ -22,7 +24,8 @@ class Rules:
     `min_words`: own words that nobody is trained below; `new_words`: own words since the training;
     `new_share`: as a share of the words trained on, reached together with `new_words`;
     `max_age_days`: age of the live version, when there is anything new; `schedule`: a cron line, UTC;
-    `base_change`: the live version is of another base model than the one that is trained for.
+    `base_change`: the live version is of another base model than the one that is trained for;
+    `settings`: those that trainings by these rules have, as `training.jobs.job.Submission` takes them.
     """
 
     enabled: bool = False
@@ -33,6 +36,7 @@ class Rules:
     schedule: str | None = None
     base_change: bool = False
     priority: int = -10
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> Rules:
         """Return these rules.

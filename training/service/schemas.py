@@ -132,6 +132,9 @@ class RulesView(_Strict):
     schedule: str | None = Field(None, max_length=100, description="a cron line of five fields, UTC")
     base_change: bool = Field(False, description="train when the live version is of another base than the workers'")
     priority: int = Field(-10, ge=-1000, le=1000)
+    settings: Settings = Field(
+        default_factory=dict, max_length=_MAX_SETTINGS, description="of these trainings, such as `start`"
+    )
 
     @classmethod
     def of(cls, rules: Rules) -> RulesView:

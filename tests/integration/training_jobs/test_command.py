@@ -73,6 +73,14 @@ async def test_rules_and_quotas_are_shown_and_changed(lorry: Lorry) -> None:
     code, _, complaint = await lorry("jobs", "rules", "--set", "schedule=monday")
     assert code == 2
     assert "cron line" in complaint
+    begun = await lorry.json("jobs", "rules", "--set", "settings.start=shared/common", "--set", "settings.steps=9")
+    assert begun["settings"] == {"start": "shared/common", "steps": "9"}
+    code, told, _ = await lorry("jobs", "rules", "--set", "settings.steps=")
+    assert code == 0
+    assert re.search(r"^settings\.start +shared/common$", told, re.MULTILINE), told
+    assert "settings.steps" not in told
+    code, _, complaint = await lorry("jobs", "rules", "--set", "settings.stepps=9")
+    assert (code, "stepps" in complaint) == (2, True)
     assert (await lorry.json("jobs", "quota", "--max-daily", "1"))["max_daily"] == 1
     (queued,) = await lorry.json("jobs", "submit", "ann")
     code, _, complaint = await lorry("jobs", "submit", "bob")

@@ -202,14 +202,17 @@ async def test_a_tenants_month_is_used_up(service: httpx.AsyncClient, database: 
 
 
 async def test_rules_say_who_is_stale_and_why(service: httpx.AsyncClient) -> None:
-    rules = {"enabled": True, "min_words": 10, "schedule": "0 3 * * 1"}
+    rules = {"enabled": True, "min_words": 10, "schedule": "0 3 * * 1", "settings": {"start": "shared/common"}}
     stored = (await service.put("/v1/tenants/default/training-rules", json=rules)).json()
     assert (await service.get("/v1/tenants/default/training-rules")).json() == stored
+    assert stored["settings"] == rules["settings"]
     (user,) = (await service.get("/v1/tenants/default/training-staleness")).json()["users"]
     assert user["trigger"] == "volume"
     assert "no adapter" in user["reason"]
     bad = await service.put("/v1/tenants/default/training-rules", json={"schedule": "every monday"})
     assert (bad.status_code, bad.json()["field"]) == (422, "schedule")
+    bad = await service.put("/v1/tenants/default/training-rules", json={"settings": {"stepps": 3}})
+    assert (bad.status_code, bad.json()["field"]) == (422, "stepps")
 
 
 async def test_a_campaign_is_begun_paused_and_aborted(service: httpx.AsyncClient, registry_url: str) -> None:

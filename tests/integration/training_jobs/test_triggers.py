@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from training.jobs.quotas.quotas import Quotas
 from training.jobs.repository import JobRepository
 from training.jobs.staleness import Rules
 from training.jobs.states import State, Trigger
-from training.jobs.triggers.repository import TrainedRepository
+from training.jobs.triggers.repository import RulesRepository, TrainedRepository
 from training.jobs.triggers.tenant_rules import TenantRules
 from training.jobs.triggers.triggers import Triggers
 from transcripts.store import TranscriptStore
@@ -120,6 +121,26 @@ async def test_who_failed_or_was_canceled_is_left_alone_for_a_day(database: Data
     assert await Triggers(database, base=BASE).pull() == 0
     await ended(25)
     assert await Triggers(database, base=BASE).pull() == 1
+
+
+async def test_what_rules_submit_has_their_settings(database: Database) -> None:
+    await add_user(database, "ann")
+    (job,) = await pulled(database, replace(SILENT, settings={"start": "shared/common", "steps": 9}))
+    assert job.settings == {"start": "shared/common", "steps": 9}
+
+
+async def test_rules_that_an_upgrade_made_unfit_hold_back_their_own_tenant_and_nobody_else(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await add_user(database, "ann")
+    async with database.transaction() as session:
+        await TranscriptStore(session).add("other", "zoe", talks("zoe"))
+        await RulesRepository(session).put("default", replace(SILENT, settings={"of_yesterday": 1}))
+    await TenantRules(database).put("other", SILENT)
+    assert await Triggers(database, base=BASE).pull() == 1
+    assert [job.user_id for job in await Jobs(database).list()] == ["zoe"]
+    assert "rules of default cannot be followed" in caplog.text
+    assert "of_yesterday" in caplog.text
 
 
 async def test_rules_that_are_not_enabled_submit_nobody(database: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kit.database import Database
 from kit.names import check_name
-from training.jobs.job import DEFAULT_ADAPTER
+from training.jobs.job import DEFAULT_ADAPTER, Submission
 from training.jobs.staleness import Rules
 from training.jobs.triggers.repository import RulesRepository
 from training.jobs.triggers.stale_users import Staleness, who_is_stale
@@ -26,9 +26,11 @@ class TenantRules:
 
         Raises:
             JobRequestInvalid: naming the rule that cannot be followed.
+            ConfigInvalid: naming a setting that does not exist or cannot have this value.
         """
         check_name(tenant, field="tenant")
         rules.check()
+        Submission(tenant=tenant, user="-", base="-", settings=rules.settings, priority=rules.priority).check()
         async with self._database.transaction() as session:
             await RulesRepository(session).put(tenant, rules)
         return rules

@@ -7,10 +7,12 @@ from datetime import timedelta
 
 from kit.database import Database
 from kit.errors import BeingErased
+from training.errors import ConfigInvalid
 from training.jobs.errors import NothingToTrainOn, QuotaExhausted, TrainingActive
 from training.jobs.job import Submission
 from training.jobs.jobs import Jobs
 from training.jobs.repository import JobRepository
+from training.jobs.staleness import Rules
 from training.jobs.states import State
 from training.jobs.triggers.repository import RulesRepository
 from training.jobs.triggers.stale_users import Staleness, who_is_stale
@@ -49,23 +51,27 @@ class Triggers:
             if user.due is None or user.active_job or (recently and user.last_state in {State.FAILED, State.CANCELED}):
                 continue
             try:
-                await self._submit(tenant, user, priority=rules.priority)
+                await self._submit(tenant, user, rules)
             except (TrainingActive, NothingToTrainOn, BeingErased):
                 continue  # somebody was quicker, or erases them
             except QuotaExhausted:
                 _log.info("a tenant's quota holds back trainings that are due")
                 break
+            except ConfigInvalid as exc:
+                _log.warning("the training rules of %s cannot be followed any more: %s", tenant, exc.message)
+                break
             count += 1
         return count
 
-    async def _submit(self, tenant: str, stale: Staleness, *, priority: int) -> None:
+    async def _submit(self, tenant: str, stale: Staleness, rules: Rules) -> None:
         assert stale.due is not None
         await self._jobs.submit(
             Submission(
                 tenant=tenant,
                 user=stale.user,
                 base=self._base,
-                priority=priority,
+                settings=rules.settings,
+                priority=rules.priority,
                 trigger=stale.due.trigger,
                 why=stale.due.reason,
             )
