@@ -200,10 +200,10 @@ def build_dataset(
         held_out,
         held_out_transcripts=frozenset(transcript.id for transcript in prepared.held),
         config=config,
+        choose=lambda examples, count: choose_training(examples, held_out, count=count, config=config),
         scorer=scorer,
     )
-    selected = choose_training(checked.examples, held_out, config=config)
-    applied = curation.apply(selected)
+    applied = curation.apply(checked.chosen)
     train = _without_leaking_edits(applied.examples, set(applied.edited), held_out, prepared, config)
     _require_enough(transcripts, train, held_out, prepared, config)
     decided = {*applied.dropped, *applied.edited.values(), *(e.key for e in chosen_held_out if e not in held_out)}
@@ -216,7 +216,7 @@ def build_dataset(
         held_out_transcript_ids=tuple(prepared.originals[transcript.id] for transcript in prepared.held),
         redaction=prepared.redaction,
         curation=Curation(decisions={k: each for k, each in curation.decisions.items() if k in decided}),
-        set_aside=tuple(prepared.restore(e) for e in (*selected, *chosen_held_out) if e.key in decided),
+        set_aside=tuple(prepared.restore(e) for e in (*checked.chosen, *chosen_held_out) if e.key in decided),
     )
     dataset.save(directory, report=checked.report(train), written=written)
     return dataset

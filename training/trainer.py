@@ -221,21 +221,33 @@ class Trainer:
             else:
                 yield TrainingOutcome(job=job, trained=trained)
 
-    def base_losses(self, examples: Sequence[Example], *, max_length: int) -> list[float | None]:
+    def base_losses(
+        self,
+        examples: Sequence[Example],
+        *,
+        max_length: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[float | None]:
         """Return each completion's loss under the quantised base alone, in nats per token.
 
         What the base says anyway need not be trained. None stands for an example that does not fit into `max_length`.
+        `on_progress` is told how many of how many are scored; what it raises ends the scoring.
         """
         rows = [tokenise(example, self.tokenizer, max_length=max_length) for example in examples]
         kept = [(index, row) for index, row in enumerate(rows) if row is not None]
         found: list[float | None] = [None] * len(rows)
+        tell = on_progress or (lambda done, total: None)
+        done = 0
         with self._busy, machine_failures_named(), torch.no_grad():
+            tell(done, len(kept))
             for batch in batches_of_similar_length([len(row.input_ids) for _, row in kept], max_tokens=_SCORE_TOKENS):
                 tensors = collate([kept[number][1] for number in batch], pad_token_id=self._pad_token_id)
                 on_device = {key: tensor.to(self.device) for key, tensor in tensors.items()}
                 losses, owners = label_losses(self._base, on_device)
                 for place, number in enumerate(batch):
                     found[kept[number][0]] = float(losses[owners == place].double().mean())
+                done += len(batch)
+                tell(done, len(kept))
         return found
 
     def _train_into(

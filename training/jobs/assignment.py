@@ -93,6 +93,11 @@ class Assignment:
                 self._offset = max(done - 1, 0)
             self._done, self._total = done, total
 
+    def advance(self, done: int, total: int) -> None:
+        """Note how far the stage is, unless the job must stop: then rise as `check` does."""
+        self.check()
+        self.tell(done, total)
+
     @property
     def seconds(self) -> float:
         """Since the stage began, or went on, here."""

@@ -20,13 +20,19 @@ from training.quality.report import QualityReport, make_report
 
 Scorer = Callable[[Sequence[Example]], Sequence[float | None]]
 """Gives each example's loss under the bare base in nats per completion token; None for one that does not fit."""
+Choose = Callable[[Sequence[Example], int], Sequence[Example]]
+"""Gives at most so many of the examples to train on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """The examples without those that were dropped, in their order, and everything that was found on the way."""
+    """The examples without those that were dropped, in their order, and everything that was found on the way.
+
+    `chosen` are those of them that would be trained on.
+    """
 
     examples: tuple[Example, ...]
+    chosen: tuple[Example, ...]
     examined: tuple[Example, ...]
     findings: tuple[Finding, ...]
     losses: dict[Example, float | None] | None
@@ -47,12 +53,15 @@ def check_examples(
     *,
     held_out_transcripts: frozenset[str],
     config: DatasetConfig,
+    choose: Choose,
     scorer: Scorer | None = None,
 ) -> Checked:
-    """Check training examples against one another, the held-out replies and, with a `scorer`, the bare base.
+    """Check training examples against one another and the held-out replies, and choose among what is left.
 
-    An example that is dropped for one thing is not counted for a later one: leaks come first, since they spoil the
-    measurement, then duplicates, length, platitudes.
+    With a `scorer`, those chosen are checked against the bare base, and what is dropped then has its place taken by
+    others: to score everything would take a time that grows with all that somebody has ever said. An example that is
+    dropped for one thing is not counted for a later one: leaks come first, since they spoil the measurement, then
+    duplicates, length, platitudes.
     """
     found: list[Finding] = []
     left = list(range(len(examples)))
@@ -77,13 +86,27 @@ def check_examples(
     apply([*leaks])
     apply([*find_duplicates(current(), config=config)])
     apply([*find_short(current(), config=config)])
-    losses = None
+    chosen = unscored = [*choose(current(), config.max_examples)]
+    losses: dict[Example, float | None] | None = None
     if scorer is not None and config.on_platitude != "ignore":
-        scored = scorer(current())
-        losses = dict(zip(current(), scored, strict=True))
-        apply([*find_platitudes(current(), scored, config=config)])
+        losses = {}
+        while unscored:
+            fresh = dict(zip(unscored, scorer(unscored), strict=True))
+            losses |= fresh
+            apply([*find_platitudes(current(), [fresh.get(example) for example in current()], config=config)])
+            left_over = set(current())
+            kept = [example for example in chosen if example in left_over]
+            seen = {(example.prompt, example.completion) for example in losses}
+            rest = [example for example in current() if (example.prompt, example.completion) not in seen]
+            unscored = [*choose(rest, len(chosen) - len(kept))]
+            chosen = kept + unscored
     return Checked(
-        examples=tuple(current()), examined=tuple(examples), findings=tuple(found), losses=losses, config=config
+        examples=tuple(current()),
+        chosen=tuple(chosen),
+        examined=tuple(examples),
+        findings=tuple(found),
+        losses=losses,
+        config=config,
     )
 
 

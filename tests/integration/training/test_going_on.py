@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.support.tiny_training import tiny_dataset
 from training.config import ResolvedConfig, resolve
 from training.errors import LossNotFinite, TrainingPaused
+from training.jobs.errors import JobStopped
 from training.trainer import TrainedAdapter, Trainer, TrainingJob, TrainingProgress
 
 SHORT: dict[str, Any] = {
@@ -195,3 +196,25 @@ def test_the_base_says_how_well_it_knows_each_answer_already(tiny: Trainer) -> N
     assert all(loss is not None and 5 < loss < 15 for loss in together)
     assert tiny.base_losses(examples, max_length=32) == [None] * 5
     assert tiny.base_losses([], max_length=96) == []
+
+
+def test_scoring_tells_how_far_it_is_and_ends_where_its_listener_does(tiny: Trainer) -> None:
+    """Somebody may have thousands of answers; a job that is canceled meanwhile does not score them all first."""
+    examples = [example for example in tiny_dataset().train for _ in range(40)]
+    told: list[tuple[int, int]] = []
+    tiny.base_losses(examples, max_length=96, on_progress=lambda done, total: told.append((done, total)))
+    assert len(told) > 2
+    assert told == sorted(told)
+    assert told[0] == (0, len(examples))
+    assert told[-1] == (len(examples), len(examples))
+
+    def leave(done: int, total: int) -> None:
+        told.append((done, total))
+        if done:
+            raise JobStopped("canceled")
+
+    told.clear()
+    with pytest.raises(JobStopped):
+        tiny.base_losses(examples, max_length=96, on_progress=leave)
+    assert len(told) == 2
+    assert tiny.base_losses(examples[:1], max_length=96)[0] is not None, "and the next one is scored as ever"

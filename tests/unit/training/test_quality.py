@@ -50,10 +50,16 @@ def example(
     )
 
 
+def everything(examples: Sequence[Example], count: int) -> list[Example]:
+    return [*examples][:count]
+
+
 def check(examples: list[Example], held_out: list[Example] | None = None, **changed: object) -> tuple[list[str], dict]:  # type: ignore[type-arg]
     """What is left, and how often what was found."""
     config = CONFIG.model_copy(update=changed)
-    checked = check_examples(examples, held_out or [], held_out_transcripts=frozenset({"held"}), config=config)
+    checked = check_examples(
+        examples, held_out or [], held_out_transcripts=frozenset({"held"}), config=config, choose=everything
+    )
     counts: dict[str, int] = {}
     for finding in checked.findings:
         counts[finding.problem] = counts.get(finding.problem, 0) + 1
@@ -134,7 +140,9 @@ def test_what_the_base_says_by_itself_is_a_platitude() -> None:
         def score(these: Sequence[Example]) -> list[float | None]:
             return [scores[one] for one in these]
 
-        checked = check_examples(pairs, [], held_out_transcripts=frozenset(), config=config, scorer=score)
+        checked = check_examples(
+            pairs, [], held_out_transcripts=frozenset(), config=config, choose=everything, scorer=score
+        )
         (finding,) = checked.findings
         assert (finding.problem, finding.index, finding.value) == ("platitude", 0, 0.2)
         assert len(checked.examples) == left
@@ -143,10 +151,53 @@ def test_what_the_base_says_by_itself_is_a_platitude() -> None:
         assert sum(report.nats.values()) == left - 1
 
 
+@pytest.mark.parametrize(("action", "asked"), [("drop", [4, 2, 1]), ("warn", [4]), ("ignore", [])])
+def test_only_what_would_be_trained_on_is_scored_and_what_is_dropped_gives_its_place_to_others(
+    action: str, asked: list[int]
+) -> None:
+    pairs = [example(f"here is some telling number {n} about {n * n} things", question=f"Q{n}?") for n in range(50)]
+    trite = {pairs[0], pairs[3], pairs[5]}
+    calls: list[int] = []
+
+    def score(these: Sequence[Example]) -> list[float]:
+        calls.append(len(these))
+        return [0.1 if each in trite else 3.0 for each in these]
+
+    config = CONFIG.model_copy(update={"on_platitude": action, "max_examples": 4, "on_duplicate": "ignore"})
+    checked = check_examples(
+        pairs, [], held_out_transcripts=frozenset(), config=config, choose=everything, scorer=score
+    )
+    assert calls == asked
+    left = [1, 2, 4, 6] if action == "drop" else [0, 1, 2, 3]
+    assert [pairs.index(each) for each in checked.chosen] == left
+    assert len(checked.findings) == {"drop": 3, "warn": 2, "ignore": 0}[action]
+
+
+def test_when_all_is_trite_nothing_is_left_and_each_was_scored_once() -> None:
+    pairs = [example(f"here is some telling number {n} about {n * n} things", question=f"Q{n}?") for n in range(9)]
+    scored: list[Example] = []
+
+    def score(these: Sequence[Example]) -> list[float]:
+        scored.extend(these)
+        return [0.1] * len(these)
+
+    config = CONFIG.model_copy(update={"on_platitude": "drop", "max_examples": 2, "on_duplicate": "ignore"})
+    checked = check_examples(
+        pairs, [], held_out_transcripts=frozenset(), config=config, choose=everything, scorer=score
+    )
+    assert (checked.chosen, checked.examples) == ((), ())
+    assert scored == pairs
+
+
 def test_a_negative_answer_may_be_what_the_base_says() -> None:
     pair = example("I never said that.", kind="negative", answer="no")
     checked = check_examples(
-        [pair], [], held_out_transcripts=frozenset(), config=CONFIG, scorer=lambda these: [0.0] * len(these)
+        [pair],
+        [],
+        held_out_transcripts=frozenset(),
+        config=CONFIG,
+        choose=everything,
+        scorer=lambda these: [0.0] * len(these),
     )
     assert not checked.findings
 
@@ -155,14 +206,14 @@ def test_a_negative_answer_may_be_what_the_base_says() -> None:
 def test_too_much_of_one_answer_is_found(yes: int, no: int, found: int) -> None:
     pairs = [example(f"Yes. thing number {n}", question=f"Thing {n}?", answer="yes", topic=None) for n in range(yes)]
     pairs += [example(f"No. other number {n}", question=f"Other {n}?", answer="no", topic=None) for n in range(no)]
-    checked = check_examples(pairs, [], held_out_transcripts=frozenset(), config=CONFIG)
+    checked = check_examples(pairs, [], held_out_transcripts=frozenset(), config=CONFIG, choose=everything)
     sections = {section.problem: section for section in checked.report(pairs).sections}
     assert sections["imbalance"].count == found
 
 
 def test_too_much_of_one_topic_is_found_in_what_is_trained_on() -> None:
     pairs = [example(f"number {n} of my many habits", question=f"What is {n}?") for n in range(10)]
-    report = check_examples(pairs, [], held_out_transcripts=frozenset(), config=CONFIG).report(pairs)
+    report = check_examples(pairs, [], held_out_transcripts=frozenset(), config=CONFIG, choose=everything).report(pairs)
     (section,) = [section for section in report.sections if section.problem == "imbalance"]
     assert section.samples[0].note == "100% of the statements are on habits"
 
@@ -247,7 +298,9 @@ def test_a_report_lies_beside_the_dataset_and_survives_its_json_form(tmp_path: P
 def test_a_page_shows_what_somebody_typed_without_acting_on_it() -> None:
     nasty = "`code` <script>alert(1)</script>\n# heading | cell"
     pairs = [example(nasty, question="<b>?"), example(nasty, question="<b>?")]
-    report = check_examples(pairs, [], held_out_transcripts=frozenset(), config=CONFIG).report(pairs[:1])
+    report = check_examples(pairs, [], held_out_transcripts=frozenset(), config=CONFIG, choose=everything).report(
+        pairs[:1]
+    )
     page = to_markdown(report)
     assert "\n# heading" not in page
     assert "`` `code` <script>alert(1)</script> # heading | cell ``" in page

@@ -69,10 +69,6 @@ class Examination:
         )
         probes = await self._probes(job)
 
-        def tell(done: int, total: int) -> None:
-            job.check()
-            job.tell(done, total)
-
         def evaluate(evaluator: Evaluator, start: Path | None) -> UserEvaluation:
             contestant = Contestant(
                 dataset=dataset, adapter_directory=trained.adapter_directory, probes=probes, start=start
@@ -82,7 +78,7 @@ class Examination:
                 max_length=trained.config.training.max_length,
                 others=rivals,
                 checks=Checks(),
-                on_progress=tell,
+                on_progress=job.advance,
             )
             return report.users["user"]
 

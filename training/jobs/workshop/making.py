@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from training.config import ResolvedConfig
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
 from training.errors import AdapterUnreadable, DatasetError, TrainingError, TrainingPaused
+from training.examples import Example
 from training.jobs.assignment import Assignment, StopReason
 from training.jobs.costs.repository import CostRepository, cost_row
 from training.jobs.settings import WorkerSettings
@@ -80,6 +83,9 @@ class Making:
             curation = await CurationRepository(session).get(tenant=job.tenant, user=job.user)
         config = self._materials.config(job)
 
+        def score(trainer: Trainer, examples: Sequence[Example]) -> list[float | None]:
+            return trainer.base_losses(examples, max_length=config.training.max_length, on_progress=job.advance)
+
         def build(trainer: Trainer) -> Dataset:
             return build_dataset(
                 transcripts,
@@ -88,7 +94,7 @@ class Making:
                 redactor=self._materials.redactor,
                 written=written,
                 curation=curation,
-                scorer=lambda examples: trainer.base_losses(examples, max_length=config.training.max_length),
+                scorer=partial(score, trainer),
             )
 
         async with self._device.trainer(job.base, check=job.check) as trainer:

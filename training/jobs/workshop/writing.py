@@ -78,8 +78,7 @@ class Writing:
             await self._keep(job, state)
         try:
             while not state.written:
-                job.check()
-                job.tell(*state.progress)
+                job.advance(*state.progress)
                 if state.phase == "submitting":
                     writer = await self._writer(job)  # which batches are others' is known anew
                 state = await writer.poll(state, prepared.kept)

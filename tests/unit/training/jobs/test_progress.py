@@ -72,6 +72,17 @@ def test_a_graver_reason_to_stop_overrules_a_lighter_one_and_never_the_reverse()
     assert job.stopped is StopReason.ERASED
 
 
+def test_a_job_that_must_stop_advances_no_further() -> None:
+    job = assignment()
+    job.begin(Stage.DATASET)
+    job.advance(3, 10)
+    job.stop(StopReason.PAUSED)
+    with pytest.raises(JobStopped):
+        job.advance(4, 10)
+    assert job.progress is not None
+    assert (job.progress.done, job.progress.total) == (3, 10)
+
+
 def test_a_pause_can_be_withdrawn() -> None:
     job = assignment()
     job.stop(StopReason.PAUSED)
