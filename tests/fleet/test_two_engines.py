@@ -20,7 +20,7 @@ from tests.support.pool_rig import meanwhile, until
 
 RandomAdapter = Callable[..., Path]
 USERS = tuple(f"user-{number}" for number in range(8))
-BALANCE = 1.25  # hash_balance_factor of deploy/envoy/envoy.yaml
+BALANCE = 1.5  # hash_balance_factor of deploy/envoy/envoy.yaml
 ERASURE_SECONDS = 10.0
 
 
