@@ -31,6 +31,7 @@ _TENANT_HEADER = "x-lorry-tenant"
 _DIGEST_DIGITS = 32
 # The engine's server closes connections that are idle for 5 seconds: one that is about to be closed must not be reused.
 _IDLE_SECONDS = 2.0
+_SOON = httpx.Timeout(5.0)
 
 Ending = Literal["answered", "refused", "other_base", "failed"]
 """How a call ends: `refused` = the engine says no, `other_base` = because it serves another base, `failed` = anything
@@ -69,17 +70,13 @@ class EngineClient:
             on_end: told how each chat completion ended; of a streamed one, how it began.
         """
         self._on_end = on_end or _nobody_listens
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
-            limits=httpx.Limits(
-                max_connections=max_connections, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS
-            ),
-            transport=transport,
-            verify=authorities(),
-            trust_env=False,
-        )
+        # httpx's client above the transport would take longer for each request than all the rest of the gateway's way
+        # to the engine, and bring cookies from one tenant's requests to the next one's.
+        self._transport = transport or _network(max_connections)
+        self._url = url.rstrip("/")
+        self._chat_url = httpx.URL(self._url + _CHAT)
+        self._timeout = httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds))
+        self._authorization = f"Bearer {token}"
         self._key = token.encode()
 
     def headers(self, manifest: Manifest, *, kind: Literal["live", "batch"]) -> dict[str, str]:
@@ -103,13 +100,13 @@ class EngineClient:
         return hmac.digest(self._key, "/".join(names).encode(), "sha256").hex()[:_DIGEST_DIGITS]
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
+        await self._transport.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.__aexit__(kind, error, trace)
+        await self._transport.__aexit__(kind, error, trace)
 
     async def chat(self, payload: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return the engine's answer to one chat completion that is not streamed.
@@ -122,12 +119,9 @@ class EngineClient:
             EngineUnavailable: when it cannot be reached, breaks off, or fails.
             EngineAnswerUnusable: when its answer has no choices.
         """
-        body = _encoded(payload)
+        asked = self._post(self._chat_url, payload, headers)
         with self._told_the_end():
-            try:
-                response = await self._http.post(_CHAT, content=body, headers=_json_headers(headers))
-            except httpx.HTTPError as exc:
-                raise translated(exc) from exc
+            response = await self._whole(asked)
             raise_for_status(response)
             answer = choices_checked(response)
         return answer
@@ -142,8 +136,7 @@ class EngineClient:
             EngineCallError: as `chat` does, when the engine does not begin to answer. What breaks off later
                 rises from the events.
         """
-        body = _encoded(payload)
-        asked = self._http.build_request("POST", _CHAT, content=body, headers=_json_headers(headers))
+        asked = self._post(self._chat_url, payload, headers)
         with self._told_the_end():
             response = await self._opened(asked)
         try:
@@ -157,7 +150,7 @@ class EngineClient:
     async def _opened(self, request: httpx.Request) -> httpx.Response:
         """Return an answer that has begun and is none of the engine's refusals; the caller closes it."""
         try:
-            response = await self._http.send(request, stream=True)
+            response = await self._transport.handle_async_request(request)
             if response.status_code >= 400:
                 async with aclosing(response):
                     await response.aread()
@@ -165,6 +158,37 @@ class EngineClient:
         except httpx.HTTPError as exc:
             raise translated(exc) from exc
         return response
+
+    async def _whole(self, request: httpx.Request) -> httpx.Response:
+        """Return an answer that was read to its end, whatever it says."""
+        try:
+            response = await self._transport.handle_async_request(request)
+            async with aclosing(response):
+                await response.aread()
+        except httpx.HTTPError as exc:
+            raise translated(exc) from exc
+        return response
+
+    def _post(
+        self,
+        url: httpx.URL,
+        payload: Mapping[str, Any],
+        headers: Mapping[str, str] | None,
+        *,
+        timeout: httpx.Timeout | None = None,
+    ) -> httpx.Request:
+        return httpx.Request(
+            "POST",
+            url,
+            headers={
+                "authorization": self._authorization,
+                "content-type": "application/json",
+                "accept-encoding": "identity",
+                **(headers or {}),
+            },
+            content=_encoded(payload),
+            extensions={"timeout": (timeout or self._timeout).as_dict()},
+        )
 
     @contextmanager
     def _told_the_end(self) -> Iterator[None]:
@@ -247,21 +271,23 @@ class EngineClient:
         Raises:
             EngineCallError: as `chat` does.
         """
-        path = f"/lorry/adapters/{manifest.version_id}/prefetch"
-        headers = _json_headers(self.headers(manifest, kind=kind))
-        try:
-            response = await self._http.post(path, content=_encoded({"class": kind}), headers=headers, timeout=5.0)
-        except httpx.HTTPError as exc:
-            raise translated(exc) from exc
-        raise_for_status(response)
+        url = httpx.URL(f"{self._url}/lorry/adapters/{manifest.version_id}/prefetch")
+        asked = self._post(url, {"class": kind}, self.headers(manifest, kind=kind), timeout=_SOON)
+        raise_for_status(await self._whole(asked))
 
     async def is_healthy(self) -> bool:
         """Say whether the engine answers its health check."""
+        headers = {"authorization": self._authorization}
+        asked = httpx.Request("GET", f"{self._url}/health", headers=headers, extensions={"timeout": _SOON.as_dict()})
         try:
-            response = await self._http.get("/health", timeout=5.0)
-        except httpx.HTTPError:
+            return (await self._whole(asked)).status_code == 200
+        except EngineCallError:
             return False
-        return response.status_code == 200
+
+
+def _network(max_connections: int) -> httpx.AsyncHTTPTransport:
+    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
+    return httpx.AsyncHTTPTransport(limits=limits, verify=authorities(), trust_env=False)
 
 
 def _nobody_listens(ending: Ending) -> None:
@@ -284,10 +310,6 @@ def _encoded(payload: Mapping[str, Any]) -> bytes:
         return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as exc:
         raise EngineRefused("the request holds a number or a character that JSON cannot carry") from exc
-
-
-def _json_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {"content-type": "application/json", "accept-encoding": "identity", **(headers or {})}
 
 
 def _content(choice: Any) -> str:

@@ -66,17 +66,18 @@ from serving.gateway.upstream import Upstream
 from serving.gateway.usage import endpoints as usage_endpoints
 from serving.gateway.usage.meter import Meter
 
+# In the order in which a request is compared with them: what is asked most, first.
 _ENDPOINTS = (
+    openai_endpoints,
+    query_endpoints,
     profile_endpoints,
     correction_endpoints,
     bank_endpoints,
-    query_endpoints,
     transcript_endpoints,
     training_endpoints,
     adapter_endpoints,
     usage_endpoints,
     erasure_endpoints,
-    openai_endpoints,
     operations,
 )
 _RUNNING_MARGIN = 2.0  # an idempotency key is held longer than its request may run

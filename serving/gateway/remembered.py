@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
@@ -17,6 +18,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 _MAX_ENTRIES = 10_000
 _AHEAD = 0.5
+_AFTER_SECONDS, _AFTER_SHARE = 0.02, 0.05
 _PATIENCE_SECONDS = 1.0
 
 
@@ -58,7 +60,9 @@ class Remembered(Generic[K, V]):
         age, known = self._recall(key)
         if known is not None and age < self._seconds:
             if age > self._seconds * _AHEAD:
-                self._ask(key, ask)  # so that nobody who asks all the time ever waits
+                # So that nobody who asks all the time ever waits; and after the caller, who would otherwise come to
+                # the service only when all that is renewed on the way has been asked for.
+                self._ask(key, ask, after=random.uniform(0, min(_AFTER_SECONDS, self._seconds * _AFTER_SHARE)))
             return known
         if known is not None and self._is_down:
             self._ask(key, ask)
@@ -97,11 +101,11 @@ class Remembered(Generic[K, V]):
         age = self._clock() - entry[0]
         return (age, entry[1]) if age < max(self._seconds, self._stale_seconds) else (age, None)
 
-    def _ask(self, key: K, ask: Callable[[], Awaitable[V]]) -> asyncio.Task[V]:
+    def _ask(self, key: K, ask: Callable[[], Awaitable[V]], *, after: float = 0.0) -> asyncio.Task[V]:
         task = self._asking.get(key)
         if task is None:
             # In a context of its own: the first caller's deadline is not the others'.
-            task = asyncio.get_running_loop().create_task(_awaited(ask), context=contextvars.Context())
+            task = asyncio.get_running_loop().create_task(_awaited(ask, after=after), context=contextvars.Context())
             self._asking[key] = task
             task.add_done_callback(lambda done: self._settle(key, done))
         return task
@@ -124,5 +128,7 @@ class Remembered(Generic[K, V]):
             self._entries.popitem(last=False)
 
 
-async def _awaited(ask: Callable[[], Awaitable[V]]) -> V:
+async def _awaited(ask: Callable[[], Awaitable[V]], *, after: float) -> V:
+    if after:
+        await asyncio.sleep(after)
     return await ask()

@@ -251,3 +251,17 @@ async def test_who_listens_hears_how_each_call_ended(response: httpx.Response | 
 async def _opened(engine: EngineClient) -> None:
     async with engine.stream({}):
         pass
+
+
+async def test_what_an_engine_sets_as_a_cookie_is_not_brought_to_it_with_another_tenants_request() -> None:
+    brought: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        brought.append(request.headers.get("cookie"))
+        return httpx.Response(200, json={"choices": []}, headers={"set-cookie": "who=ann; Path=/"})
+
+    async with EngineClient(url="http://e", token="t", transport=httpx.MockTransport(answer)) as engine:
+        await engine.chat({})
+        await _opened(engine)
+        await engine.chat({})
+    assert brought == [None] * 3
