@@ -3,8 +3,8 @@
 Upstream (`bench.fixed_upstream`, an engine of fixed latency), gateway, registry and PostgreSQL are processes of their
 own; the client is this one, and the same for both sides. 32 callers each read one stream after the other: the first
 event is due after 50 ms, then one every 25 ms, 20 in all. Sides take turns within a round; who begins alternates. In
-each turn every caller's first stream does not count: where 32 streams go on for hours, no connection is idle for as
-long as the other side's turn lasts, and no answer of the registry grows that old.
+each turn every caller's first stream is told apart: no connection to the upstream is open then, and what the gateway
+remembers of keys and adapters is as old as the other side's turn was long, as it is where requests are rare.
 
 Measured is the time from sending a request to its first event, and the age of every later event when it arrives, which
 the upstream writes into it. What is added is ours less the peer's at the same quantile of the same round. At last 500
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,10 +64,14 @@ class _Side:
 
 @dataclass(frozen=True, kw_only=True)
 class _Times:
-    """Milliseconds: until the first event of each stream, and the age of each later event when it came."""
+    """Milliseconds: until the first event of each stream, and the age of each later event when it came.
 
-    first: list[float]
-    later: list[float]
+    `cold` are first events of the streams that each caller begins a turn with, of which nothing else is counted.
+    """
+
+    first: list[float] = field(default_factory=list)
+    later: list[float] = field(default_factory=list)
+    cold: list[float] = field(default_factory=list)
 
 
 async def run(*, quick: bool) -> Path:
@@ -95,6 +99,7 @@ async def run(*, quick: bool) -> Path:
             await running.stop()
     measures = [
         *_added("first event", [(a.first, b.first) for a, b in quiet], targets=True),
+        *_added("first event after a pause", [(a.cold, b.cold) for a, b in quiet]),
         *_added("each later event", [(a.later, b.later) for a, b in quiet]),
         bound(
             f"the gateway's processor time for a stream of {_EVENTS} events",
@@ -158,21 +163,22 @@ async def _sides(context: Context, folder: Path) -> tuple[_Side, _Side]:
 async def _turn(ours: _Side, peer: _Side, *, streams: int, ours_first: bool) -> tuple[_Times, _Times]:
     found = {}
     for side in (ours, peer) if ours_first else (peer, ours):
-        found[side] = await _measure_warm(side, streams=streams)
+        found[side] = await _measure(side, streams=streams)
     return found[ours], found[peer]
 
 
-async def _measure_warm(side: _Side, *, streams: int) -> _Times:
-    """Let every caller read one stream, and then so many that count; callers begin spread over one stream's time."""
-    times, unmeasured = _Times(first=[], later=[]), _Times(first=[], later=[])
+async def _measure(side: _Side, *, streams: int) -> _Times:
+    """Let every caller read one stream, and then so many more; callers begin spread over one stream's time."""
+    times, before = _Times(), _Times()
 
     async def caller(number: int) -> None:
         await asyncio.sleep(_STREAM_SECONDS * number / _CALLERS)
-        await _read(side, unmeasured)
+        await _read(side, before)
         for _ in range(streams):
             await _read(side, times)
 
     await asyncio.gather(*(caller(number) for number in range(_CALLERS)))
+    times.cold.extend(before.first)
     return times
 
 
@@ -198,7 +204,7 @@ async def _beside_idle(ours: _Side, peer: _Side, *, streams: int) -> tuple[int, 
         async with AsyncExitStack() as stack:
             readers = [await _idle(side, stack) for _ in range(_IDLE)]
             await asyncio.sleep(_SETTLE_SECONDS)
-            found.append(await _measure_warm(side, streams=streams))
+            found.append(await _measure(side, streams=streams))
             if side is ours:
                 held = sum(not reader.at_eof() for reader in readers)
     return held, (found[0], found[1])

@@ -200,7 +200,7 @@ def build_dataset(
         held_out,
         held_out_transcripts=frozenset(transcript.id for transcript in prepared.held),
         config=config,
-        choose=lambda examples, count: choose_training(examples, held_out, count=count, config=config),
+        choose=lambda examples: choose_training(examples, held_out, config=config),
         scorer=scorer,
     )
     applied = curation.apply(checked.chosen)

@@ -29,9 +29,9 @@ def choose_held_out(replies: Sequence[Example], *, config: DatasetConfig) -> lis
 
 
 def choose_training(
-    examples: Sequence[Example], held_out: Sequence[Example], *, count: int, config: DatasetConfig
+    examples: Sequence[Example], held_out: Sequence[Example], *, config: DatasetConfig
 ) -> list[Example]:
-    """Return at most `count` distinct examples, none of whose answers is held out.
+    """Return at most `max_examples` distinct examples, none of whose answers is held out.
 
     Statements and negatives come first, up to their shares; replies fill up; what room is left goes to further
     statements.
@@ -45,15 +45,16 @@ def choose_training(
     by_kind = {
         kind: [example for example in pool if example.kind == kind] for kind in ("statement", "negative", "reply")
     }
-    negatives = _sample(by_kind["negative"], round(config.negative_share * count), config.seed)
-    statements = _spread(by_kind["statement"], round(config.statement_share * count), config.seed)
-    replies = _sample(by_kind["reply"], count - len(negatives) - len(statements), config.seed)
-    spare = count - len(negatives) - len(statements) - len(replies)
+    room = config.max_examples
+    negatives = _sample(by_kind["negative"], round(config.negative_share * room), config.seed)
+    statements = _spread(by_kind["statement"], round(config.statement_share * room), config.seed)
+    replies = _sample(by_kind["reply"], room - len(negatives) - len(statements), config.seed)
+    spare = room - len(negatives) - len(statements) - len(replies)
     taken = set(statements)
     more = _spread([example for example in by_kind["statement"] if example not in taken], max(0, spare), config.seed)
     chosen = statements + negatives + replies + more
     random.Random(f"order:{config.seed}").shuffle(chosen)
-    return chosen[:count]
+    return chosen[:room]
 
 
 def choose_watched(

@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 _MAX_ENTRIES = 10_000
 _AHEAD = 0.5
-_AFTER_SECONDS, _AFTER_SHARE = 0.02, 0.05
+_AFTER_SECONDS = 0.02
 _PATIENCE_SECONDS = 1.0
 
 
@@ -53,6 +53,7 @@ class Remembered(Generic[K, V]):
         self._clock = clock
         self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
         self._asking: dict[K, asyncio.Task[V]] = {}
+        self._renewing: set[K] = set()
         self._is_down = False
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
@@ -60,9 +61,7 @@ class Remembered(Generic[K, V]):
         age, known = self._recall(key)
         if known is not None and age < self._seconds:
             if age > self._seconds * _AHEAD:
-                # So that nobody who asks all the time ever waits; and after the caller, who would otherwise come to
-                # the service only when all that is renewed on the way has been asked for.
-                self._ask(key, ask, after=random.uniform(0, min(_AFTER_SECONDS, self._seconds * _AFTER_SHARE)))
+                self._renew(key, ask)  # so that nobody who asks all the time ever waits
             return known
         if known is not None and self._is_down:
             self._ask(key, ask)
@@ -101,11 +100,24 @@ class Remembered(Generic[K, V]):
         age = self._clock() - entry[0]
         return (age, entry[1]) if age < max(self._seconds, self._stale_seconds) else (age, None)
 
-    def _ask(self, key: K, ask: Callable[[], Awaitable[V]], *, after: float = 0.0) -> asyncio.Task[V]:
+    def _renew(self, key: K, ask: Callable[[], Awaitable[V]]) -> None:
+        """Ask in a moment: asked at once, all that is renewed on a caller's way would go before the caller."""
+        if key in self._renewing or key in self._asking:
+            return
+
+        def renew() -> None:
+            self._renewing.discard(key)
+            if self._recall(key)[0] > self._seconds * _AHEAD:  # nobody has asked meanwhile
+                self._ask(key, ask)
+
+        self._renewing.add(key)
+        asyncio.get_running_loop().call_later(random.uniform(0, _AFTER_SECONDS), renew)
+
+    def _ask(self, key: K, ask: Callable[[], Awaitable[V]]) -> asyncio.Task[V]:
         task = self._asking.get(key)
         if task is None:
             # In a context of its own: the first caller's deadline is not the others'.
-            task = asyncio.get_running_loop().create_task(_awaited(ask, after=after), context=contextvars.Context())
+            task = asyncio.get_running_loop().create_task(_awaited(ask), context=contextvars.Context())
             self._asking[key] = task
             task.add_done_callback(lambda done: self._settle(key, done))
         return task
@@ -128,7 +140,5 @@ class Remembered(Generic[K, V]):
             self._entries.popitem(last=False)
 
 
-async def _awaited(ask: Callable[[], Awaitable[V]], *, after: float) -> V:
-    if after:
-        await asyncio.sleep(after)
+async def _awaited(ask: Callable[[], Awaitable[V]]) -> V:
     return await ask()

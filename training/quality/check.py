@@ -20,8 +20,8 @@ from training.quality.report import QualityReport, make_report
 
 Scorer = Callable[[Sequence[Example]], Sequence[float | None]]
 """Gives each example's loss under the bare base in nats per completion token; None for one that does not fit."""
-Choose = Callable[[Sequence[Example], int], Sequence[Example]]
-"""Gives at most so many of the examples to train on."""
+Choose = Callable[[Sequence[Example]], Sequence[Example]]
+"""Gives those of the examples that are to be trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,10 @@ def check_examples(
 ) -> Checked:
     """Check training examples against one another and the held-out replies, and choose among what is left.
 
-    With a `scorer`, those chosen are checked against the bare base, and what is dropped then has its place taken by
-    others: to score everything would take a time that grows with all that somebody has ever said. An example that is
-    dropped for one thing is not counted for a later one: leaks come first, since they spoil the measurement, then
-    duplicates, length, platitudes.
+    With a `scorer`, those chosen are checked against the bare base, since to score everything would take a time that
+    grows with all that somebody has ever said; where some are dropped for it, the choice is made again among all that
+    is left. An example that is dropped for one thing is not counted for a later one: leaks come first, since they spoil
+    the measurement, then duplicates, length, platitudes.
     """
     found: list[Finding] = []
     left = list(range(len(examples)))
@@ -86,20 +86,15 @@ def check_examples(
     apply([*leaks])
     apply([*find_duplicates(current(), config=config)])
     apply([*find_short(current(), config=config)])
-    chosen = unscored = [*choose(current(), config.max_examples)]
+    chosen = [*choose(current())]
     losses: dict[Example, float | None] | None = None
     if scorer is not None and config.on_platitude != "ignore":
         losses = {}
-        while unscored:
+        while unscored := [example for example in chosen if example not in losses]:
             fresh = dict(zip(unscored, scorer(unscored), strict=True))
             losses |= fresh
             apply([*find_platitudes(current(), [fresh.get(example) for example in current()], config=config)])
-            left_over = set(current())
-            kept = [example for example in chosen if example in left_over]
-            seen = {(example.prompt, example.completion) for example in losses}
-            rest = [example for example in current() if (example.prompt, example.completion) not in seen]
-            unscored = [*choose(rest, len(chosen) - len(kept))]
-            chosen = kept + unscored
+            chosen = [*choose(current())]
     return Checked(
         examples=tuple(current()),
         chosen=tuple(chosen),

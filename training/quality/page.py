@@ -32,8 +32,9 @@ def _lines(report: QualityReport) -> Iterator[str]:
         yield f"| {_TITLES[section.problem]} | {section.count} | {_DONE[section.action]} |"
     if not report.nats:
         yield from ("", "The base model was not asked: nothing is known about platitudes.")
-    elif report.unscored:
-        yield from ("", f"{report.unscored} examples were too long to be scored by the base model.")
+    else:
+        long = f"; {report.unscored} of them were too long for it" if report.unscored else ""
+        yield from ("", f"The base model was asked only about pairs that were chosen to be trained on{long}.")
     for title, counts in (("Kinds", report.kinds), ("Topics", report.topics), ("Yes/no answers", report.answers)):
         if counts:
             yield from ("", f"## {title}", "")

@@ -122,12 +122,14 @@ async def test_a_hot_key_spills_over_and_nobody_has_more_than_the_bound(row: Row
     for number in range(at_once):  # Envoy counts what has reached an engine, not what is on its way there
         asking.append(asyncio.create_task(row.by("hot")))
         while sum(len(engine.asked) for engine in row.engines) <= number:  # noqa: ASYNC110
+            assert not asking[-1].done(), asking[-1]
             await asyncio.sleep(0.001)
     shares = [len(engine.asked) for engine in row.engines]
     hold.set()
     await asyncio.gather(*asking)
-    assert max(shares) <= math.ceil(1.25 * at_once / 3) + 1, shares  # it reckons with the newcomer, and rounds up
-    assert min(shares) > 0, shares
+    # It reckons with the newcomer, and rounds up; within that bound two of three can hold everything.
+    assert max(shares) <= math.ceil(1.5 * at_once / 3) + 1, shares
+    assert sorted(shares)[1] >= at_once - max(shares) - 1, shares
 
 
 async def test_what_a_drained_engine_refuses_another_one_answers_at_once(row: Row) -> None:

@@ -139,7 +139,7 @@ async def test_rules_that_an_upgrade_made_unfit_hold_back_their_own_tenant_and_n
     await TenantRules(database).put("other", SILENT)
     assert await Triggers(database, base=BASE).pull() == 1
     assert [job.user_id for job in await Jobs(database).list()] == ["zoe"]
-    assert "rules of default cannot be followed" in caplog.text
+    assert "rules cannot be followed" in caplog.text
     assert "of_yesterday" in caplog.text
 
 

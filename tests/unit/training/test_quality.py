@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.writers import conversations
-from training.config import DatasetConfig
+from training.config import Action, DatasetConfig
 from training.dataset import Dataset, build_dataset, read_report, read_writing
 from training.errors import DatasetDamaged
 from training.examples import Answer, Example, Kind, ask
@@ -22,6 +22,7 @@ from training.quality.check import check_examples
 from training.quality.page import to_markdown, to_svg
 from training.quality.report import QualityReport
 from training.quality.shingles import Neighbours, containment, jaccard, shingles
+from training.selection import choose_training
 from training.writers.cost import FREE, Cost, TokenUsage
 from training.writers.extractive import ExtractiveWriter
 from training.writers.writer import Dropped, Written
@@ -50,8 +51,8 @@ def example(
     )
 
 
-def everything(examples: Sequence[Example], count: int) -> list[Example]:
-    return [*examples][:count]
+def everything(examples: Sequence[Example]) -> Sequence[Example]:
+    return examples
 
 
 def check(examples: list[Example], held_out: list[Example] | None = None, **changed: object) -> tuple[list[str], dict]:  # type: ignore[type-arg]
@@ -151,42 +152,40 @@ def test_what_the_base_says_by_itself_is_a_platitude() -> None:
         assert sum(report.nats.values()) == left - 1
 
 
-@pytest.mark.parametrize(("action", "asked"), [("drop", [4, 2, 1]), ("warn", [4]), ("ignore", [])])
-def test_only_what_would_be_trained_on_is_scored_and_what_is_dropped_gives_its_place_to_others(
-    action: str, asked: list[int]
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9, 1.0])
+@pytest.mark.parametrize("action", ["drop", "warn", "ignore"])
+def test_only_what_is_chosen_is_scored_once_and_what_is_dropped_for_it_is_chosen_no_more(
+    action: Action, share: float
 ) -> None:
-    pairs = [example(f"here is some telling number {n} about {n * n} things", question=f"Q{n}?") for n in range(50)]
-    trite = {pairs[0], pairs[3], pairs[5]}
-    calls: list[int] = []
-
-    def score(these: Sequence[Example]) -> list[float]:
-        calls.append(len(these))
-        return [0.1 if each in trite else 3.0 for each in these]
-
-    config = CONFIG.model_copy(update={"on_platitude": action, "max_examples": 4, "on_duplicate": "ignore"})
-    checked = check_examples(
-        pairs, [], held_out_transcripts=frozenset(), config=config, choose=everything, scorer=score
-    )
-    assert calls == asked
-    left = [1, 2, 4, 6] if action == "drop" else [0, 1, 2, 3]
-    assert [pairs.index(each) for each in checked.chosen] == left
-    assert len(checked.findings) == {"drop": 3, "warn": 2, "ignore": 0}[action]
-
-
-def test_when_all_is_trite_nothing_is_left_and_each_was_scored_once() -> None:
-    pairs = [example(f"here is some telling number {n} about {n * n} things", question=f"Q{n}?") for n in range(9)]
+    kinds: tuple[Kind, ...] = ("statement", "reply", "negative")
+    pairs = [
+        example(f"some telling thing {kind} {n}", question=f"Q{n}?", kind=kind) for kind in kinds for n in range(90)
+    ]
+    config = CONFIG.model_copy(update={"on_platitude": action, "max_examples": 40, "on_duplicate": "ignore"})
+    trite = {pair for number, pair in enumerate(pairs) if number % 10 < 10 * share and pair.kind != "negative"}
     scored: list[Example] = []
 
     def score(these: Sequence[Example]) -> list[float]:
         scored.extend(these)
-        return [0.1] * len(these)
+        return [0.1 if each in trite or each.kind == "negative" else 3.0 for each in these]
 
-    config = CONFIG.model_copy(update={"on_platitude": "drop", "max_examples": 2, "on_duplicate": "ignore"})
-    checked = check_examples(
-        pairs, [], held_out_transcripts=frozenset(), config=config, choose=everything, scorer=score
-    )
-    assert (checked.chosen, checked.examples) == ((), ())
-    assert scored == pairs
+    def choose(these: Sequence[Example]) -> list[Example]:
+        return choose_training(these, [], config=config)
+
+    checked = check_examples(pairs, [], held_out_transcripts=frozenset(), config=config, choose=choose, scorer=score)
+    assert checked.chosen == tuple(choose(checked.examples))
+    left = [pair for pair in pairs if action != "drop" or pair not in trite]
+    assert len(checked.chosen) == len(choose(left))
+    assert set(checked.chosen) <= set(left)
+    assert len(scored) == len(set(scored))
+    if action == "ignore":
+        assert not scored
+    else:
+        assert set(checked.chosen) <= set(scored)
+        found = {pairs[finding.index] for finding in checked.findings if finding.index is not None}
+        assert found == trite & set(scored)
+    if action == "warn":
+        assert len(scored) == 40
 
 
 def test_a_negative_answer_may_be_what_the_base_says() -> None:

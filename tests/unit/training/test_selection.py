@@ -19,7 +19,7 @@ def reply(text: str, number: int) -> Example:
 def test_a_rare_topic_is_asked_for_beside_a_frequent_one() -> None:
     many = [statement(number, topic="interests") for number in range(50)]
     rare = [statement(99, topic="work_and_study")]
-    chosen = choose_training(many + rare, [], count=10, config=DatasetConfig(statement_share=1.0))
+    chosen = choose_training(many + rare, [], config=DatasetConfig(max_examples=10, statement_share=1.0))
     assert rare[0] in chosen
     assert len(chosen) == 10
 
@@ -27,17 +27,17 @@ def test_a_rare_topic_is_asked_for_beside_a_frequent_one() -> None:
 def test_a_chosen_sentence_comes_with_all_its_questions() -> None:
     questions = ["What?", "What do you say?", "Tell me."]
     pool = [statement(n, topic="interests", question=question) for n in range(20) for question in questions]
-    chosen = choose_training(pool, [], count=9, config=DatasetConfig(statement_share=1.0))
+    chosen = choose_training(pool, [], config=DatasetConfig(max_examples=9, statement_share=1.0))
     assert len({example.completion for example in chosen}) == 3
 
 
 def test_replies_and_statements_fill_up_for_each_other() -> None:
-    config = DatasetConfig(statement_share=0.5)
+    config = DatasetConfig(max_examples=10, statement_share=0.5)
     few = choose_training(
-        [statement(1, topic="interests"), *(reply(f"reply {n}", n) for n in range(30))], [], count=10, config=config
+        [statement(1, topic="interests"), *(reply(f"reply {n}", n) for n in range(30))], [], config=config
     )
     assert len(few) == 10
-    none = choose_training([statement(n, topic="interests") for n in range(30)], [], count=10, config=config)
+    none = choose_training([statement(n, topic="interests") for n in range(30)], [], config=config)
     assert len(none) == 10
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import delete, exists, func, select, update
@@ -24,17 +24,20 @@ class RulesRepository:
     async def get(self, tenant: str) -> Rules:
         """Return the tenant's rules; without any, nobody is trained unasked."""
         row = await self._session.get(RulesRow, tenant, populate_existing=True)
-        return Rules(**row.rules) if row else Rules()
+        return _rules(row) if row else Rules()
 
     async def put(self, tenant: str, rules: Rules) -> None:
         """Set the tenant's rules."""
-        values = {"rules": asdict(rules), "checked_at": None}
+        stored = asdict(rules)
+        if not stored["settings"]:
+            del stored["settings"]  # which the release before this one does not know
+        values = {"rules": stored, "checked_at": None}
         statement = insert(RulesRow).values(tenant=tenant, **values)
         await self._session.execute(statement.on_conflict_do_update(index_elements=["tenant"], set_=values))
 
     async def all(self) -> dict[str, Rules]:
         """Return every tenant's rules."""
-        return {row.tenant: Rules(**row.rules) for row in (await self._session.execute(select(RulesRow))).scalars()}
+        return {row.tenant: _rules(row) for row in (await self._session.execute(select(RulesRow))).scalars()}
 
     async def checked(self, tenant: str) -> None:
         """Write down that the tenant's users were looked at now."""
@@ -64,3 +67,9 @@ class TrainedRepository:
         theirs = exists().where(TranscriptRow.tenant == TrainedRow.tenant, TranscriptRow.user_id == TrainedRow.user_id)
         gone = await self._session.execute(delete(TrainedRow).where(~theirs).returning(TrainedRow.user_id))
         return len(gone.all())
+
+
+def _rules(row: RulesRow) -> Rules:
+    """Return a tenant's rules, but none that only a later release knows: one that was rolled back."""
+    known = {field.name for field in fields(Rules)}
+    return Rules(**{name: value for name, value in row.rules.items() if name in known})

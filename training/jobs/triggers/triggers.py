@@ -58,7 +58,7 @@ class Triggers:
                 _log.info("a tenant's quota holds back trainings that are due")
                 break
             except ConfigInvalid as exc:
-                _log.warning("the training rules of %s cannot be followed any more: %s", tenant, exc.message)
+                _log.warning("a tenant's training rules cannot be followed any more, for their setting %s", exc.field)
                 break
             count += 1
         return count

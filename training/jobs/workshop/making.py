@@ -21,6 +21,7 @@ from training.examples import Example
 from training.jobs.assignment import Assignment, StopReason
 from training.jobs.costs.repository import CostRepository, cost_row
 from training.jobs.settings import WorkerSettings
+from training.jobs.states import Stage
 from training.jobs.workshop.device import Device
 from training.jobs.workshop.materials import Materials
 from training.jobs.writings.repository import WritingRepository
@@ -83,8 +84,13 @@ class Making:
             curation = await CurationRepository(session).get(tenant=job.tenant, user=job.user)
         config = self._materials.config(job)
 
+        def tell(done: int, total: int) -> None:
+            job.check()
+            if job.stage is Stage.DATASET:  # and not the training of a job that was begun on another machine
+                job.tell(done, total)
+
         def score(trainer: Trainer, examples: Sequence[Example]) -> list[float | None]:
-            return trainer.base_losses(examples, max_length=config.training.max_length, on_progress=job.advance)
+            return trainer.base_losses(examples, max_length=config.training.max_length, on_progress=tell)
 
         def build(trainer: Trainer) -> Dataset:
             return build_dataset(

@@ -90,10 +90,12 @@ async def test_an_answer_is_renewed_before_it_is_old_so_that_nobody_waits() -> N
     service.may_answer.clear()
     assert await asyncio.wait_for(remembered.get("a", service), 1) == 1
     assert service.asked == 1, "whoever comes first is not held up by what is renewed behind them"
+    await service.was_asked(2)
     service.may_answer.set()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.01)
     clock[0] = 1.1
     assert await remembered.get("a", service) == 2, "what was asked for at 0.6 is fresh until 1.6"
+    assert service.asked == 2
 
 
 async def test_however_many_ask_at_once_the_service_is_asked_once() -> None:
