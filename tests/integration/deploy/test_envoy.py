@@ -10,8 +10,8 @@ import json
 import math
 import re
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,20 @@ class Row:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["by"])
 
+    @contextmanager
+    def holding(self) -> Iterator[asyncio.Event]:
+        """Have every engine hold what it is asked until the event is set, at the latest when the block ends.
+
+        A request that were held for ever would keep its engine from ending, and so a test that fails from failing.
+        """
+        hold = asyncio.Event()
+        for engine in self.engines:
+            engine.hold = hold
+        try:
+            yield hold
+        finally:
+            hold.set()
+
     async def until_healthy(self, count: int) -> None:
         async with asyncio.timeout(15):
             while await healthy_hosts(self.ports) != count:  # noqa: ASYNC110 - Envoy tells nobody
@@ -115,17 +129,14 @@ async def test_a_keys_requests_come_to_one_engine_and_keys_are_spread(row: Row) 
 
 
 async def test_a_hot_key_spills_over_and_nobody_has_more_than_the_bound(row: Row) -> None:
-    hold = asyncio.Event()
-    for engine in row.engines:
-        engine.hold = hold
     at_once, asking = 30, []
-    for number in range(at_once):  # Envoy counts what has reached an engine, not what is on its way there
-        asking.append(asyncio.create_task(row.by("hot")))
-        while sum(len(engine.asked) for engine in row.engines) <= number:  # noqa: ASYNC110
-            assert not asking[-1].done(), asking[-1]
-            await asyncio.sleep(0.001)
-    shares = [len(engine.asked) for engine in row.engines]
-    hold.set()
+    with row.holding():
+        for number in range(at_once):  # Envoy counts what has reached an engine, not what is on its way there
+            asking.append(asyncio.create_task(row.by("hot")))
+            while sum(len(engine.asked) for engine in row.engines) <= number:
+                assert not asking[-1].done(), asking[-1]
+                await asyncio.sleep(0.001)
+        shares = [len(engine.asked) for engine in row.engines]
     await asyncio.gather(*asking)
     # It reckons with the newcomer, and rounds up; within that bound two of three can hold everything.
     assert max(shares) <= math.ceil(1.5 * at_once / 3) + 1, shares
@@ -206,28 +217,28 @@ async def test_what_runs_when_the_charts_envoy_is_told_to_stop_is_answered_and_n
     async with open_row(tmp_path, drain_seconds=3) as row:
         await row.until_healthy(3)
         here = re.sub(r"sleep \d+$", "cat <&3", script.replace("/9901;", f"/{row.ports.admin};"))
-        hold = asyncio.Event()
-        for engine in row.engines:
-            engine.hold = hold
-        running = asyncio.create_task(row.by("ann"))
-        while not any(engine.asked for engine in row.engines):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        stop = await asyncio.create_subprocess_exec(*shell, here, stdout=PIPE)
-        said, _ = await stop.communicate()
-        assert said.startswith(b"HTTP/1.1 200"), said
-        for engine in row.engines:
-            engine.hold = None
-        statuses, told = [], []
-        with suppress(httpx.ConnectError):
-            for _ in range(600):
-                answer = await row.http.post("/v1/chat/completions", content=b"{}", headers={"x-lorry-adapter": "bob"})
-                statuses.append(answer.status_code)
-                told.append(answer.headers.get("connection"))
-                await asyncio.sleep(0.05)
-        assert 0 < len(statuses) < 600, "the door is shut in the end"
-        assert set(statuses) == {200}
-        assert "close" in told
-        hold.set()
+        with row.holding():
+            running = asyncio.create_task(row.by("ann"))
+            while not any(engine.asked for engine in row.engines):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            stop = await asyncio.create_subprocess_exec(*shell, here, stdout=PIPE)
+            async with asyncio.timeout(30):
+                said, _ = await stop.communicate()
+            assert said.startswith(b"HTTP/1.1 200"), said
+            for engine in row.engines:
+                engine.hold = None
+            statuses, told = [], []
+            with suppress(httpx.ConnectError):
+                for _ in range(600):
+                    answer = await row.http.post(
+                        "/v1/chat/completions", content=b"{}", headers={"x-lorry-adapter": "bob"}
+                    )
+                    statuses.append(answer.status_code)
+                    told.append(answer.headers.get("connection"))
+                    await asyncio.sleep(0.05)
+            assert 0 < len(statuses) < 600, "the door is shut in the end"
+            assert set(statuses) == {200}
+            assert "close" in told
         assert await running
 
 
