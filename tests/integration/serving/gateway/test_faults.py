@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -37,8 +38,8 @@ class Wire:
     """A TCP connection to a service, which a test cuts or freezes and mends again."""
 
     def __init__(self, url: str) -> None:
-        host, port = url.removeprefix("http://").rsplit(":", 1)
-        self._target = (host, int(port))
+        """Lead to a service at a URL, or at a Unix socket's path."""
+        self._target = url
         self._writers: set[asyncio.StreamWriter] = set()
         self.is_cut = False
         self.flows = asyncio.Event()
@@ -48,7 +49,7 @@ class Wire:
         if self.is_cut:
             writer.close()
             return
-        there, back = await asyncio.open_connection(*self._target)
+        there, back = await self._open()
         self._writers |= {writer, back}
         try:
             await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
@@ -58,6 +59,12 @@ class Wire:
             for each in (writer, back):
                 each.close()
             self._writers -= {writer, back}
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._target.startswith("/"):
+            return await asyncio.open_unix_connection(self._target)
+        host, port = self._target.removeprefix("http://").rsplit(":", 1)
+        return await asyncio.open_connection(host, int(port))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -227,6 +234,46 @@ async def test_without_the_database_known_keys_ask_on_and_what_needs_it_is_503(
             if (await http.get(f"{url}/v1/users/ann/transcripts")).status_code == 200:
                 return
             await asyncio.sleep(0.05)
+    raise AssertionError("the gateway never saw the database again")
+
+
+async def test_while_the_database_hangs_known_keys_ask_on_and_what_needs_it_is_503(
+    gateway: Gateway, gateway_settings: GatewaySettings
+) -> None:
+    """Whoever comes first waits a few seconds for it, those after them not at all."""
+    await gateway.publish("ann")
+    database_url = make_url(gateway_settings.database_url)
+    (socket,) = Path(str(database_url.query["host"])).glob(".s.PGSQL.*[0-9]")
+    wire = Wire(str(socket))
+    async with wire.listening() as url_of_wire:
+        behind = database_url.set(host="127.0.0.1", port=int(url_of_wire.rsplit(":", 1)[1]), query={})
+        settings = gateway_settings.model_copy(
+            update={
+                "database_url": behind.render_as_string(hide_password=False),
+                "database_timeout_seconds": 1.0,
+                "gateway_cache_seconds": 0.1,
+            }
+        )
+        async with serving(create_app(settings)) as url, gateway.caller() as http:
+            asked = f"{url}/v1/users/ann/query"
+            assert (await http.post(asked, json=QUESTION)).status_code == 200
+            wire.flows.clear()
+            await asyncio.sleep(0.2)  # what is remembered is old
+            async with asyncio.timeout(15):
+                assert (await http.post(asked, json=QUESTION)).status_code == 200
+            for _ in range(3):
+                async with asyncio.timeout(3):
+                    assert (await http.post(asked, json=QUESTION)).status_code == 200
+            async with asyncio.timeout(30):
+                answer = await http.get(f"{url}/v1/users/ann/transcripts")
+            assert (answer.status_code, code(answer)) == (503, "database-unavailable")
+            assert answer.headers["retry-after"]
+            assert (await http.get(f"{url}/healthz")).status_code == 200
+            wire.flows.set()
+            for _ in range(200):
+                if (await http.get(f"{url}/v1/users/ann/transcripts")).status_code == 200:
+                    return
+                await asyncio.sleep(0.05)
     raise AssertionError("the gateway never saw the database again")
 
 
