@@ -15,6 +15,7 @@ from tests.support.training_jobs import talks
 from training.jobs.dispatch import Quota
 from training.jobs.job import Job, Submission
 from training.jobs.jobs import Jobs
+from training.jobs.models import RulesRow
 from training.jobs.quotas.quotas import Quotas
 from training.jobs.repository import JobRepository
 from training.jobs.staleness import Rules
@@ -143,6 +144,21 @@ async def test_rules_that_an_upgrade_made_unfit_hold_back_their_own_tenant_and_n
     assert [job.user_id for job in await Jobs(database).list()] == ["zoe"]
     assert "rules cannot be followed" in caplog.text
     assert "of_yesterday" in caplog.text
+
+
+async def test_rules_are_read_as_far_as_they_are_known_and_without_settings_are_as_they_were(
+    database: Database,
+) -> None:
+    """A release that is rolled back leaves what it wrote to the one before it, and the other way round."""
+    await TenantRules(database).put("default", SILENT)
+    async with database.transaction() as session:
+        row = await session.get(RulesRow, "default")
+        assert row is not None
+        assert "settings" not in row.rules
+        row.rules = {**row.rules, "of_tomorrow": 1}
+    assert await TenantRules(database).get("default") == SILENT
+    async with database.reading() as session:
+        assert await RulesRepository(session).all() == {"default": SILENT}
 
 
 async def test_rules_that_are_not_enabled_submit_nobody(database: Database) -> None:
