@@ -219,7 +219,8 @@ async def test_what_runs_when_the_charts_envoy_is_told_to_stop_is_answered_and_n
         here = re.sub(r"sleep \d+$", "cat <&3", script.replace("/9901;", f"/{row.ports.admin};"))
         with row.holding():
             running = asyncio.create_task(row.by("ann"))
-            while not any(engine.asked for engine in row.engines):  # noqa: ASYNC110
+            while not any(engine.asked for engine in row.engines):
+                assert not running.done(), running
                 await asyncio.sleep(0.01)
             stop = await asyncio.create_subprocess_exec(*shell, here, stdout=PIPE)
             async with asyncio.timeout(30):
