@@ -86,7 +86,8 @@ async def test_the_engine_is_in_the_directory_with_what_it_holds(
         await asyncio.sleep(0.5)
         holders = [await registry_client.engines.holders(version_id) for version_id in (ada, bob)]
         held = [(each.tier, each.leases) for found in holders for each in found]
-        assert held in ([("host", 0)] * 2, [("device", 0)] * 2)
+        assert len(held) == 2
+        assert set(held) <= {("host", 0), ("device", 0)}  # a heartbeat may come between the two questions
 
 
 @pytest.mark.parametrize("adapter", [None, "profile"])

@@ -111,6 +111,7 @@ async def test_a_worker_killed_while_it_asks_loses_nobody_and_only_who_was_in_ha
     mill.start("one", extraction_users_at_once=1)
     await mill.until(lambda: third in stand_in.asked, what="the third user", seconds=SECONDS)
     mill.kill("one")
+    await mill.until(lambda: not stand_in.now[third], what="the end of what the dead worker asked", seconds=SECONDS)
     before = Counter(stand_in.asked)
     stand_in.refuses = lambda version_id: None
     stand_in.open.set()
