@@ -65,13 +65,15 @@ class Probe:
             lora_name=self.names[number], lora_int_id=number + 1, lora_path=str(self.directories[number])
         )
 
-    async def text(self, number: int | None, *, tokens: int = 8) -> str:
+    async def text(self, number: int | None, *, tokens: int = 8, begun: asyncio.Event | None = None) -> str:
         self.asked += 1
         lora = None if number is None else self.request(number)
         sampling = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
         answer = ""
         async for output in self.engine.generate("My name is", sampling, f"r{self.asked}", lora_request=lora):
             answer = output.outputs[0].text
+            if begun:
+                begun.set()
         return answer
 
     async def load(self, number: int) -> float:
@@ -115,8 +117,9 @@ class Probe:
                 await self.text(number, tokens=2)
         await asyncio.sleep(0.1)
         seen["activation_seconds"] = sorted(seconds for _, seconds in self.activated)
-        running = asyncio.create_task(self.text(3, tokens=100))
-        await asyncio.sleep(0.5)
+        begun = asyncio.Event()
+        running = asyncio.create_task(self.text(3, tokens=100, begun=begun))
+        await begun.wait()
         seen["removed_while_running"] = await self.engine.remove_lora(4)
         reply = (await self.engine.collective_rpc("lorry_erase", args=(self.names[3],)))[0]
         seen["erased_while_running"] = reply["removed"]

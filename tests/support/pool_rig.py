@@ -51,7 +51,7 @@ ENGINE = {
     "LORRY_MAX_MODEL_LEN": "512",
     "LORRY_KV_CACHE_GIB": "1",
     "LORRY_HEARTBEAT_SECONDS": "0.5",
-    "LORRY_REGISTRY_TIMEOUT_SECONDS": "2",
+    "LORRY_REGISTRY_TIMEOUT_SECONDS": "20",
     "LORRY_REFUSAL_TTL_SECONDS": "3",
 }
 """Few slots and little memory, so that adapters come and go; and short memories, so that tests need not wait."""

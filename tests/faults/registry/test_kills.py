@@ -20,7 +20,8 @@ from registry.publishing import parts
 from registry.publishing.schemas import PartsUpload, Preference
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, empty_weights, lora_shapes, wide_base, write_adapter
-from tests.support.registry_server import OWNER, TOKEN, free_socket, serving
+from tests.support.ports import reserved_port
+from tests.support.registry_server import OWNER, TOKEN, serving
 
 pytestmark = pytest.mark.faults
 DRIVER = Path(__file__).with_name("driver.py")
@@ -165,24 +166,22 @@ async def complete_on_dying_server(
     settings: RegistrySettings, point: str, directory: Path, *, preference: Preference
 ) -> None:
     """Publish to a server that kills itself at `point`, and see it die."""
-    listening = free_socket()
-    port = listening.getsockname()[1]
-    listening.close()
-    values = {name: plain(value) for name, value in (settings.model_dump() | {"registry_port": port}).items()}
-    process = await start("server", point, {"settings": values})
-    async with RegistryClient(url=f"http://127.0.0.1:{port}", token=TOKEN) as client:
-        for _ in range(100):
-            try:
-                await client.register_base(BASE, config=BASE_CONFIG)
-                break
-            except RegistryUnavailable:
-                await asyncio.sleep(0.1)
-        draft = draft_from_directory(directory, owner=OWNER, base=BASE)
-        publication = await client.begin(draft, preference=preference)
-        await client.upload(publication, directory)
-        with pytest.raises(RegistryUnavailable):
-            await client.complete(publication.version_id)
-    assert await asyncio.wait_for(process.wait(), 30) == -9
+    with reserved_port() as port:
+        values = {name: plain(value) for name, value in (settings.model_dump() | {"registry_port": port}).items()}
+        process = await start("server", point, {"settings": values})
+        async with RegistryClient(url=f"http://127.0.0.1:{port}", token=TOKEN) as client:
+            for _ in range(100):
+                try:
+                    await client.register_base(BASE, config=BASE_CONFIG)
+                    break
+                except RegistryUnavailable:
+                    await asyncio.sleep(0.1)
+            draft = draft_from_directory(directory, owner=OWNER, base=BASE)
+            publication = await client.begin(draft, preference=preference)
+            await client.upload(publication, directory)
+            with pytest.raises(RegistryUnavailable):
+                await client.complete(publication.version_id)
+        assert await asyncio.wait_for(process.wait(), 30) == -9
 
 
 @pytest.mark.parametrize(("point", "preference"), SERVER_POINTS)

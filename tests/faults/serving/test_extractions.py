@@ -108,14 +108,17 @@ async def test_a_worker_killed_while_it_asks_loses_nobody_and_only_who_was_in_ha
     third = sorted(mill.versions.values())[2]
     stand_in.hold_at(third)
     batch = await mill.submit(*USERS)
-    mill.start("one", extraction_users_at_once=1)
+    # A long lease: a worker that is slow here must not lose whom it has half asked. What is left of it is taken away.
+    mill.start("one", extraction_users_at_once=1, extraction_lease_seconds=60.0)
     await mill.until(lambda: third in stand_in.asked, what="the third user", seconds=SECONDS)
     mill.kill("one")
+    async with mill.database.transaction() as session:
+        await session.execute(text("update extraction_worker set heard_at = heard_at - interval '1 hour'"))
     await mill.until(lambda: not stand_in.now[third], what="the end of what the dead worker asked", seconds=SECONDS)
     before = Counter(stand_in.asked)
     stand_in.refuses = lambda version_id: None
     stand_in.open.set()
-    mill.start(successor, extraction_users_at_once=1)
+    mill.start(successor, extraction_users_at_once=1, extraction_lease_seconds=60.0)
     await mill.until_ended(batch.id, seconds=SECONDS)
     await require_everybody_once(mill, batch.id, *USERS)
     each = max(Counter(stand_in.asked).values()) - before[third]

@@ -36,7 +36,7 @@ async def test_what_is_erased_while_it_is_served_leaves_name_memory_and_disk(
     files = stack.plan.home.path / "cache" / "adapters" / version_id
     assert files.is_dir()
     await registry_client.lifecycle.erase_version(version_id, why="a test", force=True)
-    for _ in range(50):
+    for _ in range(150):
         if not files.exists():
             break
         await asyncio.sleep(0.1)

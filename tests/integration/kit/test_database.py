@@ -40,7 +40,7 @@ async def test_the_callers_own_failures_are_not_taken_for_the_databases(database
 
 
 async def test_a_statement_that_takes_too_long_is_ended(database_settings: DatabaseSettings) -> None:
-    hasty = Database(database_settings.model_copy(update={"database_timeout_seconds": 0.5}))
+    hasty = Database(database_settings.model_copy(update={"database_timeout_seconds": 2.0}))
     with pytest.raises(DatabaseUnavailable, match="QueryCanceled"):
         async with hasty.transaction() as session:
             await session.execute(text("select pg_sleep(5)"))
@@ -58,7 +58,7 @@ async def test_callers_beyond_the_pool_are_served_in_order(database_settings: Da
 
     await asyncio.gather(*[call(number) for number in range(20)])
     assert served == list(range(20))
-    hasty = Database(database_settings.model_copy(update={"database_pool_size": 1, "database_timeout_seconds": 0.2}))
+    hasty = Database(database_settings.model_copy(update={"database_pool_size": 1, "database_timeout_seconds": 2.0}))
     async with hasty.transaction():
         with pytest.raises(DatabaseUnavailable, match="taken"):
             await hasty.check()

@@ -96,7 +96,7 @@ async def test_waiting_for_a_silent_store_takes_no_thread_from_anybody_else(faul
     await asyncio.sleep(0.3)
     began = time.monotonic()
     await asyncio.gather(*(asyncio.to_thread(time.sleep, 0) for _ in range(64)))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2, "a thread that waits for the store would take 3"
     for task in waiting:
         task.cancel()
     waiting_store.close()

@@ -20,7 +20,8 @@ from registry.client import RegistryClient, draft_from_directory
 from registry.errors import RegistryUnavailable, Unauthorized
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
-from tests.support.registry_server import OWNER, TOKEN, free_socket, serving
+from tests.support.ports import reserved_port
+from tests.support.registry_server import OWNER, TOKEN, serving
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 
@@ -170,33 +171,31 @@ async def test_every_route_documents_its_refusals(registry_settings: RegistrySet
 
 
 async def test_the_command_serves_and_logs_no_user(registry_settings: RegistrySettings, tmp_path: Path) -> None:
-    listening = free_socket()
-    port = listening.getsockname()[1]
-    listening.close()
-    values = registry_settings.model_dump() | {"registry_port": port}
-    environment = {
-        f"LORRY_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for name, value in values.items()
-        if value is not None
-    }
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "registry", env=os.environ | environment, stderr=file
-        )
-    try:
-        async with RegistryClient(url=f"http://127.0.0.1:{port}", token=TOKEN) as client:
-            for _ in range(100):
-                try:
-                    await client.register_base(BASE, config=BASE_CONFIG)
-                    break
-                except RegistryUnavailable:
-                    await asyncio.sleep(0.1)
-            directory = write_adapter(tmp_path / "a")
-            await client.publish(directory, draft=draft_from_directory(directory, owner=OWNER, base=BASE))
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
+    with reserved_port() as port:
+        values = registry_settings.model_dump() | {"registry_port": port}
+        environment = {
+            f"LORRY_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
+        log = tmp_path / "log"
+        with log.open("w") as file:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "registry", env=os.environ | environment, stderr=file
+            )
+        try:
+            async with RegistryClient(url=f"http://127.0.0.1:{port}", token=TOKEN) as client:
+                for _ in range(100):
+                    try:
+                        await client.register_base(BASE, config=BASE_CONFIG)
+                        break
+                    except RegistryUnavailable:
+                        await asyncio.sleep(0.1)
+                directory = write_adapter(tmp_path / "a")
+                await client.publish(directory, draft=draft_from_directory(directory, owner=OWNER, base=BASE))
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 20)
     assert process.returncode in {0, -15}
     lines = log.read_text()
     assert "is ready" in lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -145,12 +145,13 @@ async def test_another_tenants_job_is_not_there(service: httpx.AsyncClient) -> N
 
 async def test_events_are_streamed_until_the_job_has_ended(service: httpx.AsyncClient, database: Database) -> None:
     job = (await service.post(USER, json={})).json()["id"]
-    frames = asyncio.create_task(_frames(service, job))
-    await asyncio.sleep(0.2)
+    seen: list[str] = []
+    frames = asyncio.create_task(_frames(service, job, seen=seen))
+    await _until(lambda: seen == ["event"])
     async with database.transaction() as session:
         progress = {"stage": "train", "done": 3, "total": 9, "share": 0.4, "eta_seconds": 5.0}
         await JobRepository(session).update(job, {"progress": progress})
-    await asyncio.sleep(0.2)
+    await _until(lambda: seen == ["event", "progress"])
     async with database.transaction() as session:
         await JobRepository(session).update(job, {"progress": None})  # as when a run has ended
     await asyncio.sleep(0.2)
@@ -163,12 +164,28 @@ async def test_events_are_streamed_until_the_job_has_ended(service: httpx.AsyncC
     assert [(name, data.get("kind")) for name, _, data in again] == [("event", "canceled"), ("end", None)]
 
 
-async def _frames(service: httpx.AsyncClient, job: str, *, last: str = "") -> list[tuple[str, str, dict[str, object]]]:
+async def _until(holds: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it did not come")
+
+
+async def _frames(
+    service: httpx.AsyncClient, job: str, *, last: str = "", seen: list[str] | None = None
+) -> list[tuple[str, str, dict[str, object]]]:
+    """Read the stream to its end; `seen` gets the name of each frame when it comes."""
     headers = {"accept": "text/event-stream", **({"last-event-id": last} if last else {})}
     async with service.stream("GET", f"/v1/trainings/{job}/events", headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
-        text = "".join([part async for part in answer.aiter_text()])
+        read = []
+        async for line in answer.aiter_lines():
+            read.append(line)
+            if seen is not None and line.startswith("event: "):
+                seen.append(line.removeprefix("event: "))
     frames = []
+    text = "\n".join(read)
     for block in text.strip().split("\n\n"):
         lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
         frames.append((lines["event"], lines.get("id", ""), json.loads(lines["data"])))

@@ -18,7 +18,10 @@ from tests.support.pool_rig import Rig, meanwhile, until
 _DISK_MIB = 256
 _MOUNT = f'mount -t tmpfs -o size={_DISK_MIB}m,mode=0700 lorry "$LORRY_ADAPTER_CACHE_DIRECTORY" && exec "$@"'
 _OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
-RIG = {"wrapper": (*_OWN_MOUNTS, "sh", "-c", _MOUNT, "sh")}
+RIG = {
+    "wrapper": (*_OWN_MOUNTS, "sh", "-c", _MOUNT, "sh"),
+    "engine": {"LORRY_REGISTRY_TIMEOUT_SECONDS": "2"},  # how long the store may be silent
+}
 RandomAdapter = Callable[..., Path]
 
 pytestmark = pytest.mark.skipif(

@@ -29,6 +29,8 @@ async def ask_until_refused(rig: Rig, version_id: str, statuses: list[int]) -> N
             answer = await rig.ask(version_id, max_tokens=16, ignore_eos=True)
             statuses.append(answer.status_code)
             assert answer.status_code != 200 or answer.json()["usage"]["completion_tokens"] == 16
+            if answer.status_code != 200:
+                await asyncio.sleep(0.05)  # an engine that is stopping needs its time for that
     except httpx.TransportError:
         pass
 

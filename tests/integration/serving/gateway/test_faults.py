@@ -25,6 +25,7 @@ from serving.gateway.app import create_app
 from serving.gateway.erasing import Sign
 from serving.gateway.settings import GatewaySettings
 from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.ports import reserved_port
 from tests.support.registry_server import free_socket, serving
 
 QUESTION = {"question": "?"}
@@ -334,7 +335,7 @@ async def test_a_gateway_told_to_stop_says_so_finishes_what_runs_and_ends(
     gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
 ) -> None:
     await gateway.publish("ann")
-    stand_in.seconds_between_events, stand_in.events = 0.1, 25
+    stand_in.seconds_between_events, stand_in.events = 0.1, 80
     async with gateway_process(gateway_settings) as (process, url), gateway.caller() as http:
         stream_words = asyncio.create_task(http.post(f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}))
         await soon(lambda: bool(stand_in.running))
@@ -347,13 +348,20 @@ async def test_a_gateway_told_to_stop_says_so_finishes_what_runs_and_ends(
         assert code(ready) == "gateway-draining"
         assert ready.headers["connection"] == "close"
         assert (await http.get(f"{url}/v1/models")).status_code == 200, "who comes meanwhile is served"
-        await asyncio.sleep(1.2)
         with pytest.raises(httpx.TransportError):
-            await http.get(f"{url}/healthz")
+            await asyncio.wait_for(ask_on(http, f"{url}/healthz"), 20)
+        assert not stream_words.done(), "who runs is waited for when nobody comes any more"
         whole = await stream_words
-        assert whole.text.count("event: delta") == 25
+        assert whole.text.count("event: delta") == 80
         assert "event: done" in whole.text
         assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def ask_on(http: httpx.AsyncClient, url: str) -> None:
+    """Ask until nobody answers any more."""
+    while True:
+        await http.get(url)
+        await asyncio.sleep(0.05)
 
 
 async def test_a_drain_is_bounded(gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine) -> None:
@@ -371,30 +379,30 @@ async def test_a_drain_is_bounded(gateway: Gateway, gateway_settings: GatewaySet
 
 @asynccontextmanager
 async def gateway_process(settings: GatewaySettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A gateway in a process of its own, which stops a second after it was told to."""
-    sock = free_socket()
-    port = sock.getsockname()[1]
-    sock.close()
-    given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    secrets = {name: value.get_secret_value() for name, value in given.items() if hasattr(value, "get_secret_value")}
-    values = {**given, **secrets, "gateway_port": port, "gateway_notice_seconds": 1}
-    environment = {f"LORRY_{name.upper()}": str(value) for name, value in values.items() if value is not None}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "serving.gateway", env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
-            for _ in range(600):
-                try:
-                    if (await http.get(f"{url}/healthz")).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    await asyncio.sleep(0.05)
-        yield process, url
-    finally:
-        if process.returncode is None:
-            process.kill()
-        _, log = await process.communicate()
-        for line in log.decode().splitlines():
-            json.loads(line)  # every line of the log is a JSON object
+    """A gateway in a process of its own, which stops four seconds after it was told to."""
+    with reserved_port() as port:
+        given = {name: getattr(settings, name) for name in settings.model_fields_set}
+        secrets = {
+            name: value.get_secret_value() for name, value in given.items() if hasattr(value, "get_secret_value")
+        }
+        values = {**given, **secrets, "gateway_port": port, "gateway_notice_seconds": 4}
+        environment = {f"LORRY_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "serving.gateway", env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
+                for _ in range(600):
+                    try:
+                        if (await http.get(f"{url}/healthz")).status_code == 200:
+                            break
+                    except httpx.TransportError:
+                        await asyncio.sleep(0.05)
+            yield process, url
+        finally:
+            if process.returncode is None:
+                process.kill()
+            _, log = await process.communicate()
+            for line in log.decode().splitlines():
+                json.loads(line)  # every line of the log is a JSON object

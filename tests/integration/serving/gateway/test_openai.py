@@ -61,7 +61,7 @@ async def test_a_chat_is_streamed_word_by_word(
     gateway: Gateway, official: openai.AsyncOpenAI, stand_in: StandInEngine
 ) -> None:
     manifest = await gateway.publish("ann")
-    stand_in.seconds_between_events = 0.2
+    stand_in.seconds_between_events = 0.5
     loop = asyncio.get_running_loop()
     times, words = [], []
     stream = await official.chat.completions.create(model="users/ann@1", messages=HELLO, stream=True)
