@@ -296,8 +296,11 @@ def resolve(
 
 
 def _after_start(sized: Mapping[str, Any]) -> dict[str, Any]:
-    """Half the rate: what a training begins with is nearly right, and large steps undo it (docs/decisions.md, 111)."""
-    return {"learning_rate": sized.get("learning_rate", TrainingConfig.model_fields["learning_rate"].default) / 2}
+    """A fifth of the rate: what a training begins with is nearly right, and large steps undo it.
+
+    How that was found: docs/decisions.md, 111.
+    """
+    return {"learning_rate": sized.get("learning_rate", TrainingConfig.model_fields["learning_rate"].default) / 5}
 
 
 def _prefixed(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

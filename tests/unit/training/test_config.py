@@ -105,9 +105,9 @@ def test_a_missing_file_and_a_damaged_resolved_one_are_refused(tmp_path: Path) -
         ResolvedConfig.from_yaml("training: {rank: none}")
 
 
-def test_a_training_that_begins_with_something_takes_half_the_steps_size_unless_told() -> None:
+def test_a_training_that_begins_with_something_takes_a_fifth_of_the_rate_unless_told() -> None:
     begun = resolve(arguments={"start": "shared/common"})
-    assert begun.training.learning_rate == TrainingConfig().learning_rate / 2
+    assert begun.training.learning_rate == TrainingConfig().learning_rate / 5
     assert (begun.origins["learning_rate"], begun.origins["start"]) == ("start", "argument")
     told = resolve(arguments={"start": "shared/common", "learning_rate": 1e-3})
     assert (told.training.learning_rate, told.origins["learning_rate"]) == (1e-3, "argument")
