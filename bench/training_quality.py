@@ -46,8 +46,8 @@ _SALT = "training_quality"
 _CHECKS = Checks(profiles=LAYOUTS, profile_tokens=768)
 _QUICK = {"steps": 4, "dataset.max_examples": 24, "dataset.max_held_out": 4}
 _START = {"start": NAME}
-# What a person has said, rather than as much as a demonstration has time for; and all that is held out, since 24 replies
-# are too few to tell sixteen adapters apart that all chat well.
+# What a person has said, rather than as much as a demonstration has time for; and all that is held out, since 24
+# replies are too few to tell sixteen adapters apart that all chat well.
 _ALL_REPLIES = {"dataset.max_examples": 600, "dataset.max_held_out": 120}
 
 
