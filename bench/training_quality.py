@@ -4,7 +4,7 @@ People with at least 1,000 words are put into the order of a hash of their id, s
 sixteen are the test half, which this benchmark measures; the sixteen after them are the development half, on which
 everything was tuned (`python -m bench.training_quality --half dev --set KEY=VALUE`). Every training begins with what
 other people, of neither half, have in common (`bench/common_start.py`), unless told otherwise. Each person is trained
-and scored apart and kept in a work directory, so that a run of an hour can be stopped and goes on where it was.
+and scored apart and kept in a work directory, so that a run of hours can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ _SALT = "training_quality"
 _CHECKS = Checks(profiles=LAYOUTS, profile_tokens=768)
 _QUICK = {"steps": 4, "dataset.max_examples": 24, "dataset.max_held_out": 4}
 _START = {"start": NAME}
-# What a person has said, rather than as much as a demonstration has time for; and all that is held out, since 24
-# replies are too few to tell sixteen adapters apart that all chat well.
-_ALL_REPLIES = {"dataset.max_examples": 600, "dataset.max_held_out": 120}
+# More of what a person has said than a demonstration has time for; and more of what is held out, since 24 replies are
+# too few to tell sixteen adapters apart that all chat well.
+_MORE_REPLIES = {"dataset.max_examples": 600, "dataset.max_held_out": 120}
 
 
 def run(*, quick: bool) -> Path:
-    """Measure the test half: the product's own defaults, all of a person's replies, and a start that others taught."""
+    """Measure the test half: the product's defaults, but more of a person's replies, and a start that others taught."""
     hurry = _QUICK if quick else {}
     study = Study(
         half="test",
         count=3 if quick else PEOPLE,
-        config=resolve(arguments={**_START, **_ALL_REPLIES, **hurry, "threads": 1}),
+        config=resolve(arguments={**_START, **_MORE_REPLIES, **hurry, "threads": 1}),
         common=common_config(**hurry),
         say=_say,
     )
@@ -285,7 +285,10 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Measure one half under changed settings, for tuning; nothing is written to the results."""
+    """Measure one half under changed settings, for tuning; nothing is written to the results.
+
+    Datasets hold up to 600 examples and 120 held-out replies where --set says nothing of them.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench.training_quality", description=main.__doc__)
     parser.add_argument("--half", choices=["dev", "test"], default="dev")
     parser.add_argument("--people", type=int, default=PEOPLE)
@@ -297,7 +300,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = dict(setting.split("=", 1) for setting in given.set)
     start = {} if given.from_nothing else _START
-    config = resolve(arguments={"threads": 1, **start, **_ALL_REPLIES, **settings})
+    config = resolve(arguments={"threads": 1, **start, **_MORE_REPLIES, **settings})
     form = {name: settings[name] for name in ("rank", "alpha") if name in settings}  # a start's is its trainings'
     study = Study(
         half=given.half,

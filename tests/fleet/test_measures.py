@@ -20,9 +20,9 @@ from lorry.local.part import Part, start_part
 from registry.manifest import DEFAULT_ADAPTER, LIVE, Owner
 from serving.gateway.keys import create_api_key
 from tests.support.fleet import Fleet
-from tests.support.pool_rig import until
 from tests.support.ports import free_port_block
 from tests.support.prometheus import Prometheus, running_prometheus
+from tests.support.waiting import until
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 ONLY_ONCE_SOMETHING_FAILED = re.compile(r'status=~"5\.\."|^lorry_training_recent_failures')

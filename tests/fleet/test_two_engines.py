@@ -16,7 +16,8 @@ import pytest
 from registry.manifest import Owner
 from tests.support.envoy import running_requests
 from tests.support.fleet import Fleet, Member
-from tests.support.pool_rig import meanwhile, until
+from tests.support.pool_rig import meanwhile
+from tests.support.waiting import until
 
 RandomAdapter = Callable[..., Path]
 USERS = tuple(f"user-{number}" for number in range(8))

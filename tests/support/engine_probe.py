@@ -119,7 +119,7 @@ class Probe:
         seen["activation_seconds"] = sorted(seconds for _, seconds in self.activated)
         begun = asyncio.Event()
         running = asyncio.create_task(self.text(3, tokens=100, begun=begun))
-        await begun.wait()
+        await asyncio.wait({running, asyncio.ensure_future(begun.wait())}, return_when=asyncio.FIRST_COMPLETED)
         seen["removed_while_running"] = await self.engine.remove_lora(4)
         reply = (await self.engine.collective_rpc("lorry_erase", args=(self.names[3],)))[0]
         seen["erased_while_running"] = reply["removed"]

@@ -191,15 +191,6 @@ class Gateway:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, verify=authorities(), trust_env=False)
 
 
-async def soon(happened: Callable[[], bool]) -> None:
-    """Wait until something has happened; fail when it does not."""
-    for _ in range(500):
-        if happened():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it never happened")
-
-
 @pytest.fixture
 def stand_in() -> StandInEngine:
     """This test's engine."""
@@ -240,6 +231,7 @@ def gateway_settings(
         gateway_burst=1_000_000,
         gateway_usage_seconds=0.05,
         gateway_notice_seconds=0,
+        gateway_copies_seconds=1.0,
         training_url=training_url,
         training_token=SecretStr(TRAINING_TOKEN),
     )

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +40,7 @@ from tests.support.faulty_s3 import FaultyS3, faulty_s3
 from tests.support.folders import found_under
 from tests.support.ports import free_port_block
 from tests.support.revival import Revivable
+from tests.support.waiting import until
 from training.base_models import DEFAULT_BASE
 
 Value = TypeVar("Value")
@@ -354,17 +354,6 @@ async def meanwhile(*work: Coroutine[Any, Any, Value]) -> AsyncIterator[list[asy
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def until(condition: Callable[[], Awaitable[bool] | bool], *, within_seconds: float = 30.0) -> float:
-    """Look until the condition holds, which nothing tells; returns the seconds that it took."""
-    began = time.monotonic()
-    async with asyncio.timeout(within_seconds):
-        while True:
-            held = condition()
-            if held if isinstance(held, bool) else await held:
-                return time.monotonic() - began
-            await asyncio.sleep(0.02)
 
 
 def rot(path: Path, damage: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 # Twins included, all lie below Linux's ephemeral ports (32768), which outgoing connections take at any moment; no block
 # is among the twins of another.
@@ -30,7 +30,7 @@ def free_port_block(count: int = 4) -> int:
         lock = FileLock(Path(tempfile.gettempdir()) / f"lorry-ports-{base}.lock")
         try:
             lock.acquire(blocking=False)
-        except Timeout:
+        except OSError:  # another process has it (a filelock.Timeout), or another user's did
             continue
         if all(_is_free(base + offset) and _is_free(base + offset + 10_000) for offset in range(count)):
             _kept.append(lock)
@@ -45,10 +45,16 @@ def reserved_port() -> Iterator[int]:
 
     The reserving socket is bound and never listens, so that Linux lets a server that sets SO_REUSEADDR bind beside it.
     """
-    with socket.socket() as reserving:
-        reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserving.bind(("127.0.0.1", 0))
+    with free_socket() as reserving:
         yield reserving.getsockname()[1]
+
+
+def free_socket(port: int = 0) -> socket.socket:
+    """A socket bound to a port that the kernel chose, so that test runs beside each other never meet."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    return listening
 
 
 def _is_free(port: int) -> bool:

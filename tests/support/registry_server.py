@@ -20,18 +20,11 @@ from registry.client import RegistryClient
 from registry.manifest import Owner
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG
+from tests.support.ports import free_socket
 
 TOKEN = "a-token-for-tests-only"
 OWNER = Owner(tenant="default", user="ann")
 _TURNS, _TURN_SECONDS = 20, 0.005
-
-
-def free_socket(port: int = 0) -> socket.socket:
-    """A socket bound to a port that the kernel chose, so that test runs beside each other never meet."""
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(("127.0.0.1", port))
-    return listening
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ import httpx
 
 from lorry.local.stack import Stack
 from registry.manifest import Manifest
+from tests.support.waiting import until
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
@@ -30,12 +31,6 @@ async def held(engine: httpx.AsyncClient, version_id: str) -> dict[str, Any]:
     response = await engine.get(f"/lorry/adapters/{version_id}")
     assert response.status_code == 200, response.text
     return dict(response.json())
-
-
-async def until(check: Callable[[], Awaitable[bool]], *, seconds: float = 180) -> None:
-    async with asyncio.timeout(seconds):
-        while not await check():  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
@@ -86,7 +81,7 @@ async def test_who_reads_a_byte_a_second_holds_no_slot(
 
         reading = asyncio.create_task(read_slowly())
         try:
-            await until(is_computed)
+            await until(is_computed, within_seconds=180)
             assert (await residency(engine))["inside"] == 1, "all of it was sent: this says nothing of slow readers"
             assert (await held(engine, version_id))["slot"] is not None
             question = {"prompt": "Hello", "max_tokens": 2, "ignore_eos": True}

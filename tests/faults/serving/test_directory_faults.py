@@ -16,6 +16,7 @@ from lorry.local.stack import Stack
 from registry.client import RegistryClient
 from registry.errors import Leased
 from registry.manifest import Manifest, Owner
+from tests.support import waiting
 from tests.support.revival import Revivable
 
 Publish = Callable[..., Awaitable[Manifest]]
@@ -115,10 +116,11 @@ async def test_a_suspended_adapter_leaves_the_engines_memory(
     await registry_client.lifecycle.suspend(ADA, why=WHY)
     try:
         await until(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
-        until_left = time.monotonic() + SUSPENSION_BOUND_SECONDS
-        while ada in await named(engine):
-            assert time.monotonic() < until_left, "still in memory"
-            await asyncio.sleep(0.1)
+
+        async def has_left() -> bool:
+            return ada not in await named(engine)
+
+        await waiting.until(has_left, within_seconds=3)
         assert bob in await named(engine)
     finally:
         await registry_client.lifecycle.resume(ADA, why=WHY)
@@ -137,10 +139,11 @@ async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
     whole = {"model": ada, "prompt": "Once", "max_tokens": 400, "ignore_eos": True}
     streams = [asyncio.create_task(stream(ada)), asyncio.create_task(stream(bob))]
     waiting = asyncio.create_task(engine.post("/v1/completions", json=whole))
-    until_told = time.monotonic() + 15.0
-    while (leases := [each.leases for each in await registry_client.engines.holders(ada)]) != [2]:
-        assert time.monotonic() < until_told, leases
-        await asyncio.sleep(0.1)
+
+    async def is_told() -> bool:
+        return [each.leases for each in await registry_client.engines.holders(ada)] == [2]
+
+    await waiting.until(is_told, within_seconds=15)
     await registry_client.lifecycle.suspend(ADA, why=WHY)
     began = time.monotonic()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from sqlalchemy import text
 
@@ -11,6 +10,7 @@ from kit.background import FAILURES
 from kit.database import Database
 from tests.support.erasing import Erasing
 from tests.support.training_jobs import talks
+from tests.support.waiting import until
 from transcripts.store import TranscriptStore
 
 _OF = "conductor of erasures"
@@ -27,7 +27,7 @@ async def test_a_conductor_outlives_what_nobody_foresaw(erasing: Erasing, databa
         async def has_failed_twice() -> bool:
             return FAILURES.labels(_OF, "broken")._value.get() >= before + 2
 
-        await _until(has_failed_twice)
+        await until(has_failed_twice, within_seconds=60)
         assert not conducting.done()
         await _execute(database, "alter table mislaid rename to erasure")
         task = await erasing.ask("ann")
@@ -36,7 +36,7 @@ async def test_a_conductor_outlives_what_nobody_foresaw(erasing: Erasing, databa
             stores = (await erasing.desk.report("default", task.user)).stores
             return any(each.store == "transcripts" and each.state == "done" for each in stores)
 
-        await _until(is_erased)
+        await until(is_erased, within_seconds=60)
     finally:
         stop.set()
         await conducting
@@ -45,11 +45,3 @@ async def test_a_conductor_outlives_what_nobody_foresaw(erasing: Erasing, databa
 async def _execute(database: Database, statement: str) -> None:
     async with database.transaction() as session:
         await session.execute(text(statement))
-
-
-async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
-    for _ in range(1200):
-        if await holds():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not happen")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.support.adapters import BASE, BASE_CONFIG
 from tests.support.registry_server import TOKEN as REGISTRY_TOKEN
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
+from tests.support.waiting import until
 from training.base_models import DEFAULT_BASE
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.campaigns.repository import CampaignRepository
@@ -147,11 +148,12 @@ async def test_events_are_streamed_until_the_job_has_ended(service: httpx.AsyncC
     job = (await service.post(USER, json={})).json()["id"]
     seen: list[str] = []
     frames = asyncio.create_task(_frames(service, job, seen=seen))
-    await _until(lambda: seen == ["event"])
+    await until(lambda: seen == ["event"] or frames.done())
     async with database.transaction() as session:
         progress = {"stage": "train", "done": 3, "total": 9, "share": 0.4, "eta_seconds": 5.0}
         await JobRepository(session).update(job, {"progress": progress})
-    await _until(lambda: seen == ["event", "progress"])
+    await until(lambda: seen == ["event", "progress"] or frames.done())
+    await asyncio.sleep(0.2)  # a few looks: what has not changed is not said again
     async with database.transaction() as session:
         await JobRepository(session).update(job, {"progress": None})  # as when a run has ended
     await asyncio.sleep(0.2)
@@ -162,14 +164,6 @@ async def test_events_are_streamed_until_the_job_has_ended(service: httpx.AsyncC
     assert found[-1][2]["state"] == "canceled"
     again = await _frames(service, job, last=found[0][1])
     assert [(name, data.get("kind")) for name, _, data in again] == [("event", "canceled"), ("end", None)]
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if holds():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not come")
 
 
 async def _frames(

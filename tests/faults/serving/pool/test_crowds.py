@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from registry.manifest import AdapterRef, Owner
-from tests.support.pool_rig import Rig, meanwhile, streamed_text, until
+from tests.support.pool_rig import Rig, meanwhile, streamed_text
+from tests.support.waiting import until
 
 RIG = {"engine": {"LORRY_LIVE_DEADLINE_SECONDS": "300"}}
 RandomAdapter = Callable[..., Path]

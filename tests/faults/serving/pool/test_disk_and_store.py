@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from registry.manifest import Manifest
-from tests.support.pool_rig import Rig, meanwhile, until
+from tests.support.pool_rig import Rig, meanwhile
+from tests.support.waiting import until
 
 # The engine sees a disk of its own in place of its cache: small, and gone with it.
 _DISK_MIB = 256

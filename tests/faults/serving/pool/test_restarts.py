@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from tests.support.folders import sized_under
-from tests.support.pool_rig import Rig, meanwhile, rot, until
+from tests.support.pool_rig import Rig, meanwhile, rot
+from tests.support.waiting import until
 
 RandomAdapter = Callable[..., Path]
 

@@ -25,6 +25,7 @@ from serving.errors import EngineOutOfTouch, EngineReplaced
 from tests.support.adapters import BASE
 from tests.support.registry_server import TOKEN, registry_settings, serving
 from tests.support.versions import add_version, execute, resume, set_state, suspend
+from tests.support.waiting import until
 
 __all__ = ["registry_settings"]
 ENGINE_TOKEN = "a-token-for-engines-only"
@@ -149,11 +150,13 @@ async def test_the_directory_shows_what_the_engine_holds_and_runs(
     engine.start()
     await engine.until(on_disk, None)
     engine.memory.versions, engine.memory.running = {in_memory}, {in_memory: 3}
-    until_told = time.monotonic() + 10
-    while (found := (await operator.engines.list()).engines[0]).leases != 3:
-        assert time.monotonic() < until_told, found
-        await asyncio.sleep(HEARTBEAT_SECONDS)
-    assert (found.state, found.held) == ("alive", {"disk": 1, "host": 1, "device": 0})
+
+    async def is_told() -> bool:
+        return [each.leases for each in (await operator.engines.list()).engines] == [3]
+
+    await until(is_told, within_seconds=5)
+    (found,) = (await operator.engines.list()).engines
+    assert (found.state, found.held, found.leases) == ("alive", {"disk": 1, "host": 1, "device": 0}, 3)
     ((tier, leases),) = [(each.tier, each.leases) for each in await operator.engines.holders(in_memory)]
     assert (tier, leases) == ("host", 3)
 
@@ -183,12 +186,12 @@ async def test_an_erased_version_leaves_the_directory_once_it_is_deleted(
     await engine.until(version_id, None)
     await set_state(database, version_id, "erased")
     await engine.until(version_id, NotServable)
-    while files.exists():  # noqa: ASYNC110 - deleted in the background
-        await asyncio.sleep(0.01)
-    until_told = time.monotonic() + 10
-    while holders := await operator.engines.holders(version_id):
-        assert time.monotonic() < until_told, holders
-        await asyncio.sleep(HEARTBEAT_SECONDS)
+    await until(lambda: not files.exists())
+
+    async def is_told() -> bool:
+        return await operator.engines.holders(version_id) == ()
+
+    await until(is_told, within_seconds=5)
 
 
 async def test_a_registry_that_is_gone_for_longer_than_the_lease_closes_the_engine_and_its_return_opens_it(

@@ -16,8 +16,9 @@ from serving.erasure.repository import ErasureRepository
 from serving.gateway import profile_endpoints
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.registry_server import serving
+from tests.support.waiting import until
 from transcripts.store import TranscriptStore
 
 WORDS = ("I love green tea", "I hate mornings")
@@ -232,7 +233,7 @@ async def test_a_tenant_leaves_one_extraction_to_others(
             ) as theirs,
         ):
             first = asyncio.create_task(ours.post("/v1/users/ann/profile"))
-            await soon(lambda: bool(stand_in.running))
+            await until(lambda: bool(stand_in.running))
             assert (await ours.post("/v1/users/ann/profile")).status_code == 503
             assert (await theirs.post("/v1/users/ann/profile")).status_code == 200
             assert (await first).status_code == 200

@@ -17,8 +17,9 @@ from registry.client import RegistryClient
 from registry.manifest import BaseIdentity, Manifest, Owner
 from serving.gateway.settings import GatewaySettings
 from tests.support.adapters import BASE, BASE_CONFIG, NEXT_BASE
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.registry_server import serving
+from tests.support.waiting import until
 
 NOBODYS = BASE.model_copy(update={"id": "test/nobodys", "weights_sha256": "6" * 64})
 QUESTION = {"question": "What do you like?"}
@@ -104,7 +105,7 @@ async def test_a_flip_moves_its_users_requests_and_nobody_fails_meanwhile(
     for number, user in enumerate(users):
         await bases.publish(user, NEXT_BASE, seed=100 + number)
         flipped.add(user)
-        await soon(lambda: by_next[user] > 1)  # noqa: B023 - waited for at once
+        await until(lambda: by_next[user] > 1)  # noqa: B023 - waited for at once
         assert not any(by_next[each] for each in users[number + 1 :])
     over.set()
     await asyncio.gather(*asking)
@@ -157,7 +158,7 @@ async def test_hints_and_profiles_go_to_the_engine_of_the_users_base(
     await gateway.say("ann", *SAID)
     manifest = await bases.publish("ann", NEXT_BASE)
     (await http.get("/v1/models/users/ann")).raise_for_status()
-    await soon(lambda: next_engine.hints == [(manifest.version_id, "live")])
+    await until(lambda: next_engine.hints == [(manifest.version_id, "live")])
     (await http.post("/v1/users/ann/profile")).raise_for_status()
     assert {each["model"] for each in next_engine.requests} >= {manifest.version_id}
     assert stand_in.requests == stand_in.hints == []

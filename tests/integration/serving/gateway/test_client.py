@@ -27,7 +27,8 @@ from lorry.client import (
 )
 from serving.gateway.repository import TenantLimit, TenantLimitRepository
 from tests.support.clients import in_thread
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
+from tests.support.waiting import until
 
 ANN = [Turn(role="other", text="What do you drink?"), Turn(role="user", text="I love green tea")]
 
@@ -71,12 +72,13 @@ async def test_both_clients_put_ask_and_read_the_same(
     assert len(heads) == 2
     await lorry.delete_transcript("ann", "chat-1")
     today = datetime.now(UTC).date()
-    for _ in range(200):  # counts are written down every 0.05 s here
-        used = [(row.user_id, row.requests) async for row in lorry.usage(since=today)]
-        if used == [("ann", 5)]:
-            break
-        await asyncio.sleep(0.05)
-    assert used == [("ann", 5)]
+
+    async def is_written() -> bool:
+        return sum([row.requests async for row in lorry.usage(since=today)]) >= 5
+
+    await until(is_written, within_seconds=10)
+    await asyncio.sleep(0.1)  # what was counted too often would be written now
+    assert [(row.user_id, row.requests) async for row in lorry.usage(since=today)] == [("ann", 5)]
     assert await in_thread(gateway, lambda client: [row.requests for row in client.usage(by="day")]) == [5]
 
 
@@ -114,7 +116,7 @@ async def test_a_stream_that_breaks_off_raises_what_was_told_and_one_that_is_lef
     async with lorry.stream_query("ann", "?") as stream:
         await anext(aiter(stream))
         assert stand_in.running == 1
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
 
 
 async def test_many_transcripts_are_sent_in_pieces_and_refusals_are_numbered_over_all(lorry: AsyncClient) -> None:
@@ -175,7 +177,7 @@ async def test_what_passes_is_tried_again_and_asked_of_the_engine_once(
     await gateway.publish("ann")
     stand_in.refuse_with, stand_in.retry_after = (503, "busy"), "0"
     asking = asyncio.create_task(lorry.query("ann", "?"))
-    await soon(lambda: len(stand_in.requests) >= 1)
+    await until(lambda: len(stand_in.requests) >= 1)
     stand_in.refuse_with = None
     assert (await asking).answer == "you said ?"
     async with gateway.database.transaction() as session:

@@ -24,7 +24,8 @@ from lorry.client import (
 from serving.erasure.report import STORES
 from tests.support.clients import Cutting, Narrow, in_thread
 from tests.support.erasing import Erasing
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
+from tests.support.waiting import until
 
 OWN_BANK = """
 name: acme.bank
@@ -212,7 +213,7 @@ async def test_a_chat_that_is_left_frees_the_engine_and_one_that_breaks_off_rais
     async with lorry.stream_chat("ann", [{"role": "user", "content": "?"}]) as stream:
         await anext(aiter(stream))
         assert stand_in.running == 1
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
 
 
 async def test_a_trainings_events_are_read_and_watched_over_a_network_that_fails(

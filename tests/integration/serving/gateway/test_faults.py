@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,9 +25,10 @@ from serving.erasure.desk import ErasureDesk
 from serving.gateway.app import create_app
 from serving.gateway.erasing import Sign
 from serving.gateway.settings import GatewaySettings
-from tests.support.gateway_server import Gateway, StandInEngine, soon
-from tests.support.ports import reserved_port
-from tests.support.registry_server import free_socket, serving
+from tests.support.gateway_server import Gateway, StandInEngine
+from tests.support.ports import free_socket, reserved_port
+from tests.support.registry_server import serving
+from tests.support.waiting import until
 
 QUESTION = {"question": "?"}
 
@@ -106,7 +108,7 @@ async def test_a_slow_engine_is_504_and_its_request_is_ended(
     async with serving(create_app(settings)) as url, gateway.caller() as http:
         answer = await http.post(f"{url}/v1/users/ann/query", json=QUESTION)
     assert (answer.status_code, code(answer)) == (504, "engine-timeout")
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
 
 
 async def test_an_engine_that_falls_silent_in_a_stream_is_told_within_it_and_its_request_is_ended(
@@ -126,7 +128,7 @@ async def test_an_engine_that_falls_silent_in_a_stream_is_told_within_it_and_its
             assert any("event: error" in line for line in rest)
             assert any("engine-timeout" in line for line in rest)
             wire.flows.set()
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
 
 
 async def test_an_engine_that_restarts_is_503_while_it_is_down_and_serves_when_it_is_back(
@@ -151,7 +153,7 @@ async def test_an_engine_that_restarts_is_503_while_it_is_down_and_serves_when_i
             wire.mend()
             stand_in.seconds_between_events = 0
             assert (await http.post(f"{url}/v1/users/ann/query", json=QUESTION)).status_code == 200
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
 
 
 @pytest.mark.parametrize("how", ["cut", "frozen"])
@@ -327,7 +329,7 @@ async def test_a_client_that_leaves_a_query_stream_closes_the_engines(
         lines = stream.aiter_lines()
         await anext(lines)
         assert stand_in.running == 1
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
     assert stand_in.closed_early == 1
 
 
@@ -335,11 +337,13 @@ async def test_a_gateway_told_to_stop_says_so_finishes_what_runs_and_ends(
     gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
 ) -> None:
     await gateway.publish("ann")
-    stand_in.seconds_between_events, stand_in.events = 0.1, 80
-    async with gateway_process(gateway_settings) as (process, url), gateway.caller() as http:
+    stand_in.seconds_between_events, stand_in.events = 0.1, 60
+    settings = gateway_settings.model_copy(update={"gateway_notice_seconds": 2})
+    async with gateway_process(settings) as (process, url), gateway.caller() as http:
         stream_words = asyncio.create_task(http.post(f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}))
-        await soon(lambda: bool(stand_in.running))
+        await until(lambda: bool(stand_in.running))
         process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
         for _ in range(100):
             ready = await http.get(f"{url}/readyz")
             if ready.status_code == 503:
@@ -350,9 +354,10 @@ async def test_a_gateway_told_to_stop_says_so_finishes_what_runs_and_ends(
         assert (await http.get(f"{url}/v1/models")).status_code == 200, "who comes meanwhile is served"
         with pytest.raises(httpx.TransportError):
             await asyncio.wait_for(ask_on(http, f"{url}/healthz"), 20)
+        assert time.monotonic() - told > 1.5, "it listens for as long as it gives notice"
         assert not stream_words.done(), "who runs is waited for when nobody comes any more"
         whole = await stream_words
-        assert whole.text.count("event: delta") == 80
+        assert whole.text.count("event: delta") == 60
         assert "event: done" in whole.text
         assert await asyncio.wait_for(process.wait(), 20) == 0
 
@@ -370,22 +375,22 @@ async def test_a_drain_is_bounded(gateway: Gateway, gateway_settings: GatewaySet
     settings = gateway_settings.model_copy(update={"gateway_drain_seconds": 1})
     async with gateway_process(settings) as (process, url), gateway.caller() as http:
         running = asyncio.create_task(http.post(f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}))
-        await soon(lambda: bool(stand_in.running))
+        await until(lambda: bool(stand_in.running))
         process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.wait(), 20)
         await asyncio.gather(running, return_exceptions=True)
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
 
 
 @asynccontextmanager
 async def gateway_process(settings: GatewaySettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A gateway in a process of its own, which stops four seconds after it was told to."""
+    """A gateway in a process of its own."""
     with reserved_port() as port:
         given = {name: getattr(settings, name) for name in settings.model_fields_set}
         secrets = {
             name: value.get_secret_value() for name, value in given.items() if hasattr(value, "get_secret_value")
         }
-        values = {**given, **secrets, "gateway_port": port, "gateway_notice_seconds": 4}
+        values = {**given, **secrets, "gateway_port": port}
         environment = {f"LORRY_{name.upper()}": str(value) for name, value in values.items() if value is not None}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "serving.gateway", env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE

@@ -10,8 +10,9 @@ from sqlalchemy import text
 from kit.database import Database
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.registry_server import serving
+from tests.support.waiting import until
 
 QUESTION = {"question": "Who are you?"}
 KEY = {"idempotency-key": "one"}
@@ -55,7 +56,7 @@ async def test_while_the_first_request_runs_a_second_is_told_to_wait(
     await gateway.publish("ann")
     stand_in.seconds_between_events = 0.5
     running = asyncio.create_task(http.post("/v1/users/ann/query", json=QUESTION, headers=KEY))
-    await soon(lambda: bool(stand_in.running))
+    await until(lambda: bool(stand_in.running))
     second = await http.post("/v1/users/ann/query", json=QUESTION, headers=KEY)
     assert (second.status_code, second.headers["retry-after"]) == (409, "1")
     assert second.json()["type"] == "urn:lorry:problem:request-still-running"

@@ -21,7 +21,8 @@ from kit.database import Database
 from serving.gateway.app import create_app
 from serving.gateway.body_route import BodyRoute
 from serving.gateway.settings import GatewaySettings
-from tests.support.gateway_server import Gateway, soon
+from tests.support.gateway_server import Gateway
+from tests.support.waiting import until
 from transcripts.store import TranscriptStore
 
 TRANSCRIPTS = "/v1/users/ann/transcripts"
@@ -213,5 +214,5 @@ async def test_a_large_body_that_nobody_waits_for_any_more_holds_nothing_up(http
     assert late.status_code == 504
     may_go_on.set()
     await asyncio.gather(*busy)
-    await soon(lambda: all(task.done() for task in busy))
+    await until(lambda: all(task.done() for task in busy))
     assert (await http.put(f"{TRANSCRIPTS}/t", json=conversation(large=True))).json()["created"] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from kit.database import Database
 from serving.gateway.app import create_app
@@ -10,8 +11,9 @@ from serving.gateway.limits.copies import Copies
 from serving.gateway.limits.repository import CopyRepository
 from serving.gateway.repository import TenantLimit, TenantLimitRepository
 from serving.gateway.settings import GatewaySettings
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.registry_server import serving
+from tests.support.waiting import until
 
 
 async def limit(database: Database, tenant: str, **given: float) -> None:
@@ -76,9 +78,11 @@ async def test_a_gateway_that_stopped_is_not_counted_and_a_killed_one_not_for_lo
     first, second = (Copies(database, every_seconds=0.5) for _ in range(2))
     async with first.chore:
         async with second.chore:
-            await soon(lambda: (first.count, second.count) == (2, 2))
-        await soon(lambda: first.count == 1)
+            await until(lambda: (first.count, second.count) == (2, 2))
+        async with database.transaction() as session:
+            assert await CopyRepository(session).count(within=timedelta(hours=1)) == 1, "it said that it leaves"
+        await until(lambda: first.count == 1)
         async with database.transaction() as session:
             await CopyRepository(session).hear("killed")
-        await soon(lambda: first.count == 2)
-        await soon(lambda: first.count == 1)
+        await until(lambda: first.count == 2)
+        assert await until(lambda: first.count == 1) < 4.0

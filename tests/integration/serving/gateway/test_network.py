@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from serving.gateway.passage.network import Network
-from tests.support.gateway_server import soon
-from tests.support.registry_server import free_socket
+from tests.support.ports import free_socket, reserved_port
+from tests.support.waiting import until
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -146,11 +146,11 @@ async def test_an_answer_that_is_left_is_noticed_by_its_server() -> None:
     async with listening(made) as server, caller(server) as http:
         async with http.stream("GET", "/"):
             assert not server.closed
-        await soon(lambda: server.closed == 1)
+        await until(lambda: server.closed == 1)
         waiting = asyncio.create_task(http.get("/"))
-        await soon(lambda: server.connections == 2)
+        await until(lambda: server.connections == 2)
         waiting.cancel()
-        await soon(lambda: server.closed == 2)
+        await until(lambda: server.closed == 2)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ async def test_an_answer_that_breaks_is_an_error_of_httpx(
 async def test_what_came_before_a_break_is_told_before_it() -> None:
     broken = answering(CHUNKED + b"3\r\none\r\n", b"")
     async with listening(broken) as server, caller(server) as http, http.stream("GET", "/") as response:
-        await soon(lambda: server.closed == 1)
+        await until(lambda: server.closed == 1)
         await asyncio.sleep(0.1)  # the break is here, too, before anybody reads
         pieces = response.aiter_raw()
         assert await anext(pieces) == b"one"
@@ -206,12 +206,10 @@ async def test_a_server_that_does_not_read_is_not_waited_for_for_ever() -> None:
 
 
 async def test_who_is_not_there_cannot_be_connected_to() -> None:
-    sock = free_socket()
-    server = Server(behave=_nothing, url=f"http://127.0.0.1:{sock.getsockname()[1]}")
-    sock.close()
-    async with caller(server) as http:
-        with pytest.raises(httpx.ConnectError):
-            await http.get("/")
+    with reserved_port() as port:
+        async with caller(Server(behave=_nothing, url=f"http://127.0.0.1:{port}")) as http:
+            with pytest.raises(httpx.ConnectError):
+                await http.get("/")
 
 
 async def test_whoever_finds_every_connection_taken_waits_for_one_and_not_for_ever() -> None:

@@ -70,7 +70,7 @@ async def test_a_chat_is_streamed_word_by_word(
         words.append(chunk.choices[0].delta.content)
         assert chunk.model == "users/ann@1"
     assert words == ["word0 ", "word1 ", "word2 "]
-    assert times[-1] - times[0] > 0.3, "chunks arrive as they are made, not all at the end"
+    assert times[-1] - times[0] > 0.75, "chunks arrive as they are made, not all at the end"
     assert stream.response.headers["x-lorry-adapter-version"] == "1"
     assert stream.response.headers["content-type"].startswith("text/event-stream")
     assert stand_in.requests[0]["model"] == manifest.version_id

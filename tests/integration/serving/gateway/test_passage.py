@@ -11,8 +11,9 @@ import pytest
 
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.registry_server import serving
+from tests.support.waiting import until
 
 HELLO = {"model": "users/ann", "messages": [{"role": "user", "content": "a-secret-question"}]}
 
@@ -65,7 +66,7 @@ async def test_a_deadline_ends_the_wait_and_frees_the_engine(
     assert answer.json()["type"] in {"urn:lorry:problem:deadline-exceeded", "urn:lorry:problem:engine-timeout"}
     assert answer.json()["error"]["type"] == "server_error"
     assert 0 < float(stand_in.headers[0]["x-lorry-deadline"]) <= 2.0
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
 
 
 async def test_a_stream_ends_at_its_deadline_with_an_error_event(

@@ -10,9 +10,10 @@ import pytest
 from kit.database import Database
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
-from tests.support.gateway_server import Gateway, soon
+from tests.support.gateway_server import Gateway
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
+from tests.support.waiting import until
 from transcripts.store import TranscriptStore
 
 SUBMIT = "/v1/users/ann/trainings"
@@ -72,7 +73,7 @@ async def test_events_are_listed_and_streamed_until_the_end(http: httpx.AsyncCli
                 frames.append(line)
 
     listening = asyncio.create_task(listen())
-    await soon(lambda: any(line.startswith("event: event") for line in frames))
+    await until(lambda: any(line.startswith("event: event") for line in frames))
     await http.post(f"/v1/trainings/{training['id']}/cancel")
     await asyncio.wait_for(listening, 20)
     assert "event: end" in frames

@@ -15,17 +15,9 @@ from kit.settings import DatabaseSettings
 from serving.gateway.usage.meter import Meter
 from serving.gateway.usage.repository import UsageRepository, Used
 from tests.support.gateway_server import Gateway, StandInEngine
+from tests.support.waiting import until
 
 QUESTION = {"question": "?"}
-
-
-async def require_used(http: httpx.AsyncClient, *expected: tuple[str | None, int, int, int], **params: Any) -> None:
-    """Wait until so much is written down, which happens every 0.05 s here."""
-    for _ in range(200):
-        if (found := await used(http, **params)) == [*expected]:
-            return
-        await asyncio.sleep(0.05)
-    assert found == [*expected]
 
 
 async def used(http: httpx.AsyncClient, **params: Any) -> list[tuple[str | None, int, int, int]]:
@@ -40,6 +32,9 @@ async def test_questions_chats_and_streams_are_counted_by_user(
     await gateway.publish("bob", seed=2)
     await gateway.publish("ann", seed=3, tenant="other")
     hello = {"model": "users/bob", "messages": [{"role": "user", "content": "hi"}]}
+    stand_in.refuse_with = (500, "dead")
+    await http.post("/v1/users/ann/query", json=QUESTION)
+    stand_in.refuse_with = None
     await http.post("/v1/users/ann/query", json=QUESTION)
     await http.post("/v1/users/ann/query", json={**QUESTION, "stream": True})
     await http.post("/v1/chat/completions", json=hello)
@@ -47,11 +42,14 @@ async def test_questions_chats_and_streams_are_counted_by_user(
     assert "usage" not in streamed.text, "who did not ask for it gets no event with counts"
     asked = {**hello, "stream": True, "stream_options": {"include_usage": True}}
     assert '"completion_tokens": 3' in (await http.post("/v1/chat/completions", json=asked)).text
-    stand_in.refuse_with = (500, "dead")
-    await http.post("/v1/users/ann/query", json=QUESTION)
+
+    async def are_written() -> bool:
+        return sum(requests for _, requests, _, _ in await used(http)) >= 5
+
     async with gateway.caller(gateway.other_key) as other:
-        await require_used(http, ("ann", 2, 2, 5), ("bob", 3, 3, 8))
+        await until(are_written, within_seconds=10)
         assert await used(other) == []
+    assert await used(http) == [("ann", 2, 2, 5), ("bob", 3, 3, 8)]
     assert await used(http, user_id="bob") == [("bob", 3, 3, 8)]
     assert await used(http, by="day") == [(None, 5, 5, 13)]
 
@@ -65,11 +63,13 @@ async def test_a_stream_that_its_client_left_is_counted_as_far_as_it_came(
         lines = stream.aiter_lines()
         for _ in range(7):
             await anext(lines)
-    for _ in range(200):
-        if rows := await used(http):
-            break
-        await asyncio.sleep(0.05)
-    ((user, requests, _, tokens),) = rows
+
+    async def is_written() -> bool:
+        return bool(await used(http))
+
+    await until(is_written)
+    await asyncio.sleep(0.1)  # what was counted twice would be written now
+    ((user, requests, _, tokens),) = await used(http)
     assert (user, requests) == ("ann", 1)
     assert 2 <= tokens < 100
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from serving.extraction.profile import Profile
-from tests.support.gateway_server import Gateway, StandInEngine, soon
+from tests.support.gateway_server import Gateway, StandInEngine
+from tests.support.waiting import until
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript, Turn
 
@@ -212,7 +213,7 @@ async def test_a_client_that_leaves_frees_the_engine(
     await gateway.publish("ann")
     stand_in.seconds_between_events = 20
     asking = asyncio.create_task(http.post("/v1/users/ann/query", json={"question": "?"}))
-    await soon(lambda: bool(stand_in.running))
+    await until(lambda: bool(stand_in.running))
     asking.cancel()
-    await soon(lambda: not stand_in.running)
+    await until(lambda: not stand_in.running)
     assert (stand_in.running, stand_in.closed_early) == (0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from serving.engine.pool.observer import Reason
 from serving.engine.proof import engine_proof
 from serving.engine.settings import EngineSettings
 from serving.errors import EngineOutOfTouch, EngineReplaced
+from tests.support.waiting import until
 
 ADA, BOB, CLEO = "v" + "a" * 32, "v" + "b" * 32, "v" + "c" * 32
 DIGEST = "0" * 64
@@ -170,13 +171,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     yield bench
     await bench.directory.leave()
     await bench.client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Look until the condition holds, which nothing tells."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.001)
 
 
 def erased(version_id: str) -> Withheld:

@@ -36,6 +36,7 @@ from serving.errors import (
     OrderInvalid,
 )
 from serving.extraction.engine_answer import raise_for_status
+from tests.support.waiting import until
 
 ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
 ENDLESS = "v" + "e" * 32
@@ -177,14 +178,6 @@ async def bench() -> Bench:
     return Bench()
 
 
-async def soon(happened: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if happened():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it never happened")
-
-
 async def test_a_request_passes_with_its_body_whole_and_gives_everything_back(bench: Bench) -> None:
     bench.engine.may_answer.set()
     body = {"model": ADA, "prompt": "ä" * 100}
@@ -228,7 +221,7 @@ async def test_what_this_machine_has_no_room_for_may_be_asked_of_another(bench: 
 
 async def test_who_waits_too_long_is_told_when_to_come_back(bench: Bench) -> None:
     first = bench.ask({"model": ADA})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     status, _, headers = await bench.ask({"model": BOB}).answer()
     assert (status, int(headers[b"retry-after"]) >= 1) == (503, True)
     bench.engine.may_answer.set()
@@ -238,9 +231,9 @@ async def test_who_waits_too_long_is_told_when_to_come_back(bench: Bench) -> Non
 async def test_a_full_queue_answers_429(bench: Bench) -> None:
     bench = Bench(queue=1)
     requests = [bench.ask({"model": ADA})]
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     requests.append(bench.ask({"model": BOB}, x_lorry_class="batch"))
-    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    await until(lambda: bench.pool.slots.queued("batch") == 1)
     status, body, headers = await bench.ask({"model": BOB}, x_lorry_class="batch").answer()
     assert (status, b"retry-after" in headers, json.loads(body)["error"]["type"]) == (429, True, "EngineBusy")
     bench.engine.may_answer.set()
@@ -250,7 +243,7 @@ async def test_a_full_queue_answers_429(bench: Bench) -> None:
 async def test_every_refusal_is_told_once(bench: Bench) -> None:
     await bench.ask({"model": BROKEN}).answer()
     first = bench.ask({"model": ADA})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     await bench.ask({"model": BOB}).answer()
     bench.engine.may_answer.set()
     await first.answer()
@@ -259,9 +252,9 @@ async def test_every_refusal_is_told_once(bench: Bench) -> None:
 
 async def test_when_the_engine_stops_who_waits_or_loads_is_told_at_once_and_what_runs_goes_on(bench: Bench) -> None:
     running = bench.ask({"model": ADA})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     waiting, loading = bench.ask({"model": BOB}, x_lorry_class="batch"), bench.ask({"model": ENDLESS})
-    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    await until(lambda: bench.pool.slots.queued("batch") == 1)
     bench.admittance.stop(EngineDraining(retry_after_seconds=1))
     bench.admittance.stop(EngineDraining(retry_after_seconds=1))
     for request in (waiting, loading, bench.ask({"model": ADA}), bench.ask({"model": "base"})):
@@ -285,7 +278,7 @@ async def test_a_class_that_is_none_is_refused_by_its_name(bench: Bench, name: s
 @pytest.mark.parametrize("model", [ADA, "base"])
 async def test_a_drained_engine_refuses_everything_new_and_counts_who_is_inside(bench: Bench, model: str) -> None:
     running = bench.ask({"model": ADA})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     assert len(bench.crowd) == 1
     bench.pool.stop(EngineDraining(retry_after_seconds=1))
     status, body, headers = await bench.ask({"model": model}).answer()
@@ -298,9 +291,9 @@ async def test_a_drained_engine_refuses_everything_new_and_counts_who_is_inside(
 
 async def test_an_engine_out_of_touch_sends_requests_on_at_once_even_for_what_it_holds(bench: Bench) -> None:
     running = bench.ask({"model": ADA})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     waiting = bench.ask({"model": BOB}, x_lorry_class="batch")
-    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    await until(lambda: bench.pool.slots.queued("batch") == 1)
     bench.closed = EngineOutOfTouch()
     for model in (ADA, BOB):
         status, body, headers = await bench.ask({"model": model}).answer()
@@ -333,9 +326,9 @@ async def test_what_is_ended_while_it_runs_is_sent_on_like_what_never_began(benc
 
 async def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(bench: Bench) -> None:
     first = bench.ask({"model": ADA})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     waiting = bench.ask({"model": BOB}, x_lorry_class="batch")
-    await soon(lambda: bench.pool.slots.queued("batch") == 1)
+    await until(lambda: bench.pool.slots.queued("batch") == 1)
     waiting.gone.set()
     await waiting.task
     assert (bench.pool.slots.queued("batch"), waiting.sent) == (0, [])
@@ -348,7 +341,7 @@ async def test_a_slow_reader_holds_no_slot(bench: Bench) -> None:
     bench.engine.may_answer.set()
     bench.engine.is_read.clear()
     slow = bench.ask({"model": ADA})
-    await soon(lambda: bool(slow.sent))
+    await until(lambda: bool(slow.sent))
     assert bench.pool.slots.in_flight == frozenset()
     bench.engine.is_read.set()
     assert (await slow.answer())[0] == 200
@@ -356,7 +349,7 @@ async def test_a_slow_reader_holds_no_slot(bench: Bench) -> None:
 
 async def test_every_prompt_of_a_completion_takes_a_seat(bench: Bench) -> None:
     request = bench.ask({"model": ADA, "prompt": ["a", "b", "c"]})
-    await soon(lambda: len(bench.engine.sequences) == 3)
+    await until(lambda: len(bench.engine.sequences) == 3)
     assert bench.pool.slots.seats_taken("live") == 3
     bench.engine.may_answer.set()
     await request.answer()
@@ -365,7 +358,7 @@ async def test_every_prompt_of_a_completion_takes_a_seat(bench: Bench) -> None:
 
 async def test_a_cancelled_request_gives_everything_back(bench: Bench) -> None:
     request = bench.ask({"model": ADA})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     request.task.cancel()
     await asyncio.gather(request.task, return_exceptions=True)
     assert (bench.pool.slots.in_flight, len(bench.engine.sequences)) == (frozenset(), 0)
@@ -386,9 +379,9 @@ async def test_other_routes_pass_untouched(bench: Bench) -> None:
 async def test_the_base_waits_for_seats_in_the_same_bounded_queue_and_takes_no_slot() -> None:
     bench = Bench(seats=1, queue=1)
     running = bench.ask({"model": "base"})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     waiting = bench.ask({"model": "base"}, x_lorry_class="batch")
-    await soon(lambda: bench.pool.queued("batch") == 1)
+    await until(lambda: bench.pool.queued("batch") == 1)
     status, _, headers = await bench.ask({"model": "base"}, x_lorry_class="batch").answer()
     assert (status, b"retry-after" in headers, bench.pool.slots.in_flight) == (429, True, frozenset())
     status, _, headers = await bench.ask({"model": ADA}).answer()  # its deadline holds behind the base, too
@@ -403,7 +396,7 @@ async def test_the_base_waits_for_seats_in_the_same_bounded_queue_and_takes_no_s
 async def test_who_asks_may_wait_shorter_than_the_engines_deadline_and_no_longer(header: str, waits: bool) -> None:
     bench = Bench(seats=1)
     running = bench.ask({"model": "base"})
-    await soon(lambda: bool(bench.engine.sequences))
+    await until(lambda: bool(bench.engine.sequences))
     patient = bench.ask({"model": "base"}, x_lorry_class="batch", x_lorry_deadline=header)
     if waits:
         assert (await patient.answer())[0] == 503

@@ -21,6 +21,7 @@ from serving.engine.worker.weights_file import AdapterFiles
 from serving.errors import AdapterDamaged, AdapterInUse, AdapterNotLoaded, AdapterUnfit, EngineMisconfigured
 from tests.support.adapters import write_adapter
 from tests.support.opened import opened_directory
+from tests.support.waiting import until
 
 
 @dataclass
@@ -82,11 +83,6 @@ class Worker:
         self.may_prepare.set()
         self.stager.close()
         self.signals.close()
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    while not happened():  # noqa: ASYNC110  # other threads make it happen
-        await asyncio.sleep(0.001)
 
 
 @pytest.fixture
