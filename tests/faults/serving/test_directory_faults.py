@@ -16,8 +16,8 @@ from lorry.local.stack import Stack
 from registry.client import RegistryClient
 from registry.errors import Leased
 from registry.manifest import Manifest, Owner
-from tests.support import waiting
 from tests.support.revival import Revivable
+from tests.support.waiting import until
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
@@ -41,7 +41,7 @@ async def _ask_at_length(engine: httpx.AsyncClient, model: str) -> httpx.Respons
             return answer
 
 
-async def until(
+async def until_answered(
     engine: httpx.AsyncClient, model: str, *, status: int, within_seconds: float
 ) -> tuple[float, httpx.Response]:
     """Ask until the answer has this status; return the seconds until it came, and the answer."""
@@ -81,9 +81,9 @@ async def test_the_engine_is_in_the_directory_with_what_it_holds(
     await asyncio.sleep(2 * 2.0)
     (found,) = (await registry_client.engines.list()).engines
     assert (found.id, found.state, found.address) == (stack.plan.engine_id, "alive", stack.plan.engine_url)
-    until, held = time.monotonic() + 30.0, []
+    end, held = time.monotonic() + 30.0, []
     while held != [("device", 0)] * 2:  # an engine looks into its slots every ten seconds: until then it says host
-        assert time.monotonic() < until, held
+        assert time.monotonic() < end, held
         await asyncio.sleep(0.5)
         holders = [await registry_client.engines.holders(version_id) for version_id in (ada, bob)]
         held = [(each.tier, each.leases) for found in holders for each in found]
@@ -99,12 +99,12 @@ async def test_a_suspended_adapter_is_refused_within_the_bound_and_serves_again_
     seconds = []
     for _ in range(3):
         await registry_client.lifecycle.suspend(ADA, adapter, why=WHY)
-        took, refused = await until(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
+        took, refused = await until_answered(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
         seconds.append(took)
         assert "is suspended" in refused.json()["error"]["message"]
         assert (await ask(engine, bob)).status_code == 200
         await registry_client.lifecycle.resume(ADA, adapter, why=WHY)
-        await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+        await until_answered(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
     print(f"suspended → first refusal: {', '.join(f'{each:.2f}' for each in seconds)} s")
 
     assert (await ask(engine, ada)).json()["choices"][0]["text"] == before
@@ -115,16 +115,16 @@ async def test_a_suspended_adapter_leaves_the_engines_memory(
 ) -> None:
     await registry_client.lifecycle.suspend(ADA, why=WHY)
     try:
-        await until(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
+        await until_answered(engine, ada, status=409, within_seconds=SUSPENSION_BOUND_SECONDS)
 
         async def has_left() -> bool:
             return ada not in await named(engine)
 
-        await waiting.until(has_left, within_seconds=3)
+        await until(has_left, within_seconds=3)
         assert bob in await named(engine)
     finally:
         await registry_client.lifecycle.resume(ADA, why=WHY)
-    await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+    await until_answered(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
 
 
 async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
@@ -143,7 +143,7 @@ async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
     async def is_told() -> bool:
         return [each.leases for each in await registry_client.engines.holders(ada)] == [2]
 
-    await waiting.until(is_told, within_seconds=15)
+    await until(is_told, within_seconds=15)
     await registry_client.lifecycle.suspend(ADA, why=WHY)
     began = time.monotonic()
     try:
@@ -157,7 +157,7 @@ async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
     assert (refused.status_code, "is suspended" in refused.text) == (409, True)
     others = await streams[1]
     assert json.loads(others[-1].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
-    await until(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+    await until_answered(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
 
 
 async def test_what_an_engine_answers_with_is_erased_by_force_only_and_its_requests_end(
@@ -189,7 +189,7 @@ async def test_an_engine_without_its_registry_serves_for_its_lease_and_no_longer
             assert (await ask(engine, ada)).status_code == 200, f"refused after {lost:.0f} s"
             await asyncio.sleep(4)
         running = asyncio.create_task(_ask_at_length(engine, bob))
-        _, refused = await until(engine, ada, status=503, within_seconds=12)
+        _, refused = await until_answered(engine, ada, status=503, within_seconds=12)
         print(f"registry killed → adapters refused: {time.monotonic() - began:.1f} s")
         for answer in (refused, await running):
             assert "not heard from the registry" in answer.json()["error"]["message"]
@@ -200,7 +200,7 @@ async def test_an_engine_without_its_registry_serves_for_its_lease_and_no_longer
         assert (ready.status_code, "not heard" in ready.json()["detail"]) == (503, True)
         assert (await engine.get("/health")).status_code == 200
 
-    took, _ = await until(engine, ada, status=200, within_seconds=10)
+    took, _ = await until_answered(engine, ada, status=200, within_seconds=10)
     print(f"registry back → adapters served: {took:.2f} s")
     assert (await ask(engine, bob)).status_code == 200
     assert (await engine.get("/lorry/ready")).status_code == 200
