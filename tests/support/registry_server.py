@@ -17,10 +17,12 @@ from pydantic import SecretStr
 from kit.settings import DatabaseSettings, MasterKeySettings, StorageSettings
 from registry.app import create_app
 from registry.client import RegistryClient
+from registry.errors import RegistryUnavailable
 from registry.manifest import Owner
 from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG
 from tests.support.ports import free_socket
+from tests.support.waiting import until
 
 TOKEN = "a-token-for-tests-only"
 OWNER = Owner(tenant="default", user="ann")
@@ -73,6 +75,19 @@ class _Server(uvicorn.Server):
                 return await self.lifespan.shutdown()
             await asyncio.sleep(_TURN_SECONDS)
         return await super().shutdown(sockets)
+
+
+async def register_base_when_ready(client: RegistryClient) -> None:
+    """Register the test's base model with a registry whose process has just been started."""
+
+    async def is_registered() -> bool:
+        try:
+            await client.register_base(BASE, config=BASE_CONFIG)
+        except RegistryUnavailable:
+            return False
+        return True
+
+    await until(is_registered, within_seconds=60)
 
 
 @pytest.fixture

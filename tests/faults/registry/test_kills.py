@@ -19,9 +19,9 @@ from registry.manifest import WEIGHTS_FILE, AdapterRef
 from registry.publishing import parts
 from registry.publishing.schemas import PartsUpload, Preference
 from registry.settings import RegistrySettings
-from tests.support.adapters import BASE, BASE_CONFIG, empty_weights, lora_shapes, wide_base, write_adapter
+from tests.support.adapters import BASE, empty_weights, lora_shapes, wide_base, write_adapter
 from tests.support.ports import reserved_port
-from tests.support.registry_server import OWNER, TOKEN, serving
+from tests.support.registry_server import OWNER, TOKEN, register_base_when_ready, serving
 
 pytestmark = pytest.mark.faults
 DRIVER = Path(__file__).with_name("driver.py")
@@ -170,12 +170,7 @@ async def complete_on_dying_server(
         values = {name: plain(value) for name, value in (settings.model_dump() | {"registry_port": port}).items()}
         process = await start("server", point, {"settings": values})
         async with RegistryClient(url=f"http://127.0.0.1:{port}", token=TOKEN) as client:
-            for _ in range(100):
-                try:
-                    await client.register_base(BASE, config=BASE_CONFIG)
-                    break
-                except RegistryUnavailable:
-                    await asyncio.sleep(0.1)
+            await register_base_when_ready(client)
             draft = draft_from_directory(directory, owner=OWNER, base=BASE)
             publication = await client.begin(draft, preference=preference)
             await client.upload(publication, directory)

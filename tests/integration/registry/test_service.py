@@ -19,9 +19,9 @@ from registry.app import create_app
 from registry.client import RegistryClient, draft_from_directory
 from registry.errors import RegistryUnavailable, Unauthorized
 from registry.settings import RegistrySettings
-from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
+from tests.support.adapters import BASE, write_adapter
 from tests.support.ports import reserved_port
-from tests.support.registry_server import OWNER, TOKEN, serving
+from tests.support.registry_server import OWNER, TOKEN, register_base_when_ready, serving
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 
@@ -185,12 +185,7 @@ async def test_the_command_serves_and_logs_no_user(registry_settings: RegistrySe
             )
         try:
             async with RegistryClient(url=f"http://127.0.0.1:{port}", token=TOKEN) as client:
-                for _ in range(100):
-                    try:
-                        await client.register_base(BASE, config=BASE_CONFIG)
-                        break
-                    except RegistryUnavailable:
-                        await asyncio.sleep(0.1)
+                await register_base_when_ready(client)
                 directory = write_adapter(tmp_path / "a")
                 await client.publish(directory, draft=draft_from_directory(directory, owner=OWNER, base=BASE))
         finally:
