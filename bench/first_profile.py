@@ -133,9 +133,9 @@ async def _loads(context: Context, trained: TrainedAdapter, folder: Path, *, rou
 def _peer(context: Context, adapters: Path, folder: Path) -> Any:
     settings = EngineSettings(
         base_directory=base_directory(context.plan),
-        engine_token="unused-token",  # type: ignore[arg-type]  # pydantic wraps it
+        engine_token="unused-token",  # pydantic wraps it
         registry_url="http://127.0.0.1:1",
-        registry_engine_token="unused-token",  # type: ignore[arg-type]  # pydantic wraps it
+        registry_engine_token="unused-token",  # pydantic wraps it
         adapter_cache_directory=folder,
     )
     return stock_engine(settings, adapters=adapters, port=_STOCK_PORT, log_path=folder / "stock.log")

@@ -159,7 +159,7 @@ async def _round_trips(context: Context, directory: Path) -> dict[str, float]:
             **context.plan.database.model_dump(),
             **counted.settings.model_dump(exclude={"log_level"}),
             **context.plan.master_keys.model_dump(exclude={"log_level"}),
-            registry_token=context.plan.registry_token,  # type: ignore[arg-type]  # pydantic wraps it
+            registry_token=context.plan.registry_token,  # pydantic wraps it
         )
         async with (
             serving(create_app(settings)) as url,

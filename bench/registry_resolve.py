@@ -224,7 +224,8 @@ async def _cursor_of(database: Database, wanted: AdapterFilter, *, page: int) ->
     key = _KEYS[wanted.order]
     statement = select(*key).where(AdapterRow.tenant == TENANT).order_by(*key).offset(page * _PAGE_SIZE - 1).limit(1)
     async with database.reading() as session:
-        return write_cursor(wanted.order, *(await session.execute(statement)).one())
+        last: Any = (await session.execute(statement)).one()
+        return write_cursor(wanted.order, *last)
 
 
 def _live(filled: Filled, chosen: random.Random) -> AdapterRef:

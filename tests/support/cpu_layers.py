@@ -254,5 +254,5 @@ def main(devices: int, rank: int, port: int, modes: list[str]) -> dict[str, dict
 
 
 if __name__ == "__main__":
-    numbers: list[Any] = [int(argument) for argument in sys.argv[1:4]]
-    print("SEEN " + json.dumps(main(*numbers, sys.argv[4:])), flush=True)
+    devices, rank, port = (int(argument) for argument in sys.argv[1:4])
+    print("SEEN " + json.dumps(main(devices, rank, port, sys.argv[4:])), flush=True)

@@ -70,7 +70,7 @@ async def audit(database: Database, version_id: str | None = None) -> list[tuple
 async def rows(database: Database, statement: str, **values: Any) -> list[tuple[Any, ...]]:
     """Run one statement and return its rows."""
     async with database.transaction() as session:
-        result = await session.execute(text(statement), values)
+        result: Any = await session.execute(text(statement), values)
         return [tuple(row) for row in result] if result.returns_rows else []
 
 

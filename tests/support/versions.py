@@ -25,7 +25,7 @@ _VERSION = """
 async def execute(database: Database, statement: str, **values: Any) -> Any:
     """Run one statement in a transaction of its own; return its first value, if it has any."""
     async with database.transaction() as session:
-        result = await session.execute(text(statement), values)
+        result: Any = await session.execute(text(statement), values)
         return result.scalar() if result.returns_rows else None
 
 

@@ -276,7 +276,8 @@ def differences(old: Path, new: Path) -> Iterator[str]:
         if texts[0] != texts[1]:
             digests = {version: digest(name, tree) for version, tree in zip(versions, (old, new), strict=True)}
             yield f'\n=== {ours}: "{name}": {digests}\n'.replace("'", '"')
-            yield from difflib.unified_diff(*texts, *versions, n=6)
+            old_text, new_text = texts
+            yield from difflib.unified_diff(old_text, new_text, *versions, n=6)
 
 
 if __name__ == "__main__":

@@ -118,10 +118,10 @@ async def test_connections_that_died_while_idle_are_replaced_unseen(
     database: Database, database_settings: DatabaseSettings
 ) -> None:
     sessions = [database.transaction() for _ in range(3)]
-    for session in sessions:
-        await session.__aenter__()
-    for session in sessions:
-        await session.__aexit__(None, None, None)
+    for each in sessions:
+        await each.__aenter__()
+    for each in sessions:
+        await each.__aexit__(None, None, None)
     other = Database(database_settings)
     async with other.transaction() as session:
         await session.execute(

@@ -273,6 +273,7 @@ async def test_passes_beside_each_other_and_beside_publishers_lose_nothing(
                 await asyncio.sleep(0.05)
         raise AssertionError("the publisher was overtaken twenty times")
 
+    done: Any
     done, *_ = await asyncio.gather(
         asyncio.gather(*[insist(seed) for seed in range(4)]), *[reconcile(hasty) for _ in range(3)]
     )

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kit.settings import variable
+from kit.settings import Settings, variable
 from lorry.container import PROGRAMS
 from lorry.erasure.settings import ErasureSettings
 from lorry.settings_page import PROCESSES
@@ -149,7 +149,7 @@ def test_every_role_is_a_role_and_every_selector_meets_its_pods(name: str) -> No
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_gateways_and_workers_are_told_everything_that_they_cannot_start_without(name: str) -> None:
-    needed = {"gateway": GatewaySettings, "extractor": ExtractionWorkerSettings}
+    needed: dict[str, type[Settings]] = {"gateway": GatewaySettings, "extractor": ExtractionWorkerSettings}
     for part, pod in pods(objects(name)).items():
         if settings := needed.get(part.removeprefix("lorry-")):
             told = {each["name"] for each in pod["containers"][0]["env"]}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -91,7 +92,7 @@ def test_with_json_standard_error_holds_the_failure_and_nothing_else(stderr: io.
 
 def test_without_a_terminal_progress_is_told_in_lines(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(output.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with progress() as bars:
         bar, second = Bar(bars, "training ann"), Bar(bars, "training bob", waits=True)
         for step in range(1, 5):

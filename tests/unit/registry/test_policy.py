@@ -100,7 +100,7 @@ def test_a_number_that_was_stored_before_it_was_refused_reads_as_the_largest() -
     assert TenantPolicy.of({"keep_versions": 10**30}).keep_versions == 2**31 - 1
 
 
-EVERY_TRACE = [
+EVERY_TRACE: list[dict[str, Any]] = [
     {"dataset_digest": "0" * 64},
     {"transcript_ids": ("t1",)},
     {"question_writer": "extractive"},

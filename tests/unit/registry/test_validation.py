@@ -20,10 +20,19 @@ from registry.artifact.peft_config import canonical_config, parse_config
 from registry.artifact.safetensors_header import MAX_HEADER_BYTES, parse_header
 from registry.artifact.tensors import check_tensors, inspect_tensors
 from registry.artifact.validation import Limits, WeightsInspector, check_declaration, check_draft, check_file_names
-from registry.artifact.values import MAX_WEIGHT
 from registry.client import draft_from_directory
 from registry.errors import AdapterInvalid
-from registry.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseShape, Draft, Lineage, LoraShape, ManifestFile, Owner
+from registry.manifest import (
+    CONFIG_FILE,
+    MAX_WEIGHT,
+    WEIGHTS_FILE,
+    BaseShape,
+    Draft,
+    Lineage,
+    LoraShape,
+    ManifestFile,
+    Owner,
+)
 from tests.support.adapters import (
     BASE,
     BASE_CONFIG,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
+from kit.errors import LorryError
 from transcripts import errors
 
 
@@ -18,13 +20,16 @@ def test_every_error_is_drawn_with_its_status_and_its_parent() -> None:
             drawn[found["name"]] = (stack[depth - 1] if depth else None, int(found["status"]))
     defined = {
         name: (cls.__base__.__name__ if name != "TranscriptError" else None, cls.status_code)
-        for name, cls in inspect.getmembers(errors, inspect.isclass)
-        if cls.__module__ == "transcripts.errors"
+        for name, cls in _defined()
     }
     assert drawn == defined
 
 
 def test_every_error_has_a_default_message() -> None:
-    for name, cls in inspect.getmembers(errors, inspect.isclass):
-        if cls.__module__ == "transcripts.errors":
-            assert len(cls().message) > 10, name
+    for name, cls in _defined():
+        assert len(cls().message) > 10, name
+
+
+def _defined() -> list[tuple[str, type[LorryError]]]:
+    members: list[tuple[str, Any]] = inspect.getmembers(errors, inspect.isclass)
+    return [(name, cls) for name, cls in members if cls.__module__ == "transcripts.errors"]

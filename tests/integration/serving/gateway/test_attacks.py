@@ -16,6 +16,7 @@ from serving.erasure.repository import ErasureRepository
 from serving.gateway import profile_endpoints
 from serving.gateway.app import create_app
 from serving.gateway.settings import GatewaySettings
+from serving.gateway.upstream import unless_disconnected
 from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.registry_server import serving
 from tests.support.waiting import until
@@ -63,7 +64,7 @@ async def test_an_answer_is_not_kept_when_its_words_are_deleted_while_it_is_made
 ) -> None:
     made, go_on = asyncio.Event(), asyncio.Event()
     # The moment between what was read and what is kept is a fraction of a millisecond: it is held open here.
-    original = profile_endpoints.unless_disconnected
+    original = unless_disconnected
 
     async def slowly(request: Any, work: Any) -> Any:
         found = await original(request, work)

@@ -56,7 +56,7 @@ async def test_both_clients_put_ask_and_read_the_same(
             client.get_transcript("ann", transcript_id),
         ]
 
-    awaited = [
+    awaited: list[Any] = [
         await lorry.query("ann", "?"),
         await lorry.chat("ann", [{"role": "user", "content": "?"}], max_tokens=5),
         await lorry.get_profile("ann"),

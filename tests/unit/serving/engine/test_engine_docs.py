@@ -25,9 +25,7 @@ def test_every_route_is_on_the_page(path: str) -> None:
     assert path in PAGE
 
 
-@pytest.mark.parametrize(
-    "metric", sorted(engine_metrics().collect(), key=lambda metric: metric.name), ids=attrgetter("name")
-)
+@pytest.mark.parametrize("metric", sorted(engine_metrics().collect(), key=attrgetter("name")), ids=attrgetter("name"))
 def test_every_metric_is_on_the_page_with_what_its_labels_may_be(metric: Metric) -> None:
     assert f"`{metric.name}" in PAGE
     for label, value in {pair for sample in metric.samples for pair in sample.labels.items()}:

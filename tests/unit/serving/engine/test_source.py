@@ -62,7 +62,8 @@ class ObjectStore:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.body, self.status, self.cut_at = SEALED, 200, None
+        self.body, self.status = SEALED, 200
+        self.cut_at: int | None = None
         self.objects: dict[str, bytes] = {}  # by path; every other path is `body`
         self.unavailable_times = 0
         self.pause_seconds, self.piece_bytes, self.sent_bytes = 0.0, 1, 0
@@ -96,7 +97,6 @@ class ObjectStore:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.cut_at: int | None
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/object"
