@@ -56,7 +56,7 @@ async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gi
     async with working():
         straight = await harbour.until((await harbour.submit("ann", steps=60)).id)
         job = await harbour.submit("ann", steps=60)
-        await harbour.until_event(job.id, "stage began", stage="train")
+        await harbour.until_true(lambda: _checkpoint_of(harbour, job.id), what="a checkpoint", every=0.01)
         await harbour.jobs.pause(job.id)
         paused = await harbour.until(job.id, State.PAUSED, *ENDED)
         assert paused.state is State.PAUSED, "the training was quicker than the pause"
@@ -247,6 +247,10 @@ async def test_a_campaign_trains_everybody_for_another_base_and_each_flips_by_th
             assert earlier is not None
             kept = earlier["version_id"] if earlier["passed"] else None
             assert live == (manifest.version_id if job.outcome["passed"] else kept)
+
+
+async def _checkpoint_of(harbour: Harbour, job_id: str) -> bool:
+    return any(each.name.startswith("step-") for each in harbour.leftovers(job_id))
 
 
 async def _nothing_of(harbour: Harbour, job_id: str) -> bool:
