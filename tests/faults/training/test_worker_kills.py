@@ -3,18 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
+import asyncpg
 import pytest
 
 from registry.client import RegistryClient
 from registry.manifest import Owner
 from tests.support.registry_server import TOKEN
 from tests.support.training_jobs import Harbour
-from training.jobs.states import STAGES, State
+from tests.support.waiting import until
+from training.jobs.states import STAGES, Stage, State
+from training.runs import RECORD_FILE
 
 pytestmark = pytest.mark.faults
 ENDED_WELL = {State.SUCCEEDED, State.REJECTED}
+
+
+class Holding:
+    """Holds back the row that says a stage is done: whoever writes it waits, as long as this connection lasts."""
+
+    _LOCK = 4242
+
+    def __init__(self, server: asyncpg.Connection) -> None:
+        self._server = server
+
+    async def begin(self) -> None:
+        """Put the watch at the table; it lets everything pass."""
+        await self._server.execute("select pg_advisory_lock($1)", self._LOCK)
+        await self.hold_back(None)
+        await self._server.execute(
+            "create trigger held_back before insert on training_stage for each row execute function hold_back()"
+        )
+
+    async def hold_back(self, stage: Stage | None) -> None:
+        """Hold back this stage and no other."""
+        await self._server.execute(
+            "create or replace function hold_back() returns trigger language plpgsql as $$ begin "
+            f"if new.stage = '{stage or ''}' then perform pg_advisory_xact_lock({self._LOCK}); end if; "
+            "return new; end $$"
+        )
+
+    async def is_held_back(self) -> bool:
+        """Whether a worker waits."""
+        return bool(await self._waiting())
+
+    async def forget_the_dead(self) -> None:
+        """End the transaction of a worker that was killed while it waited, as the server does once it hears of it."""
+
+        async def nobody_waits() -> bool:
+            for pid in await self._waiting():
+                await self._server.execute("select pg_terminate_backend($1)", pid)
+            return not await self._waiting()
+
+        await until(nobody_waits)
+
+    async def end(self) -> None:
+        """Let everything pass again."""
+        await self._server.execute("drop function hold_back() cascade")
+        await self._server.close()
+
+    async def _waiting(self) -> list[int]:
+        query = "select pid from pg_locks where locktype = 'advisory' and objid = $1 and not granted"
+        return [row["pid"] for row in await self._server.fetch(query, self._LOCK)]
+
+
+@asynccontextmanager
+async def holding(harbour: Harbour) -> AsyncIterator[Holding]:
+    held = Holding(await asyncpg.connect(harbour.database_settings.database_url.replace("+asyncpg", "")))
+    await held.begin()
+    try:
+        yield held
+    finally:
+        await held.end()
 
 
 async def versions(harbour: Harbour, user: str) -> int:
@@ -22,13 +88,36 @@ async def versions(harbour: Harbour, user: str) -> int:
         return len(await registry.list_versions(Owner(tenant="default", user=user), "profile"))
 
 
-async def test_a_worker_killed_in_every_stage_of_a_job_goes_on_where_it_was(harbour: Harbour) -> None:
+async def test_a_worker_killed_as_a_stage_begins_and_before_its_end_is_written_down_goes_on_where_it_was(
+    harbour: Harbour,
+) -> None:
+    """Two lives a stage; none gets further than it should, since the database holds back the end of that stage."""
     await harbour.add_user("ann")
-    job = await harbour.submit("ann", steps=40)
-    for stage in ("snapshot", "estimate", "write", "dataset", "train", "evaluate", "publish"):
-        harbour.start("one")
-        await harbour.until_event(job.id, "stage began", stage=stage)
-        harbour.kill("one")
+    job = await harbour.submit("ann", steps=150)
+    runs: list[tuple[int, int]] = []
+    async with holding(harbour) as held:
+        for stage in (each for stages in STAGES.values() for each in stages):
+            await held.hold_back(stage)
+            after = len(await harbour.jobs.events(job.id))
+            harbour.start("one")
+            if stage is Stage.TRAIN:
+                await harbour.until_true(lambda: _checkpoint_of(harbour, job.id), what="a checkpoint", every=0.01)
+            else:
+                began = partial(_began, harbour, job.id, stage, after)
+                await harbour.until_true(began, what=f"{stage} begun", every=0.01)
+            harbour.kill("one")
+            await held.forget_the_dead()
+            harbour.start("one")
+            await harbour.until_true(held.is_held_back, what=f"{stage} done, and not written down")
+            harbour.kill("one")
+            await held.forget_the_dead()
+            assert f"stage finished {stage}" not in await harbour.kinds(job.id)
+            for record in _records_of(harbour, job.id):
+                runs.append((record.stat().st_ino, record.stat().st_mtime_ns))
+    [record] = _records_of(harbour, job.id)
+    assert json.loads(record.read_bytes())["resumed_from"] >= 1, "it went on from the dead worker's checkpoint"
+    assert len(runs) == 3, "there from the training's end on"
+    assert len(set(runs)) == 1, "and not trained again"
     harbour.start("one")
     ended = await harbour.until(job.id)
     assert ended.state in ENDED_WELL, ended.error
@@ -158,6 +247,19 @@ async def test_a_worker_that_stops_in_order_gives_its_job_away_at_once_with_a_ch
 
 async def _alive(harbour: Harbour, worker_id: str) -> bool:
     return any(each["worker_id"] == worker_id and each["state"] == "alive" for each in await harbour.fleet.workers())
+
+
+async def _began(harbour: Harbour, job_id: str, stage: Stage, after: int) -> bool:
+    events = (await harbour.jobs.events(job_id))[after:]
+    return any(each.kind == "stage began" and each.detail["stage"] == stage for each in events)
+
+
+def _records_of(harbour: Harbour, job_id: str) -> list[Path]:
+    return [each for each in harbour.leftovers(job_id) if each.name == RECORD_FILE]
+
+
+async def _checkpoint_of(harbour: Harbour, job_id: str) -> bool:
+    return any(each.name.startswith("step-") for each in harbour.leftovers(job_id))
 
 
 async def _training_again(harbour: Harbour, job_id: str, after: int) -> bool:
