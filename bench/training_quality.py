@@ -1,10 +1,11 @@
 """Does an adapter know its person? Real people of `chitchat-dataset`, held-out conversations, three rivals.
 
-People with at least 1,000 words are put into the order of a hash of their id, so that nobody picked them. The first
-sixteen are the test half, which this benchmark measures; the sixteen after them are the development half, on which
-everything was tuned (`python -m bench.training_quality --half dev --set KEY=VALUE`). Every training begins with what
-other people, of neither half, have in common (`bench/common_start.py`), unless told otherwise. Each person is trained
-and scored apart and kept in a work directory, so that a run of hours can be stopped and goes on where it was.
+People with at least 1,000 words in five conversations are put into the order of a hash of their id, so that nobody
+picked them. The first sixteen are the test half, which this benchmark measures; the sixteen after them are the
+development half, on which settings are tuned (`python -m bench.training_quality --half dev --set KEY=VALUE`). Every
+training begins with what other people, of neither half, have in common (`bench/common_start.py`), unless told
+otherwise. Each person is trained and scored apart and kept in a work directory, so that a run of hours can be stopped
+and goes on where it was.
 """
 
 from __future__ import annotations
