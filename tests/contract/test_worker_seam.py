@@ -72,7 +72,7 @@ def ends(tmp_path: Path) -> Iterator[tuple[SpinCondition, SpinCondition]]:
     context, address = zmq.Context(), f"ipc://{tmp_path}/wake"
     writer = SpinCondition(is_reader=False, context=context, notify_address=address)
     reader = SpinCondition(is_reader=True, context=context, notify_address=address)
-    time.sleep(0.2)  # subscribed by now
+    time.sleep(1.0)  # subscribed by now
     yield writer, reader
     for condition in (writer, reader):
         for name in ("local_notify_socket", "read_cancel_socket", "write_cancel_socket"):
@@ -97,7 +97,7 @@ def test_a_reader_that_sleeps_hears_the_writer(ends: tuple[SpinCondition, SpinCo
     for idle_seconds in (0.1, 60.0):
         reader.last_read = time.monotonic() - idle_seconds
         writer.notify()
-        time.sleep(0.05)
+        time.sleep(0.5)
         began = time.monotonic()
         doze.wait(reader, 10_000)
         assert time.monotonic() - began < 5

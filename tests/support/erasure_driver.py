@@ -64,7 +64,11 @@ async def advance(options: dict[str, str], home: Path, user: str, deadly: str) -
         report = await ErasureDesk(database).ask("default", user, asked_by="test")
         if deadly == "finish":
             ErasureRepository.finish = _die  # type: ignore[method-assign]
-        await Conductor(database, wrapped).advance(Task(id=report.id, tenant="default", user=user))
+        conductor = Conductor(database, wrapped)
+        async with asyncio.timeout(60):
+            while True:  # until PostgreSQL has noticed that the one before is dead, which held the erasure
+                await conductor.advance(Task(id=report.id, tenant="default", user=user))
+                await asyncio.sleep(0.05)
 
 
 async def _die(self: ErasureRepository, erasure_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -35,7 +35,8 @@ class Revivable:
         process = self.process
         family = [process, *process.children(recursive=True)]
         for each in family:  # the one that answers first: nobody is to hear from it that another died
-            each.kill()
+            with suppress(psutil.NoSuchProcess):  # as it may by then, since its parent has
+                each.kill()
         await asyncio.to_thread(psutil.wait_procs, family, 10)
         async with self._revived_after():
             yield
@@ -46,7 +47,7 @@ class Revivable:
         process = self.process
         family = [*process.children(recursive=True), process]
         process.terminate()
-        _, stubborn = await asyncio.to_thread(psutil.wait_procs, family, 20)
+        _, stubborn = await asyncio.to_thread(psutil.wait_procs, family, 60)
         assert not stubborn, f"{self._name} did not stop"
         async with self._revived_after():
             yield

@@ -24,6 +24,7 @@ from training.jobs.jobs import Jobs
 from training.jobs.quotas.quotas import Quotas
 from training.jobs.states import State
 from training.jobs.triggers.tenant_rules import TenantRules
+from training.jobs.worker import Worker
 from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript, Turn
 
@@ -73,6 +74,11 @@ def talks(name: str, *, count: int = 12) -> list[Transcript]:
         )
         for number in range(count)
     ]
+
+
+async def works(worker: Worker) -> bool:
+    """Whether a worker in this process has begun to take jobs."""
+    return getattr(getattr(worker, "_queue", None), "_client", None) is not None
 
 
 @dataclass(kw_only=True)
@@ -205,6 +211,10 @@ class Harbour:
     def leftovers(self, job_id: str) -> list[Path]:
         """Return what lies on disk of a job."""
         return found_under(self.directory / "training" / "jobs" / job_id)
+
+    async def has_checkpoint(self, job_id: str) -> bool:
+        """Whether a training has taken a step that could be gone on from."""
+        return any(each.name.startswith("step-") for each in self.leftovers(job_id))
 
     def close(self) -> None:
         """Kill what still runs."""

@@ -93,12 +93,18 @@ class Worker:
 
     async def _work(self, *, until_idle: bool) -> None:
         await self._register()
-        await self._upkeep.bury(self._settings.worker_id)  # what an earlier process of this id held when it died
-        await self._queue.launch(self._desk)
+        # From now on: DBOS prepares its tables at the first launch, which may take longer than a lease.
+        signs = self._begin(self._show_life, self._settings.training_lease_seconds / SIGNS_PER_LEASE)
+        try:
+            await self._upkeep.bury(self._settings.worker_id)  # what an earlier process of this id held when it died
+            await self._queue.launch(self._desk)
+        except BaseException:
+            signs.cancel()
+            await asyncio.gather(signs, return_exceptions=True)
+            raise
         _log.info("training worker %s works", self._settings.worker_id)
         poll = self._settings.training_poll_seconds
         chores: list[tuple[Callable[[], Awaitable[Any]], float]] = [
-            (self._show_life, self._settings.training_lease_seconds / SIGNS_PER_LEASE),
             (self._watch, poll),
             (self._look, poll),
             (self._adopt, max(poll, self._settings.training_lease_seconds / SIGNS_PER_LEASE)),
@@ -109,11 +115,14 @@ class Worker:
         ]
         if until_idle:
             chores.append((self._stop_when_idle, poll))
-        tasks = [asyncio.create_task(again_and_again(chore, every, of=_NAME)) for chore, every in chores]
+        tasks = [signs, *(self._begin(chore, every) for chore, every in chores)]
         try:
             await until_told(self.stop, *tasks, of=_NAME)
         finally:
             await self._leave(tasks)
+
+    def _begin(self, chore: Callable[[], Awaitable[Any]], every_seconds: float) -> asyncio.Task[None]:
+        return asyncio.create_task(again_and_again(chore, every_seconds, of=_NAME))
 
     # ----- beginning and end
 

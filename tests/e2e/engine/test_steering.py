@@ -123,7 +123,8 @@ async def test_an_erasure_waits_or_aborts_and_its_receipt_says_what_it_did_where
 
     body = {"model": version_id, "prompt": "Once", "max_tokens": 400, "ignore_eos": True}
     running = asyncio.create_task(engine.post("/v1/completions", json=body))
-    while (await held(engine, version_id))["leases"] == 0:  # noqa: ASYNC110 - another process
+    while (await held(engine, version_id))["leases"] == 0:
+        assert not running.done()
         await asyncio.sleep(0.05)
     refused = await engine.post(f"/lorry/adapters/{version_id}/erase", json={"wait_seconds": 0.2})
     assert (refused.status_code, refused.json()["leases"]) == (409, 1)
@@ -149,14 +150,15 @@ async def test_an_erasure_that_waits_lets_running_requests_finish(
 ) -> None:
     version_id = (await publish(random_adapter(63), user="erased-later")).version_id
     await text(engine, version_id)
-    body = {"model": version_id, "prompt": "Once", "max_tokens": 60, "ignore_eos": True}
+    body = {"model": version_id, "prompt": "Once", "max_tokens": 400, "ignore_eos": True}
     running = asyncio.create_task(engine.post("/v1/completions", json=body))
-    while (await held(engine, version_id))["leases"] == 0:  # noqa: ASYNC110 - another process
+    while (await held(engine, version_id))["leases"] == 0:
+        assert not running.done()
         await asyncio.sleep(0.02)
     receipt, finished = await asyncio.gather(
         order(engine, f"adapters/{version_id}/erase", leases="wait", wait_seconds=60), running
     )
-    assert finished.json()["usage"]["completion_tokens"] == 60
+    assert finished.json()["usage"]["completion_tokens"] == 400
     assert receipt["memory"]["waited_seconds"] > 0
 
 
@@ -197,9 +199,10 @@ async def test_residency_gauges_and_routes_agree(engine: httpx.AsyncClient, vers
 async def test_a_drained_engine_is_not_ready_finishes_what_runs_and_can_be_taken_back(
     engine: httpx.AsyncClient, versions: list[str]
 ) -> None:
-    body = {"model": versions[0], "prompt": "Once", "max_tokens": 80, "ignore_eos": True}
+    body = {"model": versions[0], "prompt": "Once", "max_tokens": 400, "ignore_eos": True}
     running = asyncio.create_task(engine.post("/v1/completions", json=body))
-    while (await engine.get("/lorry/residency")).json()["requests"]["live"]["leases"] == 0:  # noqa: ASYNC110
+    while (await engine.get("/lorry/residency")).json()["requests"]["live"]["leases"] == 0:
+        assert not running.done()
         await asyncio.sleep(0.02)
     try:
         report = await order(engine, "drain", wait_seconds=0.1)
@@ -210,7 +213,7 @@ async def test_a_drained_engine_is_not_ready_finishes_what_runs_and_can_be_taken
             refused = await engine.post("/v1/completions", json={**body, "model": model})
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert (await order(engine, "drain", wait_seconds=60))["drained"] is True
-        assert (await running).json()["usage"]["completion_tokens"] == 80
+        assert (await running).json()["usage"]["completion_tokens"] == 400
     finally:
         await order(engine, "resume")
     assert (await engine.get("/lorry/ready")).status_code == 200

@@ -22,6 +22,7 @@ from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, empty_weights, lora_shapes, wide_base, write_adapter
 from tests.support.ports import reserved_port
 from tests.support.registry_server import OWNER, TOKEN, register_base_when_ready, serving
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.faults
 DRIVER = Path(__file__).with_name("driver.py")
@@ -70,12 +71,12 @@ async def assert_publishes(client: RegistryClient, storage: ObjectStorage, direc
 
 
 async def until_empty(storage: ObjectStorage, prefix: str) -> None:
-    """Uploads are removed behind the back of requests, within a second."""
-    for _ in range(50):
-        if not await storage.list(prefix):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("an upload is left")
+    """Uploads are removed behind the back of requests."""
+
+    async def is_empty() -> bool:
+        return not await storage.list(prefix)
+
+    await until(is_empty)
 
 
 @pytest.mark.parametrize("preference", list(Preference))

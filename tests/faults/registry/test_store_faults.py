@@ -60,7 +60,7 @@ async def publish(client: RegistryClient, directory: Path, draft: Draft, prefere
 
 async def settle(storage: ObjectStorage) -> list[str]:
     """Return the keys that are left, once what is removed behind the back of requests is gone."""
-    for _ in range(80):
+    for _ in range(300):
         keys = [found.key for found in await storage.list("")]
         if not any(key.startswith("incoming/") for key in keys):
             break

@@ -139,7 +139,8 @@ async def test_a_file_that_rots_once_it_was_opened_harms_nobody(
     path = cached(stack, manifest.version_id) / SEALED_FILE
     with frozen(engine_core(engine_process)):
         asking = asyncio.create_task(ask(engine, manifest.version_id))
-        while not path.exists():  # noqa: ASYNC110 - the engine tells nobody
+        while not path.exists():
+            assert not asking.done()
             await asyncio.sleep(0.02)
         rot(path)
     answer = text_of(await asking)

@@ -75,20 +75,26 @@ def asked_of(mill: Mill, user: str) -> int:
 
 
 @asynccontextmanager
-async def locked_batch(mill: Mill, batch_id: str) -> AsyncIterator[None]:
-    """Hold the batch's row while the block runs, so that whoever writes to it waits."""
+async def locked(mill: Mill, query: str, batch_id: str) -> AsyncIterator[None]:
+    """Hold the rows that a query finds while the block runs, so that whoever writes to them waits."""
     async with mill.database.transaction() as session:
-        await session.execute(text("select 1 from extraction_batch where id = :id for update"), {"id": batch_id})
+        await session.execute(text(f"{query} for update"), {"id": batch_id})
         yield
+
+
+async def somebody_waits(mill: Mill) -> bool:
+    """Whether a session waits for a row that another one holds."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    async with mill.database.reading() as session:
+        return bool((await session.execute(text(query))).scalar_one())
 
 
 async def test_a_worker_killed_while_it_plans_is_followed_by_one_that_goes_on(mill: Mill) -> None:
     await mill.add_users(*USERS)
     batch = await mill.submit(*USERS)
-    async with locked_batch(mill, batch.id):
+    async with locked(mill, "select 1 from extraction_batch_user where batch_id = :id", batch.id):
         mill.start("one", database_lock_timeout_seconds=60.0)
-        await mill.until(lambda: _alive(mill, "one"), what="the worker", seconds=SECONDS)
-        await asyncio.sleep(1.0)
+        await mill.until(lambda: somebody_waits(mill), what="the plan", seconds=SECONDS)
         mill.kill("one")
     assert (await mill.get(batch.id)).planned_at is None
     mill.start("two")
@@ -151,10 +157,10 @@ async def test_a_worker_killed_while_it_writes_a_result_down_delivers_it_once(mi
     batch = await mill.submit("ann")
     mill.start("one", database_lock_timeout_seconds=60.0)
     await mill.until(lambda: len(stand_in.asked) > 0, what="the question", seconds=SECONDS)
-    async with locked_batch(mill, batch.id):
+    async with locked(mill, "select 1 from extraction_batch where id = :id", batch.id):
         stand_in.open.set()
         await mill.until(lambda: _kept(mill, batch.id), what="the sealed result", seconds=SECONDS)
-        await asyncio.sleep(0.5)
+        await mill.until(lambda: somebody_waits(mill), what="its row", seconds=SECONDS)
         mill.kill("one")
     asked = len(stand_in.asked)
     mill.start("one")
@@ -171,7 +177,7 @@ async def _kept(mill: Mill, batch_id: str) -> bool:
 async def test_a_worker_killed_at_any_moment_brings_everybody_to_one_end(mill: Mill, stand_in: Engine) -> None:
     """Each life is a little longer than the one before, and ends wherever it is."""
     await mill.add_users(*USERS)
-    stand_in.seconds_between_events = 0.05  # each answer takes so long
+    stand_in.seconds_between_events = 0.3  # each answer takes so long
     batch = await mill.submit(*USERS)
     kills = 0
     for life in range(40):
@@ -217,10 +223,11 @@ async def test_a_worker_that_is_told_to_stop_ends_in_order_and_leaves_nobody_in_
     await mill.add_users(*USERS)
     stand_in.seconds_between_events = 0.05
     batch = await mill.submit(*USERS)
-    process = mill.start("one", extraction_users_at_once=2)
+    patience = {"extraction_drain_seconds": 60.0, "extraction_lease_seconds": 60.0}
+    process = mill.start("one", extraction_users_at_once=2, **patience)
     await mill.until(lambda: len(stand_in.asked) > 0, what="a question", seconds=SECONDS)
     process.terminate()
-    assert await asyncio.to_thread(process.wait, 60) == 0
+    assert await asyncio.to_thread(process.wait, 120) == 0
     found = (await mill.get(batch.id)).progress
     assert found.in_hand == 0
     assert found.done >= 1

@@ -14,6 +14,7 @@ from lorry.local.stack import Stack
 from registry.client import RegistryClient
 from registry.manifest import Manifest
 from tests.support.revival import Revivable
+from tests.support.waiting import until
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
@@ -72,6 +73,9 @@ async def test_an_engine_that_was_away_deletes_what_was_erased_before_it_serves(
     assert (await ask(engine, erased)).status_code in {404, 409}
     assert (await ask(engine, never_heard_of.name)).status_code == 404
     assert (await ask(engine, kept)).status_code == 200
-    await asyncio.sleep(3)  # the next heartbeat says that it is gone
-    assert await registry_client.engines.holders(erased) == ()
+
+    async def is_told() -> bool:
+        return await registry_client.engines.holders(erased) == ()
+
+    await until(is_told)  # by the next heartbeat
     assert (await registry_client.engines.get(stack.plan.engine_id)).state == "alive"

@@ -40,7 +40,7 @@ def run_probe(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            output = process.communicate(timeout=300)[0].decode()
+            output = process.communicate(timeout=420)[0].decode()
         finally:
             try:
                 os.killpg(process.pid, signal.SIGKILL)

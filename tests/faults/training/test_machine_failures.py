@@ -28,8 +28,8 @@ def address_space(worker: Forked) -> int:
 
 async def test_a_disk_that_is_full_at_a_checkpoint_costs_the_job_an_attempt_and_no_step(harbour: Harbour) -> None:
     await harbour.add_user("ann")
-    job = await harbour.submit("ann", steps=30)
-    worker = harbour.start("one")
+    job = await harbour.submit("ann", steps=300)
+    worker = harbour.start("one", LORRY_TRAINING_ATTEMPTS="50")
 
     async def saved() -> bool:
         return any(path.name == "checkpoints" for path in harbour.leftovers(job.id))

@@ -126,12 +126,11 @@ async def test_connections_that_died_while_idle_are_replaced_unseen(
     async with other.transaction() as session:
         await session.execute(
             text(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "select pg_terminate_backend(pid, 30000) from pg_stat_activity "  # waits for their ends
                 "where datname = current_database() and pid <> pg_backend_pid()"
             )
         )
     await other.close()
-    await asyncio.sleep(0.1)
     for _ in range(3):
         await database.check()
 

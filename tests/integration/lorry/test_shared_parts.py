@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -54,6 +55,13 @@ def stack(settings: LorrySettings, told: list[str] | None = None) -> Stack:
     plan = Plan(settings=settings, home=Home.open(settings.home))
     hear = told.append if told is not None else print
     return Stack(plan, base_directory=Path, on_state=quiet, on_wait=hear)
+
+
+def kill_family(pid: int) -> None:
+    """Kill a process and its children, who may be gone by then since their parent is."""
+    for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def pids(settings: LorrySettings) -> dict[str, int]:
@@ -121,9 +129,7 @@ async def test_a_part_that_dies_is_started_again_for_who_goes_on(settings: Lorry
     (pid,) = pids(settings).values()
     keeper = asyncio.create_task(ours.keep())
     try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for each in family:
-            each.kill()
+        kill_family(pid)
         for _ in range(300):
             if not ours.dead() and pids(settings)["postgres"] != pid:
                 break
@@ -154,8 +160,7 @@ async def test_who_keeps_parts_running_goes_on_whatever_goes_wrong(settings: Lor
         assert "IsADirectoryError" in told[0]
         books.rmdir()
         books.write_bytes(kept)
-        for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            each.kill()
+        kill_family(pid)
         for _ in range(600):
             if not ours.dead() and pids(settings)["postgres"] != pid:
                 break

@@ -42,7 +42,7 @@ class Service:
 
 @pytest.fixture
 async def service(registry_settings: RegistrySettings) -> AsyncIterator[Service]:
-    settings = registry_settings.model_copy(update={"registry_abandoned_seconds": 2})
+    settings = registry_settings.model_copy(update={"registry_abandoned_seconds": 3600})
     app = create_app(settings)
     async with (
         serving(app) as url,
@@ -144,7 +144,7 @@ async def test_a_publish_that_was_begun_again_is_not_given_up(
 ) -> None:
     folder, draft = made(tmp_path, 1)
     first = await service.client.begin(draft)
-    await asyncio.sleep(2.2)
+    await let_urls_lapse(database)
     second = await service.client.begin(draft)
     assert second.version_id == first.version_id
     assert await reconcile(service.client) == []

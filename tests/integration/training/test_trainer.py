@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,9 +60,12 @@ def test_a_cancelled_training_leaves_nothing_and_the_base_as_it_was(
 
 
 def test_progress_is_told_after_each_step_with_the_recorded_loss(
-    trainer: Trainer, ada: Dataset, brief: ResolvedConfig, tmp_path: Path
+    trainer: Trainer, ada: Dataset, brief: ResolvedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[TrainingProgress] = []
+    seconds = itertools.count(1.0)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))  # steps of one length, whatever else this machine does
+    monkeypatch.setattr("training.loop.time", clock)
     run = trainer.train(ada, brief, tmp_path / "run", on_progress=told.append)
     assert [(each.step, each.of) for each in told] == [(1, 3), (2, 3), (3, 3)]
     assert tuple(each.loss for each in told) == run.record.losses

@@ -49,11 +49,12 @@ def harbour(
 
 @pytest.fixture
 def working(harbour: Harbour) -> Callable[..., AbstractAsyncContextManager[Worker]]:
-    """Run a worker in this process while the block runs."""
+    """Run a worker in this process while the block runs; one that is slow here is no dead one."""
 
     @asynccontextmanager
     async def run(worker_id: str = "one", **changes: str) -> AsyncIterator[Worker]:
-        values = {k.removeprefix("LORRY_").lower(): v for k, v in harbour.environment(worker_id, **changes).items()}
+        environment = harbour.environment(worker_id, **{"LORRY_TRAINING_LEASE_SECONDS": "20", **changes})
+        values = {name.removeprefix("LORRY_").lower(): value for name, value in environment.items()}
         worker = Worker(WorkerSettings.model_validate(values), writers=WriterSettings.model_validate(values))
         task = asyncio.create_task(worker.run())
         try:

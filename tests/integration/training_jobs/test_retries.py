@@ -107,7 +107,7 @@ async def paused_in_training(harbour: Harbour, working: Working) -> tuple[Job, T
     await harbour.add_user("ann", transcripts=given)
     async with working():
         job = await harbour.submit("ann", steps=400)
-        await harbour.until_event(job.id, "stage finished", stage="dataset")
+        await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
         await harbour.jobs.pause(job.id)
         return await harbour.until(job.id, State.PAUSED), first
 

@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from registry.client import RegistryClient
 from registry.manifest import Owner
 from tests.support.nursery import Forked
 from tests.support.registry_server import TOKEN
-from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, talks
+from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, talks, works
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.dispatch import Quota
+from training.jobs.durable import DurableQueue
 from training.jobs.staleness import Rules
 from training.jobs.states import State, Trigger
 from training.jobs.worker import Worker
@@ -54,9 +58,9 @@ async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gi
 ) -> None:
     await harbour.add_user("ann")
     async with working():
-        straight = await harbour.until((await harbour.submit("ann", steps=60)).id)
-        job = await harbour.submit("ann", steps=60)
-        await harbour.until_true(lambda: _checkpoint_of(harbour, job.id), what="a checkpoint", every=0.01)
+        straight = await harbour.until((await harbour.submit("ann", steps=150)).id)
+        job = await harbour.submit("ann", steps=150)
+        await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
         await harbour.jobs.pause(job.id)
         paused = await harbour.until(job.id, State.PAUSED, *ENDED)
         assert paused.state is State.PAUSED, "the training was quicker than the pause"
@@ -177,10 +181,12 @@ async def test_two_workers_share_the_queue_and_no_job_is_done_twice(harbour: Har
     users = [f"user-{number}" for number in range(6)]
     for user in users:
         await harbour.add_user(user)
-    harbour.start("two")
+    patience = {"LORRY_TRAINING_LEASE_SECONDS": "60"}
+    harbour.start("two", **patience)
     try:
-        async with working("one"):
-            await harbour.until_true(lambda: _alive(harbour, 2), what="two workers")
+        async with working("one", **patience) as worker:
+            await harbour.until_true(lambda: works(worker), what="one worker")
+            await harbour.until_true(lambda: _says_that_it_works(harbour, "two"), what="the other")
             jobs = [await harbour.submit(user, steps=2) for user in users]
             for job in jobs:
                 await harbour.until(job.id)
@@ -192,10 +198,29 @@ async def test_two_workers_share_the_queue_and_no_job_is_done_twice(harbour: Har
         harbour.close()
 
 
-async def test_a_second_worker_of_a_living_ones_id_is_refused(harbour: Harbour, working: Working) -> None:
+async def test_a_worker_shows_life_while_its_queue_is_prepared(
+    harbour: Harbour, working: Working, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take longer than a lease, after which another could take the worker's id."""
+    prepared = asyncio.Event()
+    launch = DurableQueue.launch
+
+    async def launch_slowly(self: DurableQueue, desk: Any) -> None:
+        await prepared.wait()
+        await launch(self, desk)
+
+    monkeypatch.setattr(DurableQueue, "launch", launch_slowly)
     async with working("one"):
         await harbour.until_true(lambda: _alive(harbour, 1), what="a worker")
-        second = harbour.start("one", LORRY_TRAINING_LEASE_SECONDS="4")
+        began = await _heard_of(harbour, "one")
+        await harbour.until_true(lambda: _heard_since(harbour, "one", began), what="a sign of life")
+        prepared.set()
+
+
+async def test_a_second_worker_of_a_living_ones_id_is_refused(harbour: Harbour, working: Working) -> None:
+    async with working("one") as worker:
+        await harbour.until_true(lambda: works(worker), what="a worker")
+        second = harbour.start("one", LORRY_TRAINING_LEASE_SECONDS="20")
         await harbour.until_true(lambda: _ended(second), what="the second worker's end")
         del harbour.processes["one"]
         assert second.returncode == 1
@@ -207,14 +232,20 @@ async def test_a_tenants_rules_have_users_trained_and_not_again_without_somethin
 ) -> None:
     await harbour.add_user("ann")
     await harbour.rules.put("default", Rules(enabled=True, min_words=10, priority=3))
-    async with working():
+    async with working(LORRY_TRAINING_UPKEEP_SECONDS="600") as worker:
         await harbour.until_true(lambda: _any_job(harbour), what="a job that nobody submitted")
         (job,) = await harbour.jobs.list(tenant="default")
         assert (job.trigger, job.priority, job.user_id) == (Trigger.VOLUME, 3, "ann")
-        await harbour.jobs.cancel(job.id)
-        await harbour.until(job.id)
-        await harbour.until_true(lambda: _checked_again(harbour), what="another look")
-    assert len(await harbour.jobs.list(tenant="default")) == 1, "what was canceled today is left alone"
+        assert (await harbour.until(job.id)).state in {State.SUCCEEDED, State.REJECTED}
+        await worker._upkeep.pull_triggers()
+        assert len(await harbour.jobs.list(tenant="default")) == 1, "there is nothing new"
+        await harbour.add_user("bob")
+        await worker._upkeep.pull_triggers()
+        theirs = next(each for each in await harbour.jobs.list(tenant="default") if each.user_id == "bob")
+        await harbour.jobs.cancel(theirs.id)
+        await harbour.until(theirs.id)
+        await worker._upkeep.pull_triggers()
+    assert len(await harbour.jobs.list(tenant="default")) == 2, "what was canceled today is left alone"
 
 
 async def test_a_campaign_trains_everybody_for_another_base_and_each_flips_by_their_own_gate(
@@ -249,10 +280,6 @@ async def test_a_campaign_trains_everybody_for_another_base_and_each_flips_by_th
             assert live == (manifest.version_id if job.outcome["passed"] else kept)
 
 
-async def _checkpoint_of(harbour: Harbour, job_id: str) -> bool:
-    return any(each.name.startswith("step-") for each in harbour.leftovers(job_id))
-
-
 async def _nothing_of(harbour: Harbour, job_id: str) -> bool:
     return harbour.leftovers(job_id) == []
 
@@ -261,14 +288,21 @@ async def _alive(harbour: Harbour, count: int) -> bool:
     return sum(each["state"] == "alive" for each in await harbour.fleet.workers()) >= count
 
 
+async def _says_that_it_works(harbour: Harbour, worker_id: str) -> bool:
+    return f"training worker {worker_id} works" in harbour.log(worker_id)
+
+
+async def _heard_of(harbour: Harbour, worker_id: str) -> str:
+    return next(str(each["heard_at"]) for each in await harbour.fleet.workers() if each["worker_id"] == worker_id)
+
+
+async def _heard_since(harbour: Harbour, worker_id: str, moment: str) -> bool:
+    return await _heard_of(harbour, worker_id) != moment
+
+
 async def _ended(process: Forked) -> bool:
     return process.poll() is not None
 
 
 async def _any_job(harbour: Harbour) -> bool:
     return bool(await harbour.jobs.list(tenant="default"))
-
-
-async def _checked_again(harbour: Harbour) -> bool:
-    await asyncio.sleep(1.5)
-    return True

@@ -11,6 +11,7 @@ from lorry.errors import HomeBusy
 from lorry.home import Home
 from lorry.local.ledger import Entry, Ledger
 from lorry.processes import process_start
+from tests.support.waiting import until
 
 
 def ledger(tmp_path: Path) -> Ledger:
@@ -66,7 +67,7 @@ async def test_who_waits_for_the_lock_says_for_whom_and_goes_on(tmp_path: Path) 
             return needed
 
     waiting = asyncio.create_task(wait())
-    await asyncio.sleep(0.5)
+    await until(lambda: bool(told))
     assert not waiting.done()
     one.unlock()
     assert await asyncio.wait_for(waiting, 20)

@@ -16,6 +16,7 @@ from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.stack import Stack
 from lorry.processes import process_start
 from lorry.settings import LorrySettings
+from tests.support.waiting import until
 from training.errors import BaseModelUnavailable
 
 ELSEWHERE = "postgresql+asyncpg://elsewhere/lorry"
@@ -104,7 +105,7 @@ async def test_a_command_waits_for_parts_that_another_starts(tmp_path: Path) -> 
     assert ledger.try_lock("starting parts")
     one = stack(tmp_path, on_wait=told.append)
     waiting = asyncio.create_task(one.ensure("postgres"))
-    await asyncio.sleep(0.5)
+    await until(lambda: bool(told))
     assert not waiting.done()
     ledger.write([entry(one.plan, "postgres")])
     await asyncio.wait_for(waiting, 20)  # the lock is held still

@@ -54,13 +54,13 @@ class Device:
     @asynccontextmanager
     async def trainer(self, base: str, *, check: Check) -> AsyncIterator[Trainer]:
         """Hold the trainer of this base; another base takes the place of the one before."""
-        from training.trainer import Trainer
-
         async with self._turn:
             loaded = await self._of(base, check)
             if loaded.trainer is None:
 
                 def load() -> None:
+                    from training.trainer import Trainer  # here: it takes seconds, and the worker must show life
+
                     loaded.trainer = Trainer(loaded.directory, device=self._settings.training_device)
 
                 await self._load(load, check)
@@ -74,13 +74,13 @@ class Device:
     @asynccontextmanager
     async def evaluator(self, base: str, *, check: Check) -> AsyncIterator[Evaluator]:
         """Hold the evaluator of this base, which has the base as it is served."""
-        from training.evaluation import Evaluator
-
         async with self._turn:
             loaded = await self._of(base, check)
             if loaded.evaluator is None:
 
                 def load() -> None:
+                    from training.evaluation import Evaluator
+
                     loaded.evaluator = Evaluator(loaded.directory, device=self._settings.training_device)
 
                 await self._load(load, check)

@@ -56,8 +56,6 @@ class Examination:
 
     async def examine(self, job: Assignment, trained: TrainedAdapter) -> UserEvaluation:
         """Return what was found; it holds numbers and no text."""
-        from training.evaluation import Checks, Contestant
-
         dataset = await self._making.dataset(job)
         rivals = await fetch_rivals(
             self._registry,
@@ -70,6 +68,8 @@ class Examination:
         probes = await self._probes(job)
 
         def evaluate(evaluator: Evaluator, start: Path | None) -> UserEvaluation:
+            from training.evaluation import Checks, Contestant
+
             contestant = Contestant(
                 dataset=dataset, adapter_directory=trained.adapter_directory, probes=probes, start=start
             )

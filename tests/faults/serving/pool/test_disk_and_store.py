@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ _MOUNT = f'mount -t tmpfs -o size={_DISK_MIB}m,mode=0700 lorry "$LORRY_ADAPTER_C
 _OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 RIG = {
     "wrapper": (*_OWN_MOUNTS, "sh", "-c", _MOUNT, "sh"),
-    "engine": {"LORRY_REGISTRY_TIMEOUT_SECONDS": "2"},  # how long the store may be silent
+    "engine": {"LORRY_REGISTRY_TIMEOUT_SECONDS": "6"},  # how long the store may be silent
 }
 RandomAdapter = Callable[..., Path]
 
@@ -42,9 +43,16 @@ async def _others(rig: Rig, random_adapter: RandomAdapter) -> None:
 def full_disk(rig: Rig, *, free_bytes: int) -> Iterator[None]:
     """Fill the engine's disk but for so many bytes."""
     filler = rig.cache / "filler"
-    disk = os.statvfs(rig.cache)
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_bsize - free_bytes)
+        while True:
+            disk = os.statvfs(rig.cache)
+            try:
+                os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_bsize - free_bytes)
+                break
+            except OSError as exc:  # what the engine was about to write has come meanwhile
+                if exc.errno != errno.ENOSPC:
+                    raise
+                file.truncate(0)
     try:
         yield
     finally:

@@ -35,7 +35,8 @@ async def _others(rig: Rig, random_adapter: RandomAdapter) -> None:
 async def refused(rig: Rig, version_id: str, *, status: int, reason: str, says: str) -> None:
     """Ask three times: each is told why, the engine tries once, and the others go on."""
     async with rig.others(), rig.counted() as happened:
-        answers = [await rig.ask(version_id) for _ in range(3)]
+        answers = [await rig.ask(version_id)]  # from here on its refusal is remembered, for a few seconds
+        answers += await asyncio.gather(rig.ask(version_id), rig.ask(version_id))
 
     assert {answer.status_code for answer in answers} == {status}, answers[0].text
     assert all(says in answer.json()["error"]["message"] for answer in answers), answers[0].text

@@ -43,7 +43,7 @@ def seen(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
         for rank in range(devices)
     ]
     try:
-        outputs = [process.communicate(timeout=180)[0] for process in processes]
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -206,7 +206,7 @@ async def test_no_tenant_fills_the_memory_with_bodies_nor_keeps_others_out(
         async with caller(gateway.key) as ours, caller(gateway.other_key) as theirs:
             sized = {"content-length": str(size)}
             first = asyncio.create_task(ours.post(path, content=slowly(), headers=sized))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2)  # its head has arrived
             line = json.dumps({"id": "t", "turns": [{"role": "user", "text": "a" * 800_000}]})
             second = await ours.post(path, content=line)
             assert (second.status_code, second.headers["retry-after"]) == (429, "1")
@@ -255,7 +255,7 @@ async def test_a_bank_made_of_itself_is_refused_at_once(http: httpx.AsyncClient)
 async def test_keys_that_somebody_makes_up_do_not_keep_others_from_the_database(
     gateway_settings: GatewaySettings, gateway: Gateway, database: Database
 ) -> None:
-    settings = gateway_settings.model_copy(update={"database_pool_size": 5, "gateway_cache_seconds": 2.0})
+    settings = gateway_settings.model_copy(update={"database_pool_size": 5, "gateway_cache_seconds": 60.0})
     async with serving(create_app(settings)) as url:
         ours = {"authorization": f"Bearer {gateway.key}"}
         limits = httpx.Limits(max_connections=100)

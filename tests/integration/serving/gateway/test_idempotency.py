@@ -54,12 +54,13 @@ async def test_while_the_first_request_runs_a_second_is_told_to_wait(
     gateway: Gateway, http: httpx.AsyncClient, stand_in: StandInEngine
 ) -> None:
     await gateway.publish("ann")
-    stand_in.seconds_between_events = 0.5
+    stand_in.seconds_between_events = 30
     running = asyncio.create_task(http.post("/v1/users/ann/query", json=QUESTION, headers=KEY))
     await until(lambda: bool(stand_in.running))
     second = await http.post("/v1/users/ann/query", json=QUESTION, headers=KEY)
     assert (second.status_code, second.headers["retry-after"]) == (409, "1")
     assert second.json()["type"] == "urn:lorry:problem:request-still-running"
+    stand_in.seconds_between_events = 0
     first = await running
     third = await http.post("/v1/users/ann/query", json=QUESTION, headers=KEY)
     assert (third.status_code, third.content) == (200, first.content)

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from tests.support.gateway_server import Gateway, StandInEngine
+from tests.support.waiting import until
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 
@@ -173,10 +174,7 @@ async def test_looking_at_a_model_tells_the_engine_that_it_is_wanted(
     manifest = await gateway.publish("ann")
     for _ in range(3):
         await official.models.retrieve("users/ann")
-    for _ in range(100):
-        if stand_in.hints:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: bool(stand_in.hints))
     await asyncio.sleep(0.05)
     assert stand_in.hints == [(manifest.version_id, "live")]
 

@@ -86,9 +86,9 @@ async def test_without_a_deadline_the_settings_bound_the_wait_but_no_stream(
     gateway: Gateway, gateway_settings: GatewaySettings, stand_in: StandInEngine
 ) -> None:
     await gateway.publish("ann")
-    settings = gateway_settings.model_copy(update={"gateway_deadline_seconds": 0.5})
+    settings = gateway_settings.model_copy(update={"gateway_deadline_seconds": 2.0})
     async with serving(create_app(settings)) as url, gateway.caller() as http:
-        stand_in.seconds_between_events, stand_in.events = 0.25, 4
+        stand_in.seconds_between_events, stand_in.events = 0.5, 6
         stream = await http.post(f"{url}/v1/users/ann/query", json={"question": "?", "stream": True})
         assert "event: done" in stream.text
         stand_in.seconds_between_events = 20

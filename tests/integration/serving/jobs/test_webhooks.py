@@ -175,7 +175,8 @@ async def delivered(mill: Mill, batch_id: str, *, tenant: str) -> bool:
 @asynccontextmanager
 async def delivering(mill: Mill) -> AsyncIterator[None]:
     """Deliver in a worker's way while the block runs; what is under way then is let go of."""
-    sender = Deliveries(mill.worker_settings(), database=mill.database)
+    patient = mill.worker_settings(extraction_webhook_timeout_seconds=120.0)  # a receiver that hangs keeps its place
+    sender = Deliveries(patient, database=mill.database)
     task = asyncio.create_task(again_and_again(sender.deliver_due, 0.05, of="test"))
     try:
         yield

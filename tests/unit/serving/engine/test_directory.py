@@ -372,6 +372,7 @@ async def test_an_answer_that_never_ends_is_a_heartbeat_that_failed(
     bench.registry.answering.clear()
     await asyncio.wait_for(bench.directory.beat(), 5)
     assert bench.measure("lorry_engine_heartbeat_seconds_count", outcome="failed") == 1
+    monkeypatch.undo()
     bench.registry.answering.set()
     await bench.directory.beat()
     bench.directory.require(ADA)

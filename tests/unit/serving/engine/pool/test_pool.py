@@ -27,6 +27,7 @@ from serving.errors import (
     TierFull,
     TooManySequences,
 )
+from tests.support.waiting import until
 
 SLOTS, ENTRIES, ARRIVALS = 3, 6, 2
 
@@ -474,8 +475,7 @@ async def test_who_goes_away_while_it_loads_leaves_nothing_but_the_adapter() -> 
     await asyncio.sleep(0.005)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    await asyncio.sleep(0.05)
-    assert [(holding.version_id, holding.leases) for holding in pool.holdings()] == [("a", 0)]
+    await until(lambda: [(holding.version_id, holding.leases) for holding in pool.holdings()] == [("a", 0)])
 
 
 async def test_the_deadline_covers_both_waits() -> None:
@@ -527,7 +527,7 @@ async def test_anything_at_once_keeps_every_promise(seed: int) -> None:
                 pool.activated(name, chance.randrange(SLOTS))
 
     async def stop() -> None:
-        await asyncio.sleep(0.25)  # refuses everybody who waits
+        await until(lambda: sum(task.done() for task in tasks) > len(tasks) // 2)
         pool.stop(EngineDraining())
         await asyncio.sleep(0.001)
         pool.start()
