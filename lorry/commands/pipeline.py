@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kit.words import counted
+from kit.words import counted, tallied
 from lorry.commands.transcripts import ask_speaker, tell_imported
 from lorry.output import out, print_json, run
 
@@ -88,16 +88,12 @@ def _said_of_pairs(built: dict[str, Any]) -> Iterator[str]:
     writing, quality, redacted = built["writing"], built["quality"], built["redaction"]
     if writing is not None and writing["cost"]["usage"]["requests"]:
         paid = Cost.from_json(writing["cost"]).paid
-        yield f"{writing['writer']} was paid for {paid}; pairs of no use: {_counts(writing['dropped'])}"
+        yield f"{writing['writer']} was paid for {paid}; pairs of no use: {tallied(writing['dropped'])}"
     if redacted:
-        yield f"redacted: {_counts(redacted)}"
+        yield f"redacted: {tallied(redacted)}"
     if quality is not None and (quality["dropped"] or quality["warnings"]):
         found = counted(quality["warnings"], "finding")
-        yield f"dropped: {_counts(quality['dropped'])}; {found} to look at in {Path(built['directory']) / 'quality.md'}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+        yield f"dropped: {tallied(quality['dropped'])}; {found} to look at in {Path(built['directory']) / 'quality.md'}"
 
 
 def _trained(user: str, result: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 
+from kit.words import tallied
 from training.quality.report import QualityReport, Section
 
 _TITLES = {
@@ -38,7 +39,7 @@ def _lines(report: QualityReport) -> Iterator[str]:
     for title, counts in (("Kinds", report.kinds), ("Topics", report.topics), ("Yes/no answers", report.answers)):
         if counts:
             yield from ("", f"## {title}", "")
-            yield ", ".join(f"{name} {count}" for name, count in counts.items())
+            yield tallied(counts)
     for section in report.sections:
         yield from _samples(section)
 

@@ -1,7 +1,7 @@
 """What was found in a dataset's examples: counts, samples and distributions, as JSON, as a page, as a picture.
 
-The report holds samples of the user's words and belongs beside their dataset. Laws: it is a function of the examples,
-the configuration and the base's losses; ``QualityReport.from_json(r.to_json()) == r``.
+The report holds samples of the user's words and belongs beside their dataset; its figures hold none. Laws: it is a
+function of the examples, the configuration and the base's losses; ``QualityReport.from_json(r.to_json()) == r``.
 """
 
 from __future__ import annotations
@@ -74,6 +74,24 @@ class QualityReport:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, which `from_json` reads."""
         return {"schema": SCHEMA, **asdict(self)}
+
+    def figures(self) -> dict[str, Any]:
+        """Return what may be kept and shown without the dataset: counts, and no word of the user's."""
+        sections = [
+            {"problem": each.problem, "action": each.action, "count": each.count, "dropped": each.dropped}
+            for each in self.sections
+        ]
+        return {
+            "examined": self.examined,
+            "kept": self.kept,
+            "sections": sections,
+            "kinds": dict(self.kinds),
+            "topics": dict(self.topics),
+            "answers": dict(self.answers),
+            "words": dict(self.words),
+            "nats": dict(self.nats),
+            "unscored": self.unscored,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

@@ -294,6 +294,34 @@ def test_a_report_lies_beside_the_dataset_and_survives_its_json_form(tmp_path: P
     assert Dataset.load(directory) == dataset
 
 
+def test_the_figures_hold_every_count_of_a_report_and_no_word_of_anybodys() -> None:
+    pairs = [example(LONG), example(LONG), example("tea", question="And what do you drink?")]
+    checked = check_examples(
+        pairs,
+        [],
+        held_out_transcripts=frozenset(),
+        config=CONFIG,
+        choose=everything,
+        scorer=lambda these: [0.2 for _ in these],
+    )
+    report = checked.report(checked.examples)
+    figures = report.figures()
+    assert json.loads(json.dumps(figures)) == figures
+    found = {each["problem"]: (each["action"], each["count"], each["dropped"]) for each in figures["sections"]}
+    assert found["duplicate"] == ("drop", 1, 1)
+    assert found["too_short"] == ("warn", 1, 0)
+    assert found["platitude"] == ("warn", 2, 0)
+    whole = report.to_json()
+    assert {name: whole[name] for name in figures if name != "sections"} == {
+        name: value for name, value in figures.items() if name != "sections"
+    }
+    told = json.dumps(figures)
+    for text in (each for pair in pairs for each in (pair.completion, pair.prompt[-1].content)):
+        assert text in json.dumps(whole)
+        assert text not in told
+    assert "tea" not in told
+
+
 def test_a_page_shows_what_somebody_typed_without_acting_on_it() -> None:
     nasty = "`code` <script>alert(1)</script>\n# heading | cell"
     pairs = [example(nasty, question="<b>?"), example(nasty, question="<b>?")]
