@@ -109,13 +109,15 @@ class Dataset:
         """Write the dataset; it appears whole or not at all. The same dataset again is a success.
 
         Its quality `report` goes beside it, as JSON, as a page and as a picture, and so does what writing it cost;
-        neither is a part of its digest.
+        neither is a part of its digest. A report for which the base was asked takes the place of one that is there.
 
         Raises:
             DatasetConflict: when the directory holds anything else.
         """
         if directory.exists():
             self._require_same(directory)
+            if report is not None and report.losses:
+                _write_report(directory, report)
             return
         directory.parent.mkdir(parents=True, exist_ok=True)
         with staging(directory.parent, prefix=".partial-") as making:
@@ -170,6 +172,7 @@ def build_dataset(
     written: Written | None = None,
     curation: Curation | None = None,
     scorer: Scorer | None = None,
+    scored_by: str | None = None,
 ) -> Dataset:
     """Build one user's dataset from their transcripts, and the report on its quality beside it.
 
@@ -184,6 +187,7 @@ def build_dataset(
         written: what a writer wrote about ``prepare(transcripts, …).kept``; the offline writer writes unless given.
         curation: what people decided about single pairs.
         scorer: losses under the bare base, to find what it says anyway; platitudes are not looked for without it.
+        scored_by: what the report calls the scorer.
 
     Raises:
         DatasetTooSmall: with the counts, and what to do.
@@ -222,7 +226,7 @@ def build_dataset(
         curation=curation.about(decided),
         set_aside=tuple(prepared.restore(e) for e in (*checked.chosen, *chosen_held_out) if e.key in decided),
     )
-    dataset.save(directory, report=checked.report(train), written=written)
+    dataset.save(directory, report=checked.report(train, scored_by=scored_by), written=written)
     return dataset
 
 
