@@ -76,16 +76,21 @@ async def run_import(
 
 
 async def run_build_dataset(
-    user: str, *, config: Path | None, settings: Sequence[str], output: Path | None
+    user: str, *, config: Path | None, settings: Sequence[str], output: Path | None, score: bool
 ) -> dict[str, Any]:
     """`lorry build-dataset`."""
     resolved = resolve_config(config, settings)
+    if score and resolved.dataset.on_platitude == "ignore":
+        raise ConfigInvalid(
+            "--score asks the base to find platitudes, and dataset.on_platitude is ignore: set it to warn or drop",
+            field="dataset.on_platitude",
+        )
     async with open_context() as context:
-        dataset = await build_with_bar(context, user=user, config=resolved, directory=output)
+        dataset = await build_with_bar(context, user=user, config=resolved, directory=output, score=score)
         directory = output or current_directory(context, user=user)
     assert directory is not None
     report = read_report(directory)
-    quality = {"dropped": report.dropped, "warnings": report.warnings} if report else None
+    quality = {"dropped": report.dropped, "warnings": report.warnings, "scored": len(report.losses)} if report else None
     written = {"question_writer": dataset.question_writer, "redaction": dict(dataset.redaction or {}).get("counts")}
     return {
         "user": user,
@@ -107,17 +112,20 @@ async def run_estimate(user: str, *, config: Path | None, settings: Sequence[str
 
 
 async def build_with_bar(
-    context: Context, *, user: str, config: ResolvedConfig, directory: Path | None = None
+    context: Context, *, user: str, config: ResolvedConfig, directory: Path | None = None, score: bool = False
 ) -> Dataset:
-    """Build a user's dataset, with a bar while a remote writer works."""
-    if config.dataset.writer == "extractive":
+    """Build a user's dataset, with a bar while a remote writer works, and one while the base is asked, if it is."""
+    buys = config.dataset.writer != "extractive"
+    if not buys and not score:
         return await build_user_dataset(context, user=user, config=config, directory=directory)
     with progress() as bars:
-        bar = Bar(bars, f"{config.dataset.writer} writes questions")
+        writing = Bar(bars, f"{config.dataset.writer} writes questions") if buys else None
+        scoring = Bar(bars, "asking the base about examples", waits=True) if score else None
         dataset = await build_user_dataset(
-            context, user=user, config=config, directory=directory, on_writing=lambda done, of: bar(done, of)
+            context, user=user, config=config, directory=directory, on_writing=writing, on_score=scoring
         )
-        bar.finish(counted(len(dataset.train), "example"))
+        for bar in filter(None, (writing, scoring)):
+            bar.finish(counted(len(dataset.train), "example"))
         return dataset
 
 

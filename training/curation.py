@@ -7,7 +7,7 @@ written any more do nothing and are kept; dropping and restoring leaves no trace
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
@@ -82,6 +82,22 @@ class Curation:
                 edited[kept[-1].key] = example.key
         return Applied(examples=tuple(kept), dropped=tuple(dropped), edited=edited)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that somebody has typed."""
+        given = (text for each in self.decisions.values() for text in (each.question, each.completion))
+        return tuple(text for text in given if text is not None)
+
+    def with_texts(self, texts: Sequence[str]) -> Curation:
+        """Return the curation with other texts in the places of its `texts`."""
+        new: dict[str | None, str] = dict(zip(self.texts, texts, strict=True))
+        return Curation(
+            decisions={
+                key: replace(each, question=new.get(each.question), completion=new.get(each.completion))
+                for key, each in self.decisions.items()
+            }
+        )
+
     def with_drop(self, key: str, *, by: str = "") -> Curation:
         """Return the curation in which that pair is dropped."""
         return self._with(key, Decision(action="drop", by=by, at=_now()))
@@ -107,7 +123,11 @@ class Curation:
 
     def without(self, key: str) -> Curation:
         """Return the curation without a decision about that pair."""
-        return Curation(decisions={name: each for name, each in self.decisions.items() if name != key})
+        return self.about(self.decisions.keys() - {key})
+
+    def about(self, keys: Set[str]) -> Curation:
+        """Return the curation with the decisions about these pairs only."""
+        return Curation(decisions={key: each for key, each in self.decisions.items() if key in keys})
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, which `from_json` reads."""

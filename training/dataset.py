@@ -109,13 +109,15 @@ class Dataset:
         """Write the dataset; it appears whole or not at all. The same dataset again is a success.
 
         Its quality `report` goes beside it, as JSON, as a page and as a picture, and so does what writing it cost;
-        neither is a part of its digest.
+        neither is a part of its digest. A report for which the base was asked takes the place of one that is there.
 
         Raises:
             DatasetConflict: when the directory holds anything else.
         """
         if directory.exists():
             self._require_same(directory)
+            if report is not None and report.losses:
+                _write_report(directory, report)
             return
         directory.parent.mkdir(parents=True, exist_ok=True)
         with staging(directory.parent, prefix=".partial-") as making:
@@ -170,6 +172,7 @@ def build_dataset(
     written: Written | None = None,
     curation: Curation | None = None,
     scorer: Scorer | None = None,
+    scored_by: str | None = None,
 ) -> Dataset:
     """Build one user's dataset from their transcripts, and the report on its quality beside it.
 
@@ -179,10 +182,12 @@ def build_dataset(
         transcripts: all of the user's.
         config: what it is made of.
         directory: where it goes.
-        redactor: applied to everything before anything is written; None for transcripts that are redacted already.
+        redactor: applied to everything before anything is written, and to what people put in place of it; None where
+            all of that is redacted already.
         written: what a writer wrote about ``prepare(transcripts, …).kept``; the offline writer writes unless given.
         curation: what people decided about single pairs.
         scorer: losses under the bare base, to find what it says anyway; platitudes are not looked for without it.
+        scored_by: what the report calls the scorer.
 
     Raises:
         DatasetTooSmall: with the counts, and what to do.
@@ -203,10 +208,13 @@ def build_dataset(
         choose=lambda examples: choose_training(examples, held_out, config=config),
         scorer=scorer,
     )
+    dropped_held_out = {example.key for example in chosen_held_out if example not in held_out}
+    curation = curation.about({example.key for example in checked.chosen} | dropped_held_out)
+    curation, redaction = _without_secrets(curation, prepared.redaction, transcripts, redactor)
     applied = curation.apply(checked.chosen)
     train = _without_leaking_edits(applied.examples, set(applied.edited), held_out, prepared, config)
     _require_enough(transcripts, train, held_out, prepared, config)
-    decided = {*applied.dropped, *applied.edited.values(), *(e.key for e in chosen_held_out if e not in held_out)}
+    decided = {*applied.dropped, *applied.edited.values(), *dropped_held_out}
     dataset = Dataset(
         train=tuple(prepared.restore(example) for example in train),
         held_out=tuple(prepared.restore(example) for example in held_out),
@@ -214,11 +222,11 @@ def build_dataset(
         config=config,
         transcript_ids=prepared.source_ids,
         held_out_transcript_ids=tuple(prepared.originals[transcript.id] for transcript in prepared.held),
-        redaction=prepared.redaction,
-        curation=Curation(decisions={k: each for k, each in curation.decisions.items() if k in decided}),
+        redaction=redaction,
+        curation=curation.about(decided),
         set_aside=tuple(prepared.restore(e) for e in (*checked.chosen, *chosen_held_out) if e.key in decided),
     )
-    dataset.save(directory, report=checked.report(train), written=written)
+    dataset.save(directory, report=checked.report(train, scored_by=scored_by), written=written)
     return dataset
 
 
@@ -244,6 +252,23 @@ def read_writing(directory: Path) -> dict[str, Any] | None:
 
 
 _KEEP = Decision(action="edit")
+
+
+def _without_secrets(
+    curation: Curation,
+    redaction: Mapping[str, Any] | None,
+    transcripts: Sequence[Transcript],
+    redactor: Redactor | None,
+) -> tuple[Curation, Mapping[str, Any] | None]:
+    """Redact what people typed, as what they said; return the redaction's record with what was found in either.
+
+    A secret that only an edit gives away stays in the transcripts: pairs were written about these before.
+    """
+    if redactor is None or redaction is None or not curation.texts:
+        return curation, redaction
+    found = redactor.redact_texts(curation.texts, beside=transcripts)
+    counts = Counter(redaction["counts"]) + Counter(found.counts)
+    return curation.with_texts(found.texts), {**redaction, "counts": dict(sorted(counts.items()))}
 
 
 def _without_leaking_edits(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from training.curation import Decision, edit
 from training.dataset import Dataset
 from training.errors import CurationInvalid
 from training.examples import Example
+from training.quality.report import QualityReport
 
 Status = Literal["kept", "edited", "dropped", "held_out"]
 MIN_ID = 4
@@ -20,6 +21,7 @@ class Pair:
     """One pair; `id` names it as it was written, whatever it was edited into.
 
     `example` is what the dataset has of it, or had before it was dropped; `written` differs from it when it was edited.
+    `base_loss` is how little the base would say `example` by itself, in nats a token; None where it was not asked.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Pair:
     example: Example
     written: Example
     decision: Decision | None = None
+    base_loss: float | None = None
 
     @property
     def question(self) -> str:
@@ -45,6 +48,7 @@ class Pair:
             "context": [{"role": message.role, "content": message.content} for message in example.prompt[:-1]],
             "question": self.question,
             "completion": example.completion,
+            "base_loss": self.base_loss,
             "transcript_id": example.transcript_id,
             "turn_index": example.turn_index,
         }
@@ -55,9 +59,16 @@ class Pair:
         return shown
 
 
-def pairs_of(dataset: Dataset) -> list[Pair]:
-    """Return the training pairs in their order, then what was dropped, then what is held out."""
-    return [*_trained(dataset), *_dropped(dataset), *_held_out(dataset)]
+def pairs_of(dataset: Dataset, report: QualityReport | None = None) -> list[Pair]:
+    """Return the training pairs in their order, then what was dropped, then what is held out.
+
+    The dataset's `report` says how the base scored them.
+    """
+    losses = report.losses if report else {}
+    return [
+        replace(pair, base_loss=losses.get(pair.example.key))
+        for pair in (*_trained(dataset), *_dropped(dataset), *_held_out(dataset))
+    ]
 
 
 def find_pair(pairs: Sequence[Pair], name: str) -> Pair:

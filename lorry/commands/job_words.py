@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from kit.words import counted
+from kit.words import counted, tallied
 from lorry.output import shown_time
 from training.jobs.job import Event, Job
 from training.jobs.states import ENDED, State, Wish
@@ -22,8 +22,8 @@ def row(job: Job) -> list[str]:
     return [job.id, job.user_id, job.state.value, _how_far(job)]
 
 
-def lines(job: Job, costs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return everything about one job that people ask for, as (name, value)."""
+def lines(job: Job, costs: Sequence[dict[str, Any]], dataset: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return everything about one job that people ask for, as (name, value); `dataset` is what is kept of its."""
     return [
         ("job", job.id),
         ("user", job.user_id),
@@ -39,7 +39,31 @@ def lines(job: Job, costs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         ("ended", shown_time(job.ended_at)),
         ("estimated", amount(costs, estimate=True) or "—"),
         ("spent", amount(costs, estimate=False) or "—"),
+        *(_said_of_dataset(dataset) if dataset else ()),
     ]
+
+
+def _said_of_dataset(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Say what a job is trained on, and what was found in it."""
+    counts, quality = dataset["counts"], dataset.get("quality")  # jobs of earlier releases have no quality
+    examined = f" of {quality['examined']}" if quality else ""
+    yield "dataset", f"{counts['train']}{examined} examples to train on, {counts['held_out']} held-out replies"
+    yield "redacted", tallied(dataset["redacted"])
+    if not quality:
+        return
+    sections = [each for each in quality["sections"] if each["count"]]
+    yield "dropped", tallied({each["problem"]: each["dropped"] for each in sections if each["dropped"]})
+    yield "to look at", tallied({each["problem"]: each["count"] for each in sections if each["action"] == "warn"})
+    yield "platitudes", _said_of_base(quality["nats"], quality["unscored"])
+
+
+def _said_of_base(nats: Mapping[str, int], unscored: int) -> str:
+    """Say how likely the base gives the examples by itself."""
+    if not nats:
+        return "the base model was not asked"
+    long = f"; {unscored} too long for it" if unscored else ""
+    upwards = sorted(nats, key=lambda name: (float(name.split()[1]), name))  # the database keeps no order of keys
+    return f"nats a token under the base: {tallied({name: nats[name] for name in upwards if nats[name]})}{long}"
 
 
 def _how_far(job: Job) -> str:

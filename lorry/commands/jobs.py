@@ -88,12 +88,12 @@ def _ended_with(jobs: list[Job]) -> int:
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False) -> None:
-    """Show one job: its progress, when it will probably be done, what it cost, what became of it."""
-    job, costs = run(_show(job_id), as_json=as_json)
+    """Show one job: its progress, when it will be done, what it cost, what is wrong with its examples, how it ended."""
+    job, costs, dataset = run(_show(job_id), as_json=as_json)
     if as_json:
-        print_json({**asdict(job), "costs": costs})
+        print_json({**asdict(job), "costs": costs, "dataset": dataset})
         return
-    for name, value in job_words.lines(job, costs):
+    for name, value in job_words.lines(job, costs, dataset):
         _tell(f"{name:<10} {value}")
 
 
@@ -201,10 +201,12 @@ async def _wait(context: Context, queued: list[Job]) -> list[Job]:
     return list(latest.values())
 
 
-async def _show(job_id: str) -> tuple[Job, list[dict[str, Any]]]:
+async def _show(job_id: str) -> tuple[Job, list[dict[str, Any]], dict[str, Any] | None]:
     async with open_context() as context:
-        job = await Jobs(context.database).get(job_id, tenant=context.settings.tenant)
-        return job, await Costs(context.database).sums(job_id=job.id, by="kind", days=_EVER_DAYS)
+        jobs = Jobs(context.database)
+        job = await jobs.get(job_id, tenant=context.settings.tenant)
+        costs = await Costs(context.database).sums(job_id=job.id, by="kind", days=_EVER_DAYS)
+        return job, costs, await jobs.dataset(job.id)
 
 
 async def _events(job_id: str, *, follow: bool, as_json: bool) -> list[Event]:

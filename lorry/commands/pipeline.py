@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kit.words import counted
+from kit.words import counted, tallied
 from lorry.commands.transcripts import ask_speaker, tell_imported
 from lorry.output import out, print_json, run
 
@@ -35,6 +35,14 @@ def build_dataset(
             help="only say what the configured question writer would cost; claude counts tokens, which needs its key",
         ),
     ] = False,
+    score: Annotated[
+        bool,
+        typer.Option(
+            "--score",
+            help="also ask the base model, as jobs do, which answers it gives by itself: nothing is learnt from these."
+            " Loads the base and runs it over the examples; dataset.on_platitude says what becomes of what is found",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a user's dataset from their transcripts: questions, replies, and held-out turns."""
@@ -44,7 +52,9 @@ def build_dataset(
         cost = run(run_estimate(user, config=config, settings=set_ or []), as_json=as_json)
         print_json(cost) if as_json else out.print(_costs(cost), highlight=False, markup=False, soft_wrap=True)
         return
-    built = run(run_build_dataset(user, config=config, settings=set_ or [], output=output), as_json=as_json)
+    built = run(
+        run_build_dataset(user, config=config, settings=set_ or [], output=output, score=score), as_json=as_json
+    )
     _report(built, as_json=as_json, text=_BUILT)
     if not as_json:
         for line in _said_of_pairs(built):
@@ -88,16 +98,15 @@ def _said_of_pairs(built: dict[str, Any]) -> Iterator[str]:
     writing, quality, redacted = built["writing"], built["quality"], built["redaction"]
     if writing is not None and writing["cost"]["usage"]["requests"]:
         paid = Cost.from_json(writing["cost"]).paid
-        yield f"{writing['writer']} was paid for {paid}; pairs of no use: {_counts(writing['dropped'])}"
+        yield f"{writing['writer']} was paid for {paid}; pairs of no use: {tallied(writing['dropped'])}"
     if redacted:
-        yield f"redacted: {_counts(redacted)}"
+        yield f"redacted: {tallied(redacted)}"
+    if quality is not None and quality["scored"]:
+        asked = counted(quality["scored"], "example")
+        yield f"the base was asked about {asked}; `lorry review {built['user']} --show ID` has its score"
     if quality is not None and (quality["dropped"] or quality["warnings"]):
         found = counted(quality["warnings"], "finding")
-        yield f"dropped: {_counts(quality['dropped'])}; {found} to look at in {Path(built['directory']) / 'quality.md'}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+        yield f"dropped: {tallied(quality['dropped'])}; {found} to look at in {Path(built['directory']) / 'quality.md'}"
 
 
 def _trained(user: str, result: dict[str, Any]) -> str:

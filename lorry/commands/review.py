@@ -303,6 +303,8 @@ def _cut(text: str) -> str:
 def _show(pair: Pair) -> None:
     """Print one pair whole."""
     facts = [pair.id, pair.status.replace("_", " "), pair.example.kind, pair.example.topic or ""]
+    if pair.base_loss is not None:
+        facts.append(f"{pair.base_loss:.2f} nats a token under the base")
     out.print(Text("  ".join(fact for fact in facts if fact), style="dim"))
     for message in pair.example.prompt:
         speaker = "them" if message.role == "user" else "user"

@@ -13,10 +13,12 @@ from kit.canonical import sha256_json
 from kit.names import check_name
 from kit.whole import write_whole
 from kit.words import counted
-from lorry.context import Context
+from lorry.context import Context, base_directory
 from lorry.errors import NotThere
 from lorry.stages.claims import claimed_batches, require_nobody_else_pays
 from lorry.stages.old_datasets import mark_used, remove_old_datasets
+from lorry.stages.scoring import OnScore, Scoring, ask_base, score_as_before
+from lorry.stages.worker import run_in_thread
 from lorry.stages.writing import OnWriting, read_written, write_questions
 from training.config import DatasetConfig, ResolvedConfig
 from training.curation import Curation
@@ -24,6 +26,7 @@ from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
 from training.errors import DatasetConflict, DatasetDamaged
 from training.preparation import prepare
+from training.quality.report import QualityReport
 from training.writers.cost import Cost
 from training.writers.extractive import ExtractiveWriter
 from training.writers.factory import make_writer
@@ -44,15 +47,18 @@ async def build_user_dataset(
     config: ResolvedConfig,
     directory: Path | None = None,
     on_writing: OnWriting | None = None,
+    on_score: OnScore | None = None,
 ) -> Dataset:
     """Build the user's dataset, or load it when the same transcripts, decisions and settings gave it before.
 
     Without `directory` it goes to ``<home>/datasets/<tenant>/<user>/<key>``, and `current_dataset` finds it; older ones
     that nothing needs any more are removed.
-    `on_writing` is told (requests answered, of) while a remote writer works.
+    `on_writing` is told (requests answered, of) while a remote writer works. With `on_score`, the base is asked how
+    likely it gives each example by itself, and that is told (scored, of).
 
     Raises:
         NotThere: the user has no transcripts.
+        BaseModelUnreadable: the base is to be asked, and is not there.
         DatasetTooSmall: too few examples, with counts and what to do.
         WriterError: a remote writer could not write.
         TrainingActive: a job of the user's pays a remote writer for the same now.
@@ -74,14 +80,20 @@ async def build_user_dataset(
             on_progress=on_writing,
         )
 
-    inputs = _Inputs(transcripts, config.dataset, writer, settings.redactor(), curation)
+    scoring: Scoring | None = None
+    if on_score is not None:
+        base = await asyncio.to_thread(base_directory, context.plan)
+        length, device = config.training.max_length, context.settings.device
+        scoring = await asyncio.to_thread(ask_base, base, device=device, max_length=length, on_score=on_score)
+    inputs = _Inputs(transcripts, config.dataset, writer, settings.redactor(), curation, scoring)
     return await _build(context, inputs, write, user=user, directory=directory)
 
 
-async def rebuild_dataset(context: Context, dataset: Dataset, *, user: str) -> Dataset:
+async def rebuild_dataset(context: Context, dataset: Dataset, report: QualityReport | None, *, user: str) -> Dataset:
     """Build the user's current dataset again with what people have decided since, and nothing else changed.
 
-    It is made of the same transcripts and pairs, whatever was imported or set in the meantime: nothing is bought.
+    It is made of the same transcripts and pairs, whatever was imported or set in the meantime: nothing is bought. What
+    the base was asked about them, as the `report` beside the dataset says, it is not asked again.
 
     Raises:
         DatasetConflict: it cannot be had again, because transcripts of it were deleted, other redaction is set, or
@@ -113,7 +125,7 @@ async def rebuild_dataset(context: Context, dataset: Dataset, *, user: str) -> D
         return found
 
     writer = dataset.question_writer
-    inputs = _Inputs(transcripts, dataset.config, writer, redactor, curation)
+    inputs = _Inputs(transcripts, dataset.config, writer, redactor, curation, score_as_before(report))
     return await _build(context, inputs, write, user=user)
 
 
@@ -126,6 +138,7 @@ class _Inputs:
     writer: str
     redactor: Redactor | None
     curation: Curation
+    scoring: Scoring | None
 
     @property
     def key(self) -> str:
@@ -136,6 +149,8 @@ class _Inputs:
             "redaction": self.redactor.record() if self.redactor else None,
             "curation": self.curation.digest,
         }
+        if self.scoring is not None:
+            inputs["scored_by"] = self.scoring.scored_by
         return sha256_json(inputs)[:16]
 
 
@@ -153,15 +168,21 @@ async def _build(
     if dataset is None:
         prepared = await asyncio.to_thread(prepare, inputs.transcripts, config=inputs.config, redactor=inputs.redactor)
         written = await write(prepared.kept, folder / "writing")
-        dataset = await asyncio.to_thread(
-            build_dataset,
-            inputs.transcripts,
-            config=inputs.config,
-            directory=target,
-            redactor=inputs.redactor,
-            written=written,
-            curation=inputs.curation,
-        )
+        scoring = inputs.scoring
+
+        def build(checkpoint: Callable[[], None]) -> Dataset:
+            return build_dataset(
+                inputs.transcripts,
+                config=inputs.config,
+                directory=target,
+                redactor=inputs.redactor,
+                written=written,
+                curation=inputs.curation,
+                scorer=scoring.begin(checkpoint) if scoring else None,
+                scored_by=scoring.scored_by if scoring else None,
+            )
+
+        dataset = await run_in_thread(build)
     if directory is None:
         write_whole(folder / CURRENT, target.name)
         await remove_old_datasets(context, folder, user=user, current=target.name)

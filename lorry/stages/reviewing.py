@@ -47,9 +47,8 @@ def open_review(context: Context, *, user: str) -> Reviewed:
     if found is None:
         raise NotThere(f"{user} has no dataset; make one with `lorry build-dataset {user}`", field="user")
     directory, dataset = found
-    return Reviewed(
-        user=user, dataset=dataset, directory=directory, pairs=pairs_of(dataset), report=read_report(directory)
-    )
+    report = read_report(directory)
+    return Reviewed(user=user, dataset=dataset, directory=directory, pairs=pairs_of(dataset, report), report=report)
 
 
 async def decide(
@@ -91,7 +90,7 @@ async def _rebuild(context: Context, reviewed: Reviewed) -> None:
     """Build the dataset again until it has everything that was decided: others may review the same user."""
     while True:
         decided = (await _stored(context, reviewed.user)).digest
-        await rebuild_dataset(context, reviewed.dataset, user=reviewed.user)
+        await rebuild_dataset(context, reviewed.dataset, reviewed.report, user=reviewed.user)
         if (await _stored(context, reviewed.user)).digest == decided:
             return
 

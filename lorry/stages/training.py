@@ -19,6 +19,7 @@ from kit.canonical import sha256_json
 from lorry.context import Context, base_directory
 from lorry.erasure.files import RIVALS, clear_rivals
 from lorry.stages.evaluations import find_kept, inputs_of, keep
+from lorry.stages.scoring import OnScore
 from lorry.stages.worker import one_at_a_time, run_in_thread
 from registry.manifest import DEFAULT_ADAPTER, BaseIdentity, Owner
 from training.base_models import identify_base
@@ -36,7 +37,6 @@ from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript
 
 OnStep = Callable[[str, int, int, float], None]  # user, step, of, loss
-OnScore = Callable[[int, int], None]
 _RIVALS = 3
 
 

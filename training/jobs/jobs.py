@@ -109,6 +109,19 @@ class Jobs:
         async with self._database.reading() as session:
             return Job.of(await _require(JobRepository(session), job_id, tenant=tenant))
 
+    async def dataset(self, job_id: str, *, tenant: str | None = None) -> dict[str, Any] | None:
+        """Return what is kept of the job's dataset: figures, and no word of anybody's; None until it was built.
+
+        That is its `digest`, `counts` of examples, how often what was `redacted`, and its `quality`, as
+        `training.quality.report.QualityReport.figures` returns it; a dataset of an earlier release has none.
+
+        Raises:
+            JobNotFound: see `get`.
+        """
+        async with self._database.reading() as session:
+            await _require(JobRepository(session), job_id, tenant=tenant)
+            return await RecordRepository(session).result(job_id, Stage.DATASET)
+
     async def list(
         self,
         *,

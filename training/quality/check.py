@@ -38,13 +38,12 @@ class Checked:
     losses: dict[Example, float | None] | None
     config: DatasetConfig
 
-    def report(self, kept: Sequence[Example]) -> QualityReport:
-        """Return the report on a dataset that trains on `kept`, some of the examples."""
-        losses = None if self.losses is None else [self.losses.get(example) for example in kept]
+    def report(self, kept: Sequence[Example], *, scored_by: str | None = None) -> QualityReport:
+        """Return the report on a dataset that trains on `kept`: some of the examples, or what a person made of them."""
         findings = [*self.findings]
         if self.config.on_imbalance != "ignore":
             findings += find_imbalance(kept, config=self.config)
-        return make_report(self.examined, kept, findings, actions(self.config), losses=losses)
+        return make_report(self.examined, kept, findings, actions(self.config), losses=self.losses, scored_by=scored_by)
 
 
 def check_examples(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 
+from kit.words import tallied
 from training.quality.report import QualityReport, Section
 
 _TITLES = {
@@ -33,12 +34,14 @@ def _lines(report: QualityReport) -> Iterator[str]:
     if not report.nats:
         yield from ("", "The base model was not asked: nothing is known about platitudes.")
     else:
-        long = f"; {report.unscored} of them were too long for it" if report.unscored else ""
-        yield from ("", f"The base model was asked only about pairs that were chosen to be trained on{long}.")
+        why = "too long for it, or chosen when a held-out reply had been dropped"
+        long = f"; {report.unscored} of them have no score ({why})" if report.unscored else ""
+        asked = "The base model was asked only about pairs that were chosen to be trained on, as they were written"
+        yield from ("", f"{asked}{long}.")
     for title, counts in (("Kinds", report.kinds), ("Topics", report.topics), ("Yes/no answers", report.answers)):
         if counts:
             yield from ("", f"## {title}", "")
-            yield ", ".join(f"{name} {count}" for name, count in counts.items())
+            yield tallied(counts)
     for section in report.sections:
         yield from _samples(section)
 

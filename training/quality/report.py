@@ -1,14 +1,14 @@
 """What was found in a dataset's examples: counts, samples and distributions, as JSON, as a page, as a picture.
 
-The report holds samples of the user's words and belongs beside their dataset. Laws: it is a function of the examples,
-the configuration and the base's losses; ``QualityReport.from_json(r.to_json()) == r``.
+The report holds samples of the user's words and belongs beside their dataset; its figures hold none. Laws: it is a
+function of the examples, the configuration and the base's losses; ``QualityReport.from_json(r.to_json()) == r``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from training.config import Action
@@ -48,7 +48,8 @@ class QualityReport:
     """All problems, and what the examples that were kept are like.
 
     `examined` and `kept` count training examples. `words` and `nats` are counts by upper bound, the last one open;
-    `nats` is empty where nothing scored the examples. `unscored` counts those that did not fit the scorer.
+    `nats` is empty where nothing scored the examples. `unscored` counts those that the scorer has no loss for. `losses`
+    has every pair that was scored by its key, as it was written, in nats a token; `scored_by` says what scored them.
     """
 
     examined: int
@@ -60,6 +61,8 @@ class QualityReport:
     words: Mapping[str, int]
     nats: Mapping[str, int]
     unscored: int = 0
+    losses: Mapping[str, float | None] = field(default_factory=dict)
+    scored_by: str | None = None
 
     @property
     def warnings(self) -> int:
@@ -74,6 +77,24 @@ class QualityReport:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, which `from_json` reads."""
         return {"schema": SCHEMA, **asdict(self)}
+
+    def figures(self) -> dict[str, Any]:
+        """Return what may be kept and shown without the dataset: counts, and no word of the user's."""
+        sections = [
+            {"problem": each.problem, "action": each.action, "count": each.count, "dropped": each.dropped}
+            for each in self.sections
+        ]
+        return {
+            "examined": self.examined,
+            "kept": self.kept,
+            "sections": sections,
+            "kinds": dict(self.kinds),
+            "topics": dict(self.topics),
+            "answers": dict(self.answers),
+            "words": dict(self.words),
+            "nats": dict(self.nats),
+            "unscored": self.unscored,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -91,11 +112,14 @@ def make_report(
     findings: Sequence[Finding],
     actions: Mapping[Problem, Action],
     *,
-    losses: Sequence[float | None] | None,
+    losses: Mapping[Example, float | None] | None,
+    scored_by: str | None,
 ) -> QualityReport:
-    """Return the report; `losses` belong to `kept`, `findings` point into `examined`."""
+    """Return the report; `losses` are of what was scored, `findings` point into `examined`."""
     words = [len(example.completion.split()) for example in kept]
-    scored = [loss for loss in losses or () if loss is not None]
+    known = losses or {}
+    asked = [known[example] for example in kept if example in known]  # what a person has edited was not
+    scored = [loss for loss in asked if loss is not None]
     return QualityReport(
         examined=len(examined),
         kept=len(kept),
@@ -105,7 +129,9 @@ def make_report(
         answers=dict(sorted(Counter(example.answer for example in kept if example.answer).items())),
         words=_histogram(words, _WORD_BINS),
         nats=_histogram(scored, _NAT_BINS) if losses is not None else {},
-        unscored=sum(loss is None for loss in losses or ()),
+        unscored=len(asked) - len(scored),
+        losses={example.key: loss for example, loss in known.items()},
+        scored_by=scored_by,
     )
 
 

@@ -29,6 +29,7 @@ from training.service.schemas import (
     CostView,
     EventList,
     EventView,
+    JobDetails,
     JobPage,
     JobView,
     QuotaView,
@@ -120,9 +121,9 @@ async def list_all(
 
 
 @router.get(_JOB, responses=refusals(404))
-async def show(job_id: JobId, jobs: JobsDep, owner: Owner = None) -> JobView:
-    """Show one job, with its progress and when it will probably be done."""
-    return JobView.of(await jobs.get(job_id, tenant=owner))
+async def show(job_id: JobId, jobs: JobsDep, owner: Owner = None) -> JobDetails:
+    """Show one job, with its progress, when it will probably be done, and what its dataset is like."""
+    return JobDetails.of(await jobs.get(job_id, tenant=owner), await jobs.dataset(job_id, tenant=owner))
 
 
 @router.get(

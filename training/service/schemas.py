@@ -75,6 +75,20 @@ class JobView(_Strict):
         return cls(**asdict(job))
 
 
+class JobDetails(JobView):
+    """One training job, and what its dataset is like."""
+
+    dataset: dict[str, JsonValue] | None = Field(
+        description="digest, counts of examples, how often what kind was redacted, and quality: how often what was"
+        " found in the examples, and what was done about it; null until it is built"
+    )
+
+    @classmethod
+    def of(cls, job: Job, dataset: dict[str, Any] | None = None) -> JobDetails:
+        """Return the view of a job with what is kept of its dataset."""
+        return cls(**asdict(job), dataset=dataset)
+
+
 class JobPage(_Strict):
     """Jobs, the latest first; pass `next_before` as `before` for the next page; null on the last."""
 

@@ -50,6 +50,14 @@ class RedactedText:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RedactedTexts:
+    """Texts in the order given, without what was found in them, and how often what kind was in all of them."""
+
+    texts: tuple[str, ...]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Redacted:
     """Redacted transcripts in the order given.
 
@@ -82,8 +90,7 @@ class Redactor:
         """
         given = list(transcripts)
         work = _Work(self._detectors, self._placeholder)
-        texts = [text for one in given for text in (one.title, *(turn.text for turn in one.turns))]
-        cleaned = iter(work.clean_all(texts))
+        cleaned = iter(work.clean_all(_texts(given)))
         redacted = []
         for one in given:
             title = next(cleaned)
@@ -97,9 +104,20 @@ class Redactor:
 
     def redact_text(self, text: str) -> RedactedText:
         """Return one text redacted, as `redact` would if it were all there is."""
+        found = self.redact_texts([text])
+        return RedactedText(text=found.texts[0], counts=found.counts)
+
+    def redact_texts(self, texts: Iterable[str], *, beside: Iterable[Transcript] = ()) -> RedactedTexts:
+        """Return texts redacted that come after transcripts: the secrets of these are taken out of them, too.
+
+        Raises:
+            RedactionTooSlow: see `redact`.
+        """
         work = _Work(self._detectors, self._placeholder)
-        (cleaned,) = work.clean_all([text])
-        return RedactedText(text=cleaned, counts=dict(sorted(work.counts.items())))
+        work.clean_all(_texts(beside))
+        work.counts.clear()
+        cleaned = tuple(work.clean_all(list(texts)))
+        return RedactedTexts(texts=cleaned, counts=dict(sorted(work.counts.items())))
 
     def find(self, text: str) -> tuple[Finding, ...]:
         """Return what would be replaced first, in order of place, without overlaps; nothing inside placeholders."""
@@ -117,6 +135,10 @@ class Redactor:
     def digest(self) -> str:
         """SHA-256 of the record: equal where equal texts are redacted alike."""
         return sha256_json(self.record())
+
+
+def _texts(transcripts: Iterable[Transcript]) -> list[str]:
+    return [text for one in transcripts for text in (one.title, *(turn.text for turn in one.turns))]
 
 
 class _Work:

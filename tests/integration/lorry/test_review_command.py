@@ -68,6 +68,18 @@ async def test_decisions_hold_until_they_are_taken_back(lorry: Lorry, tmp_path: 
     assert not by_status(later, "edited")
 
 
+async def test_a_secret_that_a_reviewer_types_is_in_no_file_of_the_dataset(lorry: Lorry, tmp_path: Path) -> None:
+    pair = by_status(await lorry.json("review", "ada"), "kept")[0]
+    answer = tmp_path / "answer.txt"
+    answer.write_text("Write to me at grace.hopper@example.org")
+    after = await lorry.json("review", "ada", "--edit", f"{pair['id']}={answer}")
+    assert by_status(after, "edited")[0]["completion"] == "Write to me at [redacted email]"
+    kept = "".join(path.read_text() for path in Path(after["directory"]).rglob("*.*"))
+    assert "grace.hopper" not in kept
+    built = await lorry.json("build-dataset", "ada")
+    assert (built["digest"], built["redaction"]) == (after["digest"], {"email": 1})
+
+
 async def test_what_cannot_be_decided_changes_nothing(lorry: Lorry, tmp_path: Path) -> None:
     before = await lorry.json("review", "ada", "--search", "AHOY")
     kept, held = by_status(before, "kept"), by_status(before, "held_out")[0]["id"]

@@ -52,6 +52,11 @@ async def test_jobs_are_submitted_steered_and_worked_off(lorry: Lorry, harbour: 
     assert not re.search(r"\bann\b", complaint)
     shown = await lorry.json("jobs", "show", ann["id"])
     assert lines[-1] == f"job {ann['id']}: {shown['state']}"
+    quality = shown["dataset"]["quality"]
+    code, told, _ = await lorry("jobs", "show", ann["id"])
+    assert f"dataset    {quality['kept']} of {quality['examined']} examples to train on" in told
+    assert re.search(r"^platitudes nats a token under the base: \S", told, re.MULTILINE), told
+    assert (await lorry.json("jobs", "show", bob["id"]))["dataset"] is None
     code, told, _ = await lorry("jobs", "events", ann["id"], "--follow")
     assert re.search(r"  train done in \d+\.\d s, next: evaluate$", told, re.MULTILINE), told
     assert shown["state"] in {"succeeded", "rejected"}, shown["error"]

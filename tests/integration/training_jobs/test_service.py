@@ -30,9 +30,10 @@ from training.jobs.costs.repository import CostRepository
 from training.jobs.health.repository import Health, HealthRepository
 from training.jobs.job import Submission
 from training.jobs.jobs import Jobs
+from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
 from training.jobs.settings import TrainingServiceSettings
-from training.jobs.states import State
+from training.jobs.states import Stage, State
 from training.service.app import create_app
 from transcripts.store import TranscriptStore
 
@@ -65,9 +66,18 @@ async def test_a_job_is_submitted_shown_and_listed(service: httpx.AsyncClient) -
     assert answer.status_code == 201
     job = answer.json()
     assert (job["state"], job["user_id"], job["priority"], job["why"]) == ("queued", "ann", 7, "asked for")
-    assert (await service.get(f"/v1/trainings/{job['id']}")).json() == job
+    assert (await service.get(f"/v1/trainings/{job['id']}")).json() == {**job, "dataset": None}
     assert (await service.get("/v1/trainings", params={"tenant": "default"})).json()["jobs"] == [job]
     assert (await service.get("/v1/trainings", params={"state": "running"})).json()["jobs"] == []
+
+
+async def test_a_job_shows_what_is_kept_of_its_dataset(service: httpx.AsyncClient, database: Database) -> None:
+    job = (await service.post(USER, json={})).json()["id"]
+    found = {"digest": "d", "counts": {"train": 2}, "redacted": {}, "quality": {"kept": 2, "nats": {"< 1": 2}}}
+    async with database.transaction() as session:
+        await RecordRepository(session).add_stage(job, Stage.DATASET, result=found, seconds=1.0)
+    assert (await service.get(f"/v1/trainings/{job}")).json()["dataset"] == found
+    assert (await service.get(f"/v1/trainings/{job}", params={"tenant": "other"})).status_code == 404
 
 
 async def test_one_training_per_user_at_a_time(service: httpx.AsyncClient) -> None:

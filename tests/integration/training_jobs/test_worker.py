@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -18,8 +19,9 @@ from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.dispatch import Quota
 from training.jobs.durable import DurableQueue
+from training.jobs.record.repository import RecordRepository
 from training.jobs.staleness import Rules
-from training.jobs.states import State, Trigger
+from training.jobs.states import Stage, State, Trigger
 from training.jobs.worker import Worker
 from training.jobs.writings.repository import WritingRepository
 from transcripts.store import TranscriptStore
@@ -42,6 +44,13 @@ async def test_a_job_goes_from_transcripts_to_a_version_and_leaves_nothing_behin
     assert manifest.owner.user == "ann"
     assert (live == manifest.version_id) is ended.outcome["passed"]
     assert harbour.leftovers(job.id) == []
+    dataset = await harbour.jobs.dataset(job.id)
+    assert dataset is not None
+    quality = dataset["quality"]
+    assert dataset["digest"] == manifest.lineage.dataset_digest
+    assert quality["kept"] == dataset["counts"]["train"]
+    assert sum(quality["nats"].values()) + quality["unscored"] == quality["kept"], "the base was asked about each"
+    assert "sailor" not in json.dumps(dataset)
     assert await harbour.kinds(job.id) == [
         "submitted",
         "taken",
@@ -84,6 +93,24 @@ async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gi
     kinds = await harbour.kinds(job.id)
     assert kinds.count("stage finished dataset") == 1
     assert kinds.count("stage finished train") == 1
+
+
+async def test_a_dataset_whose_report_was_cut_off_is_built_again(harbour: Harbour, working: Working) -> None:
+    await harbour.add_user("ann")
+    async with working():
+        job = await harbour.submit("ann", steps=60)
+        await harbour.until_true(lambda: _checkpoint_of(harbour, job.id), what="a checkpoint", every=0.01)
+        await harbour.jobs.pause(job.id)
+        assert (await harbour.until(job.id, State.PAUSED, *ENDED)).state is State.PAUSED
+        before = await harbour.jobs.dataset(job.id)
+        (report,) = (each for each in harbour.leftovers(job.id) if each.name == "quality.json")
+        report.write_text("{")
+        async with harbour.database.transaction() as session:
+            await RecordRepository(session).forget_stages(job.id, Stage.DATASET)  # as if killed before it was kept
+        await harbour.jobs.resume(job.id)
+        ended = await harbour.until(job.id)
+    assert ended.state in {State.SUCCEEDED, State.REJECTED}, ended.error
+    assert await harbour.jobs.dataset(job.id) == before
 
 
 async def test_a_running_job_is_canceled_and_leaves_nothing(harbour: Harbour, working: Working) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lorry.commands.job_words import amount, left, said
+from lorry.commands.job_words import amount, left, lines, said
 from training.jobs.job import Job
 from training.jobs.states import Phase, State, Trigger, Wish
 
@@ -54,3 +54,40 @@ def test_a_job_whose_worker_has_left_counts_no_time_down() -> None:
 def test_what_has_no_known_price_is_not_called_free(tokens: int, dollars: float, words: str) -> None:
     row = {"is_estimate": False, "input_tokens": tokens, "output_tokens": 0, "dollars": dollars, "device_seconds": 0.0}
     assert amount([row], estimate=False) == f"{words}, no device time"
+
+
+QUALITY = {
+    "examined": 90,
+    "kept": 60,
+    "sections": [
+        {"problem": "near_duplicate", "action": "drop", "count": 4, "dropped": 4},
+        {"problem": "platitude", "action": "warn", "count": 3, "dropped": 0},
+        {"problem": "imbalance", "action": "warn", "count": 0, "dropped": 0},
+    ],
+    "nats": {"< 1": 4, "< 2": 50, "< 0.5": 3, "< 4": 0, "< 6": 1, "≥ 6": 2},
+    "unscored": 1,
+}
+DATASET = {"digest": "d", "counts": {"train": 60, "held_out": 24}, "redacted": {"email": 2}, "quality": QUALITY}
+
+
+def told(dataset: dict[str, Any] | None) -> dict[str, str]:
+    """Return the lines about a job's dataset by name."""
+    return dict(lines(running("one"), [], dataset)[len(lines(running("one"), [], None)) :])
+
+
+def test_a_jobs_examples_are_told_by_what_was_found_in_them() -> None:
+    assert told(DATASET) == {
+        "dataset": "60 of 90 examples to train on, 24 held-out replies",
+        "redacted": "email 2",
+        "dropped": "near_duplicate 4",
+        "to look at": "platitude 3",
+        "platitudes": "nats a token under the base: < 0.5 3, < 1 4, < 2 50, < 6 1, ≥ 6 2; 1 too long for it",
+    }
+
+
+def test_what_was_not_asked_or_not_kept_is_not_told_as_good() -> None:
+    unasked = told({**DATASET, "quality": {**QUALITY, "sections": [], "nats": {}, "unscored": 0}})
+    assert (unasked["dropped"], unasked["platitudes"]) == ("none", "the base model was not asked")
+    earlier = {name: value for name, value in DATASET.items() if name != "quality"}
+    assert told(earlier) == {"dataset": "60 examples to train on, 24 held-out replies", "redacted": "email 2"}
+    assert told(None) == {}

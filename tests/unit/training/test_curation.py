@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.writers import conversations
 from training.config import DatasetConfig
-from training.curation import Curation, edit
+from training.curation import Curation, Decision, edit
 from training.dataset import Dataset, build_dataset
 from training.errors import CurationInvalid, DatasetDamaged, DatasetTooSmall
 from training.examples import Example, ask
@@ -217,3 +217,59 @@ def test_other_redaction_gives_another_digest(tmp_path: Path) -> None:
     redacted = build_dataset(TRANSCRIPTS, config=CONFIG, directory=tmp_path / "redacted", redactor=Redactor())
     assert plain.train == redacted.train
     assert plain.digest != redacted.digest
+
+
+def test_what_a_reviewer_types_is_redacted_like_what_the_user_said(tmp_path: Path) -> None:
+    said = conversations(12, secret=SECRET)
+    before = build_dataset(said, config=CONFIG, directory=tmp_path / "before", redactor=Redactor())
+    asked, answered = before.train[2], before.train[5]
+    typed = Curation().with_edit(asked, question="Is ann@example.org yours?", completion="I have a list, not a mail")
+    typed = typed.with_edit(answered, question=None, completion="call me on +1 415 555 2671, or ann@example.org")
+    dataset = build_dataset(said, config=CONFIG, directory=tmp_path / "d", redactor=Redactor(), curation=typed)
+    assert dataset.train[2].prompt[-1].content == "Is [redacted email] yours?"
+    assert dataset.train[5].completion == "call me on [redacted phone], or [redacted email]"
+    held = "".join(path.read_text() for path in (tmp_path / "d").rglob("*.*"))
+    assert "ann@" not in held
+    assert "415" not in held
+    assert before.redaction is not None
+    assert dataset.redaction is not None
+    assert before.redaction["counts"] == {"email": 12}
+    assert dataset.redaction["counts"] == {"email": 14, "phone": 1}
+    assert Dataset.load(tmp_path / "d") == dataset
+    edited = [pair for pair in pairs_of(dataset) if pair.status == "edited"]
+    assert [pair.id for pair in edited] == [asked.key, answered.key]
+    again = build_dataset(
+        said, config=CONFIG, directory=tmp_path / "again", redactor=Redactor(), curation=dataset.curation
+    )
+    assert again.train == dataset.train
+    assert again.redaction == before.redaction, "a placeholder is nobody's secret"
+
+
+def test_a_secret_that_the_transcripts_give_away_is_taken_out_of_an_edit_that_does_not(tmp_path: Path) -> None:
+    said = conversations(12, secret=", my password is hunter22")
+    before = build_dataset(said, config=CONFIG, directory=tmp_path / "before", redactor=Redactor())
+    typed = Curation().with_edit(before.train[2], question=None, completion="I type hunter22 each morning")
+    dataset = build_dataset(said, config=CONFIG, directory=tmp_path / "d", redactor=Redactor(), curation=typed)
+    assert dataset.train[2].completion == "I type [redacted secret] each morning"
+    plain = build_dataset(said, config=CONFIG, directory=tmp_path / "plain", curation=typed)
+    assert "hunter22" in plain.train[2].completion, "redaction is switched off"
+
+
+def test_an_edit_without_a_secret_or_without_its_pair_changes_no_redaction(tmp_path: Path) -> None:
+    said = conversations(12, secret=SECRET)
+    before = build_dataset(said, config=CONFIG, directory=tmp_path / "before", redactor=Redactor())
+    stale = Curation().with_edit(pair(), question=None, completion="mail ann@example.org")
+    gone = Decision(action="drop", question="ann@example.org?")  # no command writes this; a file may hold it
+    reply = Curation().with_edit(before.held_out[0], question=None, completion="mail ann@example.org")
+    for number, curation in enumerate((stale, Curation(decisions={"k": gone}), reply)):
+        built = build_dataset(
+            said, config=CONFIG, directory=tmp_path / str(number), redactor=Redactor(), curation=curation
+        )
+        assert built.digest == before.digest
+    harmless = Curation().with_edit(before.train[2], question=None, completion="something else I said")
+    edited = build_dataset(said, config=CONFIG, directory=tmp_path / "e", redactor=Redactor(), curation=harmless)
+    assert edited.redaction == before.redaction
+    assert edited.curation == harmless
+    dropped = Curation(decisions={before.held_out[0].key: gone})
+    build_dataset(said, config=CONFIG, directory=tmp_path / "dropped", redactor=Redactor(), curation=dropped)
+    assert "ann@example" not in (tmp_path / "dropped" / "curation.json").read_text()

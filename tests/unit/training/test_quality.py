@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.writers import conversations
 from training.config import Action, DatasetConfig
+from training.curation import Curation
 from training.dataset import Dataset, build_dataset, read_report, read_writing
 from training.errors import DatasetDamaged
 from training.examples import Answer, Example, Kind, ask
@@ -22,6 +23,7 @@ from training.quality.check import check_examples
 from training.quality.page import to_markdown, to_svg
 from training.quality.report import QualityReport
 from training.quality.shingles import Neighbours, containment, jaccard, shingles
+from training.review import pairs_of
 from training.selection import choose_training
 from training.writers.cost import FREE, Cost, TokenUsage
 from training.writers.extractive import ExtractiveWriter
@@ -292,6 +294,79 @@ def test_a_report_lies_beside_the_dataset_and_survives_its_json_form(tmp_path: P
     (directory / "quality.json").unlink()
     assert read_report(directory) is None
     assert Dataset.load(directory) == dataset
+
+
+def scored_by_length(examples: Sequence[Example]) -> list[float | None]:
+    """Score each by its length, as a base might that knows short answers best; one does not fit."""
+    return [None if "salt" in each.completion else len(each.completion) / 50 for each in examples]
+
+
+def test_a_report_has_the_score_of_every_pair_that_the_base_was_asked_about_as_it_was_written(tmp_path: Path) -> None:
+    config = DatasetConfig(max_examples=60)
+    plain = build_dataset(conversations(12), config=config, directory=tmp_path / "plain")
+    unfit = next(each for each in plain.train if "salt" in each.completion)
+    edited, dropped = [each for each in plain.train if "salt" not in each.completion][:2]
+    curation = Curation().with_edit(edited, question=None, completion="in other words").with_drop(dropped.key)
+    dataset = build_dataset(
+        conversations(12),
+        config=config,
+        directory=tmp_path / "d",
+        curation=curation,
+        scorer=scored_by_length,
+        scored_by="a rule",
+    )
+    report = read_report(tmp_path / "d")
+    assert report is not None
+    assert report.scored_by == "a rule"
+    assert report.losses == {
+        each.key: loss for each, loss in zip(plain.train, scored_by_length(plain.train), strict=True)
+    }
+    assert report.unscored == sum("salt" in each.completion for each in plain.train), "what is edited is not too long"
+    assert sum(report.nats.values()) == len(plain.train) - 2 - report.unscored
+    losses = {pair.id: pair.base_loss for pair in pairs_of(dataset, report)}
+    assert losses[dropped.key] == len(dropped.completion) / 50
+    assert losses[edited.key] is losses[unfit.key] is losses[dataset.held_out[0].key] is None
+    assert {pair.base_loss for pair in pairs_of(dataset)} == {None}
+
+
+def test_a_report_for_which_the_base_was_asked_takes_the_place_of_one_that_is_there(tmp_path: Path) -> None:
+    dataset, directory = built(tmp_path)
+    for scorer, scored_by in ((scored_by_length, "a rule"), (None, None)):
+        again = build_dataset(
+            conversations(12), config=dataset.config, directory=directory, scorer=scorer, scored_by=scored_by
+        )
+        assert again.digest == dataset.digest
+        report = read_report(directory)
+        assert report is not None
+        assert report.scored_by == "a rule"
+
+
+def test_the_figures_hold_every_count_of_a_report_and_no_word_of_anybodys() -> None:
+    pairs = [example(LONG), example(LONG), example("tea", question="And what do you drink?")]
+    checked = check_examples(
+        pairs,
+        [],
+        held_out_transcripts=frozenset(),
+        config=CONFIG,
+        choose=everything,
+        scorer=lambda these: [0.2 for _ in these],
+    )
+    report = checked.report(checked.examples)
+    figures = report.figures()
+    assert json.loads(json.dumps(figures)) == figures
+    found = {each["problem"]: (each["action"], each["count"], each["dropped"]) for each in figures["sections"]}
+    assert found["duplicate"] == ("drop", 1, 1)
+    assert found["too_short"] == ("warn", 1, 0)
+    assert found["platitude"] == ("warn", 2, 0)
+    whole = report.to_json()
+    assert {name: whole[name] for name in figures if name != "sections"} == {
+        name: value for name, value in figures.items() if name != "sections"
+    }
+    told = json.dumps(figures)
+    for text in (each for pair in pairs for each in (pair.completion, pair.prompt[-1].content)):
+        assert text in json.dumps(whole)
+        assert text not in told
+    assert "tea" not in told
 
 
 def test_a_page_shows_what_somebody_typed_without_acting_on_it() -> None:

@@ -238,6 +238,15 @@ def test_a_secret_found_once_is_taken_out_of_every_other_text() -> None:
     assert sum(redacted.counts.values()) == 3
 
 
+def test_texts_lose_the_secrets_of_transcripts_beside_them_and_only_their_own_are_counted() -> None:
+    beside = [said("password = 'hunter22'", "mail jo@example.org")]
+    found = REDACTOR.redact_texts(["hunter22, it is", "and jim@example.org"], beside=beside)
+    assert found.texts == ("[redacted secret], it is", "and [redacted email]")
+    assert found.counts == {"email": 1, "secret/repeated": 1}
+    assert REDACTOR.redact_texts(found.texts, beside=beside).counts == {}
+    assert REDACTOR.redact_texts(["hunter22, it is"]).counts == {}
+
+
 @pytest.mark.parametrize(
     ("beside", "value"),
     [

@@ -15,7 +15,7 @@ from registry.client import RegistryClient
 from registry.manifest import BaseIdentity
 from training.config import ResolvedConfig
 from training.curations.repository import CurationRepository
-from training.dataset import Dataset, build_dataset
+from training.dataset import Dataset, build_dataset, read_report
 from training.errors import AdapterUnreadable, DatasetError, TrainingError, TrainingPaused
 from training.examples import Example
 from training.jobs.assignment import Assignment, StopReason
@@ -52,10 +52,16 @@ class Making:
         self._device = device
 
     async def build(self, job: Assignment) -> dict[str, Any]:
-        """Do the stage `dataset`; its result counts examples and redactions."""
+        """Do the stage `dataset`; its result counts examples, redactions, and what was found in the examples."""
         dataset = await self.dataset(job)
+        report = await asyncio.to_thread(read_report, self._directory(job))
         redaction = dataset.redaction or {}
-        return {"digest": dataset.digest, "counts": dataset.counts, "redacted": dict(redaction.get("counts", {}))}
+        return {
+            "digest": dataset.digest,
+            "counts": dataset.counts,
+            "redacted": dict(redaction.get("counts", {})),
+            "quality": report.figures() if report else None,
+        }
 
     async def train(self, job: Assignment) -> dict[str, Any]:
         """Do the stage `train`; its result says how many steps, tokens and seconds it took."""
@@ -72,9 +78,10 @@ class Making:
 
     async def dataset(self, job: Assignment) -> Dataset:
         """Return the job's dataset, built again when this machine does not have it whole."""
-        directory = self._materials.made(job) / "dataset"
+        directory = self._directory(job)
         if directory.exists():
             try:
+                await asyncio.to_thread(read_report, directory)
                 return await asyncio.to_thread(Dataset.load, directory)
             except DatasetError:
                 await asyncio.to_thread(shutil.rmtree, directory)
@@ -105,6 +112,9 @@ class Making:
 
         async with self._device.trainer(job.base, check=job.check) as trainer:
             return await asyncio.to_thread(build, trainer)
+
+    def _directory(self, job: Assignment) -> Path:
+        return self._materials.made(job) / "dataset"
 
     async def trained(self, job: Assignment) -> TrainedAdapter:
         """Return the job's adapter, trained (on) when this machine does not have it whole."""
