@@ -1,6 +1,8 @@
 """The one migration history, run by `lorry up`, by deployments and by tests alike.
 
 `python -m lorry.schema` brings the database of LORRY_DATABASE_URL to the newest schema; running it again is no error.
+Afterwards, transcripts that an earlier release has stored are compared with each other, a user at a time: a new release
+works meanwhile, and what was interrupted goes on when it is run again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,19 @@ from kit.settings import DatabaseSettings
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_KEY = 0x10_55_19  # any constant will do: two processes that migrate at once take turns
 _TABLE_LOCK_SECONDS = 10
+_OWNERS_AT_ONCE = 1000
 _DAY_SECONDS = 86_400.0  # an index on a large table, or another process that makes one, takes as long as it needs
+_UNMARKED = f"""
+select distinct tenant, user_id from transcript where sought is null and (tenant, user_id) > (:tenant, :user)
+order by tenant, user_id limit {_OWNERS_AT_ONCE}
+"""
+_RECOUNT = """
+update training_trained t set words = t.words - coalesce((
+    select sum(s.user_word_count) from transcript s
+    where s.tenant = t.tenant and s.user_id = t.user_id and s.id = any(:ids) and s.imported_at <= t.trained_at
+), 0)
+where t.tenant = :tenant and t.user_id = :user
+"""
 
 
 async def migrate(database: Database, *, revision: str = "head") -> None:
@@ -32,6 +46,8 @@ async def migrate(database: Database, *, revision: str = "head") -> None:
     patient = Database(database.settings.model_copy(update=patience))
     try:
         await _migrate(patient, revision)
+        if revision == "head":
+            await _mark_transcripts(patient)
     finally:
         await patient.close()
 
@@ -49,6 +65,26 @@ async def _migrate(database: Database, revision: str) -> None:
             await connection.rollback()
             await connection.execute(text("select pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
             await connection.commit()
+
+
+async def _mark_transcripts(database: Database) -> None:
+    """Find what goes on from what among transcripts that a release has stored which did not look for that.
+
+    Their words counted more than once, and so they did when their user was trained.
+    """
+    from transcripts.store import TranscriptStore
+
+    after = ("", "")
+    while True:
+        async with database.reading() as session:
+            owners = (await session.execute(text(_UNMARKED), {"tenant": after[0], "user": after[1]})).all()
+        for tenant, user in owners:
+            async with database.transaction() as session:
+                continued = await TranscriptStore(session).add_marks(tenant, user)
+                await session.execute(text(_RECOUNT), {"tenant": tenant, "user": user, "ids": sorted(continued)})
+        if len(owners) < _OWNERS_AT_ONCE:
+            return
+        after = (owners[-1][0], owners[-1][1])
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from transcripts.formats import FORMATS
 from transcripts.seen import Seen
-from transcripts.transcript import Transcript
+from transcripts.transcript import Transcript, Turn
 
 Place = tuple[int, int]
 """Which transcript, and which of its turns."""
@@ -54,11 +54,25 @@ def _root(first: list[int], index: int) -> int:
     return index
 
 
-def _keys(transcript: Transcript) -> Iterator[tuple[int, str]]:
+def repeats_messages(transcript: Transcript) -> bool:
+    """Whether the transcript's format copies messages from one conversation to another."""
     format = FORMATS.get(transcript.source_format)
-    if format is None or not format.repeats_messages:
-        return
-    for index, turn in enumerate(transcript.turns):
-        if turn.time is not None:
-            line, _, _ = turn.text.partition("\n")
-            yield index, f"{turn.role}\0{turn.time.isoformat()}\0{line}"
+    return format is not None and format.repeats_messages
+
+
+def known_by(turn: Turn) -> str:
+    """Return what a message is known by where it was copied or has grown: speaker, time and first line.
+
+    Without its time it is known by all that it says.
+    """
+    if turn.time is None:
+        return f"{turn.role}\0\0{turn.text}"
+    line, _, _ = turn.text.partition("\n")
+    return f"{turn.role}\0{turn.time.isoformat()}\0{line}"
+
+
+def _keys(transcript: Transcript) -> Iterator[tuple[int, str]]:
+    if repeats_messages(transcript):
+        for index, turn in enumerate(transcript.turns):
+            if turn.time is not None:
+                yield index, known_by(turn)

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Computed, DateTime, ForeignKeyConstraint, Index, Text, func
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    false,
+    func,
+)
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
@@ -25,7 +36,11 @@ SEARCHED_CHARACTERS = 65_536
 
 
 class TranscriptRow(Base):
-    """One conversation of one user; `id` is the digest of its turns."""
+    """One conversation of one user; `id` is the digest of its turns.
+
+    `marks` and `sought` are those of `transcripts.marks`, null where a release that knew none has stored it since the
+    last migration. `is_continued`: another one of the user's holds it whole, so its words are not counted.
+    """
 
     __tablename__ = "transcript"
 
@@ -39,10 +54,17 @@ class TranscriptRow(Base):
     user_turn_count: Mapped[int]
     user_word_count: Mapped[int]
     imported_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    marks: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger), deferred=True)
+    sought: Mapped[int | None] = mapped_column(BigInteger, deferred=True)
+    is_continued: Mapped[bool] = mapped_column(server_default=false())
 
     __table_args__ = (
         CheckConstraint("user_turn_count between 1 and turn_count", name="has_user_turn"),
         Index(None, "tenant", "user_id", "started_at", "id"),
+        Index(None, "sought"),
+        # Without fast updates, of which every search would read up to 4 MB.
+        Index(None, "marks", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+        Index("ix_transcript_unmarked", "tenant", "user_id", postgresql_where=sql("sought is null")),
     )
 
 

@@ -9,17 +9,35 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
 
-from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, insert, literal, select, text, tuple_
-from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY, array
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
+from transcripts.marks import Marks
 from transcripts.models import SEARCH_CONFIGURATION, TranscriptRow, TurnRow
 from transcripts.transcript import Transcript, Turn
 
 Order = Literal["best", "newest", "oldest"]
 _TURNS_OF = 500  # transcripts are named in one statement
 _TURNS_AT_ONCE = 500  # rows are inserted: everybody else on the event loop waits while they are written out
+_HOLDERS = 32  # are looked at of one transcript: all that have its mark are nearly always states of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +58,11 @@ class Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What is kept of one user; the times are None where no source told any."""
+    """What is kept of one user; the times are None where no source told any.
+
+    `transcripts` and `turns` are all that is stored; the user's turns and words are counted without transcripts that
+    another one continues.
+    """
 
     transcripts: int
     turns: int
@@ -185,11 +207,17 @@ class TranscriptRepository:
         )
         return frozenset((await self._session.execute(query)).scalars())
 
+    async def last_states(self, *, tenant: str, user: str) -> frozenset[str]:
+        """Return the ids of those transcripts that no other one continues."""
+        row = TranscriptRow
+        query = select(row.id).where(row.tenant == tenant, row.user_id == user, ~row.is_continued)
+        return frozenset((await self._session.execute(query)).scalars())
+
     async def own_words(self, *, tenant: str) -> dict[str, int]:
-        """Return how many words of their own each user of the tenant has stored."""
+        """Return how many words of their own each user of the tenant has stored, those of continued states once."""
         query = (
             select(TranscriptRow.user_id, func.sum(TranscriptRow.user_word_count))
-            .where(TranscriptRow.tenant == tenant)
+            .where(TranscriptRow.tenant == tenant, ~TranscriptRow.is_continued)
             .group_by(TranscriptRow.user_id)
         )
         return {user: int(words) for user, words in await self._session.execute(query)}
@@ -199,8 +227,8 @@ class TranscriptRepository:
         query = select(
             func.count(),
             func.coalesce(func.sum(TranscriptRow.turn_count), 0),
-            func.coalesce(func.sum(TranscriptRow.user_turn_count), 0),
-            func.coalesce(func.sum(TranscriptRow.user_word_count), 0),
+            func.coalesce(func.sum(TranscriptRow.user_turn_count).filter(~TranscriptRow.is_continued), 0),
+            func.coalesce(func.sum(TranscriptRow.user_word_count).filter(~TranscriptRow.is_continued), 0),
             func.min(TranscriptRow.started_at),
             func.max(TranscriptRow.started_at),
             func.max(TranscriptRow.imported_at),
@@ -228,6 +256,63 @@ class TranscriptRepository:
             statement = statement.where(TranscriptRow.id == transcript_id)
         removed = await self._session.execute(statement.returning(TranscriptRow.id))
         return len(removed.all())
+
+    async def maybe_held(
+        self, transcript_ids: Sequence[str], *, tenant: str, user: str, are_continued: bool
+    ) -> frozenset[str]:
+        """Return which others, of those that are noted as continued or of those that are not, these may hold."""
+        row = TranscriptRow
+        these = func.any(cast(list(transcript_ids), ARRAY(Text)))
+        query = select(row.marks).where(row.tenant == tenant, row.user_id == user, row.id == these)
+        marks = {mark for own in (await self._session.execute(query)).scalars() for mark in own or ()}
+        sought = select(row).where(row.sought == func.any(cast(list(marks), ARRAY(BigInteger))))
+        found = sought.offset(0).subquery()  # see `maybe_holders`
+        mine = (found.c.tenant == tenant, found.c.user_id == user, found.c.is_continued == are_continued)
+        ids = (await self._session.execute(select(found.c.id).where(*mine))).scalars()
+        return frozenset(ids) - {*transcript_ids}
+
+    async def maybe_holders(self, transcript_ids: Sequence[str], *, tenant: str, user: str) -> list[tuple[str, str]]:
+        """Return which others may hold these, each with one of these; the longest first, all of one in a row."""
+        whole, part = TranscriptRow, aliased(TranscriptRow)
+        # Without the offset, PostgreSQL might look at everything that the user has, again for each: while a first
+        # import goes on, no statistics tell it how much that is. Marks are nobody else's anyway.
+        marked = select(whole).where(whole.marks.bool_op("@>")(array([part.sought]))).correlate(part)
+        found = marked.offset(0).lateral()
+        holder = (
+            select(found.c.id, found.c.turn_count)
+            .where(found.c.tenant == tenant, found.c.user_id == user)
+            .where(found.c.id != part.id, found.c.turn_count >= part.turn_count)
+            .order_by(found.c.turn_count.desc(), found.c.id)
+            .limit(_HOLDERS)
+            .lateral()
+        )
+        query = (
+            select(holder.c.id, part.id)
+            .select_from(part)
+            .join(holder, true())
+            .where(part.tenant == tenant, part.user_id == user)
+            .where(part.id == func.any(cast(list(transcript_ids), ARRAY(Text))))
+            .order_by(holder.c.turn_count.desc(), holder.c.id, part.id)
+        )
+        return [(row[0], row[1]) for row in await self._session.execute(query)]
+
+    async def note(self, transcript_ids: Sequence[str], *, tenant: str, user: str, are_continued: bool) -> None:
+        """Note that others of the user's continue these, or none does."""
+        row = TranscriptRow
+        mine = (row.tenant == tenant, row.user_id == user)
+        these = row.id == func.any(cast(list(transcript_ids), ARRAY(Text)))
+        await self._session.execute(update(row).where(*mine, these).values(is_continued=are_continued))
+
+    async def unmarked(self, *, tenant: str, user: str, limit: int) -> list[str]:
+        """Return ids of transcripts without marks."""
+        row = TranscriptRow
+        query = select(row.id).where(row.tenant == tenant, row.user_id == user, row.sought.is_(None)).limit(limit)
+        return list((await self._session.execute(query)).scalars())
+
+    async def mark(self, transcripts: Sequence[Transcript], *, tenant: str, user: str) -> None:
+        """Give these transcripts, which the user has, their marks."""
+        rows = await asyncio.to_thread(_marked_keys, transcripts, tenant=tenant, user=user)
+        await self._session.execute(update(TranscriptRow), rows)
 
     async def words(self, query: str) -> list[str]:
         """Return the query's distinct words as the index knows them: stemmed, without stop words, sorted."""
@@ -291,7 +376,7 @@ def match_any(words: Iterable[str]) -> str:
 
 
 def _transcript_rows(transcripts: Sequence[Transcript], *, tenant: str, user: str) -> list[dict[str, Any]]:
-    """Return a row each; it counts every word."""
+    """Return a row each; it counts every word and digests every turn."""
     return [_transcript_row(transcript, tenant=tenant, user=user) for transcript in transcripts]
 
 
@@ -306,7 +391,18 @@ def _transcript_row(transcript: Transcript, *, tenant: str, user: str) -> dict[s
         "turn_count": len(transcript.turns),
         "user_turn_count": len(transcript.user_turns),
         "user_word_count": sum(len(turn.text.split()) for turn in transcript.user_turns),
+        **_marks(transcript, tenant=tenant, user=user),
     }
+
+
+def _marked_keys(transcripts: Sequence[Transcript], *, tenant: str, user: str) -> list[dict[str, Any]]:
+    key = {"tenant": tenant, "user_id": user}
+    return [{**key, "id": each.id, **_marks(each, tenant=tenant, user=user)} for each in transcripts]
+
+
+def _marks(transcript: Transcript, *, tenant: str, user: str) -> dict[str, Any]:
+    marks = Marks.of(transcript, tenant=tenant, user=user)
+    return {"marks": marks.own, "sought": marks.sought}
 
 
 def _turn_rows(transcript: Transcript, *, tenant: str, user: str) -> Iterator[dict[str, Any]]:

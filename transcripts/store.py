@@ -1,7 +1,7 @@
 """The transcripts of a tenant's users: added all or none, read back as they were, deleted.
 
 Laws: adding what is there already changes nothing; what `list` returns equals what was added, and
-its order depends on the transcripts alone.
+its order depends on the transcripts alone. What of the words counts does not depend on the order of adding either.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kit.names import check_name
 from transcripts.conversation import unfit
 from transcripts.errors import NoUserTurn, TranscriptNotFound, TranscriptUnreadable
 from transcripts.repository import Head, Summary, TranscriptRepository
+from transcripts.states import States
 from transcripts.transcript import Transcript
 
 # One statement inserts at most so many transcripts, and starts when so much text has been gathered.
@@ -55,11 +56,27 @@ class TranscriptStore:
         _check_owner(tenant, user)
         await self._repository.lock_user(tenant=tenant, user=user)
         given = new = 0
-        batches = _batches(transcripts)
+        batches, states = _batches(transcripts), self._states(tenant, user)
         while batch := await asyncio.to_thread(next, batches, None):
             given += batch.given
-            new += len(await self._repository.insert(batch.distinct, tenant=tenant, user=user))
+            added = await self._repository.insert(batch.distinct, tenant=tenant, user=user)
+            new += len(added)
+            await states.note_added({each.id: each for each in batch.distinct if each.id in added})
         return Added(new=new, known=given - new)
+
+    async def add_marks(self, tenant: str, user: str) -> frozenset[str]:
+        """Compare what an earlier release has stored with all else of the user's; return what turned out continued.
+
+        The words of these counted until now.
+        """
+        _check_owner(tenant, user)
+        await self._repository.lock_user(tenant=tenant, user=user)
+        states, continued = self._states(tenant, user), set[str]()
+        while ids := await self._repository.unmarked(tenant=tenant, user=user, limit=_PAGE_TRANSCRIPTS):
+            transcripts = await self._repository.some(ids, tenant=tenant, user=user)
+            await self._repository.mark(transcripts, tenant=tenant, user=user)
+            continued |= await states.note_added({each.id: each for each in transcripts})
+        return frozenset(continued)
 
     async def hold(self, tenant: str, user: str) -> None:
         """Wait for other imports of this user to end, and hold them off until the transaction does."""
@@ -135,8 +152,16 @@ class TranscriptStore:
         _check_owner(tenant, user)
         return await self._repository.present(sorted(set(transcript_ids)), tenant=tenant, user=user)
 
+    async def last_states(self, tenant: str, user: str) -> frozenset[str]:
+        """Return the ids of those transcripts that no other one continues; all that was said stands in these."""
+        _check_owner(tenant, user)
+        return await self._repository.last_states(tenant=tenant, user=user)
+
     async def own_words(self, tenant: str) -> dict[str, int]:
-        """Return how many words of their own every user of the tenant has stored."""
+        """Return how many words of their own every user of the tenant has stored.
+
+        Those of transcripts that another one continues are counted there only.
+        """
         check_name(tenant, field="tenant")
         return await self._repository.own_words(tenant=tenant)
 
@@ -147,10 +172,16 @@ class TranscriptStore:
             TranscriptNotFound: when `transcript_id` is given and the user has none of that id.
         """
         _check_owner(tenant, user)
-        deleted = await self._repository.delete(tenant=tenant, user=user, transcript_id=transcript_id)
-        if transcript_id is not None and not deleted:
+        if transcript_id is None:
+            return await self._repository.delete(tenant=tenant, user=user, transcript_id=None)
+        await self._repository.lock_user(tenant=tenant, user=user)
+        deleted = await self._states(tenant, user).delete(transcript_id)
+        if not deleted:
             raise TranscriptNotFound(f"the user has no transcript {transcript_id!r}", field="transcript_id")
         return deleted
+
+    def _states(self, tenant: str, user: str) -> States:
+        return States(self._repository, tenant=tenant, user=user)
 
 
 def _check_owner(tenant: str, user: str) -> None:

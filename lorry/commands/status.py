@@ -98,7 +98,7 @@ async def _status(context: Context, user: str) -> UserStatus:
     async with context.database.transaction() as session:
         store = TranscriptStore(session)
         summary = await store.summary(tenant, user)
-        ids = {transcript.id async for transcript in store.stream(tenant, user)}
+        ids = await store.last_states(tenant, user)
         profile = await ProfileRepository(session).latest(tenant, user)
     manifest = await _live(context, user)
     held_out = manifest.evaluation.get("held_out", {}) if manifest else {}

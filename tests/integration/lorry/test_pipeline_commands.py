@@ -95,6 +95,15 @@ async def test_status_fits_80_columns_and_breaks_no_name(lorry: Lorry, database:
         assert cell in told
 
 
+async def test_status_counts_a_conversation_that_went_on_once(lorry: Lorry, tmp_path: Path) -> None:
+    path = tmp_path / "talk.txt"
+    for said in ("ann: I keep bees.\nbob: How many?\n", "ann: I keep bees.\nbob: How many?\nann: Four hives.\n"):
+        path.write_text(said)
+        await lorry.json("import", "ann", str(path), "--user-speaker", "ann")
+    (status,) = await lorry.json("status", "ann")
+    assert (status["transcripts"], status["own_words"], status["new_transcripts"]) == (2, 5, 1)
+
+
 async def test_an_empty_list_says_so(lorry: Lorry) -> None:
     code, told, complained = await lorry("adapters", "list")
     assert (code, told, complained.strip()) == (0, "", "no adapters found")

@@ -24,6 +24,7 @@ from training.jobs.triggers.repository import RulesRepository, TrainedRepository
 from training.jobs.triggers.tenant_rules import TenantRules
 from training.jobs.triggers.triggers import Triggers
 from transcripts.store import TranscriptStore
+from transcripts.transcript import Transcript, Turn
 
 BASE = "the-base"
 SILENT = Rules(enabled=True, min_words=10, new_words=None, max_age_days=None)
@@ -86,6 +87,26 @@ async def test_each_rule_submits_who_it_is_about_with_the_reason_and_nobody_else
     assert why in job.why
     (now, _) = await TenantRules(database).staleness("default", base=BASE)
     assert (now.user, now.active_job) == ("ann", job.id)
+
+
+async def test_of_a_conversation_that_went_on_only_what_was_added_makes_its_user_due(database: Database) -> None:
+    """Imported every night, it is a new transcript every night."""
+
+    async def stored(length: int) -> int:
+        turns = tuple(Turn(role="user" if n % 2 else "other", text=f"{n} " + "word " * 19) for n in range(length))
+        async with database.transaction() as session:
+            store = TranscriptStore(session)
+            await store.add("default", "ann", [Transcript(turns=turns, source_format="chatgpt")])
+            return (await store.summary("default", "ann")).user_words
+
+    rules = replace(SILENT, new_words=50, new_share=0)
+    await remember(database, "ann", words=await stored(100), days_ago=1)
+    for length in (99, 101, 103, 105):
+        await stored(length)
+        assert await pulled(database, rules) == []
+    await stored(107)
+    (job,) = await pulled(database, rules)
+    assert "60 own words since" in job.why
 
 
 async def test_of_many_workers_one_submits_and_nobody_is_submitted_twice(database: Database) -> None:

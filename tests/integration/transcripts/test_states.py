@@ -1,0 +1,216 @@
+"""What is stored of a conversation in several states counts once, in whatever order it came and whatever went."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+from kit.database import Database
+from lorry import schema
+from lorry.schema import migrate
+from training.jobs.triggers.repository import TrainedRepository
+from transcripts.continuation import without_continued
+from transcripts.repository import Summary
+from transcripts.store import Added, TranscriptStore
+from transcripts.transcript import Role, Transcript, Turn
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SAID = ("I keep bees", "How many?", "Four hives in the orchard", "Since when?", "Since last spring")
+
+
+def talk(*texts: str, timed: bool = False, source_format: str = "openai-messages") -> Transcript:
+    roles: tuple[Role, Role] = ("user", "other")
+    turns = tuple(
+        Turn(role=roles[n % 2], text=text, time=NOON + timedelta(minutes=n) if timed else None)
+        for n, text in enumerate(texts)
+    )
+    return Transcript(turns=turns, source_format=source_format)
+
+
+async def add(database: Database, *transcripts: Transcript, user: str = "ann") -> Added:
+    async with database.transaction() as session:
+        return await TranscriptStore(session).add("default", user, transcripts)
+
+
+async def delete(database: Database, transcript: Transcript) -> None:
+    async with database.transaction() as session:
+        await TranscriptStore(session).delete("default", "ann", transcript.id)
+
+
+async def own_words(database: Database, user: str = "ann") -> int:
+    async with database.reading() as session:
+        return (await TranscriptStore(session).own_words("default")).get(user, 0)
+
+
+async def summary(database: Database) -> Summary:
+    async with database.reading() as session:
+        return await TranscriptStore(session).summary("default", "ann")
+
+
+async def last_states(database: Database) -> set[str]:
+    async with database.reading() as session:
+        return set(await TranscriptStore(session).last_states("default", "ann"))
+
+
+def words(transcripts: Iterable[Transcript]) -> int:
+    return sum(len(turn.text.split()) for transcript in transcripts for turn in transcript.user_turns)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("source_format", ["claude-code", "openai-messages"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+async def test_of_a_conversation_that_went_on_the_last_state_counts(
+    database: Database, order: tuple[int, ...], source_format: str, timed: bool
+) -> None:
+    states = [talk(*SAID[:length], timed=timed, source_format=source_format) for length in (1, 3, 5)]
+    for index, which in enumerate(order):
+        assert await add(database, states[which]) == Added(new=1, known=0)
+        assert await own_words(database) == words([states[max(order[: index + 1])]])
+    assert await add(database, *states) == Added(new=0, known=3)
+    found = await summary(database)
+    assert (found.user_words, found.user_turns) == (words(states[2:]), 3)
+    assert (found.transcripts, found.turns) == (3, 1 + 3 + 5), "what is stored is there to be listed and deleted"
+    assert await last_states(database) == {states[2].id}
+
+
+async def test_all_states_in_one_import_count_once(database: Database) -> None:
+    states = [talk(*(f"turn {n} of many" for n in range(length))) for length in range(1, 40)]
+    await add(database, *states, talk("something else"))
+    assert await own_words(database) == words([states[-1]]) + 2
+
+
+async def test_a_state_counts_again_when_what_continued_it_is_deleted(database: Database) -> None:
+    first, second, third = (talk(*SAID[:length]) for length in (1, 3, 5))
+    await add(database, first, second, third)
+    await delete(database, second)
+    assert await own_words(database) == words([third]), "the third goes on from the first, too"
+    await delete(database, third)
+    assert await own_words(database) == words([first])
+    await add(database, third)
+    await add(database, second)
+    await delete(database, third)
+    assert await own_words(database) == words([second]), "of what the third continued, the second continues the first"
+    await add(database, third)
+    await delete(database, first)
+    assert await own_words(database) == words([third])
+
+
+async def test_a_branch_counts_beside_the_conversation_that_it_left(database: Database) -> None:
+    one, other = talk(*SAID), talk(*SAID[:2], "Five by now")
+    await add(database, one, talk(*SAID[:2]))
+    await add(database, other)
+    assert await own_words(database) == words([one, other])
+
+
+async def test_a_part_of_a_resumed_session_counts_in_the_whole_one(database: Database) -> None:
+    whole = talk(*SAID, timed=True, source_format="claude-code")
+    first, rest = (Transcript(turns=turns, source_format="claude-code") for turns in (whole.turns[:2], whole.turns[2:]))
+    await add(database, first, rest)
+    assert await own_words(database) == words([whole])
+    await add(database, whole)
+    assert await own_words(database) == words([whole])
+    await delete(database, whole)
+    assert await own_words(database) == words([whole])
+    assert await last_states(database) == {first.id, rest.id}
+
+
+async def test_a_turn_that_grew_by_a_line_counts_once(database: Database) -> None:
+    before, after = talk("one\ntwo", timed=True), talk("one\ntwo\nthree", timed=True)
+    await add(database, after)
+    await add(database, before, talk("one\nother", timed=True))
+    assert await own_words(database) == 3 + 2
+
+
+async def test_nobody_continues_what_somebody_else_said(database: Database) -> None:
+    await add(database, talk(*SAID[:1]), user="bob")
+    await add(database, talk(*SAID))
+    assert await own_words(database, "bob") == words([talk(*SAID[:1])])
+
+
+async def test_states_that_are_imported_at_once_count_once(database: Database) -> None:
+    states = [talk(*(f"turn {n}" for n in range(length))) for length in range(1, 9)]
+    Random(7).shuffle(states)
+    await asyncio.gather(*(add(database, state) for state in states))
+    assert await own_words(database) == 8
+    last = max(states, key=lambda state: len(state.turns))
+    await asyncio.gather(delete(database, last), add(database, talk("turn 0", "turn 1", "turn 2")))
+    assert await own_words(database) == words(without_continued(each for each in states if each != last))
+
+
+def _drawn(random: Random) -> Transcript:
+    """A few of few messages, so that many stand in several transcripts."""
+    texts = ["a", "b", "a\nb", "a\nb\na", "b\na"]
+    times = [None, NOON, NOON + timedelta(minutes=1), NOON + timedelta(minutes=2)]
+    turns = [
+        Turn(role=random.choice(("user", "other")), text=random.choice(texts), time=random.choice(times))
+        for _ in range(random.randint(0, 3))
+    ]
+    turns.insert(random.randint(0, len(turns)), Turn(role="user", text=random.choice(texts), time=random.choice(times)))
+    return Transcript(turns=tuple(turns), source_format=random.choice(("claude-code", "chatgpt", "openai-messages")))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_counts_is_what_a_dataset_would_take(database: Database, seed: int) -> None:
+    random = Random(seed)
+    kept: dict[str, Transcript] = {}
+    for _ in range(25):
+        if kept and random.random() < 0.3:
+            gone = kept.pop(random.choice(sorted(kept)))
+            await delete(database, gone)
+        else:
+            drawn = [_drawn(random) for _ in range(random.randint(1, 8))]
+            drawn += [
+                Transcript(turns=each.turns[: random.randint(1, len(each.turns))], source_format=each.source_format)
+                for each in drawn
+            ]
+            drawn = [each for each in drawn if each.user_turns]
+            random.shuffle(drawn)
+            await add(database, *drawn)
+            kept = {each.id: each for each in reversed(drawn)} | kept  # of equal ones, the first format is kept
+        left = without_continued(kept.values())
+        assert await last_states(database) == {each.id for each in left}
+        assert await own_words(database) == words(left)
+
+
+def _downgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema._MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.downgrade(config, "0015_publishing")
+
+
+async def test_what_an_earlier_release_stored_counts_once_after_the_migration(database: Database) -> None:
+    first, second = talk(*SAID[:3]), talk(*SAID)
+    whole = words([second])
+    for user in ("ann", "bob", "cid"):
+        await add(database, *((first, second) if user != "cid" else (second,)), user=user)
+    async with database.transaction() as session:
+        for user, count in (("ann", words([first, second])), ("cid", whole)):
+            trained = {"base": "b", "job_id": "j", "version_id": "v", "trained_at": datetime.now(UTC), "words": count}
+            await TrainedRepository(session).keep(
+                {"tenant": "default", "user_id": user, "adapter": "profile", **trained}
+            )
+    async with database.engine.connect() as connection:
+        await connection.run_sync(_downgrade)
+        await connection.commit()
+    await migrate(database)
+    for user in ("ann", "bob", "cid"):
+        assert await own_words(database, user) == whole
+    await migrate(database)
+    async with database.transaction() as session:
+        now = {user: row.words for user, row in (await TrainedRepository(session).all(**_PROFILES)).items()}
+        unmarked = await session.execute(text("select count(*) from transcript where marks is null or sought is null"))
+        assert unmarked.scalar_one() == 0
+    assert now == {"ann": whole, "cid": whole}, "and what was trained on is told in the same words"
+    await add(database, talk(*SAID, "Lovely.", "Two more words"))
+    assert await own_words(database) == whole + 3
+
+
+_PROFILES = {"tenant": "default", "adapter": "profile"}
