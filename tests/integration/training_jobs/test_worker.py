@@ -98,8 +98,8 @@ async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gi
 async def test_a_dataset_whose_report_was_cut_off_is_built_again(harbour: Harbour, working: Working) -> None:
     await harbour.add_user("ann")
     async with working():
-        job = await harbour.submit("ann", steps=60)
-        await harbour.until_true(lambda: _checkpoint_of(harbour, job.id), what="a checkpoint", every=0.01)
+        job = await harbour.submit("ann", steps=150)
+        await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
         await harbour.jobs.pause(job.id)
         assert (await harbour.until(job.id, State.PAUSED, *ENDED)).state is State.PAUSED
         before = await harbour.jobs.dataset(job.id)
