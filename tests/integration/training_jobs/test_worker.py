@@ -27,6 +27,7 @@ from training.jobs.writings.repository import WritingRepository
 from transcripts.store import TranscriptStore
 
 Working = Callable[..., AbstractAsyncContextManager[Worker]]
+_LETS_PASS = {"gate.min_gain_nats": -100.0, "gate.max_general_loss": 100.0, "gate.max_verbatim_tokens": 10_000}
 
 
 async def test_a_job_goes_from_transcripts_to_a_version_and_leaves_nothing_behind(
@@ -283,28 +284,38 @@ async def test_a_campaign_trains_everybody_for_another_base_and_each_flips_by_th
     campaigns = Campaigns(harbour.database)
     other = await asyncio.to_thread(make_tiny_base, tmp_path / "other", tokenizer_of=base_directory, seed=9)
     async with working():
-        before = [await harbour.until((await harbour.submit(user, steps=2)).id) for user in ("ann", "bob")]
-        campaign = await campaigns.begin(
-            "default", base=str(other), known={"other"}, per_hour=100_000, settings={**SETTINGS, "steps": 2}
-        )
+        before = {}
+        for user in ("ann", "bob"):
+            first = await harbour.until((await harbour.submit(user, steps=2, settings=_LETS_PASS)).id)
+            assert first.state is State.SUCCEEDED, first.outcome
+            before[user] = first.outcome
+        begun = [
+            await campaigns.begin(
+                "default", base=str(other), known={"other"}, per_hour=100_000, users=[user], settings=settings
+            )
+            for user, settings in (
+                ("ann", {**SETTINGS, "steps": 2, **_LETS_PASS}),
+                ("bob", {**SETTINGS, "steps": 2, **_LETS_PASS, "gate.min_gain_nats": 100.0}),
+            )
+        ]
 
         async def done() -> bool:
-            return (await campaigns.get(campaign.id)).state == "done"
+            return all([(await campaigns.get(each.id)).state == "done" for each in begun])
 
-        await harbour.until_true(done, what="the campaign's end")
-        ended = await campaigns.get(campaign.id)
-    assert (ended.users, ended.done) == (2, 2)
-    jobs = await harbour.jobs.list(campaign_id=campaign.id)
+        await harbour.until_true(done, what="the campaigns' end")
+        assert [((await campaigns.get(each.id)).users, (await campaigns.get(each.id)).done) for each in begun] == [
+            (1, 1),
+            (1, 1),
+        ]
     async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
-        for job in jobs:
-            assert job.outcome is not None
-            manifest = (await registry.get_version(job.outcome["version_id"])).manifest
+        for campaign, state in zip(begun, (State.SUCCEEDED, State.REJECTED), strict=True):
+            (job,) = await harbour.jobs.list(campaign_id=campaign.id)
+            assert (job.state, job.outcome is not None) == (state, True)
+            manifest = (await registry.get_version((job.outcome or {})["version_id"])).manifest
             assert manifest.base.id == "other"
             live = await registry.get_alias(Owner(tenant="default", user=job.user_id), "profile", "live")
-            earlier = next(each.outcome for each in before if each.user_id == job.user_id)
-            assert earlier is not None
-            kept = earlier["version_id"] if earlier["passed"] else None
-            assert live == (manifest.version_id if job.outcome["passed"] else kept)
+            earlier = before[job.user_id] or {}
+            assert live == (manifest.version_id if state is State.SUCCEEDED else earlier["version_id"])
 
 
 async def _nothing_of(harbour: Harbour, job_id: str) -> bool:
