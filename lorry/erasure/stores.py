@@ -234,7 +234,7 @@ class _Trainings(_Store):
 
 
 class _Workers(_Store):
-    """The disks of training workers: datasets, checkpoints, adapters, spooled answers."""
+    """The disks of training workers: datasets, checkpoints, adapters."""
 
     name, after = "workers", ("trainings", "adapters")
 

@@ -36,7 +36,8 @@ class Assignment:
     """One job while a worker holds it. `stop` and `tell` may be called from any thread.
 
     `beginning` names what was made since the job's transcripts were decided on: one that is retried from its beginning
-    has another, and finds nothing of before. `start` is the version that its training begins with.
+    has another, and finds nothing of before. `start` is the version that its training begins with, `worker_id` who
+    holds the job; nobody holds one that has ended.
     """
 
     job_id: str
@@ -47,6 +48,7 @@ class Assignment:
     base: str
     settings: Mapping[str, Any]
     phase: Phase
+    worker_id: str | None = None
     usual_seconds: Mapping[Stage, float] = field(default_factory=dict)
     transcript_ids: tuple[str, ...] = ()
     beginning: str = ""
@@ -71,6 +73,7 @@ class Assignment:
             base=row.base,
             settings=row.request.get("settings", {}),
             phase=Phase(row.phase),
+            worker_id=row.worker_id,
             usual_seconds=usual_seconds or {},
         )
 

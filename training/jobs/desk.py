@@ -5,7 +5,6 @@ A database that is away is waited for, whatever is being done.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from training.jobs.assignment import Assignment, Parked, StopReason
 from training.jobs.endings import GOES_ON, Ending, changes, ending_of, event_kind, explain
 from training.jobs.errors import JobStopped, TranscriptsErased
 from training.jobs.models import JobRow
+from training.jobs.patience import patiently
 from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
 from training.jobs.settings import WorkerSettings
@@ -26,8 +26,6 @@ from training.jobs.workshop.workshop import Workshop
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_PATIENCE_SECONDS = 0.2
-_MAX_PATIENCE_SECONDS = 5.0
 
 
 class Desk:
@@ -173,15 +171,14 @@ class Desk:
 
     async def _patiently(self, work: Callable[[], Awaitable[T]], *, job: Assignment | None = None) -> T:
         """Do something again until the database answers; a job that is parked meanwhile is let go of."""
-        pause = _PATIENCE_SECONDS
-        while True:
-            try:
-                return await work()
-            except DatabaseUnavailable:
-                if self._closed or (job is not None and job.stopped is StopReason.PARKED):
-                    raise Parked from None
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _MAX_PATIENCE_SECONDS)
+
+        def let_go() -> bool:
+            return self._closed or (job is not None and job.stopped is StopReason.PARKED)
+
+        try:
+            return await patiently(work, unless=let_go)
+        except DatabaseUnavailable:
+            raise Parked from None
 
 
 def _explained(ending: Ending, values: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The tables of this room: jobs and what they did, workers, quotas, rules, costs, campaigns.
 
-Only `training_writing` holds content: what a question writer wrote, until its job has ended.
+Only `training_writing` and `training_answer` hold content: what a question writer wrote, until its job has ended.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, LargeBinary, Text, func
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -96,6 +96,19 @@ class WritingRow(Base):
     state: Mapped[dict[str, Any] | None] = mapped_column(_json)
     written: Mapped[dict[str, Any] | None] = mapped_column(_json)
     given_up: Mapped[bool] = mapped_column(server_default=sql("false"))
+
+
+class AnswerRow(Base):
+    """What a question writer's service has answered to one request, as it came: one row each, written once.
+
+    It goes with its writing, and before that when everything was collected.
+    """
+
+    __tablename__ = "training_answer"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("training_writing.job_id", ondelete="CASCADE"), primary_key=True)
+    request: Mapped[str] = mapped_column(Text, primary_key=True)
+    answer: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class EventRow(Base):

@@ -11,6 +11,7 @@ from sqlalchemy import and_, delete, exists, func, or_, select, text, true, tupl
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from training.jobs.assignment import Assignment, StopReason
 from training.jobs.dispatch import Waiting
 from training.jobs.models import ACTIVE_SQL, JobRow, StageRow, WritingRow
 from training.jobs.states import ACTIVE, HELD, Phase, Stage, State, Trigger, Wish
@@ -173,6 +174,18 @@ class JobRepository:
             Hold(id=row.id, tenant=row.tenant, user_id=row.user_id, run=row.run, wish=Wish(row.wish))
             for row in await self._session.execute(query)
         ]
+
+    async def require_held(self, job: Assignment) -> None:
+        """Have the job stop here when its worker does not hold it any more; else nobody takes it before the commit.
+
+        Raises:
+            JobStopped: it does not.
+        """
+        mine = (JobRow.run == job.run, JobRow.worker_id == job.worker_id, JobRow.state == State.RUNNING)
+        query = select(JobRow.id).where(JobRow.id == job.job_id, *mine).with_for_update()
+        if (await self._session.execute(query)).first() is None:
+            job.stop(StopReason.PARKED)
+            job.check()
 
     async def holders(self) -> set[str]:
         """Return the ids of workers that hold something."""

@@ -94,7 +94,7 @@ class ClaudeBatchWriter:
 
     async def discard(self, state: WriterState) -> WriterState:
         """Cancel what runs, delete every batch that has ended, clear the spool."""
-        self._desk.spool.clear()
+        await self._desk.spool.clear()
         async with _Service(self._desk) as service:
             if state.phase == "submitting":
                 try:
@@ -127,8 +127,10 @@ class ClaudeBatchWriter:
         )
 
     async def _sample(self, state: WriterState, item: Item, service: ClaudeService) -> WriterState:
-        kept = self._desk.kept(item.id)  # bought by a process that was killed before it could say so
-        answer = kept or await service.ask(_params(item, self._desk))
+        answer = await self._desk.kept(item.id)  # bought by a process that was killed before it could say so
+        if answer is None:
+            answer = await service.ask(_params(item, self._desk))
+            await self._desk.keep(item, answer)
         state = state.with_items({item.id: ItemState(outcome="asked", attempts=1)})
         return self._desk.settle(state, item, answer, batch=False)
 
@@ -199,13 +201,14 @@ class ClaudeBatchWriter:
         async for result in service.results(view.id):
             lines += 1
             if result is not None and state.items.get(result.item_id, ItemState()).outcome == "asked":
-                state = self._settle(state, plan.by_id[result.item_id], result)
+                state = await self._settle(state, plan.by_id[result.item_id], result)
         if lines < view.requests:
             raise WriterUnavailable(f"the results of a batch have {lines} lines of {view.requests}: they were cut off")
         return self._reopen_asked(state, "damaged_result")
 
-    def _settle(self, state: WriterState, item: Item, result: Result) -> WriterState:
+    async def _settle(self, state: WriterState, item: Item, result: Result) -> WriterState:
         if result.kind == "succeeded" and result.answer is not None:
+            await self._desk.keep(item, result.answer)
             return self._desk.settle(state, item, result.answer, batch=True)
         if result.kind == "canceled":  # somebody wanted it to stop
             return self._desk.give_up(state, item.id, "canceled")

@@ -1,7 +1,8 @@
 """Any endpoint that speaks the OpenAI chat protocol as the question writer: a model of one's own, or another service's.
 
-`begin` has one request answered; each `poll` asks a few of the others at once and spools what they answer. Where the
-endpoint does not know structured output, it is asked for plain JSON, and every answer is checked all the same.
+`begin` has one request answered; each `poll` asks a few of the others at once and spools every answer when it comes, as
+only these can give it again. Where the endpoint does not know structured output, it is asked for plain JSON, and every
+answer is checked all the same.
 """
 
 from __future__ import annotations
@@ -103,18 +104,21 @@ class OpenAICompatibleWriter:
 
     async def discard(self, state: WriterState) -> WriterState:
         """Clear the spool; such a service keeps nothing that could be deleted by its protocol."""
-        self._desk.spool.clear()
+        await self._desk.spool.clear()
         return replace(state, phase="discarded", wait_seconds=0.0)
 
     async def _ask(self, item: Item, mode: str, endpoint: _Endpoint) -> _Answered:
-        kept = self._desk.kept(item.id)  # bought by a process that was killed before it could say so
+        kept = await self._desk.kept(item.id)  # bought by a process that was killed before it could say so
         if kept is not None:
             return _Answered(answer=kept, mode=mode)
         for candidate in _MODES[_MODES.index(mode) :]:
             try:
-                return _Answered(answer=await endpoint.ask(_body(item, candidate, self._desk)), mode=candidate)
+                answer = await endpoint.ask(_body(item, candidate, self._desk))
             except _FormatUnknown as exc:
                 refusal = exc
+                continue
+            await self._desk.keep(item, answer)
+            return _Answered(answer=answer, mode=candidate)
         raise refusal
 
     def _settle(self, state: WriterState, item: Item, answered: _Answered) -> WriterState:

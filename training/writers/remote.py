@@ -101,16 +101,20 @@ class Desk:
         """Return the examples in an answer."""
         return read_answer(answer.text, item, max_completion_characters=self.config.max_completion_characters)
 
-    def settle(self, state: WriterState, item: Item, answer: KeptAnswer, *, batch: bool) -> WriterState:
-        """Keep an answer and count what it cost; one without a single good pair is asked again, while rounds are left.
+    async def keep(self, item: Item, answer: KeptAnswer) -> None:
+        """Keep an answer as soon as it is there, before any state calls it done; it is of use by a single good pair."""
+        if self.read(answer, item).examples:
+            await self.spool.put(item.id, answer.to_bytes())
 
-        Its usage is paid for either way.
+    def settle(self, state: WriterState, item: Item, answer: KeptAnswer, *, batch: bool) -> WriterState:
+        """Count an answer and what it cost; one without a single good pair is asked again, while rounds are left.
+
+        Its usage is paid for either way. One that is of use is kept already: see `keep`.
         """
         cost = self.prices.cost(answer.usage, model=self.model, batch=batch)
         state = replace(state, spent=add_costs(state.spent, cost))
         read = self.read(answer, item)
         if read.examples:
-            self.spool.put(item.id, answer.to_bytes())
             return state.with_items({item.id: replace(state.items[item.id], outcome="done", reason=None)})
         if answer.stop_reason in {"refusal", "content_filter"}:
             return self.give_up(state, item.id, "refused")
@@ -129,14 +133,9 @@ class Desk:
         """Settle an item without an answer."""
         return state.with_items({item_id: replace(state.items[item_id], outcome="given_up", reason=reason)})
 
-    def has(self, item_id: str) -> bool:
-        """Say whether an answer to that item is spooled."""
-        data = self.spool.get(item_id)
-        return data is not None and KeptAnswer.from_bytes(data) is not None
-
-    def kept(self, item_id: str) -> KeptAnswer | None:
+    async def kept(self, item_id: str) -> KeptAnswer | None:
         """Return the spooled answer; None when there is none."""
-        data = self.spool.get(item_id)
+        data = await self.spool.get(item_id)
         return None if data is None else KeptAnswer.from_bytes(data)
 
     def require_affordable(self, estimate: Cost) -> None:
@@ -186,7 +185,7 @@ class Desk:
             if kept.outcome != "done":
                 dropped[f"request_{kept.reason or 'unanswered'}"] += 1
                 continue
-            answer = self.kept(item.id) or await lost(item.id, kept)
+            answer = await self.kept(item.id) or await lost(item.id, kept)
             if answer is None:
                 dropped["request_lost"] += 1
                 continue

@@ -5,6 +5,7 @@ A spool holds what a service wrote about one user. Whoever erases the user delet
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import tempfile
@@ -15,15 +16,18 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Spool(Protocol):
-    """Named blobs of one piece of work; losing them costs time, and money only where no batch holds them too."""
+    """Named blobs of one piece of work, kept where its state is kept: who takes that over has paid for these.
 
-    def put(self, name: str, data: bytes) -> None:
-        """Keep `data` under `name`, whole or not at all."""
+    One that is lost was paid for in vain, unless a batch holds it too.
+    """
 
-    def get(self, name: str) -> bytes | None:
+    async def put(self, name: str, data: bytes) -> None:
+        """Keep `data` under `name`, whole or not at all; the others are not written anew."""
+
+    async def get(self, name: str) -> bytes | None:
         """Return what is kept under `name`; None when nothing is."""
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """Delete everything; a success when nothing is there."""
 
 
@@ -33,15 +37,15 @@ class MemorySpool:
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
 
-    def put(self, name: str, data: bytes) -> None:
+    async def put(self, name: str, data: bytes) -> None:
         """Keep `data` under `name`."""
         self._blobs[name] = data
 
-    def get(self, name: str) -> bytes | None:
+    async def get(self, name: str) -> bytes | None:
         """Return what is kept under `name`; None when nothing is."""
         return self._blobs.get(name)
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """Delete everything."""
         self._blobs.clear()
 
@@ -52,10 +56,20 @@ class DirectorySpool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def put(self, name: str, data: bytes) -> None:
+    async def put(self, name: str, data: bytes) -> None:
         """Keep `data` under `name`: written beside, then renamed."""
+        await asyncio.to_thread(self._put, self._path(name), data)
+
+    async def get(self, name: str) -> bytes | None:
+        """Return what is kept under `name`; None when nothing is."""
+        return await asyncio.to_thread(_read, self._path(name))
+
+    async def clear(self) -> None:
+        """Delete the directory."""
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    def _put(self, path: Path, data: bytes) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._path(name)
         with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".partial-", delete=False) as file:
             partial = Path(file.name)
             try:
@@ -66,18 +80,14 @@ class DirectorySpool:
                 partial.unlink(missing_ok=True)
                 raise
 
-    def get(self, name: str) -> bytes | None:
-        """Return what is kept under `name`; None when nothing is."""
-        try:
-            return self._path(name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def clear(self) -> None:
-        """Delete the directory."""
-        shutil.rmtree(self._directory, ignore_errors=True)
-
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a spooled answer")
         return self._directory / f"{name}.json"
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

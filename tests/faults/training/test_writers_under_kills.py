@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from tests.support.claude_server import ClaudeServer, Failure, Outcome
+from tests.support.claude_server import KEY, ClaudeServer, Failure, Outcome
 from tests.support.claude_writing import CLAUDE, serving_claude
+from tests.support.openai_server import OpenAIServer
+from tests.support.registry_server import serving
+from tests.support.steering import rows
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
-from training.jobs.states import State
+from training.jobs.job import Job
+from training.jobs.record.repository import RecordRepository
+from training.jobs.states import Stage, State
 
 pytestmark = pytest.mark.faults
 ENDED_WELL = {State.SUCCEEDED, State.REJECTED}
@@ -56,6 +62,69 @@ async def test_a_worker_killed_while_it_waits_for_a_batch_pays_for_no_answer_twi
     spent = [each for each in await harbour.costs.sums(job_id=job.id, by="kind") if not each["is_estimate"]]
     assert {each["of"] for each in spent} == {"write", "train", "evaluate"}
     assert next(each["dollars"] for each in spent if each["of"] == "write") > 0
+
+
+async def test_a_sample_that_was_paid_for_is_there_for_whoever_adopts_the_work(
+    harbour: Harbour, claude: ClaudeServer
+) -> None:
+    claude.looks = 1_000_000
+    job = await harbour.submit("ann", settings=CLAUDE)
+    harbour.start("one")
+
+    async def looked() -> bool:  # at a batch that is known, so after the sample was
+        return claude.calls["retrieve"] > 0
+
+    await harbour.until_true(looked, what="a look at the batch")
+    harbour.kill("one")
+    for batch in claude.batches.values():
+        claude.end(batch)
+    written = await adopted(harbour, job)
+    assert claude.created == 1
+    assert set(claude.paid.values()) == {1}
+    assert len(claude.paid) == written["cost"]["usage"]["requests"]
+
+
+async def test_answers_of_an_endpoint_that_keeps_none_are_there_for_whoever_adopts_the_work(harbour: Harbour) -> None:
+    """The worker is killed while it waits for two of four requests that it made at once."""
+    server, let_by = OpenAIServer(), iter(range(3))
+    server.fails = lambda body: Failure(status=503) if next(let_by, None) is None else None
+    await harbour.add_user("ann", transcripts=conversations())
+    async with serving(server.app()) as url:
+        harbour.changes |= {
+            "LORRY_WRITER_URL": f"{url}/v1",
+            "LORRY_WRITER_API_KEY": KEY,
+            "LORRY_WRITER_MODEL": "m",
+            "LORRY_WRITER_CONCURRENCY": "4",
+            "LORRY_WRITER_ATTEMPTS": "20",
+            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
+        }
+        job = await harbour.submit("ann", settings={"dataset.writer": "openai"})
+        harbour.start("one")
+
+        async def kept() -> bool:
+            return len(await rows(harbour.database, "select request from training_answer")) == 3
+
+        await harbour.until_true(kept, what="three answers kept", seconds=60)
+        harbour.kill("one")
+        assert len(server.paid) == 3
+        server.fails = lambda body: None
+        written = await adopted(harbour, job)
+    assert set(server.paid.values()) == {1}
+    assert len(server.paid) == written["cost"]["usage"]["requests"] > 4
+    assert await rows(harbour.database, "select request from training_answer") == []
+
+
+async def adopted(harbour: Harbour, job: Job) -> dict[str, Any]:
+    """Have a worker without the dead one's disk go on with the job; return what was written, with no answer lost."""
+    harbour.start("two", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "elsewhere"))
+    ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    taken = [each.detail["worker_id"] for each in await harbour.jobs.events(job.id) if each.kind == "taken"]
+    assert (taken[0], taken[-1]) == ("one", "two")
+    async with harbour.database.reading() as session:
+        written = (await RecordRepository(session).stages(job.id))[Stage.WRITE]
+    assert [reason for reason in written["dropped"] if reason.startswith("request_")] == []
+    return written
 
 
 async def test_a_batch_whose_submission_a_kill_cut_is_found_again(harbour: Harbour, claude: ClaudeServer) -> None:

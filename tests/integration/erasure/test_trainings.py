@@ -85,6 +85,9 @@ async def test_a_batch_that_runs_at_the_service_is_cancelled_and_deleted_there(
 
             await harbour.until_true(known, what="the batch known", seconds=120)
         assert (await harbour.jobs.get(job.id)).state is State.RUNNING
+        assert "public.training_answer" in await in_database(harbour.database, ["quietly think of"]), (
+            "the sample's answer"
+        )
         task = await erasing.ask("ann")
         report = await erasing.advance(task)
         assert "cancelled and deleted when they end" in store(report, "batches").waits_for[0]
@@ -93,6 +96,8 @@ async def test_a_batch_that_runs_at_the_service_is_cancelled_and_deleted_there(
         for batch in claude.batches.values():
             claude.end(batch)
         async with working():
-            await erasing.until_done(task)
+            report = await erasing.until_done(task)
         assert claude.batches == {}
         assert claude.deleted == claude.canceled
+        assert store(report, "trainings").found["answers"] == 1
+        assert await in_database(harbour.database, ["quietly think of"]) == {}

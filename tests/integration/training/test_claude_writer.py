@@ -299,7 +299,7 @@ async def test_a_begin_that_is_repeated_does_not_buy_its_sample_again(
     assert state.spent.usage.requests == 1
 
 
-async def test_another_machine_reads_the_answers_from_the_batches_again(claude: ClaudeServer, url: str) -> None:
+async def test_answers_that_a_spool_has_lost_are_read_from_their_batches_again(claude: ClaudeServer, url: str) -> None:
     here = make_writer(settings(url), CONFIG, spool=MemorySpool())
     state = await finish(here, await here.begin(KEPT), KEPT)
     expected = await here.collect(state, KEPT)

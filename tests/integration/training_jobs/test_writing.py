@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from tests.support.claude_server import KEY, ClaudeServer, Failure
 from tests.support.claude_writing import CLAUDE, serving_claude
+from tests.support.openai_server import OpenAIServer
+from tests.support.registry_server import serving
+from tests.support.steering import rows
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
+from training.jobs.assignment import Assignment, StopReason
 from training.jobs.costs.repository import CostRepository
 from training.jobs.dispatch import Quota
+from training.jobs.errors import JobStopped
 from training.jobs.job import Job
 from training.jobs.repository import JobRepository
 from training.jobs.states import State
 from training.jobs.worker import Worker
 from training.jobs.writings.repository import WritingRepository
+from training.jobs.writings.spool import WritingSpool
+from training.writers.state import WriterState
 from transcripts.store import TranscriptStore
 
 Working = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -69,6 +77,34 @@ async def given_up(harbour: Harbour, working: Working, claude: ClaudeServer) -> 
         assert state is not None
         gone = {name: replace(item, outcome="given_up") for name, item in state.items.items()}
         await writings.keep(job.id, state=replace(state, phase="written", items=gone).to_json())
+    return job
+
+
+@asynccontextmanager
+async def asking(harbour: Harbour, *, answered: int) -> AsyncIterator[OpenAIServer]:
+    """Serve an OpenAI-compatible writer that has no answer to more than the first requests, for now."""
+    server, let_by = OpenAIServer(), iter(range(answered))
+    server.fails = lambda body: Failure(status=503) if next(let_by, None) is None else None
+    await harbour.add_user("ann", transcripts=conversations())
+    async with serving(server.app()) as url:
+        harbour.changes |= {
+            "LORRY_WRITER_URL": f"{url}/v1",
+            "LORRY_WRITER_API_KEY": KEY,
+            "LORRY_WRITER_MODEL": "m",
+            "LORRY_WRITER_ATTEMPTS": "20",
+            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
+        }
+        yield server
+
+
+async def waiting_for_an_answer(harbour: Harbour, server: OpenAIServer) -> Job:
+    """Have a job of ann's whose writer asks again and again for what the server has no answer to."""
+    job = await harbour.submit("ann", settings={"dataset.writer": "openai"})
+
+    async def asked() -> bool:
+        return server.calls > len(server.paid) + 4  # more than are ever on their way at once
+
+    await harbour.until_true(asked, what="requests refused", seconds=30)
     return job
 
 
@@ -138,7 +174,7 @@ async def test_nothing_anybody_said_stays_where_the_service_cannot_be_asked_to_d
     job = await paused(harbour, working, claude)
     async with harbour.database.transaction() as session:
         await WritingRepository(session).keep(job.id, written={"examples": ["what ann has said"]})
-    assert harbour.leftovers(job.id)
+    assert await _answers(harbour, job.id) == 1, "the sample"
     del harbour.changes["LORRY_WRITER_API_KEY"]
     async with working():
         async with harbour.database.transaction() as session:
@@ -156,6 +192,70 @@ async def test_nothing_anybody_said_stays_where_the_service_cannot_be_asked_to_d
             return not claude.batches and not await _knows_batch(harbour, job.id)
 
         await harbour.until_true(deleted, what="the batch deleted", seconds=60)
+
+
+async def test_an_answer_that_the_database_could_not_take_is_kept_when_it_can_and_not_bought_again(
+    harbour: Harbour, working: Working
+) -> None:
+    async with asking(harbour, answered=0) as server, working(LORRY_DATABASE_LOCK_TIMEOUT_SECONDS="0.3"):
+        job = await waiting_for_an_answer(harbour, server)
+        async with harbour.database.transaction() as session:
+            await JobRepository(session).get(job.id, lock=True)
+            server.fails = lambda body: None
+            seen: set[object] = set()
+
+            async def refused() -> bool:
+                seen.update(row[0] for row in await rows(harbour.database, _WAITING))
+                return len(seen) > 1
+
+            await harbour.until_true(refused, what="an answer refused, and tried again", seconds=30)
+            assert await _answers(harbour, job.id) == 0
+        await harbour.until_event(job.id, "stage finished", stage="write", seconds=60)
+        await harbour.jobs.cancel(job.id)
+        await harbour.until(job.id)
+    assert set(server.paid.values()) == {1}
+    assert len(server.paid) > 1
+
+
+async def test_a_worker_that_has_lost_its_job_does_not_say_how_far_it_is(harbour: Harbour, working: Working) -> None:
+    async def state(job: Job) -> WriterState | None:
+        async with harbour.database.reading() as session:
+            return await WritingRepository(session).state(job.id)
+
+    async with asking(harbour, answered=1) as server, working():
+        job = await waiting_for_an_answer(harbour, server)
+        before = await state(job)
+        async with harbour.database.transaction() as session:
+            await JobRepository(session).update(job.id, {"worker_id": "two"})
+        server.answer = lambda body: json.dumps({"pairs": []})
+        server.fails = lambda body: None
+    assert len(server.paid) > 1
+    assert before is not None
+    assert await state(job) == before
+
+
+async def test_a_worker_that_has_lost_its_job_neither_keeps_nor_removes_an_answer(harbour: Harbour) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann")
+    async with harbour.database.transaction() as session:
+        await JobRepository(session).hand_over(job.id)
+    ours = await _taken(harbour, job, by="one")
+    await WritingSpool(harbour.database, ours).put("a", b"1")
+    async with harbour.database.transaction() as session:
+        await JobRepository(session).orphan("one")
+    for held_by_another in (False, True):
+        if held_by_another:
+            theirs = WritingSpool(harbour.database, await _taken(harbour, job, by="two"))
+        with pytest.raises(JobStopped, match="parked"):
+            await WritingSpool(harbour.database, ours).put("b", b"2")
+        with pytest.raises(JobStopped, match="parked"):
+            await WritingSpool(harbour.database, ours).clear()
+        assert ours.stopped is StopReason.PARKED
+    assert (await theirs.get("a"), await theirs.get("b")) == (b"1", None)
+    await theirs.put("b", b"3")
+    assert await _answers(harbour, job.id) == 2
+    await theirs.clear()
+    assert await _answers(harbour, job.id) == 0
 
 
 async def test_what_useless_samples_cost_is_written_down_for_every_run(
@@ -215,6 +315,24 @@ async def test_a_writing_that_came_to_nothing_is_discarded_and_a_retry_has_anoth
     assert await _dollars(harbour, job.id) > 2 * before, "what the first writing cost counts beside the second"
 
 
+async def test_what_a_retry_has_begun_anew_is_gone_on_with_also_where_only_an_answer_was_kept_before(
+    harbour: Harbour, working: Working, claude: ClaudeServer
+) -> None:
+    await harbour.add_user("ann", transcripts=conversations())
+    job = await harbour.submit("ann", settings=CLAUDE)
+    await harbour.jobs.cancel(job.id)
+    async with harbour.database.transaction() as session:
+        await WritingRepository(session).keep_answer(job.id, "a", b"1")  # and its worker died before there was a state
+    await harbour.jobs.retry(job.id)
+    assert await _answers(harbour, job.id) == 0
+    async with working():
+        await batches(harbour, claude, 1)
+        async with harbour.database.reading() as session:
+            assert not await WritingRepository(session).is_given_up(job.id)
+        await harbour.jobs.cancel(job.id)
+        await harbour.until(job.id)
+
+
 async def test_a_retry_of_a_failed_writing_is_refused_when_the_month_is_used_up_by_now(
     harbour: Harbour, working: Working, claude: ClaudeServer
 ) -> None:
@@ -233,6 +351,26 @@ async def test_a_retry_of_a_failed_writing_is_refused_when_the_month_is_used_up_
     assert (refused.error or {}).get("code") == "quota-exhausted"
 
 
+_WAITING = (
+    "select query_start from pg_stat_activity"
+    " where wait_event_type = 'Lock' and datname = current_database() and query ilike '%training_job%for update%'"
+)
+
+
+async def _taken(harbour: Harbour, job: Job, *, by: str) -> Assignment:
+    """Have a worker hold a job that was handed over once."""
+    async with harbour.database.transaction() as session:
+        row = await JobRepository(session).take(job.id, run=1, worker_id=by)
+        assert row is not None
+        return Assignment.of(row)
+
+
+async def _answers(harbour: Harbour, job_id: str) -> int:
+    async with harbour.database.reading() as session:
+        query = text("select count(*) from training_answer where job_id = :job")
+        return int((await session.execute(query, {"job": job_id})).scalar_one())
+
+
 async def _dollars(harbour: Harbour, job_id: str) -> float:
     rows = await harbour.costs.sums(job_id=job_id, by="kind")
     return sum(row["dollars"] for row in rows if row["of"] == "write" and not row["is_estimate"])
@@ -247,4 +385,5 @@ async def _knows_batch(harbour: Harbour, job_id: str) -> bool:
 async def _no_content(harbour: Harbour, job_id: str) -> bool:
     async with harbour.database.reading() as session:
         written = await WritingRepository(session)._row(job_id)
-    return (written is None or written.written is None) and harbour.leftovers(job_id) == []
+    gone = (written is None or written.written is None) and await _answers(harbour, job_id) == 0
+    return gone and harbour.leftovers(job_id) == []

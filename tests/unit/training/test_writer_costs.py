@@ -119,22 +119,22 @@ async def test_the_offline_writer_goes_through_the_same_steps_for_nothing() -> N
         await writer.collect(state, kept[1:])
 
 
-def test_a_spool_keeps_whole_answers_and_forgets_them(tmp_path: Path) -> None:
+async def test_a_spool_keeps_whole_answers_and_forgets_them(tmp_path: Path) -> None:
     for spool in (DirectorySpool(tmp_path / "a" / "spool"), MemorySpool()):
-        assert spool.get("one") is None
-        spool.put("one", b"1")
-        spool.put("one", b"2")
-        assert spool.get("one") == b"2"
-        spool.clear()
-        spool.clear()
-        assert spool.get("one") is None
+        assert await spool.get("one") is None
+        await spool.put("one", b"1")
+        await spool.put("one", b"2")
+        assert await spool.get("one") == b"2"
+        await spool.clear()
+        await spool.clear()
+        assert await spool.get("one") is None
     assert not (tmp_path / "a" / "spool").exists()
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a.b", "x" * 65, "a\n"])
-def test_a_spools_names_cannot_leave_it(tmp_path: Path, name: str) -> None:
+async def test_a_spools_names_cannot_leave_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name"):
-        DirectorySpool(tmp_path).put(name, b"")
+        await DirectorySpool(tmp_path).put(name, b"")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
 from training.errors import ConfigInvalid, WriterError, WriterFailed, WriterStale, WriterUnavailable
@@ -15,10 +19,11 @@ from training.jobs.quotas.repository import QuotaRepository
 from training.jobs.repository import JobRepository
 from training.jobs.workshop.materials import Materials
 from training.jobs.writings.repository import WritingRepository
+from training.jobs.writings.spool import WritingSpool
 from training.writers.cost import Cost
 from training.writers.factory import make_writer
 from training.writers.settings import WriterSettings
-from training.writers.spool import DirectorySpool
+from training.writers.spool import Spool
 from training.writers.state import WriterState
 from training.writers.writer import QuestionWriter, Written
 
@@ -28,7 +33,10 @@ _log = logging.getLogger(__name__)
 
 
 class Writing:
-    """Has questions written. The writer's state is kept before and after each of its steps: nothing is paid twice."""
+    """Has questions written, and nothing paid twice.
+
+    The writer's state is kept before and after each of its steps, and each answer before the state that counts it.
+    """
 
     def __init__(self, writers: WriterSettings, *, database: Database, materials: Materials) -> None:
         self._writers = writers
@@ -66,7 +74,7 @@ class Writing:
             return _result(written)
         prepared = await self._materials.prepared(job)
         writer = await self._writer(job)
-        if state is not None and (given_up or state.phase in {"discarding", "discarded"}):
+        if given_up or (state is not None and state.phase in {"discarding", "discarded"}):
             await self._finish_discarding(job, writer, state)
             state = None
         if state is None:
@@ -90,7 +98,7 @@ class Writing:
             await self._give_up(job)
             await self._discard(job, writer, state)
             raise
-        async with self._database.transaction() as session:
+        async with self._holding(job) as session:
             await WritingRepository(session).keep(job.job_id, written=written.to_json())
             await CostRepository(session).keep(writing_cost(job, written.cost, is_estimate=False))
         await self._discard(job, writer, state)
@@ -103,10 +111,11 @@ class Writing:
                 state = await WritingRepository(session).state(job.job_id)
             if state is None or state.discarded:
                 return True
-            writer = await self._writer(job)
+            writer = await self._make_writer(job)  # its answers are gone: see `forget_content`
             for _ in range(_DISCARD_STEPS):
                 state = await writer.discard(state)
-                await self._keep(job, state)
+                async with self._database.transaction() as session:
+                    await WritingRepository(session).keep(job.job_id, state=state.to_json())
                 if state.discarded or state.wait_seconds > 1.0:
                     break
                 await asyncio.sleep(state.wait_seconds)
@@ -126,19 +135,29 @@ class Writing:
             await WritingRepository(session).forget(job_id)
 
     async def _writer(self, job: Assignment) -> QuestionWriter:
+        return await self._make_writer(job, spool=WritingSpool(self._database, job))
+
+    async def _make_writer(self, job: Assignment, *, spool: Spool | None = None) -> QuestionWriter:
         async with self._database.reading() as session:
             claimed = await WritingRepository(session).claimed_batches(except_job=job.job_id)
         return make_writer(
             self._writers,
             self._materials.config(job).dataset,
-            spool=DirectorySpool(self._materials.made(job) / "spool"),
+            spool=spool,
             redactor=None,  # `prepared` has redacted already
             key=job.job_id,
             claimed=claimed,
         )
 
-    async def _keep(self, job: Assignment, state: WriterState) -> None:
+    @asynccontextmanager
+    async def _holding(self, job: Assignment) -> AsyncIterator[AsyncSession]:
+        """Open a transaction of the worker that holds the job; for another it ends the work: see `require_held`."""
         async with self._database.transaction() as session:
+            await JobRepository(session).require_held(job)
+            yield session
+
+    async def _keep(self, job: Assignment, state: WriterState) -> None:
+        async with self._holding(job) as session:
             await WritingRepository(session).keep(job.job_id, state=state.to_json())
             if state.phase in {"discarding", "discarded"}:  # that is free, and what it cost may be set aside by now
                 return
@@ -157,18 +176,19 @@ class Writing:
 
     async def _give_up(self, job: Assignment) -> None:
         """Have the next attempt begin anew; what this writing cost stands beside what that one will."""
-        async with self._database.transaction() as session:
+        async with self._holding(job) as session:
             await WritingRepository(session).give_up(job.job_id)
             await CostRepository(session).set_aside(job.job_id, run=job.run, kind="write")
 
-    async def _finish_discarding(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
+    async def _finish_discarding(self, job: Assignment, writer: QuestionWriter, state: WriterState | None) -> None:
         """Have everything of an earlier run deleted: its batch has the names that the next one's will have."""
-        while not state.discarded:
+        while state is not None and not state.discarded:
             job.check()
             state = await writer.discard(state)
             await self._keep(job, state)
             await _wait(job, state.wait_seconds)
-        await self.forget(job.job_id)
+        async with self._holding(job) as session:
+            await WritingRepository(session).forget(job.job_id)
 
     async def _discard(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
         """Delete what the service keeps; what it does not delete now is deleted by `clear`, later."""

@@ -9,14 +9,14 @@ from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from training.jobs.models import JobRow, WritingRow
+from training.jobs.models import AnswerRow, JobRow, WritingRow
 from training.jobs.states import State
 from training.writers.state import WriterState
 from training.writers.writer import Written
 
 
 class WritingRepository:
-    """Reads and writes `training_writing`, the only table of the room that holds content, through one session."""
+    """Reads and writes `training_writing` and `training_answer`, which hold content, through one session."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -41,11 +41,27 @@ class WritingRepository:
         statement = insert(WritingRow).values(job_id=job_id, **values)
         await self._session.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
 
+    async def keep_answer(self, job_id: str, request: str, answer: bytes) -> None:
+        """Keep what was answered to one request, also before the writer has a state."""
+        await self._session.execute(insert(WritingRow).values(job_id=job_id).on_conflict_do_nothing())
+        statement = insert(AnswerRow).values(job_id=job_id, request=request, answer=answer)
+        await self._session.execute(
+            statement.on_conflict_do_update(index_elements=["job_id", "request"], set_={"answer": answer})
+        )
+
+    async def answer(self, job_id: str, request: str) -> bytes | None:
+        """Return what was answered to one request of the job's."""
+        query = select(AnswerRow.answer).where(AnswerRow.job_id == job_id, AnswerRow.request == request)
+        return (await self._session.execute(query)).scalar_one_or_none()
+
+    async def forget_answers(self, job_id: str) -> None:
+        """Remove what was answered to the job's requests."""
+        await self._session.execute(delete(AnswerRow).where(AnswerRow.job_id == job_id))
+
     async def give_up(self, job_id: str) -> None:
         """Have the job's writer begin anew, once its service keeps nothing of before; every word of it goes now."""
-        await self._session.execute(
-            update(WritingRow).where(WritingRow.job_id == job_id).values(written=None, given_up=True)
-        )
+        await self.forget_content(job_id)
+        await self._session.execute(update(WritingRow).where(WritingRow.job_id == job_id).values(given_up=True))
 
     async def claimed_batches(self, *, except_job: str = "") -> set[str]:
         """Return the ids of all batches that jobs' writers, one job's aside, know to be theirs."""
@@ -59,6 +75,7 @@ class WritingRepository:
 
     async def forget_content(self, job_id: str) -> None:
         """Remove what the job's question writer has written; how far its work is holds no word and stays."""
+        await self.forget_answers(job_id)
         await self._session.execute(update(WritingRow).where(WritingRow.job_id == job_id).values(written=None))
 
     async def remaining(self, *, failed_before: datetime) -> list[JobRow]:
