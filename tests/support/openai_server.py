@@ -17,10 +17,11 @@ from tests.support.question_answers import good_answer
 
 @dataclass
 class OpenAIServer:
-    """What a test sets and reads. `formats` are the response formats that it knows."""
+    """What a test sets and reads. `formats` are the response formats that it knows, `limit` its name for that."""
 
     answer: Callable[[dict[str, Any]], str] = lambda body: good_answer(body["messages"][1]["content"], task(body))
     formats: tuple[str, ...] = ("json_schema", "json_object", "text")
+    limit: str = "max_tokens"
     failures: deque[Failure] = field(default_factory=deque)
     fails: Callable[[dict[str, Any]], Failure | None] = lambda body: None
     reply: Callable[[dict[str, Any]], Any] | None = None
@@ -49,6 +50,9 @@ class OpenAIServer:
         if failure is not None:
             error = {"error": {"message": "as the test wants it", "type": failure.kind}}
             return JSONResponse(error, status_code=failure.status, headers=failure.headers)
+        if self.limit not in body:
+            error = {"message": f"Unsupported parameter: use '{self.limit}' instead.", "code": "unsupported_parameter"}
+            return JSONResponse({"error": error}, status_code=400)
         wanted = body.get("response_format", {"type": "text"})["type"]
         if wanted not in self.formats:
             return JSONResponse({"error": {"message": f"response_format {wanted} is not supported"}}, status_code=400)

@@ -32,6 +32,7 @@ _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _MAY_NOT_KNOW_THE_FORMAT = {400, 415, 422, 501}
 _FIRST_PAUSE_SECONDS = 0.5
 _TOKENS_BESIDE_PAIRS = 512
+_LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 
 
 class OpenAICompatibleWriter:
@@ -45,6 +46,7 @@ class OpenAICompatibleWriter:
             raise WriterRefused("name the service in LORRY_WRITER_URL, such as http://host:8000/v1", field="writer_url")
         if not desk.model:
             raise WriterRefused("name the model in LORRY_WRITER_MODEL", field="writer_model")
+        self._dialect = _Dialect()
 
     @property
     def name(self) -> str:
@@ -64,7 +66,7 @@ class OpenAICompatibleWriter:
         if state.written:
             return state
         self._desk.require_affordable(await self.estimate(transcripts))
-        async with _Endpoint(self._desk.settings) as endpoint:
+        async with _Endpoint(self._desk.settings, self._dialect) as endpoint:
             for item in plan.items[:SAMPLES]:
                 answered = await self._ask(item, _MODES[0] if state.mode is None else state.mode, endpoint)
                 state = self._settle(replace(state, mode=answered.mode), item, answered)
@@ -83,7 +85,7 @@ class OpenAICompatibleWriter:
         if state.phase != "running" or not names:
             return state
         items = [plan.by_id[name] for name in names]
-        async with _Endpoint(self._desk.settings) as endpoint:
+        async with _Endpoint(self._desk.settings, self._dialect) as endpoint:
             asked = (self._ask(item, state.mode or _MODES[0], endpoint) for item in items)
             outcomes = await asyncio.gather(*asked, return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -136,11 +138,19 @@ class _FormatUnknown(WriterRefused):
     """The service refused the request, perhaps because of the form of answer that was asked for."""
 
 
+@dataclass
+class _Dialect:
+    """What was learnt of a service: how it calls the most tokens of an answer; OpenAI's newer models know one name."""
+
+    limit: str = _LIMIT
+
+
 class _Endpoint:
     """The HTTP side: one call, tried again while that may help."""
 
-    def __init__(self, settings: WriterSettings) -> None:
+    def __init__(self, settings: WriterSettings, dialect: _Dialect) -> None:
         self._settings = settings
+        self._dialect = dialect
         key = settings.writer_api_key
         self._client = httpx.AsyncClient(
             base_url=(settings.writer_url or "").rstrip("/") + "/",
@@ -166,7 +176,7 @@ class _Endpoint:
         for attempt in range(1, self._settings.writer_attempts + 1):
             wait: float | None = None
             try:
-                response = await self._client.post("chat/completions", json=body)
+                response = await self._post(body)
             except httpx.InvalidURL as exc:
                 raise WriterRefused(f"LORRY_WRITER_URL is no address: {exc}", field="LORRY_WRITER_URL") from exc
             except httpx.UnsupportedProtocol as exc:
@@ -189,6 +199,14 @@ class _Endpoint:
             pause *= 2
         raise AssertionError("unreachable")
 
+    async def _post(self, body: dict[str, Any]) -> httpx.Response:
+        limit = self._dialect.limit
+        response = await self._client.post("chat/completions", json=_with_limit(body, limit))
+        if response.status_code == 400 and limit == _LIMIT and _NEWER_LIMIT in response.text:
+            self._dialect.limit = _NEWER_LIMIT
+            response = await self._client.post("chat/completions", json=_with_limit(body, _NEWER_LIMIT))
+        return response
+
 
 def _advance(state: WriterState) -> WriterState:
     return replace(state, phase="running" if state.named("open") else "written", wait_seconds=0.0)
@@ -209,7 +227,7 @@ def _body(item: Item, mode: str, desk: Desk) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": desk.model,
         "messages": messages,
-        "max_tokens": item.pairs * 2 * desk.settings.writer_tokens_each + _TOKENS_BESIDE_PAIRS,
+        _LIMIT: item.pairs * 2 * desk.settings.writer_tokens_each + _TOKENS_BESIDE_PAIRS,
         "seed": desk.config.seed,
     }
     if mode == "json_schema":
@@ -218,6 +236,10 @@ def _body(item: Item, mode: str, desk: Desk) -> dict[str, Any]:
     described = f"\nAnswer with nothing but a JSON object of this schema:\n{json.dumps(answer_schema())}"
     messages[-1] = {**messages[-1], "content": messages[-1]["content"] + described}
     return {**body, "response_format": {"type": "json_object"}} if mode == "json_object" else body
+
+
+def _with_limit(body: dict[str, Any], name: str) -> dict[str, Any]:
+    return {name if key == _LIMIT else key: value for key, value in body.items()}
 
 
 def _refusal(response: httpx.Response, wait: float | None, *, sent: dict[str, Any]) -> LorryError:

@@ -67,6 +67,15 @@ async def test_an_endpoint_without_structured_output_is_asked_for_plain_json(
     assert "JSON object of this schema" in server.bodies[0]["messages"][1]["content"]
 
 
+async def test_a_service_that_names_the_limit_otherwise_is_asked_in_its_words(server: OpenAIServer, url: str) -> None:
+    server.limit = "max_completion_tokens"
+    written = await write(make(url, writer_attempts=1))
+    assert written.examples
+    assert server.calls == len(server.bodies) + 1, "it is refused once, not each time"
+    assert all("max_tokens" not in body for body in server.bodies)
+    assert {body["response_format"]["type"] for body in server.bodies} == {"json_schema"}
+
+
 async def test_an_answer_in_a_code_fence_is_read(server: OpenAIServer, url: str) -> None:
     good = server.answer
     server.answer = lambda body: f"```json\n{good(body)}\n```"
