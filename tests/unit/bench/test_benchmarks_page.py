@@ -19,6 +19,11 @@ def test_each_benchmark_is_described_once() -> None:
     assert sorted(described) == names()
 
 
+def test_each_benchmark_has_a_figure_or_says_that_it_has_none() -> None:
+    reached = {name for row in TABLES[1][2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert [name for name in names() if name not in reached] == []
+
+
 def test_nothing_is_said_twice() -> None:
     lines = Counter(line for line in PAGE.splitlines() if line and not re.fullmatch(r"\|[-|]+\|", line))
     assert [line for line, times in lines.items() if times > 1] == []
