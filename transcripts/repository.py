@@ -138,8 +138,8 @@ class TranscriptRepository:
         return [_transcript(row, turns[row.id]) for row in rows]
 
     async def sizes(self, *, tenant: str, user: str, limit: int) -> list[tuple[str, int]]:
-        """Return the newest transcripts, those without a time last, each with the bytes of its turns."""
-        mine = (TranscriptRow.tenant == tenant, TranscriptRow.user_id == user)
+        """Return the newest last states, those without a time last, each with the bytes of its turns."""
+        mine = (TranscriptRow.tenant == tenant, TranscriptRow.user_id == user, ~TranscriptRow.is_continued)
         of_it = (
             TurnRow.tenant == TranscriptRow.tenant,
             TurnRow.user_id == TranscriptRow.user_id,
@@ -325,8 +325,11 @@ class TranscriptRepository:
     ) -> list[Passage]:
         """Return the user's own turns that hold at least `min_match` of `words`, which `words()` gave.
 
-        The best hold most of them; by time, those without one come last.
+        Of a conversation that went on, only its last state is looked at. The best hold most of the words; by time,
+        those without one come last.
         """
+        whole = TranscriptRow
+        earlier = select(whole.id).where(whole.tenant == tenant, whole.user_id == user, whole.is_continued)
         any_word = cast(bindparam("any_word", match_any(words), Text), TSQUERY)
         held = func.unnest(cast(list(words), ARRAY(Text))).table_valued("word").render_derived(name="wanted")
         matched = (
@@ -343,7 +346,7 @@ class TranscriptRepository:
                 rank.label("rank"), matched.label("matched"),
             )
             .where(TurnRow.tenant == tenant, TurnRow.user_id == user, TurnRow.role == "user")
-            .where(TurnRow.search.bool_op("@@")(any_word))
+            .where(TurnRow.search.bool_op("@@")(any_word), TurnRow.transcript_id.not_in(earlier))
             .subquery()
         )  # fmt: skip
         orders = {

@@ -30,6 +30,8 @@ async def search_user_turns(
 ) -> list[Passage]:
     """Return the turns of this user, and of nobody else, that share words with `query`, best first.
 
+    What was said in a conversation that went on is found once, in its last state.
+
     Args:
         session: an open session.
         tenant: whose user it is.

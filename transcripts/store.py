@@ -117,7 +117,10 @@ class TranscriptStore:
         return [transcript async for transcript in self.stream(tenant, user)]
 
     async def recent(self, tenant: str, user: str, *, most_bytes: int) -> builtins.list[Transcript]:
-        """Return the newest of what `list` returns, in its order, whose turns have no more bytes together (UTF-8)."""
+        """Return the newest of what `list` returns, in its order, whose turns have no more bytes together (UTF-8).
+
+        What another one continues is left out.
+        """
         _check_owner(tenant, user)
         left, kept = most_bytes, set()
         for transcript_id, size_bytes in await self._repository.sizes(tenant=tenant, user=user, limit=_MOST_RECENT):

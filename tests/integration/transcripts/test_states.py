@@ -18,6 +18,7 @@ from lorry.schema import migrate
 from training.jobs.triggers.repository import TrainedRepository
 from transcripts.continuation import without_continued
 from transcripts.repository import Summary
+from transcripts.search import search_user_turns
 from transcripts.store import Added, TranscriptStore
 from transcripts.transcript import Role, Transcript, Turn
 
@@ -59,8 +60,28 @@ async def last_states(database: Database) -> set[str]:
         return set(await TranscriptStore(session).last_states("default", "ann"))
 
 
+async def found(database: Database, query: str) -> list[str]:
+    async with database.reading() as session:
+        return [each.transcript_id for each in await search_user_turns(session, "default", "ann", query)]
+
+
+async def recent(database: Database) -> list[str]:
+    async with database.reading() as session:
+        return [each.id for each in await TranscriptStore(session).recent("default", "ann", most_bytes=10_000)]
+
+
 def words(transcripts: Iterable[Transcript]) -> int:
     return sum(len(turn.text.split()) for transcript in transcripts for turn in transcript.user_turns)
+
+
+async def test_what_was_said_in_several_states_is_found_once_and_read_once(database: Database) -> None:
+    states = [talk(*SAID[:length]) for length in (1, 3, 5)]
+    await add(database, *states)
+    assert await found(database, "bees") == [states[2].id]
+    assert await recent(database) == [states[2].id]
+    await delete(database, states[2])
+    assert await found(database, "bees") == [states[1].id]
+    assert await recent(database) == [states[1].id]
 
 
 @pytest.mark.parametrize("timed", [True, False])
