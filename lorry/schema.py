@@ -1,8 +1,8 @@
 """The one migration history, run by `lorry up`, by deployments and by tests alike.
 
 `python -m lorry.schema` brings the database of LORRY_DATABASE_URL to the newest schema; running it again is no error.
-Afterwards, transcripts that an earlier release has stored are compared with each other, a user at a time: a new release
-works meanwhile, and what was interrupted goes on when it is run again.
+Afterwards, transcripts that an earlier release has stored are compared with each other, a user at a time; what was
+interrupted goes on when it is run again. What waits for it to end waits for that, too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ _UNMARKED = f"""
 select distinct tenant, user_id from transcript where sought is null and (tenant, user_id) > (:tenant, :user)
 order by tenant, user_id limit {_OWNERS_AT_ONCE}
 """
+# What was the last state when its user was trained had counted once, and rightly: it is what is new since.
 _RECOUNT = """
-update training_trained t set words = t.words - coalesce((
+update training_trained t set words = greatest(0, t.words - coalesce((
     select sum(s.user_word_count) from transcript s
     where s.tenant = t.tenant and s.user_id = t.user_id and s.id = any(:ids) and s.imported_at <= t.trained_at
-), 0)
+    and exists (
+        select 1 from transcript h
+        where h.tenant = s.tenant and h.user_id = s.user_id and h.id <> s.id and h.turn_count >= s.turn_count
+        and h.marks @> array[s.sought] and h.imported_at <= t.trained_at
+    )
+), 0))
 where t.tenant = :tenant and t.user_id = :user
 """
 

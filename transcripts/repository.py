@@ -312,7 +312,8 @@ class TranscriptRepository:
     async def mark(self, transcripts: Sequence[Transcript], *, tenant: str, user: str) -> None:
         """Give these transcripts, which the user has, their marks."""
         rows = await asyncio.to_thread(_marked_keys, transcripts, tenant=tenant, user=user)
-        await self._session.execute(update(TranscriptRow), rows)
+        if rows:
+            await self._session.execute(update(TranscriptRow), rows)
 
     async def words(self, query: str) -> list[str]:
         """Return the query's distinct words as the index knows them: stemmed, without stop words, sorted."""

@@ -175,9 +175,9 @@ class TranscriptStore:
             TranscriptNotFound: when `transcript_id` is given and the user has none of that id.
         """
         _check_owner(tenant, user)
+        await self._repository.lock_user(tenant=tenant, user=user)
         if transcript_id is None:
             return await self._repository.delete(tenant=tenant, user=user, transcript_id=None)
-        await self._repository.lock_user(tenant=tenant, user=user)
         deleted = await self._states(tenant, user).delete(transcript_id)
         if not deleted:
             raise TranscriptNotFound(f"the user has no transcript {transcript_id!r}", field="transcript_id")

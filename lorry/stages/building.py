@@ -149,6 +149,8 @@ class _Inputs:
             "redaction": self.redactor.record() if self.redactor else None,
             "curation": self.curation.digest,
         }
+        if self.redactor is not None and self.curation.texts:
+            inputs["typed"] = "redacted"  # a release that did not do so had the same name for what it built
         if self.scoring is not None:
             inputs["scored_by"] = self.scoring.scored_by
         return sha256_json(inputs)[:16]

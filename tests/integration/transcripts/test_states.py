@@ -212,24 +212,28 @@ async def test_what_an_earlier_release_stored_counts_once_after_the_migration(da
     whole = words([second])
     for user in ("ann", "bob", "cid"):
         await add(database, *((first, second) if user != "cid" else (second,)), user=user)
+    await add(database, first, user="dan")
     async with database.transaction() as session:
-        for user, count in (("ann", words([first, second])), ("cid", whole)):
+        for user, count in (("ann", words([first, second])), ("cid", whole), ("dan", words([first]))):
             trained = {"base": "b", "job_id": "j", "version_id": "v", "trained_at": datetime.now(UTC), "words": count}
             await TrainedRepository(session).keep(
                 {"tenant": "default", "user_id": user, "adapter": "profile", **trained}
             )
+    await add(database, second, user="dan")  # since the training
     async with database.engine.connect() as connection:
         await connection.run_sync(_downgrade)
         await connection.commit()
     await migrate(database)
-    for user in ("ann", "bob", "cid"):
+    for user in ("ann", "bob", "cid", "dan"):
         assert await own_words(database, user) == whole
     await migrate(database)
     async with database.transaction() as session:
         now = {user: row.words for user, row in (await TrainedRepository(session).all(**_PROFILES)).items()}
         unmarked = await session.execute(text("select count(*) from transcript where marks is null or sought is null"))
         assert unmarked.scalar_one() == 0
-    assert now == {"ann": whole, "cid": whole}, "and what was trained on is told in the same words"
+    assert now == {"ann": whole, "cid": whole, "dan": words([first])}, (
+        "and what was trained on is told in the same words"
+    )
     await add(database, talk(*SAID, "Lovely.", "Two more words"))
     assert await own_words(database) == whole + 3
 

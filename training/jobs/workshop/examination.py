@@ -93,12 +93,17 @@ class Examination:
 
     async def _probes(self, job: Assignment) -> tuple[Probe, ...]:
         """Return what redaction finds, replaced before the training or not: the adapter must not say it."""
-        from training.evaluation.leaks import probe_redacted
-
-        if self._materials.finder is None:
+        finder = self._materials.finder
+        if finder is None:
             return ()
         transcripts = await self._materials.transcripts(job)
-        return tuple(await asyncio.to_thread(probe_redacted, transcripts, self._materials.finder))
+
+        def probe() -> tuple[Probe, ...]:
+            from training.evaluation.leaks import probe_redacted  # here: see `Device.trainer`
+
+            return tuple(probe_redacted(transcripts, finder))
+
+        return await asyncio.to_thread(probe)
 
 
 async def adapter_digest(trained: TrainedAdapter) -> str:

@@ -44,7 +44,7 @@ def full_disk(rig: Rig, *, free_bytes: int) -> Iterator[None]:
     """Fill the engine's disk but for so many bytes."""
     filler = rig.cache / "filler"
     with filler.open("wb") as file:
-        while True:
+        for _ in range(50):
             disk = os.statvfs(rig.cache)
             try:
                 os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_bsize - free_bytes)
@@ -53,6 +53,8 @@ def full_disk(rig: Rig, *, free_bytes: int) -> Iterator[None]:
                 if exc.errno != errno.ENOSPC:
                     raise
                 file.truncate(0)
+        else:
+            raise AssertionError("the disk was never filled")
     try:
         yield
     finally:
