@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.claude_server import KEY, ClaudeServer, Failure, Outcome
+from tests.support.claude_server import ClaudeServer, Failure, Outcome
 from tests.support.claude_writing import CLAUDE, serving_claude
-from tests.support.openai_server import OpenAIServer
-from tests.support.registry_server import serving
+from tests.support.openai_writing import asking_openai
 from tests.support.steering import rows
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
@@ -86,18 +85,7 @@ async def test_a_sample_that_was_paid_for_is_there_for_whoever_adopts_the_work(
 
 async def test_answers_of_an_endpoint_that_keeps_none_are_there_for_whoever_adopts_the_work(harbour: Harbour) -> None:
     """The worker is killed while it waits for two of four requests that it made at once."""
-    server, let_by = OpenAIServer(), iter(range(3))
-    server.fails = lambda body: Failure(status=503) if next(let_by, None) is None else None
-    await harbour.add_user("ann", transcripts=conversations())
-    async with serving(server.app()) as url:
-        harbour.changes |= {
-            "LORRY_WRITER_URL": f"{url}/v1",
-            "LORRY_WRITER_API_KEY": KEY,
-            "LORRY_WRITER_MODEL": "m",
-            "LORRY_WRITER_CONCURRENCY": "4",
-            "LORRY_WRITER_ATTEMPTS": "20",
-            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
-        }
+    async with asking_openai(harbour, answered=3, LORRY_WRITER_CONCURRENCY="4") as server:
         job = await harbour.submit("ann", settings={"dataset.writer": "openai"})
         harbour.start("one")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.support.claude_server import KEY, ClaudeServer, Failure
 from tests.support.claude_writing import CLAUDE, serving_claude
 from tests.support.openai_server import OpenAIServer
-from tests.support.registry_server import serving
+from tests.support.openai_writing import asking_openai
 from tests.support.steering import rows
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
@@ -78,23 +78,6 @@ async def given_up(harbour: Harbour, working: Working, claude: ClaudeServer) -> 
         gone = {name: replace(item, outcome="given_up") for name, item in state.items.items()}
         await writings.keep(job.id, state=replace(state, phase="written", items=gone).to_json())
     return job
-
-
-@asynccontextmanager
-async def asking(harbour: Harbour, *, answered: int) -> AsyncIterator[OpenAIServer]:
-    """Serve an OpenAI-compatible writer that has no answer to more than the first requests, for now."""
-    server, let_by = OpenAIServer(), iter(range(answered))
-    server.fails = lambda body: Failure(status=503) if next(let_by, None) is None else None
-    await harbour.add_user("ann", transcripts=conversations())
-    async with serving(server.app()) as url:
-        harbour.changes |= {
-            "LORRY_WRITER_URL": f"{url}/v1",
-            "LORRY_WRITER_API_KEY": KEY,
-            "LORRY_WRITER_MODEL": "m",
-            "LORRY_WRITER_ATTEMPTS": "20",
-            "LORRY_WRITER_LONGEST_PAUSE_SECONDS": "0.2",
-        }
-        yield server
 
 
 async def waiting_for_an_answer(harbour: Harbour, server: OpenAIServer) -> Job:
@@ -197,7 +180,7 @@ async def test_nothing_anybody_said_stays_where_the_service_cannot_be_asked_to_d
 async def test_an_answer_that_the_database_could_not_take_is_kept_when_it_can_and_not_bought_again(
     harbour: Harbour, working: Working
 ) -> None:
-    async with asking(harbour, answered=0) as server, working(LORRY_DATABASE_LOCK_TIMEOUT_SECONDS="0.3"):
+    async with asking_openai(harbour, answered=0) as server, working(LORRY_DATABASE_LOCK_TIMEOUT_SECONDS="0.3"):
         job = await waiting_for_an_answer(harbour, server)
         async with harbour.database.transaction() as session:
             await JobRepository(session).get(job.id, lock=True)
@@ -222,7 +205,7 @@ async def test_a_worker_that_has_lost_its_job_does_not_say_how_far_it_is(harbour
         async with harbour.database.reading() as session:
             return await WritingRepository(session).state(job.id)
 
-    async with asking(harbour, answered=1) as server, working():
+    async with asking_openai(harbour, answered=1) as server, working():
         job = await waiting_for_an_answer(harbour, server)
         before = await state(job)
         async with harbour.database.transaction() as session:
