@@ -1,10 +1,10 @@
 """Does an adapter know its person? Real people of `chitchat-dataset`, held-out conversations, three rivals.
 
 People with at least 1,000 words in five conversations are put into the order of a hash of their id, so that nobody
-picked them. The first sixteen are the test half, which this benchmark measures; the sixteen after them are the
-development half, on which settings are tuned (`python -m bench.training_quality --half dev --set KEY=VALUE`). Every
-training begins with what other people, of neither half, have in common (`bench/common_start.py`), unless told
-otherwise. Each person is trained and scored apart and kept in a work directory, so that a run of hours can be stopped
+picked them. The first sixteen are the test panel, which this benchmark measures; the sixteen after them are the
+development panel, on which settings are tuned (`python -m bench.training_quality --panel dev --set KEY=VALUE`); the
+third sixteen, the fresh panel, were measured once, when nothing was left to choose. Every training begins with what
+people of no panel that is measured have in common (`bench/common_start.py`), unless told otherwise. Each person is trained and scored apart and kept in a work directory, so that a run of hours can be stopped
 and goes on where it was.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from filelock import FileLock
 
@@ -39,7 +39,8 @@ from transcripts.formats.chitchat import dataset_path, people
 from transcripts.importer import read_transcripts
 from transcripts.redaction import RedactionSettings, Redactor
 
-Half = Literal["test", "dev"]
+Panel = Literal["test", "dev", "fresh"]
+PANELS: Final[tuple[Panel, ...]] = get_args(Panel)
 PEOPLE = 16
 _MIN_WORDS = 1000
 _MIN_CONVERSATIONS = 5
@@ -53,10 +54,10 @@ _MORE_REPLIES = {"dataset.max_examples": 600, "dataset.max_held_out": 120}
 
 
 def run(*, quick: bool) -> Path:
-    """Measure the test half: the product's defaults, but more of a person's replies, and a start that others taught."""
+    """Measure the test panel: the product's defaults, but more of a person's replies, and a start that others taught."""
     hurry = _QUICK if quick else {}
     study = Study(
-        half="test",
+        panel="test",
         count=3 if quick else PEOPLE,
         config=resolve(arguments={**_START, **_MORE_REPLIES, **hurry, "threads": 1}),
         common=common_config(**hurry),
@@ -68,11 +69,11 @@ def run(*, quick: bool) -> Path:
     return report("training_quality", measures(found), peer="base, base with profile in prompt", quick=quick)
 
 
-def choose(half: Half, *, count: int) -> list[str]:
-    """Return sender ids of one half, in the order of a hash of the id; the halves share nobody."""
+def choose(panel: Panel, *, count: int) -> list[str]:
+    """Return sender ids of one panel, in the order of a hash of the id; panels share nobody."""
     ids = [person.sender_id for person in people(min_conversations=_MIN_CONVERSATIONS, min_words=_MIN_WORDS)]
     ids.sort(key=lambda sender: hashlib.sha256(f"{_SALT}/{sender}".encode()).digest())
-    start = 0 if half == "test" else PEOPLE
+    start = PANELS.index(panel) * PEOPLE
     return ids[start : start + min(count, PEOPLE)]
 
 
@@ -83,7 +84,7 @@ class Study:
     `lock` is a file held locked while something is computed and released between people, for machines that are shared.
     """
 
-    half: Half
+    panel: Panel
     count: int
     config: ResolvedConfig
     say: Callable[[str], None]
@@ -99,16 +100,16 @@ class Study:
         self._identity = identify_base(self._base).weights_sha256
         self._trainer: Trainer | None = None
         start = self._start() if self.config.training.start else None
-        contestants = self._train(choose(self.half, count=self.count), start=start)
+        contestants = self._train(choose(self.panel, count=self.count), start=start)
         self._trainer = None
         return EvaluationReport(users=self._score(contestants))
 
     def _start(self) -> Path:
         """Return the adapter that every training begins with."""
-        both = {*choose("test", count=PEOPLE), *choose("dev", count=PEOPLE)}
+        panels: tuple[Panel, ...] = PANELS if self.panel == "fresh" else ("test", "dev")
         dataset = build_common_dataset(
-            self._folder("datasets", "common", self.common.dataset.model_dump(mode="json")),
-            without=both,
+            self._folder("datasets", "common", self.common.dataset.model_dump(mode="json"), *panels[2:]),
+            without={sender for panel in panels for sender in choose(panel, count=PEOPLE)},
             config=self.common,
         )
         directory = self._folder("runs", "common", dataset.digest, self.common.training.model_dump(mode="json"))
@@ -286,12 +287,12 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Measure one half under changed settings, for tuning; nothing is written to the results.
+    """Measure one panel under changed settings, for tuning; nothing is written to the results.
 
     Datasets hold up to 600 examples and 120 held-out replies where --set says nothing of them.
     """
     parser = argparse.ArgumentParser(prog="python -m bench.training_quality", description=main.__doc__)
-    parser.add_argument("--half", choices=["dev", "test"], default="dev")
+    parser.add_argument("--panel", choices=PANELS, default="dev")
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a training setting")
     parser.add_argument("--from-nothing", action="store_true", help="begin with no adapter of other people's")
@@ -304,7 +305,7 @@ def main() -> None:
     config = resolve(arguments={"threads": 1, **start, **_MORE_REPLIES, **settings})
     form = {name: settings[name] for name in ("rank", "alpha") if name in settings}  # a start's is its trainings'
     study = Study(
-        half=given.half,
+        panel=given.panel,
         count=given.people,
         config=config,
         common=common_config(**form),

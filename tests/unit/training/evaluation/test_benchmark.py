@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.training_quality import PEOPLE, Study, choose, describe, measures
+from bench.training_quality import PANELS, PEOPLE, Study, choose, describe, measures
 from training.config import resolve
 from training.evaluation import EvaluationReport, UserEvaluation
 from training.evaluation.general import GeneralAbility, GeneralScore
@@ -28,9 +28,9 @@ def met(*users: UserEvaluation) -> dict[str, bool | None]:
     return {measure.measure.partition(",")[0]: measure.met for measure in measures(report)}
 
 
-def test_the_halves_share_nobody_and_do_not_change() -> None:
-    test, dev = choose("test", count=PEOPLE), choose("dev", count=PEOPLE)
-    assert len({*test, *dev}) == 2 * PEOPLE
+def test_panels_share_nobody_and_do_not_change() -> None:
+    test, dev, fresh = (choose(panel, count=PEOPLE) for panel in PANELS)
+    assert len({*test, *dev, *fresh}) == 3 * PEOPLE
     assert choose("test", count=3) == test[:3]
     assert choose("test", count=99) == test
 
@@ -59,7 +59,7 @@ def test_a_person_is_one_line() -> None:
 
 def test_runs_of_other_settings_have_other_places(tmp_path: Path) -> None:
     studies = [
-        Study(half="dev", count=1, config=resolve(arguments={"seed": seed}), say=lambda _: None, work=tmp_path)
+        Study(panel="dev", count=1, config=resolve(arguments={"seed": seed}), say=lambda _: None, work=tmp_path)
         for seed in (0, 1)
     ]
     for study in studies:
