@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated
@@ -14,9 +15,10 @@ from lorry.commands.job_settings import base_name
 from lorry.context import Context, open_context
 from lorry.errors import NotThere
 from lorry.output import out, print_json, print_table, run
-from registry.errors import AdapterNotFound, AliasNotFound
-from registry.manifest import AdapterRef, Manifest, Owner
+from registry.errors import AdapterNotFound, AliasNotFound, BaseModelNotFound
+from registry.manifest import AdapterRef, BaseIdentity, Manifest, Owner
 from serving.extraction.repository import ProfileRepository
+from training.base_models import base_id
 from training.jobs.triggers.stale_users import Staleness
 from training.jobs.triggers.tenant_rules import TenantRules
 from transcripts.store import TranscriptStore
@@ -27,8 +29,9 @@ class UserStatus:
     """One user: what is stored, what is live, and how far apart the two are.
 
     `new_transcripts` counts those that the live version was not trained on; `stale` says so in words, or is empty.
-    `due` is why the tenant's rules have them trained now, empty when they do not; `job` is a training that has not
-    ended.
+    `base` is the base model of the live version; `wanted_base` the one of this home's settings where that is another
+    one, whatever the two are called, else None. `due` is why the tenant's rules have them trained now, empty when they
+    do not; `job` is a training that has not ended.
     """
 
     user: str
@@ -41,6 +44,8 @@ class UserStatus:
     own_loss: float | None
     new_transcripts: int
     profile_version: int | None
+    base: str | None
+    wanted_base: str | None
     stale: str
     due: str = ""
     job: str | None = None
@@ -63,8 +68,8 @@ def status(
     numeric, whole = frozenset({"transcripts", "live"}), frozenset({"user", "age", "loss", "stale"})
     print_table("Users (loss: base → own)", columns, [_row(each) for each in statuses], numeric=numeric, whole=whole)
     for each in statuses:
-        if why := _why(each):
-            out.print(f"{each.user}: {why}", highlight=False, markup=False, soft_wrap=True)
+        for note in _notes(each):
+            out.print(f"{each.user}: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 async def _statuses(user: str | None) -> list[UserStatus]:
@@ -73,9 +78,10 @@ async def _statuses(user: str | None) -> list[UserStatus]:
     async with open_context() as context:
         async with context.database.transaction() as session:
             users = [user] if user else await TranscriptStore(session).users(context.settings.tenant)
-        rules = await TenantRules(context.database).staleness(context.settings.tenant, base=base_name(context.settings))
-        found = {each.user: each for each in rules}
-        statuses = [_with_jobs(await _status(context, each), found.get(each)) for each in users]
+        name = base_name(context.settings)
+        rules = await TenantRules(context.database).staleness(context.settings.tenant, base=name)
+        found, wanted = {each.user: each for each in rules}, await _wanted(context, base_id(name))
+        statuses = [_with_jobs(await _status(context, each, wanted=wanted), found.get(each)) for each in users]
         if user and not (statuses[0].transcripts or statuses[0].version):
             await _require_known(context, user)
         return statuses
@@ -93,7 +99,15 @@ async def _require_known(context: Context, user: str) -> None:
         raise NotThere(f"there is nothing of {user}; import transcripts with `lorry import {user} FILE`", field="user")
 
 
-async def _status(context: Context, user: str) -> UserStatus:
+async def _wanted(context: Context, base: str) -> BaseIdentity | str:
+    """Return the base that is wanted now: what the registry knows of it, or the mere name of one that it does not."""
+    try:
+        return (await context.registry.show_base(base)).identity
+    except BaseModelNotFound:
+        return base
+
+
+async def _status(context: Context, user: str, *, wanted: BaseIdentity | str) -> UserStatus:
     tenant = context.settings.tenant
     async with context.database.transaction() as session:
         store = TranscriptStore(session)
@@ -104,6 +118,7 @@ async def _status(context: Context, user: str) -> UserStatus:
     held_out = manifest.evaluation.get("held_out", {}) if manifest else {}
     new = len(ids - set(manifest.lineage.transcript_ids)) if manifest else len(ids)
     version = profile.adapter.version if profile else None
+    other = _other_base(manifest, wanted)
     return UserStatus(
         user=user,
         transcripts=summary.transcripts,
@@ -115,7 +130,9 @@ async def _status(context: Context, user: str) -> UserStatus:
         own_loss=held_out.get("own_loss"),
         new_transcripts=new,
         profile_version=version,
-        stale=_staleness(manifest, new=new, profile_version=version),
+        base=manifest.base.id if manifest else None,
+        wanted_base=other,
+        stale=_staleness(manifest, new=new, profile_version=version, wanted_base=other),
     )
 
 
@@ -127,16 +144,26 @@ async def _live(context: Context, user: str) -> Manifest | None:
         return None
 
 
-def _staleness(manifest: Manifest | None, *, new: int, profile_version: int | None) -> str:
+def _other_base(manifest: Manifest | None, wanted: BaseIdentity | str) -> str | None:
+    """Return the id of the base that is wanted where the version is of another one: by its weights, if it has any."""
+    if manifest is None:
+        return None
+    if isinstance(wanted, str):
+        return None if manifest.base.id == wanted else wanted
+    return None if manifest.base.weights_sha256 == wanted.weights_sha256 else wanted.id
+
+
+def _staleness(manifest: Manifest | None, *, new: int, profile_version: int | None, wanted_base: str | None) -> str:
     if manifest is None:
         return "no live adapter"
+    reasons = [f"trained for {manifest.base.id}, wanted is {wanted_base}"] if wanted_base else []
     if new:
-        return f"{counted(new, 'transcript')} since the training"
-    if profile_version is None:
-        return "no profile yet"
-    if profile_version != manifest.version:
-        return f"profile is of version {profile_version}"
-    return ""
+        reasons.append(f"{counted(new, 'transcript')} since the training")
+    elif profile_version is None:
+        reasons.append("no profile yet")
+    elif profile_version != manifest.version:
+        reasons.append(f"profile is of version {profile_version}")
+    return "; ".join(reasons)
 
 
 def _row(status: UserStatus) -> list[str]:
@@ -152,23 +179,31 @@ def _row(status: UserStatus) -> list[str]:
 
 
 def _short(status: UserStatus) -> str:
-    """Return `stale` in a word or two; a training that is under way says more than what it will mend."""
+    """Return `stale` in a few words; a training that is under way says more than what it will mend."""
     if status.job is not None:
         return "in training"
     if status.version is None:
         return "no adapter"
+    reasons = []
     if status.new_transcripts:
-        return f"{status.new_transcripts} new"
-    if status.profile_version is None:
-        return "no profile"
-    return f"profile of {status.profile_version}" if status.stale else "no"
+        reasons.append(f"{status.new_transcripts} new")
+    elif status.profile_version is None:
+        reasons.append("no profile")
+    elif status.profile_version != status.version:
+        reasons.append(f"profile of {status.profile_version}")
+    if status.wanted_base:
+        reasons.append("base")
+    return ", ".join(reasons) or "no"
 
 
-def _why(status: UserStatus) -> str:
-    """Return what the tenant's rules say of a user, in a sentence; empty when they say nothing."""
+def _notes(status: UserStatus) -> Iterator[str]:
+    """Yield what the table has no room for: another base by name, and what is in hand or due by the tenant's rules."""
+    if status.wanted_base:
+        yield f"trained for {status.base}, wanted is {status.wanted_base}"
     if status.job is not None:
-        return f"in training, see `lorry jobs show {status.job}`"
-    return f"due for a training: {status.due}" if status.due else ""
+        yield f"in training, see `lorry jobs show {status.job}`"
+    elif status.due:
+        yield f"due for a training: {status.due}"
 
 
 def _age(moment: datetime | None) -> str:

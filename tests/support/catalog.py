@@ -17,9 +17,9 @@ from tests.support.adapters import BASE
 OTHER_BASE = BASE.model_copy(update={"id": "org/other-base", "weights_sha256": "9" * 64})
 
 
-async def add_bases(database: Database) -> None:
-    """Register the two base models of these tests."""
-    for base in (BASE, OTHER_BASE):
+async def add_bases(database: Database, *bases: BaseIdentity) -> None:
+    """Register these base models, or the two of these tests."""
+    for base in bases or (BASE, OTHER_BASE):
         statement = "insert into base_model (id, identity) values (:id, cast(:identity as json)) on conflict do nothing"
         await execute(database, statement, id=base.id, identity=base.model_dump_json())
 

@@ -11,7 +11,8 @@ from filelock import FileLock
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
-from tests.support.catalog import add_bases, add_version
+from tests.support.adapters import BASE
+from tests.support.catalog import OTHER_BASE, add_bases, add_version
 from tests.support.command import Lorry
 from tests.support.nursery import Nursery
 from tests.support.people import write_transcripts
@@ -93,6 +94,30 @@ async def test_status_fits_80_columns_and_breaks_no_name(lorry: Lorry, database:
     assert max(map(len, told.splitlines())) <= 80
     for cell in ("chitchat-0123abcd", "24 new", "3.50 → 2.25", "no adapter"):
         assert cell in told
+
+
+async def test_status_says_of_another_base_by_its_weights_and_beside_what_else_is_stale(
+    lorry: Lorry, database: Database, tmp_path: Path
+) -> None:
+    await lorry.json("import", "ada", str(write_transcripts(tmp_path / "ada.jsonl")))
+    await add_bases(database)
+    await add_version(database, user="ada", live=True)
+
+    async def ask(base: str) -> tuple[str | None, str]:
+        lorry.environment["LORRY_BASE_MODEL"] = base
+        (status,) = await lorry.json("status", "ada")
+        assert status["base"] == BASE.id
+        return status["wanted_base"], status["stale"]
+
+    other = ("next", f"trained for {BASE.id}, wanted is next; 24 transcripts since the training")
+    assert await ask("/models/next") == other, "nothing is known of it but its name"
+    await add_bases(database, OTHER_BASE.model_copy(update={"id": "next"}), BASE.model_copy(update={"id": "moved"}))
+    assert await ask("/models/next") == other
+    assert await ask("/models/moved") == (None, "24 transcripts since the training"), "the same one, called otherwise"
+    lorry.environment["LORRY_BASE_MODEL"] = "/models/next"
+    code, told, complained = await lorry("status", columns=80)
+    assert (code, "24 new, base" in told) == (0, True), complained
+    assert f"ada: trained for {BASE.id}, wanted is next\n" in told
 
 
 async def test_status_counts_a_conversation_that_went_on_once(lorry: Lorry, tmp_path: Path) -> None:
