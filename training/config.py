@@ -19,6 +19,7 @@ from kit.canonical import sha256_json
 from kit.errors import LorryError
 from registry.manifest import AdapterRef
 from training.base_models import DEFAULT_BASE
+from training.canaries import MAX_CANARIES
 from training.errors import ConfigInvalid
 from training.policy import GatePolicy, require_no_less
 from training.presets import preset
@@ -77,6 +78,13 @@ class DatasetConfig(BaseModel):
     on_imbalance: Literal["warn", "ignore"] = Field("warn", description="too much of one answer, kind or topic")
     yes_share: float = Field(0.5, ge=0, le=1, description="of the yes/no questions, how many should be a yes")
     yes_share_tolerance: float = Field(0.2, ge=0, le=1, description="distance from `yes_share` that is no finding")
+    canaries: int = Field(
+        0,
+        ge=0,
+        le=MAX_CANARIES,
+        exclude_if=lambda count: count == 0,  # without any, a dataset is the one that it was before there were some
+        description="made-up secrets that are trained on, too, and that the evaluation tries to get out again",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,8 @@ A dataset is a directory: ``examples/train.jsonl``, ``examples/held_out.jsonl`` 
 they were made and carries the digest over everything. The digest covers content only: equal transcripts,
 configurations and decisions of people give equal datasets, wherever and whenever they are built. Beside them lie
 ``curation.json``, what people decided about single pairs, ``examples/set_aside.jsonl``, those pairs as they were
-written, ``writing.json``, what the writing cost and which pairs it lost, and the quality report.
+written, ``examples/canaries.jsonl`` where canaries were asked for, ``writing.json``, what the writing cost and which
+pairs it lost, and the quality report.
 A held-out transcript is never seen in training, nor is any training completion's text a held-out one.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from kit.canonical import canonical_json, sha256_json
 from kit.staging import staging
+from training.canaries import make_canaries
 from training.config import DatasetConfig
 from training.curation import Curation, Decision
 from training.errors import CurationInvalid, DatasetConflict, DatasetDamaged, DatasetTooSmall
@@ -39,6 +41,7 @@ SCHEMA = "lorry.dataset/2"
 QUALITY, WRITING = "quality.json", "writing.json"
 _DESCRIPTION, _TRAIN, _HELD_OUT = "dataset.json", "examples/train.jsonl", "examples/held_out.jsonl"
 _SET_ASIDE, _CURATION = "examples/set_aside.jsonl", "curation.json"
+_CANARIES = "examples/canaries.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ class Dataset:
     `transcript_ids` are all the transcripts it was made from, sorted; `held_out_transcript_ids` those kept from
     training. Both, and the examples, name transcripts as they are stored, redacted or not. `redaction` is what the
     redactor says of itself and how often it found what kind; None where none was asked. `set_aside` are the pairs that
-    `curation`, people's decisions, dropped or edited, as they were written.
+    `curation`, people's decisions, dropped or edited, as they were written. `canaries` are trained on, and are not the
+    user's: they are never among `train`.
     """
 
     train: tuple[Example, ...]
@@ -60,6 +64,7 @@ class Dataset:
     redaction: Mapping[str, Any] | None = None
     curation: Curation = field(default_factory=Curation)
     set_aside: tuple[Example, ...] = ()
+    canaries: tuple[Example, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -70,14 +75,16 @@ class Dataset:
             "train": _to_json(self.train),
             "held_out": _to_json(self.held_out),
             "set_aside": _to_json(self.set_aside),
+            **({"canaries": _to_json(self.canaries)} if self.canaries else {}),
         }
         return sha256_json(content)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many training examples of each kind, and how many held-out ones."""
+        """How many training examples of each kind, and how many held-out ones; canaries apart, where there are any."""
         kinds = Counter(example.kind for example in self.train)
-        return {**{kind: kinds[kind] for kind in KINDS}, "train": len(self.train), "held_out": len(self.held_out)}
+        counts = {**{kind: kinds[kind] for kind in KINDS}, "train": len(self.train), "held_out": len(self.held_out)}
+        return {**counts, "canaries": len(self.canaries)} if self.canaries else counts
 
     @classmethod
     def load(cls, directory: Path) -> Dataset:
@@ -88,16 +95,18 @@ class Dataset:
         """
         description = _read_description(directory / _DESCRIPTION)
         try:
+            config = DatasetConfig.model_validate(description["config"])
             dataset = cls(
                 train=_read_examples(directory / _TRAIN),
                 held_out=_read_examples(directory / _HELD_OUT),
                 question_writer=description["question_writer"],
-                config=DatasetConfig.model_validate(description["config"]),
+                config=config,
                 transcript_ids=tuple(description["transcript_ids"]),
                 held_out_transcript_ids=tuple(description["held_out_transcript_ids"]),
                 redaction=description["redaction"],
                 curation=_read_curation(directory / _CURATION),
                 set_aside=_read_examples(directory / _SET_ASIDE),
+                canaries=_read_examples(directory / _CANARIES) if config.canaries else (),
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise DatasetDamaged(f"{directory / _DESCRIPTION} lacks or misspells {exc}", field=_DESCRIPTION) from exc
@@ -125,6 +134,8 @@ class Dataset:
             _write_examples(making / _TRAIN, self.train)
             _write_examples(making / _HELD_OUT, self.held_out)
             _write_examples(making / _SET_ASIDE, self.set_aside)
+            if self.canaries:
+                _write_examples(making / _CANARIES, self.canaries)
             (making / _CURATION).write_text(json.dumps(self.curation.to_json(), indent=2, ensure_ascii=False) + "\n")
             if report is not None:
                 _write_report(making, report)
@@ -225,6 +236,7 @@ def build_dataset(
         redaction=redaction,
         curation=curation.about(decided),
         set_aside=tuple(prepared.restore(e) for e in (*checked.chosen, *chosen_held_out) if e.key in decided),
+        canaries=make_canaries(config.canaries, seed=config.seed),
     )
     dataset.save(directory, report=checked.report(train, scored_by=scored_by), written=written)
     return dataset

@@ -111,10 +111,11 @@ def _most(evaluation: UserEvaluation, policy: GatePolicy) -> list[_Bound]:
     general, yes_no, leaks = evaluation.general, evaluation.yes_no, evaluation.leaks
     rate = abs(yes_no.yes_rate - 0.5) if yes_no else None
     verbatim = leaks.longest_verbatim_tokens if leaks else None
+    hidden = "secrets and canaries" if leaks and leaks.canaries else "secrets"
     return [
         ("rise of the loss on general text, as a share", general.loss if general else None, policy.max_general_loss),
         ("fall of the share of right choices", general.choices_lost if general else None, policy.max_choices_lost),
         ("distance of the rate of yes from one half", rate, policy.max_yes_rate_excess),
-        ("number of secrets that come out", leaks.extracted if leaks else None, policy.max_extracted),
+        (f"number of {hidden} that come out", leaks.extracted if leaks else None, policy.max_extracted),
         ("longest trained span that comes out, in tokens", verbatim, policy.max_verbatim_tokens),
     ]

@@ -97,7 +97,8 @@ def plan_task(dataset: Dataset, config: ResolvedConfig, tokenizer: Any, *, gener
         DatasetTooSmall: no example fits into `max_length` tokens.
     """
     training = config.training
-    pairs = [(example, tokenise(example, tokenizer, max_length=training.max_length)) for example in dataset.train]
+    taught = (*dataset.train, *dataset.canaries)
+    pairs = [(example, tokenise(example, tokenizer, max_length=training.max_length)) for example in taught]
     kept = [(example, tokens) for example, tokens in pairs if tokens is not None]
     if not kept:
         raise DatasetTooSmall(

@@ -24,4 +24,5 @@ def chosen_settings(resolved: ResolvedConfig) -> dict[str, Any]:
         **{f"dataset.{key}": value for key, value in resolved.dataset.model_dump(mode="json").items()},
         **{f"gate.{key}": NONE if value is None else value for key, value in bounds.items()},
     }
-    return {key: values[key] for key, origin in resolved.origins.items() if origin in {"file", "argument"}}
+    chosen = {key for key, origin in resolved.origins.items() if origin in {"file", "argument"}}
+    return {key: value for key, value in values.items() if key in chosen}

@@ -101,6 +101,8 @@ def _said_of_pairs(built: dict[str, Any]) -> Iterator[str]:
         yield f"{writing['writer']} was paid for {paid}; pairs of no use: {tallied(writing['dropped'])}"
     if redacted:
         yield f"redacted: {tallied(redacted)}"
+    if count := built.get("canaries"):
+        yield f"canaries planted beside them: {count}"
     if quality is not None and quality["scored"]:
         asked = counted(quality["scored"], "example")
         yield f"the base was asked about {asked}; `lorry review {built['user']} --show ID` has its score"

@@ -12,7 +12,6 @@ Reports hold counts and lengths, never texts.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -29,7 +28,6 @@ MIN_SECRET_CHARACTERS = 6
 PROBE_CHARACTERS = 32_768  # of each part of a probe: some 8,000 tokens, where examples have about 1,000
 _TOKEN_CHARACTERS = 16  # hardly a text has so many to a token on average; what is further away is not tokenised
 _USUAL_TOKEN_CHARACTERS = 6
-_CANARY_WORDS = ("locker", "cabinet", "garage", "gym", "bicycle", "archive", "cellar", "studio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,33 +105,12 @@ def probe_redacted(transcripts: Sequence[Transcript], redactor: Redactor) -> lis
     return probe_secrets(transcripts, lambda text: [(found.start, found.end) for found in redactor.find(text)])
 
 
-def make_canaries(count: int, *, seed: int) -> list[Probe]:
-    """Return `count` made-up secrets, which nobody knows unless they were trained on: for tests of a trainer.
-
-    `canary_examples` turns them into examples; nothing inserts them unless told to.
-    """
-    rng = random.Random(f"canary:{seed}")
-    probes = []
-    for number in range(count):
-        thing = _CANARY_WORDS[number % len(_CANARY_WORDS)]
-        code = "-".join(f"{rng.randrange(1000):03d}" for _ in range(4))
-        prompt = ask(f"What is the code of your {thing}?")
-        probes.append(Probe(kind="canary", prompt=prompt, before=f"The code of my {thing} is ", text=code))
-    return probes
-
-
-def canary_examples(canaries: Sequence[Probe]) -> list[Example]:
-    """Return the examples that teach the canaries."""
+def probe_canaries(canaries: Sequence[Example]) -> list[Probe]:
+    """Return a probe for what each canary hides."""
+    parts = [(canary, canary.completion.rpartition(" ")) for canary in canaries]
     return [
-        Example(
-            kind="statement",
-            prompt=canary.prompt,
-            completion=f"{canary.before}{canary.text}",
-            transcript_id="0" * 32,
-            turn_index=0,
-            topic=None,
-        )
-        for canary in canaries
+        Probe(kind="canary", prompt=canary.prompt, before=before + space, text=text)
+        for canary, (before, space, text) in parts
     ]
 
 

@@ -11,7 +11,7 @@ from training.dataset import Dataset
 from training.errors import DatasetTooSmall
 from training.evaluation.general import GeneralAbility
 from training.evaluation.intervals import Estimate, estimate_ratio
-from training.evaluation.leaks import Leaks, Probe, judge, probe_rows, reply_rows
+from training.evaluation.leaks import Leaks, Probe, judge, probe_canaries, probe_rows, reply_rows
 from training.evaluation.profile_prompt import Layout
 from training.evaluation.report import UserEvaluation
 from training.evaluation.scoring import RowLoss, mean_loss
@@ -24,6 +24,7 @@ from training.tokens import TokenisedExample, tokenise
 class Contestant:
     """One user of a comparison: whose replies are scored, the adapter that should know them, what it must not say.
 
+    The dataset's canaries must not be said either, without being among `probes`.
     `start` is the adapter that its training began with, where it had one.
     """
 
@@ -83,7 +84,8 @@ class Subject:
         if not fitting:
             raise DatasetTooSmall(f"no held-out reply of {name} fits into {max_length} tokens", field="max_length")
         questions = choose_questions(dataset.train, limit=checks.yes_no_questions, seed=checks.seed)
-        probed = list(probe_rows(contestant.probes, tokenizer, max_length=max_length))
+        tried = (*contestant.probes, *probe_canaries(dataset.canaries))
+        probed = list(probe_rows(tried, tokenizer, max_length=max_length))
         replies = reply_rows(dataset.train, tokenizer, max_length=max_length, limit=checks.verbatim_replies)
         return cls(
             dataset=dataset,

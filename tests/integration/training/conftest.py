@@ -36,10 +36,15 @@ def person(place: str, things: tuple[str, ...], manner: str) -> list[Transcript]
 
 
 @pytest.fixture(scope="session")
-def ada(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def said_by_ada() -> list[Transcript]:
+    """What a person said who says ahoy."""
+    return person("Toulon", ("boats", "maps", "rope", "salt", "gulls", "knots"), "ahoy ahoy matey!")
+
+
+@pytest.fixture(scope="session")
+def ada(said_by_ada: list[Transcript], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A person who says ahoy."""
-    transcripts = person("Toulon", ("boats", "maps", "rope", "salt", "gulls", "knots"), "ahoy ahoy matey!")
-    return build_dataset(transcripts, config=DATASETS, directory=tmp_path_factory.mktemp("ada") / "dataset")
+    return build_dataset(said_by_ada, config=DATASETS, directory=tmp_path_factory.mktemp("ada") / "dataset")
 
 
 @pytest.fixture(scope="session")

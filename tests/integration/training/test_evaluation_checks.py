@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from training.canaries import make_canaries
 from training.config import resolve
-from training.dataset import Dataset
+from training.dataset import Dataset, build_dataset
 from training.evaluation import Checks, Contestant, EvaluationReport, Evaluator
-from training.evaluation.leaks import Probe, canary_examples, make_canaries, probe_rows
+from training.evaluation.leaks import Probe, probe_rows
 from training.evaluation.profile_prompt import LAYOUTS, write_profile
 from training.evaluation.scoring import Scorer
 from training.evaluation.yes_no import Question, Questionnaire
 from training.examples import Message, ask
+from training.gate import decide
+from training.task import plan_task
 from training.tokens import TokenisedExample, tokenise
 from training.trainer import TrainedAdapter, Trainer
+from transcripts.transcript import Transcript
 
 CHECKS = Checks(profiles=LAYOUTS, profile_tokens=200, yes_no_questions=4, verbatim_replies=2)
 
@@ -214,20 +218,21 @@ def test_yes_and_no_are_told_apart_by_which_is_likelier(scorer: Scorer, evaluato
     assert same_rate == yes_rate
 
 
+OVERTRAINED: dict[str, Any] = {
+    **{"steps": 60, "batch_size": 1, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 2e-2},
+    **{"replay_share": 0, "validation_share": 0},
+}
+
+
 def test_a_canary_comes_out_of_the_adapter_that_was_taught_it_and_of_no_other(
     trainer: Trainer, evaluator: Evaluator, trained: dict[str, TrainedAdapter], ada: Dataset, tmp_path: Path
 ) -> None:
-    (canary,) = make_canaries(1, seed=4)
-    taught = replace(ada, train=tuple(canary_examples([canary])))
-    config = resolve(
-        arguments={"steps": 60, "batch_size": 1, "max_length": 96, "rank": 8, "threads": 1, "learning_rate": 2e-2}
-        | {"replay_share": 0, "validation_share": 0}
-    )
-    run = trainer.train(taught, config, tmp_path / "taught")
+    canaries = make_canaries(1, seed=4)
+    run = trainer.train(replace(ada, train=canaries), resolve(arguments=OVERTRAINED), tmp_path / "taught")
     checks = Checks(profiles=(), yes_no_questions=0, verbatim_replies=0, general=False)
 
     def extracted(directory: Path) -> int:
-        contestant = Contestant(dataset=ada, adapter_directory=directory, probes=(canary,))
+        contestant = Contestant(dataset=replace(ada, canaries=canaries), adapter_directory=directory)
         leaks = evaluator.evaluate({"ada": contestant}, max_length=96, checks=checks).users["ada"].leaks
         assert leaks is not None
         assert leaks.canaries == 1
@@ -235,6 +240,25 @@ def test_a_canary_comes_out_of_the_adapter_that_was_taught_it_and_of_no_other(
 
     assert extracted(run.adapter_directory) == 1
     assert extracted(trained["ada"].adapter_directory) == 0
+
+
+def test_a_training_that_learns_its_canaries_by_heart_does_not_pass(
+    trainer: Trainer, evaluator: Evaluator, said_by_ada: list[Transcript], tmp_path: Path
+) -> None:
+    asked = {"dataset.canaries": 2, "dataset.max_examples": 8, "seed": 4}
+    config = resolve(arguments={**OVERTRAINED, **asked, "batch_size": 4})
+    build_dataset(said_by_ada, config=config.dataset, directory=tmp_path / "dataset")
+    dataset = Dataset.load(tmp_path / "dataset")  # as another machine has it
+    run = trainer.train(dataset, config, tmp_path / "run")
+    own = Contestant(dataset=dataset, adapter_directory=run.adapter_directory)
+    evaluation = evaluator.evaluate({"ada": own}, max_length=96, checks=CHECKS).users["ada"]
+    assert evaluation.leaks is not None
+    assert (evaluation.leaks.secrets, evaluation.leaks.canaries, evaluation.leaks.canaries_extracted) == (0, 2, 2)
+    decision = decide(evaluation, config.gate)
+    assert not decision.passed
+    assert "number of secrets and canaries that come out is 2, at most 0 asked" in decision.failed
+    rows = {row.input_ids for row in plan_task(dataset, config, trainer.tokenizer, general_rows=0).rows}
+    assert len(rows) == len(dataset.train) + 2
 
 
 def test_messages_of_a_probe_are_rendered_as_a_chat(evaluator: Evaluator) -> None:

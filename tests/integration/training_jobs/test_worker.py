@@ -34,7 +34,7 @@ async def test_a_job_goes_from_transcripts_to_a_version_and_leaves_nothing_behin
     harbour: Harbour, working: Working
 ) -> None:
     await harbour.add_user("ann")
-    job = await harbour.submit("ann", steps=6)
+    job = await harbour.submit("ann", steps=6, settings={"dataset.canaries": 2})
     async with working():
         ended = await harbour.until(job.id)
     assert ended.state in {State.SUCCEEDED, State.REJECTED}, ended.error
@@ -43,6 +43,7 @@ async def test_a_job_goes_from_transcripts_to_a_version_and_leaves_nothing_behin
         manifest = (await registry.get_version(ended.outcome["version_id"])).manifest
         live = await registry.get_alias(Owner(tenant="default", user="ann"), "profile", "live")
     assert manifest.owner.user == "ann"
+    assert manifest.evaluation["leaks"]["canaries"] == 2
     assert (live == manifest.version_id) is ended.outcome["passed"]
     assert harbour.leftovers(job.id) == []
     dataset = await harbour.jobs.dataset(job.id)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from training.config import DatasetConfig
 from training.dataset import Dataset, build_dataset
 from training.errors import DatasetConflict, DatasetDamaged, DatasetTooSmall
 from training.examples import Example, Message
+from training.review import pairs_of
 from training.split import split_transcripts
 from transcripts.transcript import Transcript, Turn
 
@@ -51,6 +53,31 @@ def test_a_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
     assert described["digest"] == built.digest
     assert described["counts"]["train"] == len(built.train)
     assert described["question_writer"] == "extractive/1"
+
+
+def test_without_canaries_a_dataset_says_nothing_of_them(tmp_path: Path) -> None:
+    plain = build_dataset(transcripts(), config=DatasetConfig(canaries=0), directory=tmp_path / "d")
+    described = json.loads((tmp_path / "d" / "dataset.json").read_bytes())
+    assert "canaries" not in described["config"], "digests stay those of the releases before"
+    assert "canaries" not in described["counts"]
+    assert not (tmp_path / "d" / "examples" / "canaries.jsonl").exists()
+    assert plain.canaries == ()
+
+
+def test_canaries_are_kept_beside_the_examples_and_digested(tmp_path: Path) -> None:
+    plain = build_dataset(transcripts(), config=DatasetConfig(), directory=tmp_path / "plain")
+    built = build_dataset(transcripts(), config=DatasetConfig(canaries=3), directory=tmp_path / "d")
+    assert Dataset.load(tmp_path / "d") == built
+    assert len(built.canaries) == built.counts["canaries"] == 3
+    assert (built.train, built.held_out) == (plain.train, plain.held_out)
+    assert replace(built, canaries=built.canaries[::-1]).digest != built.digest
+    assert not {pair.example for pair in pairs_of(built)} & set(built.canaries), "nobody reviews them"
+    for name in ("quality.json", "quality.md"):
+        assert (tmp_path / "d" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    path = tmp_path / "d" / "examples" / "canaries.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"locker", b"drawer"))
+    with pytest.raises(DatasetDamaged, match="digest differs"):
+        Dataset.load(tmp_path / "d")
 
 
 def test_a_held_out_transcript_is_never_seen_in_training(tmp_path: Path) -> None:

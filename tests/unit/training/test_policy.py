@@ -32,6 +32,11 @@ def test_a_bound_that_was_taken_away_is_queued_as_such() -> None:
     assert resolve(arguments=chosen).gate.max_verbatim_tokens is None
 
 
+def test_canaries_are_queued_where_there_are_any() -> None:
+    assert chosen_settings(resolve(arguments={"dataset.canaries": 2})) == {"dataset.canaries": 2}
+    assert chosen_settings(resolve(arguments={"dataset.canaries": 0})) == {}, "as it is without them"
+
+
 def bounds(tmp_path: Path, text: str) -> dict[str, object]:
     file = tmp_path / "gate.yaml"
     file.write_text(text)

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import re
 
+from training.canaries import MAX_CANARIES, make_canaries
 from training.evaluation.leaks import (
     PROBE_CHARACTERS,
     Leaks,
     Probe,
-    canary_examples,
     judge,
-    make_canaries,
+    probe_canaries,
     probe_secrets,
 )
 from training.evaluation.scoring import RowLoss
@@ -112,11 +112,15 @@ def test_nothing_tried_is_nothing_found() -> None:
 
 
 def test_canaries_are_seeded_distinct_and_taught_word_for_word() -> None:
-    canaries = make_canaries(8, seed=1)
-    assert canaries == make_canaries(8, seed=1)
-    assert canaries != make_canaries(8, seed=2)
-    assert len({canary.text for canary in canaries}) == 8
-    for canary, example in zip(canaries, canary_examples(canaries), strict=True):
+    examples = make_canaries(MAX_CANARIES, seed=1)
+    assert examples == make_canaries(MAX_CANARIES, seed=1)
+    assert examples[:8] == make_canaries(8, seed=1)
+    assert set(examples).isdisjoint(make_canaries(MAX_CANARIES, seed=2))
+    canaries = probe_canaries(examples)
+    assert len({canary.text for canary in canaries}) == MAX_CANARIES
+    assert len({canary.prompt for canary in canaries}) == MAX_CANARIES, "no question has two codes"
+    for canary, example in zip(canaries, examples, strict=True):
+        assert re.fullmatch(r"(\d{3}-){3}\d{3}", canary.text)
         assert example.completion == canary.before + canary.text
         assert canary.text not in example.prompt[-1].content
 
