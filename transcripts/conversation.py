@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from transcripts.errors import TranscriptUnreadable
+from transcripts.errors import TranscriptTooLarge, TranscriptUnreadable
 from transcripts.tally import Reason
 
 _TITLE_CHARACTERS = 200
@@ -28,6 +28,7 @@ class Conversation:
 
     `source` and `line` say where it starts, for error messages. `dropped` counts what the format left out of it.
     `is_account` marks what the user says of themselves apart from any conversation (custom instructions).
+    `too_large` is the refusal of one that is larger than the limit and was passed over: there are no messages of it.
     """
 
     source: str
@@ -36,6 +37,7 @@ class Conversation:
     title: str = ""
     dropped: Mapping[Reason, int] = field(default_factory=dict)
     is_account: bool = False
+    too_large: TranscriptTooLarge | None = None
 
 
 class Place:

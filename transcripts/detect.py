@@ -8,7 +8,7 @@ from typing import Any
 from transcripts.errors import TranscriptTruncated, UnknownFormat
 from transcripts.formats import FORMATS
 from transcripts.formats.plain_text import SEPARATOR, speaker_prefix
-from transcripts.json_reader import JsonReader
+from transcripts.json_reader import JsonReader, Record
 from transcripts.source import Source
 
 _MAX_MEMBERS = 64
@@ -29,12 +29,13 @@ def detect(source: Source) -> str:
 
     Raises:
         UnknownFormat: when it is none of ours, with the names of those.
+        TranscriptTooLarge: when every conversation in it is.
         TranscriptRefused: when it is JSON and broken before its format shows.
     """
     reader = JsonReader(source)
     first = reader.first_character()
     begins_json = first == "{" or (first == "[" and _begins_array(reader.held_text()))
-    if begins_json and (found := _detect_json(reader, first)) is not None:
+    if begins_json and (found := _detect_json(reader, first, source)) is not None:
         return found
     if first not in "[{" and _starts_with_speaker(reader.held_text()):
         return "plain-text"
@@ -51,14 +52,20 @@ def _begins_array(text: str) -> bool:
     return not inside or inside[0] in "{]"
 
 
-def _detect_json(reader: JsonReader, first: str) -> str | None:
-    """Tell by the first record of an array, or by the first telling members of an object."""
+def _detect_json(reader: JsonReader, first: str, source: Source) -> str | None:
+    """Tell by the first record of an array that is not too large, or by the first telling members of an object."""
     if first == "[":
-        record = next(reader.records(), None)
-        members = record.value.items() if record and isinstance(record.value, dict) else ()
-        return _first_telling(members)
+        record = next((each for each in reader.records() if not each.beginning), None)
+        if record is None:
+            raise source.transcript_too_large(line=1)
+        return _first_telling(record.value.items() if isinstance(record.value, dict) else ())
     # An object may be the whole file, so its members are looked at as they come.
-    return _first_telling((record.key, record.value) for record in reader.items())
+    return _first_telling((record.key, _kind_of(record)) for record in reader.items())
+
+
+def _kind_of(record: Record) -> Any:
+    """Return a member's value, or an empty one of its kind where it is too large to be held."""
+    return {"[": [], "{": {}}.get(record.beginning[:1], record.value)
 
 
 def _first_telling(members: Iterable[tuple[str, Any]]) -> str | None:

@@ -15,7 +15,14 @@ from kit.words import counted
 from transcripts.cleaner import Cleaner
 from transcripts.conversation import Conversation, Message
 from transcripts.detect import detect
-from transcripts.errors import NoUserTurn, TranscriptEmpty, TranscriptRefused, UnknownFormat, UnknownSpeaker
+from transcripts.errors import (
+    NoUserTurn,
+    TranscriptEmpty,
+    TranscriptRefused,
+    TranscriptTooLarge,
+    UnknownFormat,
+    UnknownSpeaker,
+)
 from transcripts.formats import FORMATS, TranscriptFormat, require_format
 from transcripts.inputs import CHITCHAT, Input, inputs
 from transcripts.source import MAX_FILE_BYTES, MAX_TRANSCRIPT_BYTES, Limits, open_source
@@ -73,7 +80,7 @@ def read_transcripts(
             for nothing in the histories of Claude Code, Claude.ai and ChatGPT, unless it is a name that these use.
         keep_pasted: take code, quotes and logs in messages to an assistant for the user's own words.
         max_file_bytes: a larger file is refused before it is read; a member of an archive by its unpacked size.
-        max_transcript_bytes: bounds one conversation as it stands in its file.
+        max_transcript_bytes: of one conversation as it stands in its file; a larger one is left out and counted.
         on_skipped: told of every conversation without a turn of the user's.
         tally: counts what is kept and what is left out, and why.
 
@@ -84,6 +91,8 @@ def read_transcripts(
         UnknownFormat: at once, when `format` is none.
         TranscriptNotFound: when there is no such file.
         UnknownSpeaker: listing the speakers, when it is not told who is the user, or a file has nobody of that name.
+        TranscriptTooLarge: when a file or an archive is larger than one may be, or when nothing is left beside a
+            conversation that is.
         NoUserTurn: when a file has conversations but none with a turn of the user's; of several session files of a
             format that tells who the user is, when none has.
         TranscriptRefused: every other fault of the input, naming file, line and reason.
@@ -102,9 +111,11 @@ def read_transcripts(
             with one.open() as source:
                 yield from file.transcripts(found.conversations(source))
             if not file.found_user:
-                missing = missing or file.no_user()
-                if not (one.is_one_of_many and user_speaker is None and found.default_user_speakers):
-                    raise missing
+                fault = file.no_user()
+                missing = missing or fault
+                may_lack_one = one.is_one_of_many and user_speaker is None and found.default_user_speakers
+                if not may_lack_one and not isinstance(fault, TranscriptTooLarge):
+                    raise fault
         if not counted.conversations:
             raise missing or _nothing(path, counted)
 
@@ -226,10 +237,14 @@ class _File:
         self._cleaner = cleaner
         self._on_skipped = on_skipped
         self._speakers: Counter[str] = Counter()
+        self._too_large: TranscriptTooLarge | None = None
         self.found_user = False
 
     def transcripts(self, conversations: Iterable[Conversation]) -> Iterator[Transcript]:
         for conversation in conversations:
+            if conversation.too_large is not None:
+                self._leave_out(conversation.too_large)
+                continue
             if not self.found_user:
                 self._speakers.update(message.speaker for message in conversation.messages)
                 self.found_user = any(message.speaker in self._users for message in conversation.messages)
@@ -239,6 +254,11 @@ class _File:
                 yield self._transcript(conversation, turns)
             elif turns or not conversation.messages:
                 self._skip(conversation)
+
+    def _leave_out(self, refusal: TranscriptTooLarge) -> None:
+        self._cleaner.tally.dropped[Reason.TOO_LARGE] += 1
+        self._cleaner.tally.too_large.append(refusal.message)
+        self._too_large = self._too_large or refusal
 
     def _skip(self, conversation: Conversation) -> None:
         self._cleaner.tally.dropped[Reason.NO_USER] += 1
@@ -252,8 +272,10 @@ class _File:
         )
         return Transcript(turns=turns, source_format=self._format.name, title=conversation.title)
 
-    def no_user(self) -> NoUserTurn | UnknownSpeaker:
+    def no_user(self) -> NoUserTurn | UnknownSpeaker | TranscriptTooLarge:
         if not self._speakers:
+            if self._too_large is not None:
+                return self._too_large
             return NoUserTurn(f"{self._name}: nobody says anything in it", field=self._name)
         found = f"the speakers are {_name_speakers(self._speakers)}"
         if self._told:

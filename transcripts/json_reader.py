@@ -8,14 +8,18 @@ objects). Every error names file and line. A value that the end of the file cuts
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transcripts.errors import TranscriptEmpty, TranscriptTruncated, TranscriptUnreadable
 from transcripts.source import Source
 
 _SPACE = " \t\r\n"
+_BEGINNING_CHARACTERS = 4096
+_STRUCTURE = re.compile(r'["\[\]{}]')
+_IN_STRING = re.compile(r'["\\\x00-\x1f]')
 # Longest thing that is wrong only because it is cut off: a pair of \uXXXX escapes, or a literal.
 _CUT_MARGIN = 12
 _CUT_NUMBERS = frozenset({".", *(f"{e}{sign}" for e in "eE" for sign in ("", "+", "-"))})
@@ -24,12 +28,20 @@ _LITERALS = ("true", "false", "null", "NaN", "-Infinity", "Infinity")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One value: its place in the file (`index` from 0, `line` from 1) and its `key` inside an object."""
+    """One value: its place in the file (`index` from 0, `line` from 1) and its `key` inside an object.
+
+    Of one that is larger than `max_transcript_bytes` there is no value, but its `beginning`: some thousand characters.
+    """
 
     index: int
     line: int
     value: Any
     key: str = ""
+    beginning: str = ""
+
+
+class _TooLarge(Exception):
+    """The value at the cursor is larger than one may be."""
 
 
 class JsonReader:
@@ -54,7 +66,6 @@ class JsonReader:
         Raises:
             TranscriptTruncated: naming the line on which the unfinished value starts.
             TranscriptUnreadable: naming the line of what is not JSON.
-            TranscriptTooLarge: when one value is larger than `max_transcript_bytes`.
             TranscriptEmpty: when the source is.
         """
         if self._peek() == "[":
@@ -62,15 +73,14 @@ class JsonReader:
             return
         index = 0
         while self._peek():
-            line = self._line
             try:
-                value = self._value()
+                record = self._record(index)
             except TranscriptTruncated:
                 if on_unfinished is None or "\n" in self.held_text():
                     raise
                 on_unfinished()
                 return
-            yield Record(index=index, line=line, value=value)
+            yield record
             index += 1
 
     def items(self) -> Iterator[Record]:
@@ -86,10 +96,10 @@ class JsonReader:
             line = self._line
             if (found := self._peek()) != '"':
                 raise self._wrong("expected a key in double quotes") if found else self._truncated()
-            key = self._value()
+            key = self._record(index).value or ""
             self._expect(":")
             self._peek()
-            yield Record(index=index, line=line, key=key, value=self._value())
+            yield replace(self._record(index, key=key), line=line)
             if self._expect(",}") == "}":
                 return
 
@@ -120,11 +130,18 @@ class JsonReader:
             raise TranscriptEmpty(f"{self._source.name} holds an empty array", field=self._source.name)
         for index in range(2**63):
             self._peek()
-            line = self._line
-            yield Record(index=index, line=line, value=self._value())
+            yield self._record(index)
             if self._expect(",]") == "]":
                 break
         self.end()
+
+    def _record(self, index: int, *, key: str = "") -> Record:
+        """Return the value at the cursor, or what there is of one that is too large, and go on behind it."""
+        line = self._line
+        try:
+            return Record(index=index, line=line, key=key, value=self._value())
+        except _TooLarge:
+            return Record(index=index, line=line, key=key, value=None, beginning=self._pass_over())
 
     def _value(self) -> Any:
         """Decode one value at the cursor, reading on (by doubling) while it seems cut off."""
@@ -147,9 +164,39 @@ class JsonReader:
                 if end == len(self._buffer) and self._buffer[end - 1] not in '}]"' and self._more():
                     continue
                 if length > self._source.max_transcript_bytes:
-                    raise self._source.transcript_too_large(line=self._line)
+                    raise _TooLarge
                 self._advance(length)
                 return value
+
+    def _pass_over(self) -> str:
+        """Go behind the value at the cursor and return its beginning; it is read in pieces, of which one is held.
+
+        Only where it ends is looked for, not whether it is right in itself.
+        """
+        start, beginning = self._line, self._buffer[self._at : self._at + _BEGINNING_CHARACTERS]
+        if beginning[0] not in '"[{':
+            raise self._source.transcript_too_large(line=start)
+        depth, in_string, at = 0, False, self._at
+        while True:
+            found = (_IN_STRING if in_string else _STRUCTURE).search(self._buffer, at)
+            if found is None:
+                at = max(at - len(self._buffer), 0)  # what is escaped may be the next piece's first character
+                self._advance(len(self._buffer) - self._at)
+                if not self._more():
+                    raise self._truncated(line=start)
+                continue
+            at = found.end()
+            if in_string and found[0] == "\\":
+                at += 1
+            elif in_string and found[0] != '"':
+                raise self._wrong("Invalid control character", at=found.start())
+            elif found[0] == '"':
+                in_string = not in_string
+            else:
+                depth += 1 if found[0] in "[{" else -1
+            if not depth and not in_string:
+                self._advance(at - self._at)
+                return beginning
 
     def _may_be_cut(self, exc: json.JSONDecodeError) -> bool:
         """Whether more text could cure the error."""
@@ -168,7 +215,7 @@ class JsonReader:
         """Drop what was consumed and about double what is held; False at the end of the source."""
         held = len(self._buffer) - self._at
         if held > self._source.max_transcript_bytes:
-            raise self._source.transcript_too_large(line=self._line)
+            raise _TooLarge
         parts, wanted = [self._buffer[self._at :]], max(held, 1)
         while wanted > 0 and not self._ended:
             try:
@@ -218,8 +265,9 @@ class JsonReader:
             f"{self._source.name}, line {line}: not valid JSON{of}: {reason}", field=self._source.where(line)
         )
 
-    def _truncated(self) -> TranscriptTruncated:
+    def _truncated(self, *, line: int | None = None) -> TranscriptTruncated:
+        line = line or self._line
         return TranscriptTruncated(
-            f"{self._source.name}, line {self._line}: the file ends before the JSON that starts here does",
-            field=self._source.where(self._line),
+            f"{self._source.name}, line {line}: the file ends before the JSON that starts here does",
+            field=self._source.where(line),
         )

@@ -33,10 +33,14 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a source, without its line end; `number` counts from 1."""
+    """One line of a source, without its line end; `number` counts from 1.
+
+    Of one that `is_too_long`, longer than `max_transcript_bytes`, there is no text.
+    """
 
     number: int
     text: str
+    is_too_long: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,33 +109,36 @@ class Source:
         """Yield every line, however the chunks fall.
 
         Raises:
-            TranscriptTooLarge: naming the line, when one is longer than `max_transcript_bytes`.
             TranscriptRefused: what `chunks` raises.
         """
         number, parts, held = 1, list[str](), 0
+
+        def line(piece: str = "") -> Line:
+            too_long = held + len(piece) > self.max_transcript_bytes
+            text = "" if too_long else "".join((*parts, piece)).removesuffix("\r")
+            return Line(number=number, text=text, is_too_long=too_long)
+
         for chunk in self.chunks():
             *whole, rest = chunk.split("\n")
             for piece in whole:
-                if held + len(piece) > self.max_transcript_bytes:
-                    raise self.transcript_too_large(line=number)
-                yield Line(number=number, text="".join((*parts, piece)).removesuffix("\r"))
+                yield line(piece)
                 number, held = number + 1, 0
                 parts.clear()
             parts.append(rest)
             held += len(rest)
             if held > self.max_transcript_bytes:
-                raise self.transcript_too_large(line=number)
-        if last := "".join(parts):
-            yield Line(number=number, text=last.removesuffix("\r"))
+                parts.clear()
+        if held:
+            yield line()
 
     def where(self, line: int) -> str:
         """Return ``name:line``, the `field` of errors that a line is to blame for."""
         return f"{self.name}:{line}"
 
-    def transcript_too_large(self, *, line: int) -> TranscriptTooLarge:
-        """Return the refusal of a conversation that passes `max_transcript_bytes`."""
+    def transcript_too_large(self, *, line: int, which: str = "") -> TranscriptTooLarge:
+        """Return the refusal of a conversation that passes `max_transcript_bytes`; `which` one of those on its line."""
         return TranscriptTooLarge(
-            f"{self.name}, line {line}: one conversation is larger than the limit of "
+            f"{self.name}, line {line}: {which and f'{which}: '}one conversation is larger than the limit of "
             f"{self.max_transcript_bytes} bytes (max_transcript_bytes)",
             field=self.where(line),
         )

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     NO_USER = "no-user-turn"
     UNFINISHED = "unfinished"
+    TOO_LARGE = "too-large"
     NOT_TRANSCRIPT = "not-a-transcript"
 
 
@@ -45,6 +46,7 @@ WHAT = {
     Reason.EMPTY: ("messages", "without text"),
     Reason.NO_USER: ("conversations", "in which the user says nothing"),
     Reason.UNFINISHED: ("lines", "last lines of sessions that are still being written: the next import takes them"),
+    Reason.TOO_LARGE: ("conversations", "larger than the limit of one conversation"),
     Reason.NOT_TRANSCRIPT: ("files", "in a directory or archive that are no transcripts"),
 }
 """For every reason, what is counted and what it is."""
@@ -55,7 +57,7 @@ class Tally:
     """Filled while transcripts are read; complete when the reading has ended.
 
     `conversations` and `messages` count what was kept; `user_messages` those of the user among them. `formats`
-    counts files by format.
+    counts files by format. `too_large` says of each conversation counted so which one it is.
     """
 
     files: int = 0
@@ -64,6 +66,7 @@ class Tally:
     user_messages: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     dropped: Counter[Reason] = field(default_factory=Counter)
+    too_large: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, with every reason there is."""
@@ -76,4 +79,5 @@ class Tally:
                 "user_messages": self.user_messages,
             },
             "dropped": {reason.value: self.dropped[reason] for reason in Reason},
+            "too_large": list(self.too_large),
         }

@@ -84,6 +84,8 @@ def _show_tally(tally: Tally) -> None:
             unit, meaning = WHAT[reason]
             rows.append([reason.value, str(number), unit, meaning])
     print_table("what was kept, and what was left out", ["", "number", "of", "what"], rows, numeric=_NUMERIC, on=err)
+    for which in tally.too_large:
+        err.print(f"left out: {which}", highlight=False, markup=False, soft_wrap=True)
 
 
 async def ask_speaker(path: str, *, format: str | None) -> str | None:

@@ -30,6 +30,7 @@ from transcripts.conversation import (
     require_text,
 )
 from transcripts.formats.base import TranscriptFormat
+from transcripts.formats.records import passed_over
 from transcripts.json_reader import JsonReader
 from transcripts.source import Source
 from transcripts.tally import Reason
@@ -56,6 +57,9 @@ class ChatGPT(TranscriptFormat):
         """Yield one conversation for each element of the array, and before it an account that is new in it."""
         accounts: set[str] = set()
         for record in JsonReader(source).records():
+            if record.beginning:
+                yield passed_over(record, source, title="title")
+                continue
             place = Place(source.name, record.line) / record.index
             tree = _Tree(require_dict(record.value, place), place)
             conversation = tree.read()

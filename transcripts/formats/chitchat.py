@@ -27,6 +27,7 @@ from transcripts.conversation import (
 )
 from transcripts.errors import TranscriptNotFound
 from transcripts.formats.base import TranscriptFormat
+from transcripts.formats.records import passed_over
 from transcripts.json_reader import JsonReader
 from transcripts.source import Source, open_source
 
@@ -52,6 +53,9 @@ class Chitchat(TranscriptFormat):
         """Yield one conversation for each member of the object."""
         reader = JsonReader(source)
         for record in reader.items():
+            if record.beginning:
+                yield passed_over(record, source, title="prompt")
+                continue
             place = Place(source.name, record.line, record.key)
             value = require_dict(record.value, place)
             bursts = require_list(value.get("messages"), place / "messages")

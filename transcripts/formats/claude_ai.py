@@ -24,6 +24,7 @@ from transcripts.conversation import (
     require_text,
 )
 from transcripts.formats.base import TranscriptFormat
+from transcripts.formats.records import passed_over
 from transcripts.json_reader import JsonReader
 from transcripts.source import Source
 from transcripts.tally import Reason
@@ -51,6 +52,9 @@ class ClaudeAI(TranscriptFormat):
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield one conversation for each element of the array."""
         for record in JsonReader(source).records():
+            if record.beginning:
+                yield passed_over(record, source, title="name")
+                continue
             place = Place(source.name, record.line) / record.index
             value = require_dict(record.value, place)
             dropped: Counter[Reason] = Counter()

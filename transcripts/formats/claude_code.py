@@ -46,11 +46,18 @@ class ClaudeCode(TranscriptFormat):
     def conversations(self, source: Source) -> Iterator[Conversation]:
         """Yield one conversation for each thread of the session, by its first line.
 
-        What is held is the text that was said and the lines' pointers; results of tools are let go as they are read.
+        What is held is the text that was said and the lines' pointers; results of tools are let go as they are read. A
+        session in which more was said than one conversation may hold, or with such a line, is passed over as a whole:
+        without some of its lines, nobody knows what the others go on from.
         """
         session = _Session(source)
         for record in JsonReader(source).records(on_unfinished=session.leave_unfinished):
-            session.add(require_dict(record.value, Place(source.name, record.line)), record.line)
+            if not record.beginning:
+                session.add(require_dict(record.value, Place(source.name, record.line)), record.line)
+            if record.beginning or session.is_too_large:
+                refusal = source.transcript_too_large(line=record.line)
+                yield Conversation(source=source.name, line=1, messages=(), too_large=refusal)
+                return
         yield from session.conversations()
 
 
@@ -86,14 +93,13 @@ class _Session:
 
         Raises:
             TranscriptUnreadable: naming line and field of what is not of the expected type.
-            TranscriptTooLarge: when what was said is more than one conversation may hold.
         """
         place = Place(self._source.name, line)
         said = read_line(value, place)
         self._dropped.update(said.dropped)
         self._title = optional_title(said.title) or self._title
         if said.queue:
-            self._hold(said.queued, line=line)
+            self._hold(said.queued)
             self._queue(said, value, place)
         uuid = value.get("uuid")
         if not isinstance(uuid, str) or said.is_helper:
@@ -103,7 +109,7 @@ class _Session:
         if uuid in self._nodes:
             self._dropped[Reason.REPEATED] += bool(said.text)
             return
-        self._hold(said.text, uuid, line=line)
+        self._hold(said.text, uuid)
         self._nodes[uuid] = self._last = _Node(
             number=len(self._nodes),
             line=line,
@@ -113,11 +119,14 @@ class _Session:
             message_id=said.message_id,
         )
 
-    def _hold(self, *texts: str, line: int) -> None:
+    @property
+    def is_too_large(self) -> bool:
+        """Whether more was said than one conversation may hold."""
+        return self._held > self._source.max_transcript_bytes
+
+    def _hold(self, *texts: str) -> None:
         """Count what a line adds to what is held: its texts, and itself."""
         self._held += sum(map(len, texts)) + _LINE_BYTES
-        if self._held > self._source.max_transcript_bytes:
-            raise self._source.transcript_too_large(line=line)
 
     def leave_unfinished(self) -> None:
         """Count a last line that is still being written."""

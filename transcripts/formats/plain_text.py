@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 
 from transcripts.conversation import Conversation, Message
-from transcripts.errors import TranscriptUnreadable
+from transcripts.errors import TranscriptTooLarge, TranscriptUnreadable
 from transcripts.formats.base import TranscriptFormat
 from transcripts.source import Line, Source
 
@@ -43,7 +43,9 @@ class PlainText(TranscriptFormat):
         open_conversation = _Open(source)
         pieces = ((line, piece.rstrip()) for line in source.lines() for piece in line.text.split("\r"))
         for line, text in pieces:
-            if SEPARATOR.fullmatch(text):
+            if line.is_too_long:
+                open_conversation.pass_over(line)
+            elif SEPARATOR.fullmatch(text):
                 yield from open_conversation.close()
                 open_conversation = _Open(source)
             elif prefix := speaker_prefix(text):
@@ -61,17 +63,28 @@ class _Open:
         self._turns: list[tuple[str, list[str]]] = []
         self._line = 0
         self._size = 0
+        self._too_large: TranscriptTooLarge | None = None
 
     @property
     def started(self) -> bool:
-        return bool(self._turns)
+        return bool(self._turns) or self._too_large is not None
+
+    def pass_over(self, line: Line) -> None:
+        """Let go of what was said: the conversation is larger than the limit."""
+        self._line = self._line or line.number
+        self._too_large = self._source.transcript_too_large(line=self._line)
+        self._turns.clear()
 
     def begin_turn(self, line: Line, name: str, text: str) -> None:
+        if self._too_large is not None:
+            return
         self._line = self._line or line.number
         self._turns.append((name, []))
         self.continue_turn(line, text)
 
     def continue_turn(self, line: Line, text: str) -> None:
+        if self._too_large is not None:
+            return
         if not self._turns:
             raise TranscriptUnreadable(
                 f"{self._source.name}, line {line.number}: text before the first speaker; "
@@ -80,11 +93,14 @@ class _Open:
             )
         self._size += len(text) + 1
         if self._size > self._source.max_transcript_bytes:
-            raise self._source.transcript_too_large(line=self._line)
+            self.pass_over(line)
+            return
         self._turns[-1][1].append(text)
 
     def close(self) -> Iterator[Conversation]:
         """Yield the conversation, unless nobody spoke."""
+        if self._too_large is not None:
+            yield Conversation(source=self._source.name, line=self._line, messages=(), too_large=self._too_large)
         spoken = [(name, "\n".join(lines).strip()) for name, lines in self._turns]
         messages = tuple(Message(speaker=name, text=text) for name, text in spoken if text)
         if messages:

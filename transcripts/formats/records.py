@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from transcripts.conversation import Conversation, Message, Place, optional_title, require_dict, require_list
-from transcripts.json_reader import JsonReader
+from transcripts.json_reader import JsonReader, Record
 from transcripts.source import Source
 from transcripts.tally import Reason
 
@@ -23,6 +25,9 @@ def read_records(source: Source, *, key: str, read_message: ReadMessage) -> Iter
         TranscriptUnreadable: naming line and path of what is not of the expected type.
     """
     for record in JsonReader(source).records():
+        if record.beginning:
+            yield passed_over(record, source, title="title")
+            continue
         place = Place(source.name, record.line)
         value = require_dict(record.value, place)
         read = [
@@ -36,3 +41,15 @@ def read_records(source: Source, *, key: str, read_message: ReadMessage) -> Iter
             title=optional_title(value.get("title")),
             dropped=Counter(reason for reason in read if isinstance(reason, Reason)),
         )
+
+
+def passed_over(record: Record, source: Source, *, title: str) -> Conversation:
+    """Return what is known of a conversation that is larger than the limit; `title` is the key that its title has."""
+    found = re.search(rf'"{title}"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*")', record.beginning)
+    try:
+        name = optional_title(json.loads(found[1])) if found else ""
+    except ValueError:  # an escape that is none
+        name = ""
+    which = f"[{record.key or record.index}]" + (f" {name!r}" if name else "")
+    refusal = source.transcript_too_large(line=record.line, which=which)
+    return Conversation(source=source.name, line=record.line, messages=(), title=name, too_large=refusal)

@@ -69,6 +69,19 @@ async def test_an_export_is_imported_with_every_reason_counted(lorry: Lorry, exp
     assert "CONFIDENTIAL" not in told + shown
 
 
+async def test_a_conversation_that_is_too_large_is_named_and_the_rest_imported(lorry: Lorry, tmp_path: Path) -> None:
+    talks = {"Everything": "word " * (4 << 20), "Bees": "Twelve."}
+    export = [{"uuid": name, "name": name, "chat_messages": [said("human", text, 1)]} for name, text in talks.items()]
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps(export))
+    imported = await lorry.json("import", "ada", str(path))
+    assert (imported["new"], imported["skipped"], imported["dropped"]["too-large"]) == (1, 0, 1)
+    (which,) = imported["too_large"]
+    assert "line 1: [0] 'Everything': one conversation is larger" in which
+    code, _, shown = await lorry("import", "ada", str(path))
+    assert (code, f"left out: {which}" in shown) == (0, True), shown
+
+
 async def test_a_run_tells_what_its_import_kept_before_it_goes_on(lorry: Lorry, export: Path) -> None:
     code, told, shown = await lorry("run", "ada", str(export))
     assert (code, told) == (2, ""), shown  # a conversation alone is too little to train on

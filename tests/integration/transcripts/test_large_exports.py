@@ -101,6 +101,21 @@ def test_200_mb_of_chatgpt_take_no_more_memory_than_2(small_and_large: tuple[Pat
     assert grown_mib < 32, f"from {few['peak_kib'] / 1024:.0f} MiB by {grown_mib:.0f} MiB"
 
 
+def test_a_conversation_of_any_size_is_passed_over_in_the_same_memory(directory: Path) -> None:
+    paths = []
+    for megabytes in (60, 180):
+        path = directory / f"{megabytes}.json"
+        with path.open("w") as file:
+            file.write(f'[{chatgpt(0)}, {{"title": "Everything", "mapping": {{')
+            node = json.dumps({"message": {"content": {"parts": [WORDS * 100]}}})
+            file.writelines(f'"{number}": {node}, ' for number in range(megabytes * MEGABYTE // len(node)))
+            file.write(f'"last": {{}}}}}}, {chatgpt(1)}]')
+        paths.append(path)
+    large, larger = measure(*paths)
+    assert (large["transcripts"], larger["transcripts"]) == (2, 2)
+    assert larger["peak_kib"] - large["peak_kib"] < 16 * 1024
+
+
 def test_60_mb_of_one_claude_code_session_take_the_memory_of_what_was_said(directory: Path) -> None:
     paths = []
     for lines in (10, 640):
