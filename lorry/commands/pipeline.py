@@ -48,6 +48,8 @@ def build_dataset(
     """Write a user's dataset from their transcripts: questions, replies, and held-out turns."""
     from lorry.pipeline import run_build_dataset, run_estimate
 
+    if estimate and score:
+        raise typer.BadParameter("--estimate only says what writing would cost, and --score is about what was written")
     if estimate:
         cost = run(run_estimate(user, config=config, settings=set_ or []), as_json=as_json)
         print_json(cost) if as_json else out.print(_costs(cost), highlight=False, markup=False, soft_wrap=True)

@@ -169,3 +169,9 @@ async def test_nothing_is_removed_while_a_training_of_the_user_runs(lorry: Lorry
         assert Path(first["directory"]).is_dir()
     third = await lorry.json("build-dataset", "ada", "--set", "seed=3")
     assert [Path(each["directory"]).is_dir() for each in (first, second, third)] == [False, False, True]
+
+
+async def test_an_estimate_scores_nothing_and_says_so(lorry: Lorry) -> None:
+    code, told, complained = await lorry("build-dataset", "ada", "--estimate", "--score")
+    assert (code, told) == (2, "")
+    assert "--estimate only says what writing would cost" in " ".join(complained.replace("│", " ").split())
