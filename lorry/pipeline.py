@@ -17,6 +17,7 @@ from lorry.context import Context, base_directory, open_context
 from lorry.output import Bar, err, print_table, progress, say
 from lorry.settings import LorrySettings
 from lorry.stages.building import build_user_dataset, current_directory, estimate_writing, require_dataset
+from lorry.stages.claims import require_nobody_else_trains
 from lorry.stages.extracting import extract_user_profile, profile_directory
 from lorry.stages.importing import Imported, import_transcripts
 from registry.manifest import AdapterRef, Owner
@@ -51,6 +52,7 @@ async def run_everything(
     resolved = resolve_config(config, settings)
     check_name(user, field="user_id")
     async with open_context() as context:
+        await require_nobody_else_trains(context, [user])
         imported: Imported | None = None
         if path is not None:
             imported = await import_with_bar(context, user=user, path=path, format=format, user_speaker=user_speaker)
@@ -137,6 +139,7 @@ async def run_train(
     if dataset is not None and len(users) != 1:
         raise ConfigInvalid("--dataset names one user's dataset; name one user", field="--dataset")
     async with open_context() as context:
+        await require_nobody_else_trains(context, users)
         datasets = {user: require_dataset(context, user=user, directory=dataset) for user in users}
         for user, each in datasets.items():
             _require_built_with(resolved, each, user=user)

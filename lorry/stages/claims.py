@@ -1,15 +1,18 @@
-"""Who else has questions written: nobody is to be paid twice, and no batch taken for another's."""
+"""What else is done for a user: nobody is to be paid or trained twice, and no batch taken for another's."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+from kit.names import check_name
 from lorry.context import Context
 from lorry.stages.writing import STATE
 from training.config import DatasetConfig
 from training.jobs.errors import TrainingActive
+from training.jobs.job import Job
 from training.jobs.jobs import Jobs
 from training.jobs.states import ACTIVE
 from training.jobs.writings.repository import WritingRepository
@@ -45,13 +48,29 @@ async def require_nobody_else_pays(context: Context, *, user: str, config: Datas
     """
     if config.writer == "extractive":
         return
-    tenant = context.settings.tenant
-    for job in await Jobs(context.database).list(tenant=tenant, user=user, states=ACTIVE):
+    for job in await _active(context, user=user):
         writer = job.settings.get("dataset.writer", "extractive")
         if writer != "extractive":
-            raise TrainingActive(
-                f"{writer} writes questions about {user} for job {job.id} already, and would be paid twice; wait for it"
-                f" (`lorry jobs events {job.id} --follow`), or end it (`lorry jobs cancel {job.id}`)",
-                field="user_id",
-                job_id=job.id,
+            raise _refusal(
+                f"{writer} writes questions about {user} for job {job.id} already, and would be paid twice", job
             )
+
+
+async def require_nobody_else_trains(context: Context, users: Iterable[str]) -> None:
+    """Refuse to train users whom a job trains, or is about to: one training per user at a time.
+
+    Raises:
+        TrainingActive: naming the job.
+    """
+    for user in users:
+        for job in await _active(context, user=check_name(user, field="user_id")):
+            raise _refusal(f"{user} is being trained already, by job {job.id}; one training per user at a time", job)
+
+
+async def _active(context: Context, *, user: str) -> list[Job]:
+    return await Jobs(context.database).list(tenant=context.settings.tenant, user=user, states=ACTIVE)
+
+
+def _refusal(what: str, job: Job) -> TrainingActive:
+    what_to_do = f"wait for it (`lorry jobs events {job.id} --follow`), or end it (`lorry jobs cancel {job.id}`)"
+    return TrainingActive(f"{what}; {what_to_do}", field="user_id", job_id=job.id)

@@ -171,6 +171,22 @@ async def test_nothing_is_removed_while_a_training_of_the_user_runs(lorry: Lorry
     assert [Path(each["directory"]).is_dir() for each in (first, second, third)] == [False, False, True]
 
 
+async def test_who_has_a_job_is_not_trained_beside_it(lorry: Lorry, tmp_path: Path) -> None:
+    path = write_transcripts(tmp_path / "ada.jsonl")
+    await lorry.json("import", "ada", str(path))
+    await lorry.json("build-dataset", "ada")
+    (job,) = await lorry.json("jobs", "submit", "ada")
+    run = ("run", "ada", str(tmp_path / "nothing.jsonl"))
+    for command, then in ((("train", "bob", "ada"), "pause"), (run, "cancel")):
+        code, told, complained = await lorry(*command)
+        assert (code, told) == (4, ""), (command, complained)
+        assert f"being trained already, by job {job['id']}; one training per user at a time" in complained
+        assert f"lorry jobs cancel {job['id']}" in complained
+        await lorry.json("jobs", then, job["id"])
+    code, _, complained = await lorry(*run)
+    assert (code, "there is no file" in complained) == (3, True), complained
+
+
 async def test_an_estimate_scores_nothing_and_says_so(lorry: Lorry) -> None:
     code, told, complained = await lorry("build-dataset", "ada", "--estimate", "--score")
     assert (code, told) == (2, "")
