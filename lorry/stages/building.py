@@ -15,6 +15,7 @@ from kit.whole import write_whole
 from kit.words import counted
 from lorry.context import Context, base_directory
 from lorry.errors import NotThere
+from lorry.stages.bills import WritingBill
 from lorry.stages.claims import claimed_batches, require_nobody_else_pays
 from lorry.stages.old_datasets import mark_used, remove_old_datasets
 from lorry.stages.scoring import OnScore, Scoring, ask_base, score_as_before
@@ -62,6 +63,7 @@ async def build_user_dataset(
         DatasetTooSmall: too few examples, with counts and what to do.
         WriterError: a remote writer could not write.
         TrainingActive: a job of the user's pays a remote writer for the same now.
+        QuotaExhausted: what a remote writer would cost is more than is left of the tenant's month.
     """
     transcripts, curation = await _stored(context, user=user)
     settings = WriterSettings.read()
@@ -76,6 +78,7 @@ async def build_user_dataset(
             settings=settings,
             config=config.dataset,
             folder=folder,
+            billed=partial(WritingBill, database=context.database, tenant=context.settings.tenant, user=user),
             claimed=partial(claimed_batches, context),
             on_progress=on_writing,
         )

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from kit.canonical import sha256_json
 from lorry.context import Context, base_directory
 from lorry.erasure.files import RIVALS, clear_rivals
+from lorry.stages.bills import keep_device_cost
 from lorry.stages.evaluations import find_kept, inputs_of, keep
 from lorry.stages.scoring import OnScore
 from lorry.stages.worker import one_at_a_time, run_in_thread
@@ -46,7 +48,7 @@ async def train_users(
     """Train every user's adapter on one resident base; finished runs of the same inputs are reused.
 
     What another process trains now is waited for instead of trained twice, and one that was interrupted goes on where
-    it was. Each user has a seed of their own.
+    it was. Each user has a seed of their own. What it takes of the device is kept, however it ends.
 
     Raises:
         TrainingError: for the first user whose training fails; the runs before it stay.
@@ -61,6 +63,8 @@ async def train_users(
         for user, dataset in datasets.items()
     }
 
+    meters: dict[str, _Meter] = {}
+
     def work(checkpoint: Callable[[], None], start: Path | None) -> dict[str, TrainedAdapter]:
         trainer: Trainer | None = None
         trained: dict[str, TrainedAdapter] = {}
@@ -74,8 +78,10 @@ async def train_users(
                     trained[user] = TrainedAdapter.load(directory)
                     continue
                 trainer = trainer or Trainer(base, device=context.settings.device)
+                meter = meters[user] = _Meter()
 
-                def report(progress: TrainingProgress, user: str = user) -> None:
+                def report(progress: TrainingProgress, user: str = user, meter: _Meter = meter) -> None:
+                    meter.read()
                     checkpoint()
                     on_step(user, progress.step, progress.of, progress.loss)
 
@@ -89,10 +95,27 @@ async def train_users(
                     transcripts=shown[user],
                     checkpoints=checkpoints,
                 )
+                meter.read(tokens=trained[user].record.tokens)
         return trained
 
     async with _borrowed(context, config, base=identity) as start:
-        return await run_in_thread(partial(work, start=start))
+        try:
+            return await run_in_thread(partial(work, start=start))
+        finally:
+            for user, meter in list(meters.items()):  # one that was interrupted ends its step yet
+                await keep_device_cost(context, user=user, kind="train", seconds=meter.seconds, tokens=meter.tokens)
+
+
+@dataclass
+class _Meter:
+    """What one training has taken of the device, as it was last read; read in one thread, and known in another."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    _began: float = field(default_factory=time.monotonic)
+
+    def read(self, *, tokens: int = 0) -> None:
+        self.seconds, self.tokens = time.monotonic() - self._began, tokens
 
 
 async def evaluate_users(
@@ -105,7 +128,7 @@ async def evaluate_users(
     """Score every user's held-out replies under all adapters, and check what theirs cost; keep each user's part.
 
     A user who is trained alone is compared with other users' live adapters of the same base. What was evaluated before,
-    of the same things, is reused.
+    of the same things, is reused; what it takes of the device is kept, in equal parts of those who share it.
 
     Raises:
         TrainingError: an evaluation cannot be made.
@@ -157,8 +180,14 @@ async def evaluate_users(
         )
         report = find_kept(trained, inputs, seed=checks.seed)
         if report is None:
-            report = await run_in_thread(work)
-            keep(trained, report, inputs)
+            began = time.monotonic()
+            try:
+                report = await run_in_thread(work)
+                keep(trained, report, inputs)
+            finally:
+                seconds = (time.monotonic() - began) / len(trained)
+                for user in trained:
+                    await keep_device_cost(context, user=user, kind="evaluate", seconds=seconds)
     return report
 
 

@@ -16,8 +16,10 @@ from filelock import FileLock, Timeout
 from kit.canonical import sha256_json
 from kit.whole import write_whole
 from lorry.output import say
+from lorry.stages.bills import WritingBill
 from training.config import DatasetConfig
 from training.errors import WriterFailed, WriterStale
+from training.writers.cost import Cost
 from training.writers.factory import make_writer
 from training.writers.settings import WriterSettings
 from training.writers.spool import DirectorySpool
@@ -27,6 +29,7 @@ from transcripts.transcript import Transcript
 
 OnWriting = Callable[[int, int], None]
 Claimed = Callable[[Path], Awaitable[Collection[str]]]  # given whose writing asks
+Billed = Callable[[Path], WritingBill]  # given whose writing is paid for
 STATE = "state.json"
 _DONE = "written.json"
 _POLL_SECONDS = 0.5
@@ -43,16 +46,18 @@ async def write_questions(
     settings: WriterSettings,
     config: DatasetConfig,
     folder: Path,
+    billed: Billed,
     claimed: Claimed = nobodys,
     on_progress: OnWriting | None = None,
 ) -> Written:
     """Return what the configured writer writes about `kept`, redacted transcripts; written once, it is reused.
 
     `folder` belongs to the user. Of several commands that want the same, one writes and the others wait for it; batches
-    that `claimed` names are not taken for this one's, and it is asked again before each submission. What the service
-    keeps is deleted as soon as it was read.
+    that `claimed` names are not taken for this one's, and it is asked again before each submission. What it costs goes
+    onto the bill of `billed`, the estimate before it begins. What the service keeps is deleted as soon as it was read.
 
     Raises:
+        QuotaExhausted: the tenant's month does not pay for it.
         WriterError: see `QuestionWriter`; calling again goes on where it stopped.
     """
     key = _key(kept, name=make_writer(settings, config).name, config=config)
@@ -66,7 +71,7 @@ async def write_questions(
         return make_writer(settings, config, spool=spool, key=key, claimed=await claimed(place))
 
     async with _alone(place):
-        return await _write(make, kept, place=place, on_progress=on_progress)
+        return await _write(make, kept, place=place, bill=billed(place), on_progress=on_progress)
 
 
 async def _write(
@@ -74,21 +79,29 @@ async def _write(
     kept: Sequence[Transcript],
     *,
     place: Path,
+    bill: WritingBill,
     on_progress: OnWriting | None,
 ) -> Written:
     done, progress = place / _DONE, place / STATE
     state, writer = _stored(progress), await make()
     if not done.exists():
-        state = await _finish(make, kept, state=state, progress=progress, on_progress=on_progress)
+        state = await _finish(make, kept, state=state, progress=progress, bill=bill, on_progress=on_progress)
         try:
             _keep(done, (await writer.collect(state, kept)).to_json())
         except WriterFailed:
+            await bill.close()
             await discard(writer, state, progress)
             progress.unlink(missing_ok=True)  # the next command begins anew
+            bill.forget()
             raise
+    written = Written.from_json(json.loads(await asyncio.to_thread(done.read_bytes)))
+    if bill.is_open:
+        await bill.spend(written.cost)
+        await bill.close()
+        bill.forget()
     if state is not None:
         await discard(writer, state, progress)
-    return Written.from_json(json.loads(await asyncio.to_thread(done.read_bytes)))
+    return written
 
 
 @asynccontextmanager
@@ -131,13 +144,15 @@ async def _finish(
     *,
     state: WriterState | None,
     progress: Path,
+    bill: WritingBill,
     on_progress: OnWriting | None,
 ) -> WriterState:
     """Take the steps that are left; every state is kept before the next step."""
     writer = await make()
     if state is None:
-        state = await writer.begin(kept)  # an answer that was bought before is spooled
+        state = await _begin(writer, kept, bill=bill)
         _keep(progress, state.to_json())
+    await bill.spend(state.spent)
     while not state.written:
         if on_progress is not None:
             on_progress(*state.progress)
@@ -146,7 +161,24 @@ async def _finish(
             writer = await make()  # which batches are others' is known anew
         state = await writer.poll(state, kept)
         _keep(progress, state.to_json())
+        await bill.spend(state.spent)
     return state
+
+
+async def _begin(writer: QuestionWriter, kept: Sequence[Transcript], *, bill: WritingBill) -> WriterState:
+    """Begin what the tenant can pay; an answer that was bought before is spooled."""
+    await bill.promise(await writer.estimate(kept))
+    try:
+        return await writer.begin(kept)
+    except WriterFailed as exc:
+        if (spent := exc.details.get("spent")) is not None:
+            await bill.spend(Cost.from_json(spent))
+        await bill.close()
+        bill.forget()
+        raise
+    except BaseException:
+        await bill.withdraw()
+        raise
 
 
 async def discard(writer: QuestionWriter, state: WriterState, progress: Path) -> None:

@@ -178,9 +178,10 @@ class TrainedRow(Base):
 
 
 class CostRow(Base):
-    """What one stage of a job cost; `is_estimate` rows were written before it ran.
+    """What one stage of a job cost, or of what a command did without a job; `is_estimate` rows were written before.
 
     `earlier_run` is 0 for the run that goes on, and the run's number when the job was retried from its beginning since.
+    Without a job, `job_id` is a bill's, and an estimate of what is over has another number, too.
     """
 
     __tablename__ = "training_cost"

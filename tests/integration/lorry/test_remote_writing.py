@@ -98,6 +98,24 @@ async def test_an_interrupted_writing_goes_on_and_buys_nothing_twice(
     assert not written
 
 
+async def test_what_a_command_pays_a_writer_counts_in_the_tenants_month(lorry: Lorry, server: OpenAIServer) -> None:
+    await lorry.json("jobs", "quota", "--max-monthly-dollars", "0.0001")
+    code, _, complained = await lorry("build-dataset", "ada", *REMOTE)
+    assert code == 6, complained
+    assert "of 0.00 in 30 days 0.00 are spent" in complained
+    assert server.calls == 0
+    await lorry.json("jobs", "quota", "--max-monthly-dollars", "-1")
+    cost = (await lorry.json("build-dataset", "ada", *REMOTE))["writing"]["cost"]
+    spent, estimated = sorted(await lorry.json("jobs", "costs", "--by", "kind"), key=lambda each: each["is_estimate"])
+    assert (spent["of"], estimated["of"]) == ("write", "write")
+    assert (spent["dollars"], spent["output_tokens"]) == (cost["dollars"], cost["usage"]["output_tokens"])
+    assert estimated["dollars"] > 0
+    await lorry.json("jobs", "quota", "--max-monthly-dollars", str(spent["dollars"] / 2))
+    code, _, complained = await lorry("jobs", "submit", "ada")
+    assert code == 6, complained
+    assert "in 30 days: wait, or have max_monthly_dollars raised" in complained
+
+
 async def what_was_reviewed_stays_what_is_trained_on(lorry: Lorry, review: dict[str, Any], tmp_path: Path) -> None:
     """Whatever was imported or set since the dataset was built: a decision changes nothing else and buys nothing."""
     more = tmp_path / "more.txt"

@@ -64,6 +64,19 @@ async def test_everything_that_the_gate_asks_is_measured_and_stored_with_the_ver
         assert asked in reasons
 
 
+async def test_what_a_training_takes_of_the_device_is_counted_once(lorry: Lorry) -> None:
+    ran = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]
+    record = json.loads((Path(ran["run_directory"]) / "training.json").read_bytes())
+    costs = await lorry.json("jobs", "costs", "--by", "kind")
+    assert [(each["of"], each["is_estimate"]) for each in costs] == [("evaluate", False), ("train", False)]
+    assert all(each["device_seconds"] > 0 and each["dollars"] == 0 for each in costs)
+    assert [each["trained_tokens"] for each in costs] == [0, record["tokens"]]
+    (ada,) = await lorry.json("jobs", "costs")
+    assert (ada["of"], ada["device_seconds"]) == ("ada", pytest.approx(sum(each["device_seconds"] for each in costs)))
+    assert (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"] == ran
+    assert await lorry.json("jobs", "costs", "--by", "kind") == costs, "what was done before took nothing"
+
+
 async def test_an_evaluation_is_made_again_only_of_something_else(lorry: Lorry) -> None:
     first = (await lorry.json("train", "ada", "--no-publish", *QUICK))["ada"]
     path = Path(first["run_directory"]) / "evaluation.json"

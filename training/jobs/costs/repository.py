@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, select
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from training.jobs.assignment import Assignment
+from training.jobs.costs.bill import BILL, Bill
 from training.jobs.models import CostRow, JobRow, StageRow
 from training.jobs.states import ACTIVE, Stage
 from training.writers.cost import Cost
@@ -57,9 +58,16 @@ class CostRepository:
         return float((await self._session.execute(query)).scalar_one_or_none() or 0.0)
 
     async def promised_dollars(self, tenant: str, *, except_job: str) -> float:
-        """Return what the writings that the tenant's other jobs have begun, or may begin any moment, will cost yet."""
-        active = select(JobRow.id).where(JobRow.state.in_(ACTIVE), JobRow.id != except_job)
+        """Return what the writings that the tenant's other jobs have begun, or may begin any moment, will cost yet.
+
+        So do those of commands, until they are over: one that is gone on with later has its batch at the service.
+        """
+        active = select(JobRow.id).where(JobRow.state.in_(ACTIVE))
         written = select(StageRow.job_id).where(StageRow.stage == Stage.WRITE)
+        goes_on = or_(
+            and_(CostRow.job_id.in_(active), CostRow.job_id.not_in(written)),
+            and_(CostRow.job_id.startswith(BILL), CostRow.at > func.now() - MONTH),
+        )
         spent = aliased(CostRow)
         rest = func.greatest(CostRow.dollars - func.coalesce(spent.dollars, 0.0), 0.0)
         theirs = and_(
@@ -76,11 +84,29 @@ class CostRepository:
                 CostRow.tenant == tenant,
                 CostRow.kind == "write",
                 CostRow.is_estimate,
-                CostRow.job_id.in_(active),
-                CostRow.job_id.not_in(written),
+                CostRow.earlier_run == 0,
+                CostRow.job_id != except_job,
+                goes_on,
             )
         )
         return float((await self._session.execute(query)).scalar_one())
+
+    async def close(self, job_id: str) -> None:
+        """Have an estimate promise nothing more: what it was about is over."""
+        mine = (CostRow.job_id == job_id, CostRow.is_estimate)
+        closed = select(func.max(CostRow.earlier_run) + 1).where(*mine).scalar_subquery()
+        await self._session.execute(
+            update(CostRow)
+            .where(*mine, CostRow.earlier_run == 0)
+            .values(earlier_run=closed)
+            .execution_options(synchronize_session=False)
+        )
+
+    async def withdraw(self, job_id: str) -> None:
+        """Remove an estimate of what was not begun."""
+        await self._session.execute(
+            delete(CostRow).where(CostRow.job_id == job_id, CostRow.is_estimate, CostRow.earlier_run == 0)
+        )
 
     async def sums(
         self,
@@ -122,7 +148,7 @@ class CostRepository:
         return None if found is None else float(found)
 
 
-def cost_row(job: Assignment, kind: str, *, is_estimate: bool, **amounts: Any) -> dict[str, Any]:
+def cost_row(job: Assignment | Bill, kind: str, *, is_estimate: bool, **amounts: Any) -> dict[str, Any]:
     """Return what one stage of a job cost, or will, as it is stored; amounts that are not given are 0."""
     owner = {"tenant": job.tenant, "user_id": job.user}
     return {
@@ -135,7 +161,7 @@ def cost_row(job: Assignment, kind: str, *, is_estimate: bool, **amounts: Any) -
     }
 
 
-def writing_cost(job: Assignment, cost: Cost, *, is_estimate: bool) -> dict[str, Any]:
+def writing_cost(job: Assignment | Bill, cost: Cost, *, is_estimate: bool) -> dict[str, Any]:
     """Return what a question writer cost, or will, as it is stored."""
     return cost_row(
         job,

@@ -14,8 +14,7 @@ from kit.database import Database
 from training.errors import ConfigInvalid, WriterError, WriterFailed, WriterStale, WriterUnavailable
 from training.jobs.assignment import Assignment
 from training.jobs.costs.repository import CostRepository, cost_row, writing_cost
-from training.jobs.errors import QuotaExhausted
-from training.jobs.quotas.repository import QuotaRepository
+from training.jobs.quotas.quotas import promise
 from training.jobs.repository import JobRepository
 from training.jobs.workshop.materials import Materials
 from training.jobs.writings.repository import WritingRepository
@@ -50,18 +49,13 @@ class Writing:
         cost = await writer.estimate(prepared.kept)
         async with self._database.transaction() as session:
             costs, writings = CostRepository(session), WritingRepository(session)
-            quota = await QuotaRepository(session).get(job.tenant, lock=True)  # estimates take turns
-            spent = await costs.spent_dollars(job.tenant)
-            promised = await costs.promised_dollars(job.tenant, except_job=job.job_id)
-            if await writings.state(job.job_id) is None or await writings.is_given_up(job.job_id):
-                await costs.set_aside(job.job_id, run=job.run, kind="write")  # the next writing is paid for anew
-            paid = await costs.spent_on_writing(job.job_id)
-            await costs.keep(writing_cost(job, cost, is_estimate=True))
+            anew = await writings.state(job.job_id) is None or await writings.is_given_up(job.job_id)
+            month = await promise(session, job, cost, anew=anew)
             for kind in ("train", "evaluate"):
                 seconds = await costs.mean_device_seconds(kind)
                 if seconds is not None:
                     await costs.keep(cost_row(job, kind, is_estimate=True, device_seconds=seconds))
-        _require_paid_for(cost, paid=paid, limit=quota.max_monthly_dollars, spent=spent, promised=promised)
+        month.require(cost)
         return {"writer": writer.name, "cost": cost.to_json()}
 
     async def write(self, job: Assignment) -> dict[str, Any]:
@@ -202,28 +196,6 @@ class Writing:
                     await _wait(job, min(state.wait_seconds, 5.0))
         except WriterUnavailable:
             return
-
-
-def _require_paid_for(cost: Cost, *, paid: float, limit: float | None, spent: float, promised: float) -> None:
-    """Refuse a writing that what is left of the tenant's month does not pay for; other jobs' estimates count.
-
-    `paid` is the part of its cost that `spent` holds already.
-    """
-    if limit is None or cost.dollars == 0:
-        return
-    if cost.dollars is None:
-        raise QuotaExhausted(
-            f"no price is known for {cost.model}, and the tenant may spend {limit:.2f} dollars in 30 days: "
-            "put its price into LORRY_WRITER_PRICES_FILE",
-            field="max_monthly_dollars",
-        )
-    left = max(cost.dollars - paid, 0.0)
-    if spent + promised + left > limit:
-        raise QuotaExhausted(
-            f"writing would cost about {left:.2f} dollars, and of {limit:.2f} in 30 days {spent:.2f} are spent"
-            f" and {promised:.2f} promised to jobs that run",
-            field="max_monthly_dollars",
-        )
 
 
 async def _wait(job: Assignment, seconds: float) -> None:
