@@ -117,7 +117,7 @@ def amount(costs: Sequence[dict[str, Any]], *, estimate: bool) -> str:
     tokens = sum(each["input_tokens"] + each["output_tokens"] for each in rows)
     price = f"for {dollars:.4f} dollars" if dollars else "at no known price"
     bought = f"{tokens:.0f} tokens {price}" if tokens or dollars else "nothing to pay"
-    unknown = "device time not known before a first training is through" if estimate else "no device time"
+    unknown = "device time not known before a first training of this base is through" if estimate else "no device time"
     return f"{bought}, {f'{seconds:.0f} device seconds' if seconds else unknown}"
 
 

@@ -19,7 +19,8 @@ from training.jobs.errors import JobRequestInvalid, NothingToTrainOn, QuotaExhau
 from training.jobs.job import Job, Submission
 from training.jobs.jobs import Jobs
 from training.jobs.quotas.quotas import Quotas
-from training.jobs.states import State
+from training.jobs.record.repository import RecordRepository
+from training.jobs.states import Stage, State
 from training.jobs.worker import Worker
 from transcripts.store import TranscriptStore
 
@@ -123,3 +124,27 @@ async def test_a_model_without_a_price_is_refused_where_dollars_are_limited(harb
     assert (failed.error["code"], failed.error["stage"]) == ("quota-exhausted", "estimate")
     assert "no price is known" in failed.error["message"]
     assert not server.paid
+
+
+async def test_the_device_time_of_a_training_is_reckoned_by_those_of_its_base(
+    harbour: Harbour, working: Working
+) -> None:
+    took = {"ann": (harbour.base, 20.0, 5.0), "bob": (harbour.base, 40.0, 7.0), "cid": ("another", 900.0, 800.0)}
+    for user, (base, trained, evaluated) in took.items():
+        await harbour.add_user(user)
+        earlier = await harbour.submit(user, base=str(base))
+        await harbour.jobs.cancel(earlier.id)
+        async with harbour.database.transaction() as session:
+            record = RecordRepository(session)
+            await record.add_stage(earlier.id, Stage.TRAIN, result={"steps": 10, "seconds": trained}, seconds=1.0)
+            await record.add_stage(earlier.id, Stage.EVALUATE, result={"evaluation": {}}, seconds=evaluated)
+    await harbour.add_user("dan")
+    await harbour.add_user("eve")
+    async with working(LORRY_TRAINING_TRAINS="false"):
+        jobs = [await harbour.submit("dan", steps=30), await harbour.submit("eve", base="yet another")]
+        for job in jobs:
+            await harbour.until_event(job.id, "stage finished", stage="estimate")
+    known, unknown = [await harbour.costs.sums(job_id=job.id, by="kind") for job in jobs]
+    estimated = {each["of"]: each["device_seconds"] for each in known if each["is_estimate"]}
+    assert estimated == {"write": 0, "train": pytest.approx(90.0), "evaluate": pytest.approx(6.0)}
+    assert {each["of"] for each in unknown} == {"write"}, "of a base that nobody was trained for, nothing is known"

@@ -135,17 +135,27 @@ class CostRepository:
         sums = await self.sums(tenant=tenant, since=MONTH)
         return float(sum(row["dollars"] for row in sums if not row["is_estimate"]))
 
-    async def mean_device_seconds(self, kind: str) -> float | None:
-        """Return the mean of what a stage of this kind took of a device lately; None before the first."""
+    async def usual_device_seconds(self, base: str, *, steps: int | None) -> dict[str, float]:
+        """Return what jobs of this base lately took of a device, by kind: so many steps, or as many as theirs had.
+
+        A kind that none of them has come to is not there.
+        """
+        seconds = func.coalesce(StageRow.result["seconds"].as_float(), StageRow.seconds)  # all attempts'
+        latest = func.row_number().over(partition_by=StageRow.stage, order_by=StageRow.finished_at.desc())
         recent = (
-            select(CostRow.device_seconds)
-            .where(CostRow.kind == kind, CostRow.is_estimate.is_(False))
-            .order_by(CostRow.at.desc())
-            .limit(_RECENT)
+            select(
+                StageRow.stage,
+                seconds.label("seconds"),
+                StageRow.result["steps"].as_float().label("steps"),
+                latest.label("turn"),
+            )
+            .join(JobRow, JobRow.id == StageRow.job_id)
+            .where(JobRow.base == base, StageRow.stage.in_((Stage.TRAIN, Stage.EVALUATE)))
             .subquery()
         )
-        found = (await self._session.execute(select(func.avg(recent.c.device_seconds)))).scalar_one()
-        return None if found is None else float(found)
+        means = select(recent.c.stage, func.avg(recent.c.seconds), func.avg(recent.c.steps))
+        rows = await self._session.execute(means.where(recent.c.turn <= _RECENT).group_by(recent.c.stage))
+        return {stage: took * (steps / theirs if steps and theirs else 1.0) for stage, took, theirs in rows}
 
 
 def cost_row(job: Assignment | Bill, kind: str, *, is_estimate: bool, **amounts: Any) -> dict[str, Any]:

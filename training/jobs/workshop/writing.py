@@ -47,14 +47,13 @@ class Writing:
         prepared = await self._materials.prepared(job)
         writer = await self._writer(job)
         cost = await writer.estimate(prepared.kept)
+        steps = self._materials.config(job).training.steps
         async with self._database.transaction() as session:
             costs, writings = CostRepository(session), WritingRepository(session)
             anew = await writings.state(job.job_id) is None or await writings.is_given_up(job.job_id)
             month = await promise(session, job, cost, anew=anew)
-            for kind in ("train", "evaluate"):
-                seconds = await costs.mean_device_seconds(kind)
-                if seconds is not None:
-                    await costs.keep(cost_row(job, kind, is_estimate=True, device_seconds=seconds))
+            for kind, seconds in (await costs.usual_device_seconds(job.base, steps=steps)).items():
+                await costs.keep(cost_row(job, kind, is_estimate=True, device_seconds=seconds))
         month.require(cost)
         return {"writer": writer.name, "cost": cost.to_json()}
 
