@@ -101,11 +101,13 @@ def progress(job: Job) -> str:
 
 
 def left(job: Job) -> str:
-    """Return how long it will take yet; empty when that cannot be told."""
-    seconds = (job.progress or {}).get("eta_seconds")
+    """Return how long it will take yet, or its stage at least; empty when that cannot be told."""
+    told = job.progress or {}
+    whole, stage = told.get("eta_seconds"), told.get("stage_eta_seconds")
+    seconds = stage if whole is None else whole
     if seconds is None or job.state is not State.RUNNING or job.worker_id is None:
         return ""
-    return f"{timedelta(seconds=round(seconds))}"
+    return f"{'at least ' if whole is None else ''}{timedelta(seconds=round(seconds))}"
 
 
 def amount(costs: Sequence[dict[str, Any]], *, estimate: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Self
 
@@ -119,13 +119,7 @@ class Assignment:
                 elapsed_seconds=self.seconds,
                 usual_seconds=self.usual_seconds,
             )
-            return Progress(
-                stage=found.stage,
-                done=self._done,
-                total=self._total,
-                share=found.share,
-                eta_seconds=found.eta_seconds,
-            )
+            return replace(found, done=self._done, total=self._total)
 
     def stop(self, reason: StopReason) -> None:
         """Have the job stop at its next step."""

@@ -13,13 +13,17 @@ _ORDER = (*STAGES[Phase.PREPARE], *STAGES[Phase.TRAIN])
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Steps done of a stage; `share` of the whole job (0 to 1); `eta_seconds` to its end, None = cannot be told."""
+    """Steps done of a stage; `share` of the whole job (0 to 1); `eta_seconds` to its end, None = cannot be told.
+
+    `stage_eta_seconds` are those to the end of the stage, which its own pace tells where no job was before.
+    """
 
     stage: Stage
     done: int
     total: int
     share: float
     eta_seconds: float | None
+    stage_eta_seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that is stored and shown."""
@@ -43,7 +47,8 @@ def measure(
     current = _remaining(stage, done=done, total=total, elapsed=elapsed_seconds, usual=usual_seconds)
     known = current is not None and all(each in usual_seconds for each in rest)
     eta = (current or 0.0) + sum(usual_seconds[each] for each in rest) if known else None
-    return Progress(stage=stage, done=done, total=total, share=_share(stage, within, usual_seconds), eta_seconds=eta)
+    share = _share(stage, within, usual_seconds)
+    return Progress(stage=stage, done=done, total=total, share=share, eta_seconds=eta, stage_eta_seconds=current)
 
 
 def _remaining(stage: Stage, *, done: int, total: int, elapsed: float, usual: Mapping[Stage, float]) -> float | None:

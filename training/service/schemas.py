@@ -58,7 +58,10 @@ class JobView(_Strict):
     attempts: int = Field(description="failures in a row that may pass")
     crashes: int = Field(description="workers that died in its current stage")
     worker_id: str | None
-    progress: dict[str, JsonValue] | None = Field(description="stage, done, total, share of the job, eta_seconds")
+    progress: dict[str, JsonValue] | None = Field(
+        description="stage, done, total, share of the job; eta_seconds to its end, null until every stage's time is"
+        " known, and stage_eta_seconds to its stage's"
+    )
     error: dict[str, JsonValue] | None = Field(description="code, message, field, stage")
     outcome: dict[str, JsonValue] | None = Field(
         description="version, version_id, live, the gate's reasons, and those of them that failed"

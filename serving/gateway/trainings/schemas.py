@@ -50,7 +50,10 @@ class Training(BaseModel):
     phase: str
     wish: str = Field(description="what was asked of it and not granted yet")
     why: str
-    progress: dict[str, JsonValue] | None = Field(description="stage, done, total, share of the job, eta_seconds")
+    progress: dict[str, JsonValue] | None = Field(
+        description="stage, done, total, share of the job; eta_seconds to its end, null until every stage's time is"
+        " known, and stage_eta_seconds to its stage's"
+    )
     error: dict[str, JsonValue] | None = Field(description="code, message, field, stage")
     outcome: dict[str, JsonValue] | None = Field(description="version, version_id, live, the gate's reasons")
     submitted_at: AwareDatetime

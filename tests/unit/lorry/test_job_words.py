@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +15,11 @@ from training.jobs.states import Phase, State, Trigger, Wish
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
-def running(worker_id: str | None) -> Job:
+def running(worker_id: str | None, *, eta: float | None = 90.0) -> Job:
     """Return a job in the middle of its training."""
     moments = dict.fromkeys(("submitted_at", "started_at", "updated_at"), NOW)
     given: dict[str, Any] = {"id": "j", "tenant": "default", "user_id": "ann", "adapter": "profile", "base": "base"}
-    progress = {"stage": "train", "done": 1, "total": 4, "share": 0.3, "eta_seconds": 90.0}
+    progress = {"stage": "train", "done": 1, "total": 4, "share": 0.3, "eta_seconds": eta, "stage_eta_seconds": 60.0}
     return Job(
         **given,
         **moments,
@@ -45,6 +46,13 @@ def test_a_job_whose_worker_has_left_counts_no_time_down() -> None:
     assert (said(running("one")), left(running("one"))) == ("running", "0:01:30")
     assert left(running(None)) == ""
     assert said(running(None)) == "running (no worker holds it; the next one that is free goes on with it)"
+
+
+def test_before_any_job_was_through_the_time_of_its_stage_is_told() -> None:
+    first = running("one", eta=None)
+    assert left(first) == "at least 0:01:00"
+    assert dict(lines(first, [], None))["progress"] == "train 30 %, at least 0:01:00 left"
+    assert left(replace(first, progress={"stage": "train", "eta_seconds": None})) == "", "an earlier release's"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,12 @@ def test_without_history_of_later_stages_no_time_is_promised() -> None:
     assert measure(Stage.TRAIN, done=25, total=100, elapsed_seconds=50, usual_seconds={}).eta_seconds is None
 
 
+def test_of_the_first_job_of_all_the_stages_end_is_told_by_its_pace() -> None:
+    assert measure(Stage.TRAIN, done=25, total=100, elapsed_seconds=50, usual_seconds={}).stage_eta_seconds == 150
+    assert measure(Stage.TRAIN, done=25, total=100, elapsed_seconds=50, usual_seconds=USUAL).stage_eta_seconds == 150
+    assert measure(Stage.TRAIN, done=0, total=100, elapsed_seconds=50, usual_seconds={}).stage_eta_seconds is None
+
+
 def test_a_stage_that_has_not_told_a_step_takes_as_long_as_usual() -> None:
     assert measure(Stage.PUBLISH, done=0, total=0, elapsed_seconds=4, usual_seconds=USUAL).eta_seconds == 6
     assert measure(Stage.PUBLISH, done=0, total=0, elapsed_seconds=99, usual_seconds=USUAL).eta_seconds == 0
