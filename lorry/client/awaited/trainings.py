@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from lorry.client.awaited.wire import AsyncWire
 from lorry.client.calls import trainings as calls
 from lorry.client.following import TrainingReader
-from lorry.client.results import Training, TrainingEntry, TrainingEvent
+from lorry.client.results import Training, TrainingDetails, TrainingEntry, TrainingEvent
 
 
 class AsyncTrainings:
@@ -39,7 +39,7 @@ class AsyncTrainings:
         """Yield the tenant's trainings, the latest first; only a user's, only those in some states."""
         return self._wire.pages(lambda cursor: calls.list_page(user=user, states=states, cursor=cursor))
 
-    async def get(self, training_id: str) -> Training:
+    async def get(self, training_id: str) -> TrainingDetails:
         """Return one training.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from lorry.client.blocking.wire import Wire
 from lorry.client.calls import trainings as calls
 from lorry.client.following import TrainingReader
-from lorry.client.results import Training, TrainingEntry, TrainingEvent
+from lorry.client.results import Training, TrainingDetails, TrainingEntry, TrainingEvent
 
 
 class Trainings:
@@ -40,7 +40,7 @@ class Trainings:
         """Yield the tenant's trainings, the latest first; only a user's, only those in some states."""
         return self._wire.pages(lambda cursor: calls.list_page(user=user, states=states, cursor=cursor))
 
-    def get(self, training_id: str) -> Training:
+    def get(self, training_id: str) -> TrainingDetails:
         """Return one training.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import httpx
 
 from lorry.client.calls.call import PAGE_ROWS, Call, Page, given, model, page, rows, segment, stream, user_path
-from lorry.client.results import Training, TrainingEntry
+from lorry.client.results import Training, TrainingDetails, TrainingEntry
 
 _PATH = "/v1/trainings"
 
@@ -24,9 +24,9 @@ def list_page(*, user: str | None, states: Sequence[str], cursor: str | None) ->
     return Call(method="GET", path=_PATH, params=params, read=page(Training, "trainings"))
 
 
-def get(training_id: str) -> Call[Training]:
+def get(training_id: str) -> Call[TrainingDetails]:
     """Read one training."""
-    return Call(method="GET", path=_one(training_id), read=model(Training))
+    return Call(method="GET", path=_one(training_id), read=model(TrainingDetails))
 
 
 def cancel(training_id: str) -> Call[Training]:

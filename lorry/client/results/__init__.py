@@ -24,7 +24,7 @@ from lorry.client.results.profiles import (
     Quote,
     Statement,
 )
-from lorry.client.results.trainings import Training, TrainingEntry, TrainingEvent
+from lorry.client.results.trainings import Training, TrainingDetails, TrainingEntry, TrainingEvent
 from lorry.client.results.transcripts import BulkResult, RefusedLine, Transcript, TranscriptHead, Turn
 from lorry.client.results.usage import Usage
 
@@ -59,6 +59,7 @@ __all__ = [
     "StoreErasure",
     "TenantBank",
     "Training",
+    "TrainingDetails",
     "TrainingEntry",
     "TrainingEvent",
     "Transcript",

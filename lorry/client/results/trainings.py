@@ -31,6 +31,12 @@ class Training(Result):
         return self.ended_at is not None
 
 
+class TrainingDetails(Training):
+    """One training; `dataset` counts what it is trained on, and what was found in that, once it is built."""
+
+    dataset: dict[str, Any] | None = None
+
+
 class TrainingEntry(Result):
     """Something that has happened to a training; ids grow."""
 

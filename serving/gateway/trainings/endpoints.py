@@ -18,7 +18,7 @@ from serving.gateway.auth import Caller, needs
 from serving.gateway.body_route import BodyRoute
 from serving.gateway.endpoints import EVENTS, Limit, UserId, refusals
 from serving.gateway.scopes import Scope as ApiScope
-from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingEvents, TrainingPage
+from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingDetails, TrainingEvents, TrainingPage
 from serving.gateway.trainings.service import TrainingService
 from serving.gateway.upstream import frame, guarded, unless_disconnected
 
@@ -53,8 +53,8 @@ async def list_trainings(
 
 
 @router.get("/trainings/{training_id}", responses=refusals(404))
-async def get_training(training_id: TrainingId, request: Request, caller: Reader) -> Training:
-    """Show one training, with its progress and when it will probably be done."""
+async def get_training(training_id: TrainingId, request: Request, caller: Reader) -> TrainingDetails:
+    """Show one training, with its progress, when it will probably be done, and what its dataset is like."""
     return await _service(request).get(caller.tenant, training_id)
 
 

@@ -61,6 +61,16 @@ class Training(BaseModel):
     ended_at: AwareDatetime | None
 
 
+class TrainingDetails(Training):
+    """One training, and what its dataset is like."""
+
+    dataset: dict[str, JsonValue] | None = Field(
+        None,
+        description="digest, counts of examples, how often what kind was redacted, and quality: how often what was"
+        " found in the examples, and what was done about it; null until it is built",
+    )
+
+
 class TrainingPage(BaseModel):
     """Trainings, the latest first; `next_cursor` is null on the last page."""
 

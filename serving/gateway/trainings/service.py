@@ -14,7 +14,7 @@ from kit.lines import async_lines
 from kit.tls import authorities
 from serving.errors import TrainingRefused, TrainingUnavailable
 from serving.gateway.passage.network import network
-from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingEvents, TrainingPage
+from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingDetails, TrainingEvents, TrainingPage
 
 _B = TypeVar("_B", bound=BaseModel)
 _RELAYED = frozenset({404, 409, 422, 429})
@@ -68,9 +68,9 @@ class TrainingService:
         page = await self._call(_Page, "GET", "/v1/trainings", params=given)
         return TrainingPage(trainings=page.jobs, next_cursor=page.next_before)
 
-    async def get(self, tenant: str, training_id: str) -> Training:
-        """Return one training."""
-        return await self._call(Training, "GET", f"/v1/trainings/{training_id}", params={"tenant": tenant})
+    async def get(self, tenant: str, training_id: str) -> TrainingDetails:
+        """Return one training; of a service of an earlier release, without its dataset."""
+        return await self._call(TrainingDetails, "GET", f"/v1/trainings/{training_id}", params={"tenant": tenant})
 
     async def cancel(self, tenant: str, training_id: str) -> Training:
         """End a training and remove what it has made."""

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kit.database import Database
 from lorry.client import (
     AsyncClient,
     Client,
@@ -29,6 +30,8 @@ from serving.gateway.repository import TenantLimit, TenantLimitRepository
 from tests.support.clients import in_thread
 from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.waiting import until
+from training.jobs.record.repository import RecordRepository
+from training.jobs.states import Stage
 
 ANN = [Turn(role="other", text="What do you drink?"), Turn(role="user", text="I love green tea")]
 
@@ -149,6 +152,19 @@ async def test_trainings_are_submitted_watched_and_cancelled(gateway: Gateway, l
     names = await asyncio.wait_for(watching, 20)
     assert (names[0], names[-1]) == ("event", "end")
     assert (await lorry.get_training(training.id)).ended
+
+
+async def test_a_training_tells_what_is_kept_of_its_dataset(
+    gateway: Gateway, lorry: AsyncClient, database: Database
+) -> None:
+    await gateway.say("ann", *[f"I love boat number {number}" for number in range(20)])
+    training = await lorry.submit_training("ann")
+    assert (await lorry.get_training(training.id)).dataset is None
+    found = {"digest": "d", "counts": {"train": 2}, "redacted": {"email": 1}, "quality": {"kept": 2}}
+    async with database.transaction() as session:
+        await RecordRepository(session).add_stage(training.id, Stage.DATASET, result=found, seconds=1.0)
+    assert (await lorry.get_training(training.id)).dataset == found
+    assert (await in_thread(gateway, lambda client: client.get_training(training.id))).dataset == found
 
 
 async def test_refusals_are_exceptions_that_say_what_the_gateway_said(gateway: Gateway, lorry: AsyncClient) -> None:
