@@ -1,6 +1,7 @@
 """The tables of this room: jobs and what they did, workers, quotas, rules, costs, campaigns.
 
-Only `training_writing` and `training_answer` hold content: what a question writer wrote, until its job has ended.
+Only `training_writing` and `training_answer` hold content: what a question writer wrote, until what is left of its job
+is removed.
 """
 
 from __future__ import annotations
