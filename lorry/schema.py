@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.database import Database
 from kit.errors import LorryError
@@ -19,6 +20,7 @@ from kit.settings import DatabaseSettings
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_KEY = 0x10_55_19  # any constant will do: two processes that migrate at once take turns
+_TURN_SECONDS = 0.2
 _TABLE_LOCK_SECONDS = 10
 _OWNERS_AT_ONCE = 1000
 _DAY_SECONDS = 86_400.0  # an index on a large table, or another process that makes one, takes as long as it needs
@@ -60,7 +62,7 @@ async def migrate(database: Database, *, revision: str = "head") -> None:
 
 async def _migrate(database: Database, revision: str) -> None:
     async with database.engine.connect() as connection:
-        await connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        await _take_turn(connection)
         try:
             # A change of a table that waits for a long transaction makes everybody else wait behind it.
             await connection.execute(text(f"set lock_timeout = '{_TABLE_LOCK_SECONDS}s'"))
@@ -71,6 +73,16 @@ async def _migrate(database: Database, revision: str) -> None:
             await connection.rollback()
             await connection.execute(text("select pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
             await connection.commit()
+
+
+async def _take_turn(connection: AsyncConnection) -> None:
+    """Wait until nobody else migrates, without a statement that waits: an index that is built would wait for it."""
+    while True:
+        taken = await connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        await connection.commit()
+        if taken.scalar_one():
+            return
+        await asyncio.sleep(_TURN_SECONDS)
 
 
 async def _mark_transcripts(database: Database) -> None:

@@ -8,13 +8,11 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from kit.database import Database
-from lorry import schema
 from lorry.schema import migrate
+from tests.support.migrations import downgrade
 from training.jobs.triggers.repository import TrainedRepository
 from transcripts.continuation import without_continued
 from transcripts.repository import Summary
@@ -200,13 +198,6 @@ async def test_what_counts_is_what_a_dataset_would_take(database: Database, seed
         assert await own_words(database) == words(left)
 
 
-def _downgrade(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(schema._MIGRATIONS))
-    config.attributes["connection"] = connection
-    command.downgrade(config, "0015_publishing")
-
-
 async def test_what_an_earlier_release_stored_counts_once_after_the_migration(database: Database) -> None:
     first, second = talk(*SAID[:3]), talk(*SAID)
     whole = words([second])
@@ -220,9 +211,7 @@ async def test_what_an_earlier_release_stored_counts_once_after_the_migration(da
                 {"tenant": "default", "user_id": user, "adapter": "profile", **trained}
             )
     await add(database, second, user="dan")  # since the training
-    async with database.engine.connect() as connection:
-        await connection.run_sync(_downgrade)
-        await connection.commit()
+    await downgrade(database, "0015_publishing")
     await migrate(database)
     for user in ("ann", "bob", "cid", "dan"):
         assert await own_words(database, user) == whole
