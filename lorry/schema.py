@@ -1,8 +1,6 @@
 """The one migration history, run by `lorry up`, by deployments and by tests alike.
 
 `python -m lorry.schema` brings the database of LORRY_DATABASE_URL to the newest schema; running it again is no error.
-Afterwards, transcripts that an earlier release has stored are compared with each other, a user at a time; what was
-interrupted goes on when it is run again. What waits for it to end waits for that, too.
 """
 
 from __future__ import annotations
@@ -22,25 +20,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_KEY = 0x10_55_19  # any constant will do: two processes that migrate at once take turns
 _TURN_SECONDS = 0.2
 _TABLE_LOCK_SECONDS = 10
-_OWNERS_AT_ONCE = 1000
 _DAY_SECONDS = 86_400.0  # an index on a large table, or another process that makes one, takes as long as it needs
-_UNMARKED = f"""
-select distinct tenant, user_id from transcript where sought is null and (tenant, user_id) > (:tenant, :user)
-order by tenant, user_id limit {_OWNERS_AT_ONCE}
-"""
-# What was the last state when its user was trained had counted once, and rightly: it is what is new since.
-_RECOUNT = """
-update training_trained t set words = greatest(0, t.words - coalesce((
-    select sum(s.user_word_count) from transcript s
-    where s.tenant = t.tenant and s.user_id = t.user_id and s.id = any(:ids) and s.imported_at <= t.trained_at
-    and exists (
-        select 1 from transcript h
-        where h.tenant = s.tenant and h.user_id = s.user_id and h.id <> s.id and h.turn_count >= s.turn_count
-        and h.marks @> array[s.sought] and h.imported_at <= t.trained_at
-    )
-), 0))
-where t.tenant = :tenant and t.user_id = :user
-"""
 
 
 async def migrate(database: Database, *, revision: str = "head") -> None:
@@ -54,8 +34,6 @@ async def migrate(database: Database, *, revision: str = "head") -> None:
     patient = Database(database.settings.model_copy(update=patience))
     try:
         await _migrate(patient, revision)
-        if revision == "head":
-            await _mark_transcripts(patient)
     finally:
         await patient.close()
 
@@ -83,26 +61,6 @@ async def _take_turn(connection: AsyncConnection) -> None:
         if taken.scalar_one():
             return
         await asyncio.sleep(_TURN_SECONDS)
-
-
-async def _mark_transcripts(database: Database) -> None:
-    """Find what goes on from what among transcripts that a release has stored which did not look for that.
-
-    Their words counted more than once, and so they did when their user was trained.
-    """
-    from transcripts.store import TranscriptStore
-
-    after = ("", "")
-    while True:
-        async with database.reading() as session:
-            owners = (await session.execute(text(_UNMARKED), {"tenant": after[0], "user": after[1]})).all()
-        for tenant, user in owners:
-            async with database.transaction() as session:
-                continued = await TranscriptStore(session).add_marks(tenant, user)
-                await session.execute(text(_RECOUNT), {"tenant": tenant, "user": user, "ids": sorted(continued)})
-        if len(owners) < _OWNERS_AT_ONCE:
-            return
-        after = (owners[-1][0], owners[-1][1])
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

@@ -1,4 +1,4 @@
-"""The SQL of this room. Every query names tenant and user; nothing here commits."""
+"""The SQL of this room. Every query names tenant and user, but for who is to be compared; nothing here commits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    ColumnElement,
     Text,
     bindparam,
     cast,
@@ -97,8 +98,12 @@ class TranscriptRepository:
 
         Two imports of the same conversations in different orders would otherwise deadlock.
         """
-        key = func.hashtextextended(f"lorry transcripts\n{tenant}\n{user}", 0)
-        await self._session.execute(select(func.pg_advisory_xact_lock(key)))
+        await self._session.execute(select(func.pg_advisory_xact_lock(_user_key(tenant, user))))
+
+    async def try_lock_user(self, *, tenant: str, user: str) -> bool:
+        """Do as `lock_user`, unless that would wait; say whether it is done."""
+        key = _user_key(tenant, user)
+        return bool((await self._session.execute(select(func.pg_try_advisory_xact_lock(key)))).scalar_one())
 
     async def insert(self, transcripts: Sequence[Transcript], *, tenant: str, user: str) -> set[str]:
         """Store those that the user does not have yet; return their ids. The ids given must be distinct."""
@@ -303,11 +308,20 @@ class TranscriptRepository:
         these = row.id == func.any(cast(list(transcript_ids), ARRAY(Text)))
         await self._session.execute(update(row).where(*mine, these).values(is_continued=are_continued))
 
-    async def unmarked(self, *, tenant: str, user: str, limit: int) -> list[str]:
-        """Return ids of transcripts without marks."""
+    async def unmarked_users(self, *, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """Return the next (tenant, user) who have transcripts that must be marked."""
         row = TranscriptRow
-        query = select(row.id).where(row.tenant == tenant, row.user_id == user, row.sought.is_(None)).limit(limit)
-        return list((await self._session.execute(query)).scalars())
+        owner = tuple_(row.tenant, row.user_id)
+        query = select(row.tenant, row.user_id).where(row.sought.is_(None), owner > tuple_(*map(literal, after)))
+        found = await self._session.execute(query.distinct().order_by(row.tenant, row.user_id).limit(limit))
+        return [(tenant, user) for tenant, user in found]
+
+    async def unmarked(self, *, tenant: str, user: str, limit: int) -> dict[str, bool]:
+        """Return ids of transcripts that must be marked, each with whether it had been before."""
+        row = TranscriptRow
+        query = select(row.id, row.marks.is_not(None)).where(row.tenant == tenant, row.user_id == user)
+        found = await self._session.execute(query.where(row.sought.is_(None)).limit(limit))
+        return {row[0]: row[1] for row in found}
 
     async def mark(self, transcripts: Sequence[Transcript], *, tenant: str, user: str) -> None:
         """Give these transcripts, which the user has, their marks."""
@@ -397,6 +411,10 @@ def _transcript_row(transcript: Transcript, *, tenant: str, user: str) -> dict[s
         "user_word_count": sum(len(turn.text.split()) for turn in transcript.user_turns),
         **_marks(transcript, tenant=tenant, user=user),
     }
+
+
+def _user_key(tenant: str, user: str) -> ColumnElement[int]:
+    return func.hashtextextended(f"lorry transcripts\n{tenant}\n{user}", 0)
 
 
 def _marked_keys(transcripts: Sequence[Transcript], *, tenant: str, user: str) -> list[dict[str, Any]]:

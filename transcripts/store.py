@@ -35,6 +35,14 @@ class Added:
     known: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marked:
+    """How many transcripts were marked, and which turned out continued, now, whose words had counted until then."""
+
+    transcripts: int
+    had_counted: frozenset[str]
+
+
 class TranscriptStore:
     """Transcripts as one session sees them; whoever opened its transaction commits."""
 
@@ -64,19 +72,28 @@ class TranscriptStore:
             await states.note_added({each.id: each for each in batch.distinct if each.id in added})
         return Added(new=new, known=given - new)
 
-    async def add_marks(self, tenant: str, user: str) -> frozenset[str]:
-        """Compare what an earlier release has stored with all else of the user's; return what turned out continued.
+    async def unmarked_users(self, *, after: tuple[str, str], limit: int) -> builtins.list[tuple[str, str]]:
+        """Return at most `limit` (tenant, user), in order, of whom an earlier release has stored or deleted something.
 
-        The words of these counted until now.
+        `after` is the last of the page before.
+        """
+        return await self._repository.unmarked_users(after=after, limit=limit)
+
+    async def mark(self, tenant: str, user: str, *, limit: int) -> Marked:
+        """Compare some of what an earlier release has stored, or left when it deleted, with all else of the user's.
+
+        None are marked when none are left, or when somebody else adds to the user's transcripts or marks them now.
         """
         _check_owner(tenant, user)
-        await self._repository.lock_user(tenant=tenant, user=user)
-        states, continued = self._states(tenant, user), set[str]()
-        while ids := await self._repository.unmarked(tenant=tenant, user=user, limit=_PAGE_TRANSCRIPTS):
-            transcripts = await self._repository.some(ids, tenant=tenant, user=user)
-            await self._repository.mark(transcripts, tenant=tenant, user=user)
-            continued |= await states.note_added({each.id: each for each in transcripts})
-        return frozenset(continued)
+        if not await self._repository.try_lock_user(tenant=tenant, user=user):
+            return Marked(transcripts=0, had_counted=frozenset())
+        unmarked = await self._repository.unmarked(tenant=tenant, user=user, limit=limit)
+        transcripts = await self._repository.some(list(unmarked), tenant=tenant, user=user)
+        await self._repository.mark(transcripts, tenant=tenant, user=user)
+        continued = await self._states(tenant, user).note_added({each.id: each for each in transcripts})
+        # What had marks counts only since its last state was deleted.
+        again = {transcript_id for transcript_id, was_marked in unmarked.items() if was_marked}
+        return Marked(transcripts=len(transcripts), had_counted=continued - again)
 
     async def hold(self, tenant: str, user: str) -> None:
         """Wait for other imports of this user to end, and hold them off until the transaction does."""

@@ -20,6 +20,7 @@ from lorry.keys import local_api_key
 from lorry.local.ledger import User
 from lorry.local.plan import PART_NAMES, Plan
 from lorry.local.stack import Stack, open_stack
+from lorry.marking import marking
 from lorry.output import err, out, print_table, run
 from registry.client import RegistryClient
 
@@ -60,13 +61,18 @@ async def _up() -> None:
 
 
 async def _conduct_erasures(plan: Plan, stop: asyncio.Event) -> None:
-    """Erase whom somebody asks to be erased, over the API as well, for as long as Lorry is up."""
+    """Erase whom somebody asks to be erased, over the API as well, for as long as Lorry is up.
+
+    What an earlier release has stored is marked meanwhile.
+    """
     database = Database(plan.database)
     try:
         async with RegistryClient(
             url=plan.registry_url, token=plan.registry_token, actor=plan.settings.actor
         ) as registry:
-            await Conductor(database, stores(rooms_of(plan, database=database, registry=registry))).run(stop)
+            conductor = Conductor(database, stores(rooms_of(plan, database=database, registry=registry)))
+            async with marking(database):
+                await conductor.run(stop)
     finally:
         await database.close()
 

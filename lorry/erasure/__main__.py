@@ -1,4 +1,4 @@
-"""`python -m lorry.erasure`: one process that conducts the erasures of a database."""
+"""`python -m lorry.erasure`: conducts a database's erasures, and marks what an earlier release has stored there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kit.errors import LorryError
 from kit.telemetry import configure_logging
 from lorry.erasure.conducting import conductor_of
 from lorry.erasure.settings import ErasureSettings
+from lorry.marking import marking
 from registry.client import RegistryClient
 from training.writers.settings import WriterSettings
 
@@ -36,7 +37,9 @@ async def _run(settings: ErasureSettings, writers: WriterSettings) -> None:
         await database.check()
         token = settings.registry_token.get_secret_value()
         async with RegistryClient(url=settings.registry_url, token=token, actor="erasure") as registry:
-            await conductor_of(settings, database=database, registry=registry, writers=writers).run(stop)
+            conductor = conductor_of(settings, database=database, registry=registry, writers=writers)
+            async with marking(database):
+                await conductor.run(stop)
     finally:
         await database.close()
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from kit.database import Database
+from kit.settings import DatabaseSettings
+from lorry.marking import Marking
 from lorry.schema import migrate
 from tests.support.migrations import downgrade
+from tests.support.nursery import Nursery
+from tests.support.waiting import until
+from training.jobs.job import Submission
+from training.jobs.jobs import Jobs
+from training.jobs.record.repository import RecordRepository
+from training.jobs.states import Stage
 from training.jobs.triggers.repository import TrainedRepository
 from transcripts.continuation import without_continued
 from transcripts.repository import Summary
@@ -198,33 +208,116 @@ async def test_what_counts_is_what_a_dataset_would_take(database: Database, seed
         assert await own_words(database) == words(left)
 
 
-async def test_what_an_earlier_release_stored_counts_once_after_the_migration(database: Database) -> None:
+async def forget_states(database: Database) -> None:
+    """Have all that is stored be as an earlier release has stored it."""
+    await downgrade(database, "0015_publishing")
+    await migrate(database)
+
+
+async def unmarked(database: Database) -> int:
+    async with database.reading() as session:
+        found = await session.execute(text("select count(*) from transcript where marks is null or sought is null"))
+        return int(found.scalar_one())
+
+
+async def remember(database: Database, user: str, *, words: int) -> None:
+    trained = {"base": "b", "job_id": "j", "version_id": "v", "trained_at": datetime.now(UTC), "words": words}
+    async with database.transaction() as session:
+        await TrainedRepository(session).keep({"tenant": "default", "user_id": user, "adapter": "profile", **trained})
+
+
+async def trained_words(database: Database) -> dict[str, int]:
+    async with database.reading() as session:
+        rows = await TrainedRepository(session).all(tenant="default", adapter="profile")
+        return {user: row.words for user, row in rows.items()}
+
+
+@pytest.mark.parametrize("at_once", [1, 50])
+async def test_what_an_earlier_release_stored_counts_once_when_it_is_marked(database: Database, at_once: int) -> None:
     first, second = talk(*SAID[:3]), talk(*SAID)
     whole = words([second])
     for user in ("ann", "bob", "cid"):
         await add(database, *((first, second) if user != "cid" else (second,)), user=user)
     await add(database, first, user="dan")
-    async with database.transaction() as session:
-        for user, count in (("ann", words([first, second])), ("cid", whole), ("dan", words([first]))):
-            trained = {"base": "b", "job_id": "j", "version_id": "v", "trained_at": datetime.now(UTC), "words": count}
-            await TrainedRepository(session).keep(
-                {"tenant": "default", "user_id": user, "adapter": "profile", **trained}
-            )
+    await remember(database, "ann", words=words([first, second]))
+    await remember(database, "cid", words=whole)
+    await remember(database, "dan", words=words([first]))
     await add(database, second, user="dan")  # since the training
-    await downgrade(database, "0015_publishing")
-    await migrate(database)
+    await forget_states(database)
+    assert await unmarked(database) == 7, "whoever waits for the schema does not wait for that"
+    assert await own_words(database, "bob") == words([first, second]), "as they did in that release"
+    await asyncio.gather(*(Marking(database, transcripts_at_once=at_once).mark_all() for _ in range(2)))
+    await Marking(database).mark_all()  # whom each of the two had left to the other
     for user in ("ann", "bob", "cid", "dan"):
         assert await own_words(database, user) == whole
-    await migrate(database)
-    async with database.transaction() as session:
-        now = {user: row.words for user, row in (await TrainedRepository(session).all(**_PROFILES)).items()}
-        unmarked = await session.execute(text("select count(*) from transcript where marks is null or sought is null"))
-        assert unmarked.scalar_one() == 0
-    assert now == {"ann": whole, "cid": whole, "dan": words([first])}, (
+    assert await unmarked(database) == 0
+    assert await trained_words(database) == {"ann": whole, "cid": whole, "dan": words([first])}, (
         "and what was trained on is told in the same words"
     )
     await add(database, talk(*SAID, "Lovely.", "Two more words"))
     assert await own_words(database) == whole + 3
 
 
-_PROFILES = {"tenant": "default", "adapter": "profile"}
+async def test_what_a_job_has_counted_before_the_marking_is_counted_again(database: Database) -> None:
+    first, second, third = (talk(*SAID[:length]) for length in (1, 3, 5))
+    await add(database, first, second)
+    job = await Jobs(database).submit(Submission(tenant="default", user="ann", base="b"))
+    async with database.transaction() as session:
+        result = {"transcript_ids": [first.id, second.id], "words": words([first, second]), "beginning": "x"}
+        await RecordRepository(session).add_stage(job.id, Stage.SNAPSHOT, result=result, seconds=1.0)
+    await add(database, third)
+    await forget_states(database)
+    await Marking(database).mark_all()
+    async with database.reading() as session:
+        found = await RecordRepository(session).result(job.id, Stage.SNAPSHOT)
+    assert found == {**result, "words": words([second])}, "the third is for the next job"
+
+
+async def test_a_user_whose_transcripts_somebody_holds_is_marked_the_next_time(database: Database) -> None:
+    for user in ("ann", "bob"):
+        await add(database, talk(*SAID[:1]), talk(*SAID), user=user)
+    await forget_states(database)
+    marking = Marking(database)
+    async with database.transaction() as session:
+        await TranscriptStore(session).hold("default", "ann")
+        await marking.mark_all()
+        assert await unmarked(database) == 2
+        assert await own_words(database, "bob") == words([talk(*SAID)])
+    await marking.mark_all()
+    assert await unmarked(database) == 0
+
+
+async def test_a_user_who_cannot_be_marked_keeps_nobody_else_from_it(database: Database) -> None:
+    for user in ("ann", "bob"):
+        await add(database, talk(*SAID[:1]), user=user)
+    await forget_states(database)
+    async with database.transaction() as session:
+        await session.execute(text("alter table transcript add check (user_id <> 'ann' or sought is null)"))
+    marking = Marking(database)
+    with pytest.raises(SQLAlchemyError):
+        await marking.mark_all()
+    await marking.mark_all()
+    assert await unmarked(database) == 1
+
+
+async def test_the_process_that_conducts_erasures_marks(
+    nursery: Nursery, database: Database, database_settings: DatabaseSettings, tmp_path: Path
+) -> None:
+    await add(database, talk(*SAID[:1]), talk(*SAID))
+    await forget_states(database)
+    environment = {
+        "LORRY_DATABASE_URL": database_settings.database_url,
+        "LORRY_REGISTRY_URL": "http://127.0.0.1:9",
+        "LORRY_REGISTRY_TOKEN": "nobody's",
+    }
+    process = nursery.start("lorry.erasure", environment=environment, out=tmp_path / "log")
+
+    async def is_done() -> bool:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        return await unmarked(database) == 0
+
+    try:
+        await until(is_done)
+    finally:
+        process.terminate()
+        assert await asyncio.to_thread(process.wait) == 0

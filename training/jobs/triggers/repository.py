@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.jobs.models import RulesRow, TrainedRow
 from training.jobs.staleness import Rules
+from training.jobs.states import Stage
 from transcripts.models import TranscriptRow
+
+# What was the last state when its user was trained had counted once, and rightly: it is what is new since.
+_RECOUNT = """
+update training_trained t set words = greatest(0, t.words - coalesce((
+    select sum(s.user_word_count) from transcript s
+    where s.tenant = t.tenant and s.user_id = t.user_id and s.id = any(:ids) and s.imported_at <= t.trained_at
+    and exists (
+        select 1 from transcript h
+        where h.tenant = s.tenant and h.user_id = s.user_id and h.id <> s.id and h.turn_count >= s.turn_count
+        and h.marks @> array[s.sought] and h.imported_at <= t.trained_at
+    )
+), 0))
+where t.tenant = :tenant and t.user_id = :user
+"""
+_RECOUNT_JOBS = f"""
+update training_stage g set result = jsonb_set(g.result, '{{words}}', to_jsonb(greatest(0, (g.result->>'words')::int - (
+    select coalesce(sum(s.user_word_count), 0) from transcript s
+    where s.tenant = j.tenant and s.user_id = j.user_id and s.id = any(:ids) and g.result->'transcript_ids' ? s.id
+    and exists (
+        select 1 from transcript h
+        where h.tenant = s.tenant and h.user_id = s.user_id and h.id <> s.id and h.turn_count >= s.turn_count
+        and h.marks @> array[s.sought] and g.result->'transcript_ids' ? h.id
+    )
+))))
+from training_job j
+where j.id = g.job_id and j.tenant = :tenant and j.user_id = :user and j.ended_at is null
+and g.stage = '{Stage.SNAPSHOT}'
+"""
 
 
 class RulesRepository:
@@ -61,6 +90,16 @@ class TrainedRepository:
         """Return what each user of the tenant was trained on last."""
         query = select(TrainedRow).where(TrainedRow.tenant == tenant, TrainedRow.adapter == adapter)
         return {row.user_id: row for row in (await self._session.execute(query)).scalars()}
+
+    async def recount(self, *, tenant: str, user: str, transcript_ids: Collection[str]) -> None:
+        """Take the words of transcripts that had counted although others continue them from what was trained on.
+
+        Only those are taken that counted twice by then; so they are from what jobs have found that go on.
+        """
+        if transcript_ids:
+            about = {"tenant": tenant, "user": user, "ids": sorted(transcript_ids)}
+            await self._session.execute(text(_RECOUNT), about)
+            await self._session.execute(text(_RECOUNT_JOBS), about)
 
     async def forget_erased(self) -> int:
         """Forget what users were trained on who have no transcripts any more; return how many there were."""
