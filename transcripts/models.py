@@ -38,8 +38,9 @@ SEARCHED_CHARACTERS = 65_536
 class TranscriptRow(Base):
     """One conversation of one user; `id` is the digest of its turns.
 
-    `marks` and `sought` are those of `transcripts.marks`, null where a release that knew none has stored it since the
-    last migration. `is_continued`: another one of the user's holds it whole, so its words are not counted.
+    `marks` and `sought` are those of `transcripts.marks`. `sought` is null where it must be compared with the others: a
+    release that knows no marks has stored it, which then has none, or has deleted what continued it (by a trigger).
+    `is_continued`: another one of the user's holds it whole, so its words are not counted.
     """
 
     __tablename__ = "transcript"

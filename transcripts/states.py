@@ -38,8 +38,9 @@ class States:
         """Delete one transcript, and note which ones it alone continued; return how many there were."""
         whose = {"tenant": self._tenant, "user": self._user}
         others = await self._repository.maybe_held([transcript_id], **whose, are_continued=True)
+        await self._note(others, are_continued=False)  # first: the database unmarks what nobody has looked at
         deleted = await self._repository.delete(**whose, transcript_id=transcript_id)
-        await self._note(others - await self._held(others, known={}), are_continued=False)
+        await self._note(await self._held(others, known={}), are_continued=True)
         return deleted
 
     async def _held(self, ids: Collection[str], *, known: Mapping[str, Transcript]) -> frozenset[str]:

@@ -214,6 +214,12 @@ async def forget_states(database: Database) -> None:
     await migrate(database)
 
 
+async def delete_as_before(database: Database, transcript: Transcript) -> None:
+    """Delete as the release before does, which knows nothing of states and takes no lock."""
+    async with database.transaction() as session:
+        await session.execute(text("delete from transcript where id = :id"), {"id": transcript.id})
+
+
 async def unmarked(database: Database) -> int:
     async with database.reading() as session:
         found = await session.execute(text("select count(*) from transcript where marks is null or sought is null"))
@@ -321,3 +327,43 @@ async def test_the_process_that_conducts_erasures_marks(
     finally:
         process.terminate()
         assert await asyncio.to_thread(process.wait) == 0
+
+
+async def test_what_was_continued_by_what_an_earlier_release_deletes_counts_again(database: Database) -> None:
+    first, second, third = (talk(*SAID[:length]) for length in (1, 3, 5))
+    await add(database, first, second, third)
+    await remember(database, "ann", words=words([third]))
+    await delete_as_before(database, third)
+    assert second.id in await last_states(database), "at once: else it would be hidden for ever"
+    await Marking(database).mark_all()
+    assert await last_states(database) == {second.id}
+    assert await trained_words(database) == {"ann": words([third])}, "the first had never counted"
+    await delete_as_before(database, first)
+    assert (await last_states(database), await unmarked(database)) == ({second.id}, 0)
+
+
+async def test_nothing_is_left_to_be_compared_by_what_this_release_deletes(database: Database) -> None:
+    states = [talk(*SAID[:length]) for length in (1, 3, 5)]
+    await add(database, *states)
+    await delete(database, states[2])
+    assert await unmarked(database) == 0
+
+
+async def test_an_earlier_release_deletes_a_state_while_another_is_imported(database: Database) -> None:
+    first, second = talk(*SAID[:3]), talk(*SAID)
+    await add(database, second)
+    async with database.transaction() as session:
+        await TranscriptStore(session).add("default", "ann", [first])
+        deleting = asyncio.create_task(delete_as_before(database, second))
+
+        async def waits() -> bool:
+            async with database.reading() as looking:
+                query = (
+                    "select exists (select from pg_locks where locktype = 'advisory' and not granted"
+                    " and database = (select oid from pg_database where datname = current_database()))"
+                )
+                return bool((await looking.execute(text(query))).scalar_one())
+
+        await until(waits)
+    await deleting
+    assert await last_states(database) == {first.id}
