@@ -2,10 +2,11 @@
 
 People with at least 1,000 words in five conversations are put into the order of a hash of their id, so that nobody
 picked them. The first sixteen are the test panel, which this benchmark measures; the sixteen after them are the
-development panel, on which settings are tuned (`python -m bench.training_quality --panel dev --set KEY=VALUE`); the
-third sixteen, the fresh panel, were measured once, when nothing was left to choose. Every training begins with what
-people of no panel that is measured have in common (`bench/common_start.py`), unless told otherwise. Each person is trained and scored apart and kept in a work directory, so that a run of hours can be stopped
-and goes on where it was.
+development panel, on which settings are tuned (`python -m bench.training_quality --panel dev --set KEY=VALUE`). The
+third sixteen are the fresh panel, of whom nothing was learnt when settings were chosen. Every training begins with
+what people of neither panel, and with the fresh one of none of the three, have in common (`bench/common_start.py`),
+unless told otherwise. Each person is trained and scored apart and kept in a work directory, so that a run of hours
+can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _MORE_REPLIES = {"dataset.max_examples": 600, "dataset.max_held_out": 120}
 
 
 def run(*, quick: bool) -> Path:
-    """Measure the test panel: the product's defaults, but more of a person's replies, and a start that others taught."""
+    """Measure the test panel: the product's defaults, more of a person's replies, and a start that others taught."""
     hurry = _QUICK if quick else {}
     study = Study(
         panel="test",
