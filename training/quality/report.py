@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from training.config import Action
@@ -98,12 +98,19 @@ class QualityReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_json` wrote."""
-        sections = tuple(
-            Section(**{**section, "samples": tuple(Sample(**sample) for sample in section["samples"])})
-            for section in value["sections"]
-        )
-        return cls(**{**{key: each for key, each in value.items() if key != "schema"}, "sections": sections})
+        """Rebuild what `to_json` wrote; what only a later release writes is left out."""
+        sections = tuple(_section_of(section) for section in value["sections"])
+        return cls(**{**_known(cls, value), "sections": sections})
+
+
+def _section_of(value: Mapping[str, Any]) -> Section:
+    samples = tuple(Sample(**_known(Sample, sample)) for sample in value["samples"])
+    return Section(**{**_known(Section, value), "samples": samples})
+
+
+def _known(kind: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a JSON object that a dataclass has fields for."""
+    return {each.name: value[each.name] for each in fields(kind) if each.name in value}
 
 
 def make_report(
