@@ -78,7 +78,7 @@ def talks(name: str, *, count: int = 12) -> list[Transcript]:
 
 async def works(worker: Worker) -> bool:
     """Whether a worker in this process has begun to take jobs."""
-    return getattr(getattr(worker, "_queue", None), "_client", None) is not None
+    return hasattr(worker, "_queue") and worker._queue.is_open
 
 
 @dataclass(kw_only=True)

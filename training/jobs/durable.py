@@ -99,6 +99,11 @@ class DurableQueue:
         # DBOS holds a lock in an open transaction for one such pause, and PostgreSQL ends those that take too long.
         self._pace = Pace(quiet_seconds=min(_QUIET_SECONDS, _idle_transaction_seconds(settings) / 2))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs are taken, and what dead workers held can be recovered."""
+        return self._client is not None
+
     async def launch(self, desk: Desk) -> None:
         """Take jobs from now on, and continue those that this worker's id held when its last process ended.
 

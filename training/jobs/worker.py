@@ -199,7 +199,7 @@ class Worker:
             self.stop.set()
             return
         self._heard = time.monotonic()
-        if self._lost:
+        if self._lost and self._queue.is_open:
             await self._queue.recover(self._settings.worker_id)
             self._lost = False
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from kit.background import FAILURES
 from registry.client import RegistryClient
 from registry.manifest import Owner
 from tests.support.nursery import Forked
 from tests.support.registry_server import TOKEN
 from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, talks, works
+from tests.support.waiting import until
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.dispatch import Quota
 from training.jobs.durable import DurableQueue
@@ -231,22 +234,34 @@ async def test_a_worker_shows_life_while_its_queue_is_prepared(
     harbour: Harbour, working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may take longer than a lease, after which another could take the worker's id."""
-    prepared = asyncio.Event()
-    launch = DurableQueue.launch
-
-    async def launch_slowly(self: DurableQueue, desk: Any) -> None:
-        await prepared.wait()
-        await launch(self, desk)
-
-    monkeypatch.setattr(DurableQueue, "launch", launch_slowly)
+    prepared = _launch_slowly(monkeypatch)
     async with working("one"):
         try:
             await harbour.until_true(lambda: _alive(harbour, 1), what="a worker")
-            for _ in range(2):
-                before = await _heard_of(harbour, "one")
-                await harbour.until_true(lambda told=before: _heard_since(harbour, "one", told), what="a sign of life")
+            await _until_heard_twice(harbour, "one")
         finally:
             prepared.set()
+
+
+async def test_a_database_that_is_away_while_a_workers_queue_is_prepared_makes_no_mistake_of_it(
+    harbour: Harbour, working: Working, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared, broken = _launch_slowly(monkeypatch), FAILURES.labels("training worker", "broken")
+    before = broken._value.get()
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann")
+    async with working("one", LORRY_TRAINING_LEASE_SECONDS="4") as worker:
+        try:
+            await harbour.until_true(lambda: _alive(harbour, 1), what="a worker")
+            async with harbour.database.transaction() as session:
+                await session.execute(text("lock table training_worker in share mode"))
+                await until(lambda: "letting go of all jobs" in caplog.text)
+            await _until_heard_twice(harbour, "one")
+        finally:
+            prepared.set()
+        await harbour.until_event(job.id, "taken")
+        await until(lambda: not worker._lost)
+    assert broken._value.get() == before
 
 
 async def test_a_second_worker_of_a_living_ones_id_is_refused(harbour: Harbour, working: Working) -> None:
@@ -332,6 +347,25 @@ async def _alive(harbour: Harbour, count: int) -> bool:
 
 async def _says_that_it_works(harbour: Harbour, worker_id: str) -> bool:
     return f"training worker {worker_id} works" in harbour.log(worker_id)
+
+
+def _launch_slowly(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Have a worker's queue be prepared only when the event is set."""
+    prepared = asyncio.Event()
+    launch = DurableQueue.launch
+
+    async def launch_slowly(self: DurableQueue, desk: Any) -> None:
+        await prepared.wait()
+        await launch(self, desk)
+
+    monkeypatch.setattr(DurableQueue, "launch", launch_slowly)
+    return prepared
+
+
+async def _until_heard_twice(harbour: Harbour, worker_id: str) -> None:
+    for _ in range(2):
+        before = await _heard_of(harbour, worker_id)
+        await harbour.until_true(lambda told=before: _heard_since(harbour, worker_id, told), what="a sign of life")
 
 
 async def _heard_of(harbour: Harbour, worker_id: str) -> str:
