@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 from pydantic import SecretStr
 from safetensors.numpy import save_file
 
@@ -41,6 +42,7 @@ from tests.support.side_by_side import OneEngine
 from training.base_models import DEFAULT_BASE, prepare_base
 
 _TEMPLATE = "lorry_template"
+_ENGINE_START_SECONDS = 700.0  # on a machine however slow; a test that waits for longer is ended
 # A database is made and dropped for nearly every test, and both end in a checkpoint. What is not forced to the disk is
 # lost when the machine loses its power, which no test does; a server that is killed loses nothing.
 _UNSYNCED = ("-c", "fsync=off", "-c", "full_page_writes=off")
@@ -51,6 +53,8 @@ _UNSYNCED = ("-c", "fsync=off", "-c", "full_page_writes=off")
 settings.register_profile("lorry", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("lorry")
+# They would be others in every process: it also draws what stands in those modules of ours that are loaded by then.
+providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_xdist_setupnodes() -> None:
@@ -238,7 +242,12 @@ async def stack(lasting_directory: Path, base_directory: Path) -> AsyncIterator[
     home = Home.open(lasting_directory / "home")
     ports = free_port_block(22)
     settings = LorrySettings(
-        home=home.path, port_base=ports, gateway_port=ports + 21, threads=1, base_model=str(base_directory)
+        home=home.path,
+        port_base=ports,
+        gateway_port=ports + 21,
+        threads=1,
+        base_model=str(base_directory),
+        engine_start_seconds=_ENGINE_START_SECONDS,
     )
     plan = Plan(settings=settings, home=home)
     async with open_stack(plan, base_directory=lambda: base_directory, on_state=quiet, on_wait=print) as stack:
