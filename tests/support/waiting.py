@@ -21,3 +21,9 @@ async def until(holds: Callable[[], Awaitable[bool] | bool], *, within_seconds: 
             if await held if inspect.isawaitable(held) else held:
                 return time.monotonic() - began
             await asyncio.sleep(0.01)
+
+
+async def settle() -> None:
+    """Let everything run that can without time passing: more turns of the loop than any chain of awaits needs."""
+    for _ in range(200):
+        await asyncio.sleep(0)

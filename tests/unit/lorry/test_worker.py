@@ -69,5 +69,5 @@ async def test_an_interrupted_piece_of_work_says_that_it_ends_its_step(capsys: p
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(ended.wait, 5)
+    assert await asyncio.to_thread(ended.wait, 60)
     assert "stopping, when this step is done …" in capsys.readouterr().err

@@ -28,6 +28,7 @@ from serving.engine.pool_gauges import show_pool
 from serving.engine.steward import Steward
 from serving.engine.urgency import Urgency
 from serving.errors import EngineDraining
+from tests.support.waiting import settle
 
 ADA, BOB, CLEO, DAN, EVE = (f"v{number:032x}" for number in range(1, 6))
 BROKEN = "v" + "f" * 32
@@ -282,7 +283,7 @@ async def test_what_a_version_left_in_a_slot_is_shown_until_it_is_erased(bench: 
 async def test_a_drain_refuses_who_waits_and_comes_and_waits_for_who_runs(bench: Bench) -> None:
     running = [await bench.pool.lease(Ticket(version_id=ADA, seats=8))]
     waiting = asyncio.create_task(bench.pool.lease(Ticket(version_id=ADA)))
-    await asyncio.sleep(0.01)
+    await settle()
     with bench.crowd.inside():
         status, report = await bench.post("drain", {"wait_seconds": 0.05})
         assert (status, report["drained"], report["inside"], report["refused"]) == (200, False, 1, 1)
@@ -290,8 +291,8 @@ async def test_a_drain_refuses_who_waits_and_comes_and_waits_for_who_runs(bench:
             await waiting
         with pytest.raises(EngineDraining):
             await bench.pool.lease(Ticket(version_id=BOB))
-        draining = asyncio.create_task(bench.post("drain", {"wait_seconds": 5}))
-        await asyncio.sleep(0.02)
+        draining = asyncio.create_task(bench.post("drain", {"wait_seconds": 60}))
+        await settle()
         assert not draining.done()
     assert (await draining)[1]["drained"] is True
     assert (await bench.get("residency"))[1]["draining"] is True
@@ -305,7 +306,7 @@ async def test_a_drain_refuses_who_waits_and_comes_and_waits_for_who_runs(bench:
 async def test_a_load_under_way_when_a_drain_begins_is_not_admitted(bench: Bench) -> None:
     bench.below.may_stage.clear()
     asking = asyncio.create_task(bench.pool.lease(Ticket(version_id=ADA)))
-    await asyncio.sleep(0.01)
+    await settle()
     await bench.post("drain", {"wait_seconds": 0})
     bench.below.may_stage.set()
     with pytest.raises(EngineDraining):
@@ -391,7 +392,7 @@ async def test_after_a_scripted_sequence_every_counter_equals_what_happened(benc
     await bench.pool.retire(DAN)
     held_too = await bench.pool.lease(Ticket(version_id=EVE, kind="batch"))
     waiting = asyncio.create_task(bench.pool.lease(Ticket(version_id="v" + "9" * 32)))
-    await asyncio.sleep(0.01)
+    await settle()
 
     hits = {
         (tier, kind): bench.value("lorry_adapter_requests_total", tier=tier, class_=kind)

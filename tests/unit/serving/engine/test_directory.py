@@ -42,6 +42,7 @@ class Answers:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.patience: list[float] = []
+        self.arrived = 0
         self.orders = Orders(lease_seconds=60)
         self.refusals: list[tuple[int, str]] = []
         self.is_down = False
@@ -50,6 +51,7 @@ class Answers:
         self.answering.set()
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
+        self.arrived += 1
         await self.answering.wait()
         return self(request)
 
@@ -287,8 +289,9 @@ async def test_what_went_while_a_report_of_it_was_under_way_is_not_removed_again
     bench.registry.withhold(erased(ADA))
     await bench.directory.beat()
     bench.registry.answering.clear()
+    before = bench.registry.arrived
     reporting = asyncio.create_task(bench.directory.beat())  # it still holds the version
-    await asyncio.sleep(0.05)
+    await until(lambda: bench.registry.arrived > before)
     bench.memory.stuck.set()
     await bench.settle()
     bench.registry.answering.set()
@@ -370,7 +373,7 @@ async def test_an_answer_that_never_ends_is_a_heartbeat_that_failed(
 ) -> None:
     monkeypatch.setattr(directory, "_CALL_SECONDS", 0.02)
     bench.registry.answering.clear()
-    await asyncio.wait_for(bench.directory.beat(), 5)
+    await asyncio.wait_for(bench.directory.beat(), 30)
     assert bench.measure("lorry_engine_heartbeat_seconds_count", outcome="failed") == 1
     monkeypatch.undo()
     bench.registry.answering.set()

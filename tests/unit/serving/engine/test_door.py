@@ -36,7 +36,7 @@ from serving.errors import (
     OrderInvalid,
 )
 from serving.extraction.engine_answer import raise_for_status
-from tests.support.waiting import until
+from tests.support.waiting import settle, until
 
 ADA, BOB, BROKEN = "v" + "a" * 32, "v" + "b" * 32, "v" + "0" * 32
 ENDLESS = "v" + "e" * 32
@@ -169,7 +169,7 @@ class Request:
         self.sent.append(message)
 
     async def answer(self) -> tuple[int, bytes, dict[bytes, bytes]]:
-        await asyncio.wait_for(self.task, 5)
+        await asyncio.wait_for(self.task, 60)
         return self.sent[0]["status"], self.sent[1]["body"], dict(self.sent[0]["headers"])
 
 
@@ -401,6 +401,7 @@ async def test_who_asks_may_wait_shorter_than_the_engines_deadline_and_no_longer
     if waits:
         assert (await patient.answer())[0] == 503
     else:
+        await until(lambda: bench.pool.queued("batch") == 1)
         await asyncio.sleep(0.1)
         assert bench.pool.queued("batch") == 1
         patient.gone.set()
@@ -524,12 +525,12 @@ async def test_a_request_that_is_cancelled_twice_loses_nothing_that_it_was_grant
 
     bench.pool.enter = stubborn  # type: ignore[method-assign]
     request = bench.ask({"model": ADA})
-    await asyncio.sleep(0.001)
+    await settle()
     request.task.cancel()
     await asyncio.sleep(0)
     request.task.cancel()
     await asyncio.gather(request.task, return_exceptions=True)
-    await asyncio.wait_for(granted.wait(), 1)
+    await asyncio.wait_for(granted.wait(), 30)
 
 
 def released(calls: list[str]) -> Callable[[], None]:

@@ -32,7 +32,7 @@ async def test_the_lock_excludes_everyone_else_and_leaves_no_file(tmp_path: Path
 
     async def enter() -> None:
         nonlocal inside
-        async with locked(path, timeout_seconds=10):
+        async with locked(path, timeout_seconds=120):
             inside += 1
             assert inside == 1
             await asyncio.sleep(0.001)

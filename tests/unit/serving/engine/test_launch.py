@@ -12,6 +12,7 @@ import pytest
 from serving.engine.launch import TARGET_MODULES, check_host, plan_launch
 from serving.engine.settings import EngineSettings
 from serving.errors import EngineMisconfigured
+from tests.support.ports import free_port_block
 
 
 def make(**changes: Any) -> EngineSettings:
@@ -160,18 +161,12 @@ def base(tmp_path: Path) -> Path:
     return directory
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_directory_that_is_no_base_model_is_refused_before_vllm_starts(
     base: Path, tmp_path: Path, missing: str
 ) -> None:
     (base / missing).unlink()
-    settings = make(base_directory=base, adapter_cache_directory=tmp_path / "cache", engine_port=free_port())
+    settings = make(base_directory=base, adapter_cache_directory=tmp_path / "cache", engine_port=free_port_block(1))
 
     with pytest.raises(EngineMisconfigured, match=missing.replace("model.", r"\*.")) as caught:
         check_host(settings)
@@ -181,7 +176,9 @@ def test_a_directory_that_is_no_base_model_is_refused_before_vllm_starts(
 
 def test_a_cache_that_cannot_be_written_is_refused(base: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    settings = make(base_directory=base, adapter_cache_directory=tmp_path / "file" / "cache", engine_port=free_port())
+    settings = make(
+        base_directory=base, adapter_cache_directory=tmp_path / "file" / "cache", engine_port=free_port_block(1)
+    )
 
     with pytest.raises(EngineMisconfigured, match="cannot be written: Not a directory") as caught:
         check_host(settings)
@@ -204,7 +201,7 @@ def test_a_port_in_use_is_refused(base: Path, tmp_path: Path) -> None:
 
 def test_a_sound_host_is_accepted_and_the_cache_is_private(base: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    check_host(make(base_directory=base, adapter_cache_directory=cache, engine_port=free_port()))
+    check_host(make(base_directory=base, adapter_cache_directory=cache, engine_port=free_port_block(1)))
 
     assert cache.stat().st_mode & 0o777 == 0o700
     assert list(cache.iterdir()) == []

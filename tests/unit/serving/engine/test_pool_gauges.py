@@ -18,6 +18,7 @@ from serving.engine.pool.pool import AdapterPool
 from serving.engine.pool.tier import Entry, Tier
 from serving.engine.pool_gauges import show_pool
 from serving.engine.steward import Steward
+from tests.support.waiting import settle
 
 ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
 
@@ -113,7 +114,7 @@ async def test_requests_that_wait_for_a_store_that_hangs_are_seen_while_they_do(
     assert bench.requests() == (0, 0)
     waiting = [asyncio.create_task(bench.pool.lease(Ticket(version_id=ADA, kind="live"))) for _ in range(3)]
     with bench.crowd.inside():
-        await asyncio.sleep(0.01)
+        await settle()
         assert bench.requests() == (3, 1)
         assert bench.value("lorry_requests_inside") == 1
         assert bench.value("lorry_adapter_leases", class_="live") == 0

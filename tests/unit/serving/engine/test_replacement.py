@@ -22,6 +22,7 @@ from serving.engine.replacement import replace_lost
 from serving.engine.residents import Residents
 from serving.engine.urgency import Urgency
 from serving.errors import AdapterLost
+from tests.support.waiting import settle
 
 ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
 
@@ -115,7 +116,7 @@ async def test_a_lost_adapter_ends_its_requests_only_and_is_loaded_anew_under_an
     while len(engine.running) < 2:  # noqa: ASYNC110 - nobody tells when both run
         await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(replace_lost(ADA, store=store, residents=residents), 5)
+    await asyncio.wait_for(replace_lost(ADA, store=store, residents=residents), 30)
     with pytest.raises(GracefulHTTPError, match="lost the adapter; ask again") as caught:
         await ada
     assert caught.value.http_status == 503
@@ -140,12 +141,12 @@ async def test_nobody_is_given_a_lost_adapter_until_it_was_loaded_anew() -> None
     residents.take_over(pool)
     held = await pool.lease(Ticket(version_id=ADA))  # not in the engine yet, so nothing can end it
     replacing = asyncio.create_task(replace_lost(ADA, store=store, residents=residents))
-    await asyncio.sleep(0.01)
+    await settle()
     for _ in range(3):
         with pytest.raises(AdapterLost):
             await pool.lease(Ticket(version_id=ADA))
     held.release()
-    await asyncio.wait_for(replacing, 5)
+    await asyncio.wait_for(replacing, 30)
     (await pool.lease(Ticket(version_id=ADA))).release()
     assert len(store.loads) == 2
 

@@ -17,6 +17,7 @@ from serving.engine.pool.erasure import Erasure, Removal
 from serving.engine.pool.observer import Reason
 from serving.engine.residents import Residents
 from serving.errors import AdapterInUse, AdapterLost
+from tests.support.waiting import settle
 
 ADA, BOB = "v" + "a" * 32, "v" + "b" * 32
 
@@ -200,7 +201,7 @@ async def test_withdrawing_without_aborting_lets_what_runs_finish(bench: Bench) 
     await asyncio.sleep(0)
     bench.memory.may_go.clear()
     withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, NotServable(), abort=False))
-    await asyncio.sleep(0.01)
+    await settle()
     bench.engine.step("a", is_last=True)
     assert await ada == ["a"]
     bench.memory.may_go.set()
@@ -218,6 +219,7 @@ async def test_a_withdrawal_that_takes_too_long_leaves_what_it_found(bench: Benc
         await bench.residents.withdraw(ADA, NotServable(), abort=True, wait_seconds=0.0)
     assert bench.models.lora_requests == bench.adapters
     late = bench.ask(ADA)
+    await settle()
     await asyncio.sleep(0.1)
     bench.engine.step("a", is_last=True)
     assert await late == ["a"], "nothing goes on ending requests"
@@ -227,7 +229,7 @@ async def test_who_begins_while_a_version_is_withdrawn_is_ended_too(bench: Bench
     bench.memory.may_go.clear()
     withdrawing = asyncio.create_task(bench.residents.withdraw(ADA, NotServable("Version is suspended.")))
     early = bench.engine.generate("prompt", None, "early", lora_request=bench.adapters[ADA])
-    await asyncio.sleep(0.01)
+    await settle()
     with pytest.raises(GracefulHTTPError, match="suspended"):
         bench.ask(ADA)  # had its lease already, and vLLM had looked its name up
     with pytest.raises(GracefulHTTPError, match="suspended"):
@@ -236,7 +238,7 @@ async def test_who_begins_while_a_version_is_withdrawn_is_ended_too(bench: Bench
     bench.memory.may_go.set()
     await withdrawing
     again = bench.ask(ADA)
-    await asyncio.sleep(0.01)
+    await settle()
     bench.engine.step("a", is_last=True)
     assert await again == ["a"]
 

@@ -9,6 +9,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from serving.engine import stopping
 from serving.engine.stopping import before_shutdown
+from tests.support.waiting import settle
 
 LEFT = "ended by EngineDeadError"
 
@@ -90,7 +91,7 @@ async def test_telling_and_waiting_that_fail_do_not_keep_the_engine_running(capl
     asyncio.get_running_loop().set_exception_handler(lambda _, context: noted.append(context["exception"]))
     try:
         await asyncio.to_thread(engine.shutdown)
-        await asyncio.sleep(0)
+        await settle()
     finally:
         asyncio.get_running_loop().set_exception_handler(None)
 
@@ -100,7 +101,7 @@ async def test_telling_and_waiting_that_fail_do_not_keep_the_engine_running(capl
 
 
 async def test_who_never_ends_does_not_keep_the_engine_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(stopping, "_PATIENCE_SECONDS", 1.0)
     seen: list[str] = []
     engine = Engine(seen)
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,7 +111,7 @@ async def test_who_never_ends_does_not_keep_the_engine_running(monkeypatch: pyte
 
     before_shutdown(cast("AsyncLLM", engine), lambda: seen.append("told"), let_end=never, seconds=0)
     await asyncio.to_thread(engine.shutdown)
-    await asyncio.sleep(0)
+    await settle()
 
     assert seen == ["told", "shut down, None", LEFT]
     assert ended.cancelled()

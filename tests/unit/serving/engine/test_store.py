@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from serving.engine.urgency import Urgency
 from serving.engine.worker import link as link_module
 from serving.engine.worker.link import WorkerLink
 from serving.errors import AdapterInUse, AdapterNotLoaded
+from tests.support.waiting import settle, until
 
 SIZES = {"a": 4, "b": 4, "c": 4, "keep": 4, "big": 12}
 STEP_SECONDS = 0.02
@@ -39,6 +40,7 @@ class Worker:
         self.scheduled: set[str] = set()
         self.calls: list[str] = []
         self.silent = False
+        self.as_it_begins: Callable[[], None] = lambda: None
         self._turn = asyncio.Lock()
 
     async def call(self, method: str, *, args: tuple[Any, ...]) -> list[Any]:
@@ -49,6 +51,7 @@ class Worker:
                 return [{"host": {version_id: SIZES[version_id] for version_id in self.host}}]
             version_id = args[0]
             self.calls.append(f"{method.removeprefix('lorry_')} {version_id}")
+            self.as_it_begins()
             await asyncio.sleep(STEP_SECONDS)
             if method == "lorry_stage":
                 self.host.add(version_id)
@@ -152,7 +155,7 @@ async def test_what_is_asked_for_while_it_leaves_beside_others_comes_back_and_st
 
     lease = await rig.pool.lease(Ticket(version_id="c"))  # which makes room by taking out "keep"
     (await big).release()
-    await asyncio.sleep(4 * STEP_SECONDS)
+    await until(lambda: rig.worker.host == {"big", "c"})
     assert rig.worker.calls.index("drop c") < len(rig.worker.calls) - rig.worker.calls[::-1].index("stage c") - 1
     assert (set(rig.models.lora_requests), rig.worker.host) == ({"big", "c"}, {"big", "c"})
     lease.release()
@@ -195,40 +198,34 @@ async def test_what_the_workers_did_not_stage_in_time_is_taken_out_of_them(rig: 
 
 
 async def test_what_is_withheld_while_it_is_staged_is_taken_out_again(rig: Rig) -> None:
-    bringing = asyncio.create_task(rig.bring("a"))
-    while not rig.worker.calls:  # noqa: ASYNC110  # the worker tells nobody
-        await asyncio.sleep(0.001)
-    rig.withheld = {"a"}
+    rig.worker.as_it_begins = lambda: rig.withheld.add("a")
     with pytest.raises(NotServable):
-        await bringing
+        await rig.bring("a")
     assert (rig.worker.host, rig.models.lora_requests, rig.held) == (set(), {}, Counter())
 
 
 async def test_an_erasure_ends_when_nothing_is_being_opened_any_more_and_who_waited_hears_at_once(rig: Rig) -> None:
     rig.source.opens = asyncio.Event()
     asking = asyncio.create_task(rig.pool.lease(Ticket(version_id="a")))
-    await asyncio.sleep(0.01)
-    assert rig.held["a"] > 0
+    await until(lambda: rig.held["a"] > 0)
     erasing = asyncio.create_task(rig.pool.withdraw("a", AdapterInUse()))
     with pytest.raises(AdapterInUse):
-        await asyncio.wait_for(asking, 1)
+        await asyncio.wait_for(asking, 30)
     await asyncio.sleep(3 * STEP_SECONDS)
     assert (erasing.done(), rig.held["a"] > 0) == (False, True)
     rig.source.opens.set()
-    await asyncio.wait_for(erasing, 1)
-    await asyncio.sleep(0)
-    assert (rig.held, rig.store._ending) == (Counter(), {})
+    await asyncio.wait_for(erasing, 30)
+    await until(lambda: (rig.held, rig.store._ending) == (Counter(), {}))
 
 
 async def test_who_goes_away_stops_no_removal(rig: Rig) -> None:
     await rig.bring("a", "b")
     leaving = asyncio.create_task(rig.pool.evict("a"))
     erasing = asyncio.create_task(rig.pool.withdraw("b", AdapterNotLoaded()))
-    await asyncio.sleep(STEP_SECONDS / 2)
+    await settle()
     leaving.cancel()
     erasing.cancel()
-    await asyncio.sleep(4 * STEP_SECONDS)
-    assert (rig.worker.host, rig.held) == (set(), Counter())
+    await until(lambda: (rig.worker.host, rig.held) == (set(), Counter()))
 
 
 async def test_what_fails_in_a_worker_is_told_as_a_refusal_and_costs_no_bound(rig: Rig) -> None:

@@ -123,7 +123,7 @@ async def test_nothing_is_brought_before_the_directory_is_open_and_the_last_uses
         await asyncio.sleep(0.15)
         assert memory.asked == []
         is_open.set()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while not memory.asked:  # noqa: ASYNC110  # it tells nobody
                 await asyncio.sleep(0.01)
         usage.note(version(2))

@@ -9,6 +9,7 @@ from typing import Any
 from serving.errors import EngineUnavailable, NoAdapter
 from serving.extraction.engines import Engines
 from serving.gateway.hints import Hints
+from tests.support.waiting import settle
 
 
 class Engine:
@@ -36,7 +37,7 @@ def version(name: str) -> Any:
     return SimpleNamespace(version_id=name, base=SimpleNamespace(id="base"))
 
 
-async def settle(hints: Hints) -> None:
+async def all_ended(hints: Hints) -> None:
     while hints._errands:  # noqa: ASYNC110 - nobody tells when the last one ends
         await asyncio.sleep(0)
 
@@ -52,7 +53,7 @@ async def test_a_version_is_hinted_at_once_in_a_while() -> None:
             hints.expect(version("a"), kind="live")
             hints.expect_live("t", "a")
         hints.expect(version("b"), kind="batch")
-        await settle(hints)
+        await all_ended(hints)
     assert engine.told == [("a", "live"), ("b", "batch")]
 
 
@@ -62,12 +63,12 @@ async def test_no_more_are_under_way_than_may_be() -> None:
     async with hints_to(engine, at_once=3) as hints:
         for number in range(100):
             hints.expect(version(f"v{number}"), kind="live")
-        await asyncio.sleep(0.01)
+        await settle()
         assert len(engine.told) == 3
         engine.may_answer.set()
-        await settle(hints)
+        await all_ended(hints)
         hints.expect(version("later"), kind="live")
-        await settle(hints)
+        await all_ended(hints)
     assert len(engine.told) == 4
 
 
@@ -77,7 +78,7 @@ async def test_a_hint_that_fails_disturbs_nobody() -> None:
     async with hints_to(engine) as hints:
         hints.expect(version("a"), kind="live")
         hints.expect_live("t", "nobody")
-        await settle(hints)
+        await all_ended(hints)
     assert engine.told == [("a", "live")]
 
 

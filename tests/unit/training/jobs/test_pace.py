@@ -49,11 +49,11 @@ def asking(pace: Pace) -> Iterator[Asking]:
 def test_a_thread_asks_by_itself_until_it_is_calmed_and_at_once_when_it_is_woken() -> None:
     pace = Pace(quiet_seconds=_LONG_SECONDS)
     with asking(pace) as thread:
-        thread.asked.get(timeout=5)
+        thread.asked.get(timeout=60)
         pace.calm()
         assert thread.has_stopped_asking()
         pace.wake()
-        thread.asked.get(timeout=5)
+        thread.asked.get(timeout=60)
 
 
 def test_a_calm_thread_asks_now_and_then_all_the_same() -> None:
@@ -61,7 +61,7 @@ def test_a_calm_thread_asks_now_and_then_all_the_same() -> None:
     with asking(pace) as thread:
         pace.calm()
         assert thread.has_stopped_asking()
-        thread.asked.get(timeout=5)
+        thread.asked.get(timeout=60)
 
 
 def test_a_calm_thread_ends_at_once_when_it_is_told_to() -> None:
@@ -94,6 +94,6 @@ def test_one_word_wakes_all_threads() -> None:
     assert two.has_stopped_asking()
     pace.wake()
     for each in (one, two):
-        each.asked.get(timeout=5)
+        each.asked.get(timeout=60)
         each.stop.set()
         each.thread.join(5)

@@ -10,6 +10,7 @@ import pytest
 from kit.errors import LorryError
 from serving.engine.pool.lease import Lease, LeaseBook
 from serving.errors import AdapterClosed
+from tests.support.waiting import settle
 
 
 def test_a_lease_is_given_back_once_however_often_it_is_released() -> None:
@@ -42,11 +43,11 @@ async def test_waiting_ends_with_the_last_lease() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         lease.release()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)
 
 
 async def test_what_nobody_leases_is_free_at_once() -> None:
-    await asyncio.wait_for(LeaseBook().wait_until_free("a"), 1)
+    await asyncio.wait_for(LeaseBook().wait_until_free("a"), 30)
 
 
 async def test_a_lease_taken_before_the_waiter_runs_again_prolongs_its_wait() -> None:
@@ -56,10 +57,10 @@ async def test_a_lease_taken_before_the_waiter_runs_again_prolongs_its_wait() ->
     await asyncio.sleep(0)
     first.release()
     second = book.lease("a")
-    await asyncio.sleep(0.01)
+    await settle()
     assert not waiting.done()
     second.release()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)
 
 
 async def test_holders_are_asked_to_stop_and_release_by_themselves() -> None:
@@ -96,6 +97,6 @@ async def test_no_waiter_sleeps_on_whatever_is_cancelled(seed: int) -> None:
         await asyncio.sleep(0)
     for lease in leases:
         lease.release()
-    await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 5)
+    await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 30)
     assert not book._waiting
     assert not book._leases
