@@ -83,8 +83,10 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """How many training examples of each kind, and how many held-out ones; canaries apart, where there are any."""
         kinds = Counter(example.kind for example in self.train)
-        counts = {**{kind: kinds[kind] for kind in KINDS}, "train": len(self.train), "held_out": len(self.held_out)}
-        return {**counts, "canaries": len(self.canaries)} if self.canaries else counts
+        counts = {kind: kinds[kind] for kind in KINDS} | {"train": len(self.train), "held_out": len(self.held_out)}
+        if self.canaries:
+            counts["canaries"] = len(self.canaries)
+        return counts
 
     @classmethod
     def load(cls, directory: Path) -> Dataset:
