@@ -52,6 +52,7 @@ class StandInEngine:
     refuse_with: tuple[int, str] | None = None
     retry_after: str | None = None
     seconds_between_events: float = 0.0
+    goes_on: asyncio.Semaphore | None = None  # before each next event
     events: int = 3
     break_off_after: int | None = None
     running: int = 0
@@ -135,6 +136,8 @@ class StandInEngine:
                 chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
                 yield f"data: {json.dumps({**chunk, 'choices': choices})}\n\n"
                 sent += 1
+                if self.goes_on is not None:
+                    await self.goes_on.acquire()
                 await asyncio.sleep(self.seconds_between_events)
             if (body.get("stream_options") or {}).get("include_usage"):
                 usage = {"prompt_tokens": 1, "completion_tokens": sent, "total_tokens": 1 + sent}

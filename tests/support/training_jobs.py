@@ -7,22 +7,25 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from kit.database import Database
 from kit.settings import DatabaseSettings
 from tests.support.folders import found_under
 from tests.support.nursery import Forked, Nursery
 from tests.support.registry_server import TOKEN
+from training.jobs.assignment import Assignment
 from training.jobs.costs.costs import Costs
 from training.jobs.fleet.fleet import Fleet
 from training.jobs.job import Job, Submission
 from training.jobs.jobs import Jobs
 from training.jobs.quotas.quotas import Quotas
-from training.jobs.states import State
+from training.jobs.states import Stage, State
 from training.jobs.triggers.tenant_rules import TenantRules
 from training.jobs.worker import Worker
 from transcripts.store import TranscriptStore
@@ -79,6 +82,23 @@ def talks(name: str, *, count: int = 12) -> list[Transcript]:
 async def works(worker: Worker) -> bool:
     """Whether a worker in this process has begun to take jobs."""
     return hasattr(worker, "_queue") and worker._queue.is_open
+
+
+@contextmanager
+def staying_at(user: str, *, step: int) -> Iterator[None]:
+    """Have a training of this process stay at one of its steps until its job is told to stop, the first time."""
+    tell, to_come = Assignment.tell, [step]
+
+    def stay(job: Assignment, done: int, total: int) -> None:
+        tell(job, done, total)
+        if job.user == user and job.stage is Stage.TRAIN and done in to_come:
+            to_come.remove(done)
+            end = time.monotonic() + 300.0
+            while job.stopped is None and time.monotonic() < end:
+                time.sleep(0.01)
+
+    with mock.patch.object(Assignment, "tell", stay):
+        yield
 
 
 @dataclass(kw_only=True)
@@ -169,7 +189,7 @@ class Harbour:
         given["settings"] = {**SETTINGS, "steps": steps, **given.get("settings", {})}
         return await self.jobs.submit(Submission(**given))
 
-    async def until(self, job_id: str, *states: State, seconds: float = 300.0) -> Job:
+    async def until(self, job_id: str, *states: State, seconds: float = 600.0) -> Job:
         """Wait until the job is in one of these states; in any ended one when none is given."""
         wanted = set(states) or ENDED
 
@@ -179,7 +199,7 @@ class Harbour:
         await self.until_true(reached, what=f"job in {sorted(wanted)}", seconds=seconds)
         return await self.jobs.get(job_id)
 
-    async def until_event(self, job_id: str, kind: str, *, stage: str | None = None, seconds: float = 300.0) -> None:
+    async def until_event(self, job_id: str, kind: str, *, stage: str | None = None, seconds: float = 600.0) -> None:
         """Wait until that has happened to the job."""
 
         async def happened() -> bool:
@@ -191,7 +211,7 @@ class Harbour:
         await self.until_true(happened, what=f"{kind} {stage or ''}", seconds=seconds, every=0.01)
 
     async def until_true(
-        self, condition: Callable[[], Any], *, what: str, seconds: float = 300.0, every: float = 0.05
+        self, condition: Callable[[], Any], *, what: str, seconds: float = 600.0, every: float = 0.05
     ) -> None:
         """Wait for a condition; fail with what the workers have logged."""
         end = time.monotonic() + seconds

@@ -7,6 +7,7 @@ from sqlalchemy.exc import ProgrammingError
 from kit.database import Database
 from kit.errors import DatabaseUnavailable, InvalidValue
 from kit.settings import DatabaseSettings
+from tests.support.waiting import until
 
 
 async def test_what_a_block_did_is_committed_when_it_ends(database: Database) -> None:
@@ -172,5 +173,11 @@ async def _lose_the_server(database: Database, other: Database, how: str) -> Non
             await session.execute(text("insert into sample values (1)"))
         async with other.transaction() as killer:
             await killer.execute(text("select pg_terminate_backend(:pid)"), {"pid": pid})
-        await asyncio.sleep(0.1)
+
+        async def has_left() -> bool:
+            query = text("select count(*) from pg_stat_activity where pid = :pid")
+            async with other.reading() as looking:
+                return not (await looking.execute(query, {"pid": pid})).scalar_one()
+
+        await until(has_left)
         await session.execute(text("select 1"))

@@ -1,4 +1,3 @@
-import asyncio
 import os
 import socket
 import sys
@@ -8,6 +7,7 @@ import pytest
 
 from lorry.errors import PartDied, PartUnhealthy, PortInUse
 from lorry.local.part import Part, start_part
+from tests.support.waiting import until
 
 
 def part(tmp_path: Path, code: str, *, healthy: bool = True, **changes: object) -> Part:
@@ -71,20 +71,16 @@ async def test_a_part_that_ignores_the_request_to_stop_is_killed(tmp_path: Path)
 
 
 async def _logged(tmp_path: Path, text: str) -> str:
-    for _ in range(200):
-        if text in (log := (tmp_path / "sample.log").read_text()):
-            return log
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{text!r} was never logged")
+    log = tmp_path / "sample.log"
+    await until(lambda: text in log.read_text(), within_seconds=60)
+    return log.read_text()
 
 
 async def _gone(pid: int) -> None:
-    for _ in range(100):
+    def has_ended() -> bool:
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return  # ended; waits for its reaper
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"process {pid} still runs")
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"  # waits for its reaper
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    await until(has_ended)

@@ -48,12 +48,12 @@ def test_a_setup_that_is_stopped_says_so_and_leaves_nothing_running(
         stderr=subprocess.PIPE,
         text=True,
     ) as setup:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (checkout / "pid").exists() or not (checkout / "pid").read_text().strip():
             assert time.monotonic() < deadline, "pip was not started"
             time.sleep(0.05)
         setup.send_signal(signum)
-        _, told = setup.communicate(timeout=20)
+        _, told = setup.communicate(timeout=120)
     assert setup.returncode == code
     assert told.splitlines()[-1] == "setup: interrupted; run it again to go on"
     assert max(map(len, told.splitlines())) <= 80

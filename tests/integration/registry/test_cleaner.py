@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from kit.background import FAILURES
 from kit.settings import StorageSettings
 from kit.storage import ObjectStorage
 from registry.publishing.cleaner import Cleaner
+from tests.support.waiting import until
 
 
 async def test_a_removal_that_breaks_is_heard_of_and_the_next_ones_are_done(
@@ -18,10 +17,7 @@ async def test_a_removal_that_breaks_is_heard_of_and_the_next_ones_are_done(
     closed.close()  # refuses with what is no answer of a store's
     cleaner, before = Cleaner(closed), FAILURES.labels("registry", "broken")._value.get()
     cleaner.remove(["lost"])
-    for _ in range(200):
-        if FAILURES.labels("registry", "broken")._value.get() > before:
-            break
-        await asyncio.sleep(0.05)
+    await until(lambda: FAILURES.labels("registry", "broken")._value.get() > before)
     assert FAILURES.labels("registry", "broken")._value.get() == before + 1
     cleaner._storage = storage
     cleaner.remove(["one"])

@@ -22,6 +22,7 @@ from tests.support.adapters import BASE
 from tests.support.catalog import add_bases, add_version
 from tests.support.registry_server import TOKEN, serving
 from tests.support.steering import let_urls_lapse
+from tests.support.waiting import until
 
 BODY = BASE.model_dump(mode="json")
 STEERING = ("promote", "rollback")
@@ -173,13 +174,14 @@ async def test_a_registry_forgets_by_itself_what_nobody_can_ask_for_again(
         await session.execute(text(f"insert into idempotent_request (tenant, key, digest, at) {old}"))
         await IdempotencyRepository(session).claim("t", "new", digest="d", owner=None)
     async with serving(create_app(registry_settings)):
-        for _ in range(200):
+
+        async def one_is_left() -> bool:
             async with database.reading() as session:
-                keys = (await session.execute(text("select key from idempotent_request"))).scalars().all()
-            if len(keys) == 1:
-                break
-            await asyncio.sleep(0.05)
-    assert len(keys) == 1
+                keys[:] = (await session.execute(text("select key from idempotent_request"))).scalars().all()
+            return len(keys) == 1
+
+        keys: list[str] = []
+        await until(one_is_left)
     assert not keys[0].startswith("old-")
 
 

@@ -44,6 +44,7 @@ from tests.support.adapters import (
 )
 from tests.support.registry_server import OWNER
 from tests.support.versions import execute
+from tests.support.waiting import until
 
 
 def draft(directory: Path, *, owner: Owner = OWNER, version: int | None = None) -> Draft:
@@ -205,12 +206,12 @@ async def test_an_adapter_that_is_larger_than_one_look_is_read_and_sealed_in_pie
 
 
 async def nothing_incoming(storage: ObjectStorage) -> None:
-    """Uploads are removed behind the back of requests, within a second."""
-    for _ in range(50):
-        if not await storage.list("incoming/"):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("an upload is left")
+    """Uploads are removed behind the back of requests."""
+
+    async def is_empty() -> bool:
+        return not await storage.list("incoming/")
+
+    await until(is_empty)
 
 
 def bad_uploads() -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import shutil
 from collections.abc import AsyncIterator
@@ -29,6 +28,7 @@ from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
 from tests.support.registry_server import OWNER, TOKEN, serving
 from tests.support.steering import publish, rows
+from tests.support.waiting import until
 
 BOB, TEAM = (Owner(tenant="default", user=user) for user in ("bob", SHARED))
 
@@ -178,11 +178,11 @@ async def test_a_bucket_that_keeps_versions_keeps_nothing_in_the_open(
     await versioned_client.upload(publication, directory)
     await versioned_client.complete(publication.version_id)
     await download(versioned_client, publication.version_id, tmp_path / "b")
-    for _ in range(50):
-        if not await storage.count_versions("incoming/"):
-            break
-        await asyncio.sleep(0.1)
-    assert await storage.count_versions("incoming/") == 0
+
+    async def nothing_incoming() -> bool:
+        return await storage.count_versions("incoming/") == 0
+
+    await until(nothing_incoming)
     assert await storage.count_versions("tenants/") == 1
     await versioned_client.lifecycle.erase_version(publication.version_id, why="asked to")
     assert await storage.count_versions("") == 0

@@ -190,7 +190,7 @@ async def test_the_command_serves_and_logs_no_user(registry_settings: RegistrySe
                 await client.publish(directory, draft=draft_from_directory(directory, owner=OWNER, base=BASE))
         finally:
             process.terminate()
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), 120)
     assert process.returncode in {0, -15}
     lines = log.read_text()
     assert "is ready" in lines

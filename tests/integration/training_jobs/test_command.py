@@ -137,7 +137,7 @@ async def test_a_machine_serves_its_trainings_over_http(lorry: Lorry, harbour: H
     )
     try:
         assert process.stdout is not None
-        first = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        first = (await asyncio.wait_for(process.stdout.readline(), 300)).decode()
         assert first.startswith(f"export TRAINING_URL=http://127.0.0.1:{port} TRAINING_TOKEN=$(cat ")
         token = (harbour.directory / "home" / "secrets" / "training-token").read_text()
         headers = {"authorization": f"Bearer {token}"}
@@ -146,13 +146,13 @@ async def test_a_machine_serves_its_trainings_over_http(lorry: Lorry, harbour: H
             assert answer.status_code == 201
     finally:
         process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.wait(), 60)
+        await asyncio.wait_for(process.wait(), 300)
     assert [job["user_id"] for job in await lorry.json("jobs")] == ["ann"]
 
 
 async def client_answers(client: httpx.AsyncClient, path: str) -> httpx.Response:
     """Submit a training as soon as the service listens."""
-    for _ in range(300):
+    for _ in range(3000):
         try:
             return await client.post(path, json={})
         except httpx.ConnectError:

@@ -53,11 +53,12 @@ async def test_a_worker_with_nothing_to_do_asks_one_question_and_lets_dbos_sleep
         end = time.monotonic() + 120.0
         while True:  # until what is done at the start is done, and the pauses that DBOS had begun before are over
             with counted(worker._database.engine.sync_engine) as ours, counted(_dbos_engine()) as theirs:
-                await until(lambda asked=ours: sum(asked.values()) >= 20)
-            if (len(ours) == 1 and sum(theirs.values()) <= 2) or time.monotonic() > end:
+                seconds = await until(lambda asked=ours: sum(asked.values()) >= 20, within_seconds=120)
+            may_ask = max(2.0, seconds)
+            if (len(ours) == 1 and sum(theirs.values()) <= may_ask) or time.monotonic() > end:
                 break
     assert len(ours) == 1, ours
-    assert sum(theirs.values()) <= 2, f"DBOS asks by itself twenty times a second; {theirs}"
+    assert sum(theirs.values()) <= may_ask, f"DBOS asks by itself twenty times a second; {theirs} in {seconds:.0f} s"
 
 
 async def test_a_job_that_is_submitted_wakes_a_worker_that_sleeps(harbour: Harbour, working: Working) -> None:

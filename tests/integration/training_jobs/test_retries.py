@@ -12,7 +12,7 @@ import pytest
 from kit.database import Database
 from registry.client import RegistryClient
 from tests.support.registry_server import TOKEN
-from tests.support.training_jobs import Harbour, talks
+from tests.support.training_jobs import Harbour, staying_at, talks
 from training.jobs.assignment import Assignment
 from training.jobs.costs.costs import Costs
 from training.jobs.costs.repository import CostRepository, cost_row
@@ -105,11 +105,12 @@ async def paused_in_training(harbour: Harbour, working: Working) -> tuple[Job, T
     """Return a job that waits in the middle of its training, and one of its transcripts; no worker is left."""
     (first, *_) = given = talks("ann")
     await harbour.add_user("ann", transcripts=given)
-    async with working():
-        job = await harbour.submit("ann", steps=400)
-        await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
-        await harbour.jobs.pause(job.id)
-        return await harbour.until(job.id, State.PAUSED), first
+    with staying_at("ann", step=20):
+        async with working():
+            job = await harbour.submit("ann", steps=60)
+            await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint")
+            await harbour.jobs.pause(job.id)
+            return await harbour.until(job.id, State.PAUSED), first
 
 
 async def test_a_canceled_job_that_is_retried_trains_on_nothing_that_was_deleted_since(

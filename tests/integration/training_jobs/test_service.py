@@ -168,7 +168,7 @@ async def test_events_are_streamed_until_the_job_has_ended(service: httpx.AsyncC
         await JobRepository(session).update(job, {"progress": None})  # as when a run has ended
     await asyncio.sleep(0.2)
     await Jobs(database).cancel(job)
-    found = await asyncio.wait_for(frames, 20)
+    found = await asyncio.wait_for(frames, 120)
     assert [name for name, _, _ in found] == ["event", "progress", "event", "end"]
     assert found[1][2] == progress
     assert found[-1][2]["state"] == "canceled"

@@ -17,7 +17,7 @@ from registry.client import RegistryClient
 from registry.manifest import Owner
 from tests.support.nursery import Forked
 from tests.support.registry_server import TOKEN
-from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, talks, works
+from tests.support.training_jobs import ENDED, SETTINGS, Harbour, make_tiny_base, staying_at, talks, works
 from tests.support.waiting import until
 from training.jobs.campaigns.campaigns import Campaigns
 from training.jobs.dispatch import Quota
@@ -72,12 +72,13 @@ async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gi
 ) -> None:
     await harbour.add_user("ann")
     async with working():
-        straight = await harbour.until((await harbour.submit("ann", steps=150)).id)
-        job = await harbour.submit("ann", steps=150)
-        await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
-        await harbour.jobs.pause(job.id)
-        paused = await harbour.until(job.id, State.PAUSED, *ENDED)
-        assert paused.state is State.PAUSED, "the training was quicker than the pause"
+        straight = await harbour.until((await harbour.submit("ann", steps=60)).id)
+        with staying_at("ann", step=20):
+            job = await harbour.submit("ann", steps=60)
+            await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint")
+            await harbour.jobs.pause(job.id)
+            paused = await harbour.until(job.id, State.PAUSED, *ENDED)
+        assert paused.state is State.PAUSED
         assert paused.worker_id is None
         assert harbour.leftovers(job.id)
         costs = {(each["of"], each["is_estimate"]): each for each in await harbour.costs.sums(job_id=job.id, by="kind")}
@@ -103,10 +104,11 @@ async def test_a_training_is_paused_at_a_step_resumed_from_its_checkpoint_and_gi
 async def test_a_dataset_whose_report_was_cut_off_is_built_again(harbour: Harbour, working: Working) -> None:
     await harbour.add_user("ann")
     async with working():
-        job = await harbour.submit("ann", steps=150)
-        await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
-        await harbour.jobs.pause(job.id)
-        assert (await harbour.until(job.id, State.PAUSED, *ENDED)).state is State.PAUSED
+        with staying_at("ann", step=20):
+            job = await harbour.submit("ann", steps=60)
+            await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint")
+            await harbour.jobs.pause(job.id)
+            assert (await harbour.until(job.id, State.PAUSED, *ENDED)).state is State.PAUSED
         before = await harbour.jobs.dataset(job.id)
         (report,) = (each for each in harbour.leftovers(job.id) if each.name == "quality.json")
         report.write_text("{")

@@ -87,7 +87,7 @@ async def waiting_for_an_answer(harbour: Harbour, server: OpenAIServer) -> Job:
     async def asked() -> bool:
         return server.calls > len(server.paid) + 4  # more than are ever on their way at once
 
-    await harbour.until_true(asked, what="requests refused", seconds=30)
+    await harbour.until_true(asked, what="requests refused")
     return job
 
 
@@ -191,9 +191,9 @@ async def test_an_answer_that_the_database_could_not_take_is_kept_when_it_can_an
                 seen.update(row[0] for row in await rows(harbour.database, _WAITING))
                 return len(seen) > 1
 
-            await harbour.until_true(refused, what="an answer refused, and tried again", seconds=30)
+            await harbour.until_true(refused, what="an answer refused, and tried again")
             assert await _answers(harbour, job.id) == 0
-        await harbour.until_event(job.id, "stage finished", stage="write", seconds=60)
+        await harbour.until_event(job.id, "stage finished", stage="write")
         await harbour.jobs.cancel(job.id)
         await harbour.until(job.id)
     assert set(server.paid.values()) == {1}

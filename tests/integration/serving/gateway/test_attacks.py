@@ -199,16 +199,23 @@ async def test_no_tenant_fills_the_memory_with_bodies_nor_keeps_others_out(
 
         def caller(key: str) -> httpx.AsyncClient:
             return httpx.AsyncClient(
-                base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30, trust_env=False
+                base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=300, trust_env=False
             )
 
         path, size = "/v1/users/ann/transcripts", sum(map(len, pieces))
         async with caller(gateway.key) as ours, caller(gateway.other_key) as theirs:
             sized = {"content-length": str(size)}
             first = asyncio.create_task(ours.post(path, content=slowly(), headers=sized))
-            await asyncio.sleep(2)  # its head has arrived
             line = json.dumps({"id": "t", "turns": [{"role": "user", "text": "a" * 800_000}]})
-            second = await ours.post(path, content=line)
+
+            async def is_refused() -> bool:  # once the first one's head has arrived
+                nonlocal second
+                second = await ours.post(path, content=line)
+                return second.status_code != 200
+
+            second: httpx.Response
+            await asyncio.sleep(2)  # it arrives meanwhile, as a rule: what is not refused takes its time
+            await until(is_refused, within_seconds=300)
             assert (second.status_code, second.headers["retry-after"]) == (429, "1")
             assert (await ours.post(path, content=line[:100])).status_code == 422, "small bodies pass"
             assert (await theirs.post(path, content=line)).status_code == 200
@@ -256,17 +263,18 @@ async def test_keys_that_somebody_makes_up_do_not_keep_others_from_the_database(
     gateway_settings: GatewaySettings, gateway: Gateway, database: Database
 ) -> None:
     settings = gateway_settings.model_copy(update={"database_pool_size": 5, "gateway_cache_seconds": 60.0})
+    settings = settings.model_copy(update={"database_timeout_seconds": 90.0, "database_lock_timeout_seconds": 90.0})
     async with serving(create_app(settings)) as url:
         ours = {"authorization": f"Bearer {gateway.key}"}
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, limits=limits) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False, limits=limits) as http:
             assert (await http.get("/v1/users/ann/transcripts", headers=ours)).status_code == 200
             async with database.transaction() as session:  # every key takes its time
                 await session.execute(text("lock table api_key in access exclusive mode"))
                 made_up = [{"authorization": f"Bearer lorry_{number:043d}"} for number in range(40)]
                 asked = [asyncio.create_task(http.get("/v1/models", headers=each)) for each in made_up]
                 await asyncio.sleep(0.5)
-                answer = await http.get("/v1/users/ann/transcripts", headers=ours, timeout=5)
+                answer = await http.get("/v1/users/ann/transcripts", headers=ours, timeout=60)
                 assert answer.status_code == 200
             assert {each.status_code for each in await asyncio.gather(*asked)} <= {401, 503}
 
@@ -275,16 +283,18 @@ async def test_what_was_on_its_way_when_its_user_was_erased_is_not_kept_as_someb
     gateway: Gateway, http: httpx.AsyncClient, database: Database
 ) -> None:
     await gateway.say("ann", "I love green tea")
-    gate = asyncio.Event()
+    gate, sent = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> Any:
         yield b'{"turns": [{"role": "user", "text": '
+        sent.set()
         await gate.wait()
         yield b'"I hate mornings"}]}'
 
     path = "/v1/users/ann/transcripts/t"
     on_its_way = asyncio.create_task(http.put(path, content=slowly(), headers={"content-type": "application/json"}))
-    await asyncio.sleep(1)
+    await sent.wait()
+    await asyncio.sleep(2)  # its head has arrived
     erasure = (await http.post("/v1/users/ann/erasure")).raise_for_status().json()
     async with database.transaction() as session:
         await TranscriptStore(session).delete("default", "ann")

@@ -40,6 +40,7 @@ async def test_both_clients_put_ask_and_read_the_same(
     gateway: Gateway, lorry: AsyncClient, stand_in: StandInEngine
 ) -> None:
     stand_in.answer = lambda body: json.dumps({"answers": ["I love green tea"]}) if "response_format" in body else "tea"
+    today = datetime.now(UTC).date()
     await gateway.publish("ann")
     await gateway.say("ann", *["I love green tea, and you?"] * 3)
     transcript = Transcript(name="chat 1".replace(" ", "-"), title="Tea", turns=ANN)
@@ -74,12 +75,11 @@ async def test_both_clients_put_ask_and_read_the_same(
     assert page.startswith("# Profile of ann")
     assert len(heads) == 2
     await lorry.delete_transcript("ann", "chat-1")
-    today = datetime.now(UTC).date()
 
     async def is_written() -> bool:
         return sum([row.requests async for row in lorry.usage(since=today)]) >= 5
 
-    await until(is_written, within_seconds=10)
+    await until(is_written)
     await asyncio.sleep(0.1)  # what was counted too often would be written now
     assert [(row.user_id, row.requests) async for row in lorry.usage(since=today)] == [("ann", 5)]
     assert await in_thread(gateway, lambda client: [row.requests for row in client.usage(by="day")]) == [5]
@@ -149,7 +149,7 @@ async def test_trainings_are_submitted_watched_and_cancelled(gateway: Gateway, l
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.2)
     assert (await lorry.cancel_training(training.id)).state == "canceled"
-    names = await asyncio.wait_for(watching, 20)
+    names = await asyncio.wait_for(watching, 120)
     assert (names[0], names[-1]) == ("event", "end")
     assert (await lorry.get_training(training.id)).ended
 

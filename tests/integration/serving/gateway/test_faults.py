@@ -118,7 +118,7 @@ async def test_an_engine_that_falls_silent_in_a_stream_is_told_within_it_and_its
     await gateway.publish("ann")
     wire = Wire(gateway_settings.engine_url)
     async with wire.listening() as engine_url:
-        settings = gateway_settings.model_copy(update={"engine_url": engine_url, "engine_timeout_seconds": 0.5})
+        settings = gateway_settings.model_copy(update={"engine_url": engine_url, "engine_timeout_seconds": 4.0})
         async with serving(create_app(settings)) as url, gateway.caller() as http:
             stand_in.seconds_between_events, stand_in.events = 0.05, 1000
             async with http.stream("POST", f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}) as stream:
@@ -255,7 +255,7 @@ async def test_while_the_database_hangs_known_keys_ask_on_and_what_needs_it_is_5
         settings = gateway_settings.model_copy(
             update={
                 "database_url": behind.render_as_string(hide_password=False),
-                "database_timeout_seconds": 3.0,
+                "database_timeout_seconds": 8.0,
                 "gateway_cache_seconds": 0.1,
                 **REMEMBERS,
             }
@@ -265,12 +265,12 @@ async def test_while_the_database_hangs_known_keys_ask_on_and_what_needs_it_is_5
             assert (await http.post(asked, json=QUESTION)).status_code == 200
             wire.flows.clear()
             await asyncio.sleep(0.2)  # what is remembered is old
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 assert (await http.post(asked, json=QUESTION)).status_code == 200
             for _ in range(3):
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(7):
                     assert (await http.post(asked, json=QUESTION)).status_code == 200
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 answer = await http.get(f"{url}/v1/users/ann/transcripts")
             assert (answer.status_code, code(answer)) == (503, "database-unavailable")
             assert answer.headers["retry-after"]
@@ -341,29 +341,32 @@ async def test_a_gateway_told_to_stop_says_so_finishes_what_runs_and_ends(
 ) -> None:
     await gateway.publish("ann")
     stand_in.seconds_between_events, stand_in.events = 0.1, 600
-    settings = gateway_settings.model_copy(update={"gateway_notice_seconds": 4})
+    settings = gateway_settings.model_copy(update={"gateway_notice_seconds": 6})
     async with gateway_process(settings) as (process, url), gateway.caller() as http:
         stream_words = asyncio.create_task(http.post(f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}))
         await until(lambda: bool(stand_in.running))
         process.send_signal(signal.SIGTERM)
         told = time.monotonic()
-        for _ in range(100):
+
+        async def drains() -> bool:
+            nonlocal ready
             ready = await http.get(f"{url}/readyz")
-            if ready.status_code == 503:
-                break
-            await asyncio.sleep(0.02)
+            return ready.status_code == 503
+
+        ready = await http.get(f"{url}/readyz")
+        await until(drains)
         assert code(ready) == "gateway-draining"
         assert ready.headers["connection"] == "close"
         assert (await http.get(f"{url}/v1/models")).status_code == 200, "who comes meanwhile is served"
         with pytest.raises(httpx.TransportError):
-            await asyncio.wait_for(ask_on(http, f"{url}/healthz"), 20)
-        assert time.monotonic() - told > 3.5, "it listens for as long as it gives notice"
+            await asyncio.wait_for(ask_on(http, f"{url}/healthz"), 60)
+        assert time.monotonic() - told > 5.5, "it listens for as long as it gives notice"
         assert not stream_words.done(), "who runs is waited for when nobody comes any more"
         stand_in.seconds_between_events = 0
         whole = await stream_words
         assert whole.text.count("event: delta") == 600
         assert "event: done" in whole.text
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def ask_on(http: httpx.AsyncClient, url: str) -> None:
@@ -381,7 +384,7 @@ async def test_a_drain_is_bounded(gateway: Gateway, gateway_settings: GatewaySet
         running = asyncio.create_task(http.post(f"{url}/v1/users/ann/query", json={**QUESTION, "stream": True}))
         await until(lambda: bool(stand_in.running))
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
         await asyncio.gather(running, return_exceptions=True)
     await until(lambda: not stand_in.running)
 
@@ -402,12 +405,14 @@ async def gateway_process(settings: GatewaySettings) -> AsyncIterator[tuple[asyn
         url = f"http://127.0.0.1:{port}"
         try:
             async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
-                for _ in range(600):
+
+                async def is_up() -> bool:
                     try:
-                        if (await http.get(f"{url}/healthz")).status_code == 200:
-                            break
+                        return (await http.get(f"{url}/healthz")).status_code == 200
                     except httpx.TransportError:
-                        await asyncio.sleep(0.05)
+                        return False
+
+                await until(is_up, within_seconds=180)
             yield process, url
         finally:
             if process.returncode is None:

@@ -75,7 +75,7 @@ async def test_events_are_listed_and_streamed_until_the_end(http: httpx.AsyncCli
     listening = asyncio.create_task(listen())
     await until(lambda: any(line.startswith("event: event") for line in frames))
     await http.post(f"/v1/trainings/{training['id']}/cancel")
-    await asyncio.wait_for(listening, 20)
+    await asyncio.wait_for(listening, 120)
     assert "event: end" in frames
     last = next(line for line in reversed(frames) if line.startswith("data:"))
     assert '"state":"canceled"' in last

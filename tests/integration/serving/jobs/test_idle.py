@@ -38,7 +38,7 @@ def statements(worker: Worker) -> Iterator[Counter[str]]:
 
 
 async def test_an_idle_worker_asks_one_question_whenever_it_looks(mill: Mill) -> None:
-    async with mill.working(extraction_upkeep_seconds=600.0) as worker:
+    async with mill.working(extraction_upkeep_seconds=600.0, extraction_lease_seconds=3600.0) as worker:
         await mill.until(lambda: worker.port > 0, what="the worker's start")
         for _ in range(20):  # until what is done at the start is done
             with statements(worker) as asked:
@@ -55,7 +55,7 @@ async def test_an_idle_worker_takes_what_is_submitted_paused_and_resumed(mill: M
         await asyncio.sleep(0.3)
         stand_in.open.clear()
         batch = await mill.submit("ann", "bob")
-        await mill.until(lambda: len(stand_in.asked) == 1, what="a user in hand")
+        await mill.until(lambda: len(stand_in.asked) >= 1, what="a user in hand")
         await mill.batches.pause(batch.id, tenant="default")
         stand_in.open.set()
 

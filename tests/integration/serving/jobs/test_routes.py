@@ -71,7 +71,7 @@ async def test_results_are_streamed_while_the_batch_runs_until_it_ends(
     batch = await mill.submit("ann", "bob")
     async with mill.working(extraction_users_at_once=1):
         results = http.stream("GET", f"/v1/extractions/{batch.id}/results", params={"follow": True})
-        async with asyncio.timeout(30), results as answer:
+        async with asyncio.timeout(300), results as answer:
             lines = answer.aiter_lines()
             assert json.loads(await anext(lines))["sequence"] == 1
             assert (await mill.get(batch.id)).state == "running"
