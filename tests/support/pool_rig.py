@@ -52,11 +52,11 @@ ENGINE = {
     "LORRY_KV_CACHE_GIB": "1",
     "LORRY_HEARTBEAT_SECONDS": "0.5",
     "LORRY_REGISTRY_TIMEOUT_SECONDS": "20",
-    "LORRY_REFUSAL_TTL_SECONDS": "3",
+    "LORRY_REFUSAL_TTL_SECONDS": "5",
 }
 """Few slots and little memory, so that adapters come and go; and short memories, so that tests need not wait."""
 _COUNTS = ("_total", "_count")
-_REFUSAL_SECONDS = 3.2  # a little longer than the engine remembers a refusal
+_REFUSAL_SECONDS = 5.2  # a little longer than the engine remembers a refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,7 @@ class Rig:
         """Wait until the engine asks again for what it was refused."""
         await asyncio.sleep(_REFUSAL_SECONDS)
 
-    async def until_unused(self, version_id: str, *, within_seconds: float = 5.0) -> None:
+    async def until_unused(self, version_id: str, *, within_seconds: float = 30.0) -> None:
         """Wait until no request holds a version."""
 
         async def is_unused() -> bool:
@@ -315,6 +315,7 @@ async def pool_rig(
             threads=1,
             base_model=str(base_directory),
             max_lora_rank=max_rank,
+            engine_start_seconds=700.0,
             database_url=database_url(postgres_directory, name=name),
             **s3.settings.model_dump(include={f"s3_{key}" for key in _STORAGE_KEYS}),
         )

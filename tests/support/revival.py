@@ -37,7 +37,7 @@ class Revivable:
         for each in family:  # the one that answers first: nobody is to hear from it that another died
             with suppress(psutil.NoSuchProcess):  # as it may by then, since its parent has
                 each.kill()
-        await asyncio.to_thread(psutil.wait_procs, family, 10)
+        await asyncio.to_thread(psutil.wait_procs, family, 60)
         async with self._revived_after():
             yield
 
@@ -47,7 +47,7 @@ class Revivable:
         process = self.process
         family = [*process.children(recursive=True), process]
         process.terminate()
-        _, stubborn = await asyncio.to_thread(psutil.wait_procs, family, 60)
+        _, stubborn = await asyncio.to_thread(psutil.wait_procs, family, 120)
         assert not stubborn, f"{self._name} did not stop"
         async with self._revived_after():
             yield

@@ -59,8 +59,8 @@ def killed_at_each_step(train: Train, root: Path) -> list[int]:
 def killed_at_any_time(train: Train, root: Path) -> list[int]:
     """Kill each child after a little longer than the one before, wherever it is; return how each ended."""
     ends = []
-    for number in range(200):
-        ends.append(_child(lambda: train(checkpoint_seconds=0), kill_after_seconds=0.1 + 0.25 * number))
+    for number in range(40):
+        ends.append(_child(lambda: train(checkpoint_seconds=0), kill_after_seconds=0.1 * 1.25**number))
         if ends[-1] == 0:
             break
     return ends

@@ -13,6 +13,7 @@ import pytest
 from lorry.local.stack import Stack
 from registry.errors import AdapterInvalid
 from registry.manifest import Manifest
+from tests.support.waiting import until
 
 UNKNOWN = "v" + "0" * 32
 QUESTION = {"prompt": "Hello", "max_tokens": 1, "temperature": 0}
@@ -87,8 +88,12 @@ async def test_a_crowd_in_front_of_one_cold_adapter_causes_one_load(
         after['lorry_adapter_loads_total{outcome="loaded"}'] - before['lorry_adapter_loads_total{outcome="loaded"}']
         == 1
     )
-    listed = (await engine.get("/lorry/adapters")).json()["adapters"]
-    assert [adapter["leases"] for adapter in listed if adapter["version_id"] == version_id] == [0]
+
+    async def is_free() -> bool:  # a lease ends a moment after its answer
+        listed = (await engine.get("/lorry/adapters")).json()["adapters"]
+        return [adapter["leases"] for adapter in listed if adapter["version_id"] == version_id] == [0]
+
+    await until(is_free)
 
 
 async def test_an_adapter_that_is_larger_than_the_engines_slots_is_not_published(

@@ -16,6 +16,7 @@ from lorry.keys import local_api_key
 from lorry.local.stack import Stack
 from registry.client import RegistryClient
 from registry.manifest import DEFAULT_ADAPTER, LIVE, Manifest, Owner
+from tests.support.waiting import until
 
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
@@ -74,7 +75,7 @@ async def test_a_moved_alias_serves_the_new_version_and_running_requests_finish_
         "model": "users/moves",
         "messages": [{"role": "user", "content": LONG}],
         "temperature": 0,
-        "max_tokens": 150,
+        "max_tokens": 300,
     }
     alone = (await public.post("/v1/chat/completions", json=body)).json()["choices"][0]["message"]["content"]
 
@@ -156,7 +157,7 @@ async def test_an_erasure_that_waits_lets_running_requests_finish(
         assert not running.done()
         await asyncio.sleep(0.02)
     receipt, finished = await asyncio.gather(
-        order(engine, f"adapters/{version_id}/erase", leases="wait", wait_seconds=60), running
+        order(engine, f"adapters/{version_id}/erase", leases="wait", wait_seconds=280), running
     )
     assert finished.json()["usage"]["completion_tokens"] == 400
     assert receipt["memory"]["waited_seconds"] > 0
@@ -186,6 +187,12 @@ async def test_prefetching_and_pinning_take_no_slot(
 async def test_residency_gauges_and_routes_agree(engine: httpx.AsyncClient, versions: list[str]) -> None:
     for version_id in versions:
         await text(engine, version_id, "Hello", max_tokens=1)
+
+    async def is_idle() -> bool:  # a lease ends a moment after its answer
+        requests = (await engine.get("/lorry/residency")).json()["requests"]
+        return bool(requests == {kind: {"leases": 0, "queued": 0} for kind in ("live", "batch")})
+
+    await until(is_idle)
     residency, gauges = (await engine.get("/lorry/residency")).json(), await samples(engine)
     for tier, seen in residency["tiers"].items():
         assert gauges[f'lorry_adapters{{tier="{tier}"}}'] == seen["adapters"]
@@ -212,7 +219,7 @@ async def test_a_drained_engine_is_not_ready_finishes_what_runs_and_can_be_taken
         for model in (versions[1], "base"):
             refused = await engine.post("/v1/completions", json={**body, "model": model})
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert (await order(engine, "drain", wait_seconds=60))["drained"] is True
+        assert (await order(engine, "drain", wait_seconds=280))["drained"] is True
         assert (await running).json()["usage"]["completion_tokens"] == 400
     finally:
         await order(engine, "resume")

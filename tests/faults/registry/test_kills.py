@@ -44,7 +44,7 @@ async def run_publisher(url: str, directory: Path, point: str, *, preference: Pr
         **more,
     }
     process = await start("publisher", point, given)
-    return await asyncio.wait_for(process.wait(), 60)
+    return await asyncio.wait_for(process.wait(), 300)
 
 
 async def assert_nothing_resolves(client: RegistryClient) -> str:
@@ -177,7 +177,7 @@ async def complete_on_dying_server(
             await client.upload(publication, directory)
             with pytest.raises(RegistryUnavailable):
                 await client.complete(publication.version_id)
-        assert await asyncio.wait_for(process.wait(), 30) == -9
+        assert await asyncio.wait_for(process.wait(), 300) == -9
 
 
 @pytest.mark.parametrize(("point", "preference"), SERVER_POINTS)

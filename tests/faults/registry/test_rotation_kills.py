@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,14 @@ async def count_wrapped_by(database: Database, master_key_id: str) -> int:
         return int(await session.scalar(statement, {"id": master_key_id}) or 0)
 
 
+@asynccontextmanager
+async def held(database: Database, key_id: str) -> AsyncIterator[None]:
+    """Hold one key's row while the block runs: a rotation gets no further."""
+    async with database.transaction() as session:
+        await session.execute(text("select 1 from data_key where id = :id for update"), {"id": key_id})
+        yield
+
+
 async def test_a_rotation_killed_at_any_time_can_be_finished(
     database: Database, database_settings: DatabaseSettings, tmp_path: Path
 ) -> None:
@@ -52,23 +62,26 @@ async def test_a_rotation_killed_at_any_time_can_be_finished(
         "LORRY_HOME": str(tmp_path / "home"),
         "LORRY_DATABASE_URL": database_settings.database_url,
         "LORRY_MASTER_KEY_FILE": str(path),
+        "LORRY_DATABASE_LOCK_TIMEOUT_SECONDS": "600",
     }
     target, stopped_at = "", list[int]()
-    for arguments in (["rotate"], ["rotate", "--finish"], ["rotate", "--finish"]):
+    in_order = sorted(secrets)
+    for life, arguments in enumerate((["rotate"], ["rotate", "--finish"], ["rotate", "--finish"]), start=1):
         before = await count_wrapped_by(database, target)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lorry.cli", "keys", *arguments),
-            env=environment,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        while process.returncode is None:
-            target = await file.primary_id()
-            if before < await count_wrapped_by(database, target) < COUNT:
-                process.kill()
-                break
-            await asyncio.sleep(0.01)
-        assert await process.wait() == -9
+        async with held(database, in_order[COUNT * life // 4]):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "lorry.cli", "keys", *arguments),
+                env=environment,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            while process.returncode is None:
+                target = await file.primary_id()
+                if before < await count_wrapped_by(database, target) < COUNT:
+                    process.kill()
+                    break
+                await asyncio.sleep(0.01)
+            assert await process.wait() == -9
         stopped_at.append(await count_wrapped_by(database, target))
         data_keys = DataKeys(database, KeyFile(path))
         sample = list(secrets)[::97]

@@ -61,7 +61,7 @@ class Driver:
         assert orders is not None
         assert answers is not None
         orders.write(json.dumps([operation, fatal, {"settings": values, **given}]).encode() + b"\n")
-        status, written = json.loads(await asyncio.wait_for(answers.readline(), 120))
+        status, written = json.loads(await asyncio.wait_for(answers.readline(), 300))
         assert (status, written) in {(0, "survived"), (-signal.SIGKILL, "")}, written
         return bool(status == 0)
 

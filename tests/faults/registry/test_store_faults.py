@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from registry.settings import RegistrySettings
 from tests.support.adapters import BASE, BASE_CONFIG, write_adapter
 from tests.support.faulty_s3 import FaultyS3, faulty_s3
 from tests.support.registry_server import OWNER, TOKEN, serving
+from tests.support.waiting import until
 
 FIRST = AdapterRef.parse("users/ann@1")
 pytestmark = pytest.mark.faults
@@ -29,7 +31,7 @@ FAULTS: dict[str, Fault] = {
     "503": lambda faulty, skip: faulty.answer("", status=503, times=1, skip=skip),
     "refused": lambda faulty, skip: faulty.refuse("", times=1, skip=skip),
     "answer lost": lambda faulty, skip: faulty.lose_answer("", times=1, skip=skip),
-    "silence": lambda faulty, skip: faulty.stall("", seconds=3, times=1, skip=skip),
+    "silence": lambda faulty, skip: faulty.stall("", seconds=5, times=1, skip=skip),
     "truncated": lambda faulty, skip: faulty.truncate("", at_bytes=100, times=1, skip=skip),
 }
 
@@ -43,10 +45,19 @@ async def faulty(registry_settings: RegistrySettings) -> AsyncIterator[FaultyS3]
 @pytest.fixture
 async def through(registry_settings: RegistrySettings, faulty: FaultyS3) -> AsyncIterator[RegistryClient]:
     """A client of a registry whose store, for itself and for those it gives URLs to, is behind the proxy."""
-    settings = registry_settings.model_copy(update={"s3_endpoint_url": faulty.url, "s3_timeout_seconds": 1.0})
+    async with reaching(registry_settings, faulty, timeout_seconds=2.0) as client:
+        yield client
+
+
+@asynccontextmanager
+async def reaching(
+    settings: RegistrySettings, faulty: FaultyS3, *, timeout_seconds: float
+) -> AsyncIterator[RegistryClient]:
+    """Yield a client of a registry behind the proxy that waits so long for its store."""
+    settings = settings.model_copy(update={"s3_endpoint_url": faulty.url, "s3_timeout_seconds": timeout_seconds})
     async with (
         serving(create_app(settings)) as url,
-        RegistryClient(url=url, token=TOKEN, timeout_seconds=10, complete_timeout_seconds=20) as client,
+        RegistryClient(url=url, token=TOKEN, timeout_seconds=60, complete_timeout_seconds=120) as client,
     ):
         await client.register_base(BASE, config=BASE_CONFIG)
         yield client
@@ -156,25 +167,26 @@ async def test_a_download_is_whole_or_absent(
 
 
 async def test_a_registry_waits_for_no_store_to_resolve(
-    through: RegistryClient, faulty: FaultyS3, tmp_path: Path
+    registry_settings: RegistrySettings, faulty: FaultyS3, tmp_path: Path
 ) -> None:
-    directory = write_adapter(tmp_path / "a")
-    await through.publish(directory, draft=draft_from_directory(directory, owner=OWNER, base=BASE))
-    faulty.stall("", seconds=30)
-    uploads = [
-        asyncio.create_task(
-            through.publish(
-                write_adapter(tmp_path / f"a{seed}", seed=seed),
-                draft=draft_from_directory(write_adapter(tmp_path / f"a{seed}", seed=seed), owner=OWNER, base=BASE),
+    async with reaching(registry_settings, faulty, timeout_seconds=600.0) as through:
+        directory = write_adapter(tmp_path / "a")
+        await through.publish(directory, draft=draft_from_directory(directory, owner=OWNER, base=BASE))
+        silence = faulty.stall("", seconds=600)
+        uploads = [
+            asyncio.create_task(
+                through.publish(
+                    write_adapter(tmp_path / f"a{seed}", seed=seed),
+                    draft=draft_from_directory(write_adapter(tmp_path / f"a{seed}", seed=seed), owner=OWNER, base=BASE),
+                )
             )
-        )
-        for seed in range(1, 5)
-    ]
-    await asyncio.sleep(0.5)
-    began = time.monotonic()
-    for _ in range(20):
-        await through.resolve(FIRST)
-    assert time.monotonic() - began < 5
-    for upload in uploads:
-        upload.cancel()
-    await asyncio.gather(*uploads, return_exceptions=True)
+            for seed in range(1, 5)
+        ]
+        await until(lambda: silence.hits >= len(uploads))
+        async with asyncio.timeout(60):  # who waited for the store would be told nothing for ten minutes
+            for _ in range(20):
+                await through.resolve(FIRST)
+        for upload in uploads:
+            upload.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+        await faulty.close()

@@ -23,6 +23,7 @@ from tests.support.waiting import until
 Publish = Callable[..., Awaitable[Manifest]]
 RandomAdapter = Callable[..., Path]
 SUSPENSION_BOUND_SECONDS = 5.0
+RESUMED_SECONDS = 60.0  # nobody promises how soon
 LEASE_SECONDS = 60.0
 ADA = Owner(tenant="default", user="ada")
 WHY = "a test of suspension"
@@ -88,7 +89,7 @@ async def test_the_engine_is_in_the_directory_with_what_it_holds(
         return told == [[("device", 0)]] * 2
 
     seen: dict[str, list[str]] = {ada: [], bob: []}
-    await until(are_told)
+    await until(are_told, within_seconds=120)
     (found,) = (await registry_client.engines.list()).engines
     assert (found.id, found.state, found.address) == (stack.plan.engine_id, "alive", stack.plan.engine_url)
     # Told while it was fetched, it is on disk; an engine looks into its slots every ten seconds, until then it is in
@@ -110,7 +111,7 @@ async def test_a_suspended_adapter_is_refused_within_the_bound_and_serves_again_
         assert "is suspended" in refused.json()["error"]["message"]
         assert (await ask(engine, bob)).status_code == 200
         await registry_client.lifecycle.resume(ADA, adapter, why=WHY)
-        await until_answered(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+        await until_answered(engine, ada, status=200, within_seconds=RESUMED_SECONDS)
     print(f"suspended → first refusal: {', '.join(f'{each:.2f}' for each in seconds)} s")
 
     assert (await ask(engine, ada)).json()["choices"][0]["text"] == before
@@ -130,7 +131,7 @@ async def test_a_suspended_adapter_leaves_the_engines_memory(
         assert bob in await named(engine)
     finally:
         await registry_client.lifecycle.resume(ADA, why=WHY)
-    await until_answered(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+    await until_answered(engine, ada, status=200, within_seconds=RESUMED_SECONDS)
 
 
 async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
@@ -149,7 +150,7 @@ async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
     async def is_told() -> bool:
         return [each.leases for each in await registry_client.engines.holders(ada)] == [2]
 
-    await until(is_told, within_seconds=15)
+    await until(is_told, within_seconds=120)
     await registry_client.lifecycle.suspend(ADA, why=WHY)
     began = time.monotonic()
     try:
@@ -163,7 +164,7 @@ async def test_what_runs_on_a_suspended_adapter_is_ended_and_others_go_on(
     assert (refused.status_code, "is suspended" in refused.text) == (409, True)
     others = await streams[1]
     assert json.loads(others[-1].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
-    await until_answered(engine, ada, status=200, within_seconds=SUSPENSION_BOUND_SECONDS + 3)
+    await until_answered(engine, ada, status=200, within_seconds=RESUMED_SECONDS)
 
 
 async def test_what_an_engine_answers_with_is_erased_by_force_only_and_its_requests_end(
@@ -176,7 +177,7 @@ async def test_what_an_engine_answers_with_is_erased_by_force_only_and_its_reque
     async def is_told() -> bool:
         return [each.leases for each in await registry_client.engines.holders(version_id)] == [1]
 
-    await until(is_told)
+    await until(is_told, within_seconds=120)
     with pytest.raises(Leased):
         await registry_client.lifecycle.erase_version(version_id, why=WHY)
     await registry_client.lifecycle.erase_version(version_id, why=WHY, force=True)
@@ -190,14 +191,16 @@ async def test_what_an_engine_answers_with_is_erased_by_force_only_and_its_reque
 async def test_an_engine_without_its_registry_serves_for_its_lease_and_no_longer(
     engine: httpx.AsyncClient, registry: Revivable, ada: str, bob: str
 ) -> None:
+    began = time.monotonic()
     async with registry.killed():
-        began = time.monotonic()
+        dead = time.monotonic()
         while (lost := time.monotonic() - began) < LEASE_SECONDS - 8:
             assert (await ask(engine, ada)).status_code == 200, f"refused after {lost:.0f} s"
             await asyncio.sleep(4)
         running = asyncio.create_task(_ask_at_length(engine, bob))
-        _, refused = await until_answered(engine, ada, status=503, within_seconds=12)
-        print(f"registry killed → adapters refused: {time.monotonic() - began:.1f} s")
+        left = dead + LEASE_SECONDS - time.monotonic()
+        _, refused = await until_answered(engine, ada, status=503, within_seconds=left + 4)
+        print(f"registry killed → adapters refused: {time.monotonic() - dead:.1f} s")
         for answer in (refused, await running):
             assert "not heard from the registry" in answer.json()["error"]["message"]
             assert answer.headers["x-lorry-ask-another"] == "true", "it holds the adapter, and must not serve it"

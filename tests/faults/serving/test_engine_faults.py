@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,19 @@ async def resident(engine: httpx.AsyncClient, random_adapter: RandomAdapter, pub
     """An adapter that the engine holds already, and what it answers."""
     version_id = (await publish(random_adapter(60), user="resident")).version_id
     return version_id, text_of(await ask(engine, version_id))
+
+
+async def failed_loads(engine: httpx.AsyncClient) -> Counter[str]:
+    """How many loads failed so far, by reason."""
+    lines = (await engine.get("/metrics")).text.splitlines()
+    named = [line for line in lines if line.startswith("lorry_adapter_load_failures_total{")]
+    return Counter({line.split('reason="')[1].split('"')[0]: int(float(line.rsplit(" ", 1)[1])) for line in named})
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def before(engine: httpx.AsyncClient) -> Counter[str]:
+    """What had failed on this engine before these tests."""
+    return await failed_loads(engine)
 
 
 @pytest.mark.parametrize("damage", ["bit flip", "truncated", "gone"])
@@ -191,15 +205,8 @@ async def test_what_lies_on_disk_is_not_served_while_nobody_confirms_it(
     assert text_of(answers[1]) == resident[1]
 
 
-async def test_the_counters_agree_with_what_happened(engine: httpx.AsyncClient) -> None:
-    metrics = (await engine.get("/metrics")).text
-    values = {
-        line.split('reason="')[1].split('"')[0]: float(line.rsplit(" ", 1)[1])
-        for line in metrics.splitlines()
-        if line.startswith("lorry_adapter_load_failures_total{")
-    }
-
-    assert {reason: count for reason, count in values.items() if count} == {
+async def test_the_counters_agree_with_what_happened(engine: httpx.AsyncClient, before: Counter[str]) -> None:
+    assert await failed_loads(engine) - before == {
         "damaged": 3,  # one each: who asked meanwhile shared the load
         "registry_unavailable": 2,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -37,15 +36,14 @@ async def test_what_is_erased_while_it_is_served_leaves_name_memory_and_disk(
     files = stack.plan.home.path / "cache" / "adapters" / version_id
     assert files.is_dir()
     await registry_client.lifecycle.erase_version(version_id, why="a test", force=True)
-    for _ in range(150):
-        if not files.exists():
-            break
-        await asyncio.sleep(0.1)
 
-    assert not files.exists()
+    async def is_gone() -> bool:
+        adapters = (await engine.get("/lorry/adapters")).json()["adapters"]
+        return not files.exists() and version_id not in {each["version_id"] for each in adapters}
+
+    await until(is_gone)
     assert (await ask(engine, version_id)).status_code in {404, 409}
-    adapters = (await engine.get("/lorry/adapters")).json()["adapters"]
-    assert version_id not in {each["version_id"] for each in adapters}
+    assert await is_gone()
     assert (await ask(engine, "base")).status_code == 200
 
 

@@ -92,7 +92,7 @@ async def test_answers_of_an_endpoint_that_keeps_none_are_there_for_whoever_adop
         async def kept() -> bool:
             return len(await rows(harbour.database, "select request from training_answer")) == 3
 
-        await harbour.until_true(kept, what="three answers kept", seconds=60)
+        await harbour.until_true(kept, what="three answers kept")
         harbour.kill("one")
         assert len(server.paid) == 3
         server.fails = lambda body: None

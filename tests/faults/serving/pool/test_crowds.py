@@ -16,7 +16,8 @@ from registry.manifest import AdapterRef, Owner
 from tests.support.pool_rig import Rig, meanwhile, streamed_text
 from tests.support.waiting import until
 
-RIG = {"engine": {"LORRY_LIVE_DEADLINE_SECONDS": "300"}}
+# A refusal is remembered for as long as it takes many to ask.
+RIG = {"engine": {"LORRY_LIVE_DEADLINE_SECONDS": "300", "LORRY_REFUSAL_TTL_SECONDS": "20"}}
 RandomAdapter = Callable[..., Path]
 WHY = "a test of the pool"
 COLD, ASKS = 100, 10
@@ -74,7 +75,7 @@ async def test_clients_that_go_away_in_mid_stream_leave_their_slots_at_once(
                     return  # and never come back
 
     async with rig.others(), rig.counted() as happened:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             await asyncio.gather(*(read_a_little(version_id) for version_id in versions for _ in range(4)))
         began = time.monotonic()
         for version_id in versions:
@@ -208,8 +209,10 @@ async def test_without_a_registry_those_in_memory_are_served_under_load_and_othe
     assert (happened.failures, happened.loads) == ({"registry_unavailable": 1}, {"failed": 1})
     assert happened.refusals == {"registry_unavailable": 20}
 
-    await rig.forget_refusals()
-    assert (await rig.ask(cold)).status_code == 200
+    async def is_answered() -> bool:
+        return (await rig.ask(cold)).status_code == 200
+
+    await until(is_answered, within_seconds=120)
 
 
 async def receipts(rig: Rig) -> list[dict[str, Any]]:
