@@ -8,29 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kit.settings import DatabaseSettings
 from tests.support.command import Lorry
-from tests.support.nursery import Nursery
-from tests.support.people import write_transcripts
-from tests.support.registry_server import registry_settings, registry_url
-from tests.support.tiny_base import write_tiny_base
-
-__all__ = ["registry_settings", "registry_url"]
 
 QUICK = ("--set", "steps=3", "--set", "batch_size=2", "--set", "max_length=96", "--set", "threads=1")
 
 
 @pytest.fixture
-async def lorry(
-    nursery: Nursery, registry_url: str, database_settings: DatabaseSettings, base_directory: Path, tmp_path: Path
-) -> Lorry:
-    command = Lorry(
-        nursery, registry_url=registry_url, database_url=database_settings.database_url, home=tmp_path / "home"
-    )
-    command.environment["LORRY_BASE_MODEL"] = str(write_tiny_base(tmp_path / "base", tokenizer_from=base_directory))
-    await command.json("import", "ada", str(write_transcripts(tmp_path / "ada.jsonl")))
-    await command.json("build-dataset", "ada")
-    return command
+async def lorry(lorry: Lorry) -> Lorry:
+    await lorry.json("build-dataset", "ada")
+    return lorry
 
 
 async def test_a_teacher_is_shown_the_transcripts_that_the_dataset_was_made_from(lorry: Lorry) -> None:
