@@ -108,6 +108,9 @@ class Curation:
         Raises:
             CurationInvalid: nothing would change, or the new text is empty or too long.
         """
+        for name, text in (("question", question), ("completion", completion)):
+            if text is not None and len(text) > _MAX_CHARACTERS:
+                raise CurationInvalid(f"the {name} is longer than {_MAX_CHARACTERS} characters", field=name)
         changed = edit(example, question=question, completion=completion)
         if changed == example:
             raise CurationInvalid("the edit changes nothing", field=example.key)
@@ -165,18 +168,17 @@ class Curation:
 def edit(example: Example, *, question: str | None, completion: str | None) -> Example:
     """Return the example with its last message, or its answer, replaced.
 
-    A yes/no question stays one only while its answer begins with its verdict.
+    A yes/no question stays one only while its answer begins with its verdict. How long a text is, is asked of what
+    somebody types and not here: redaction can make it longer.
 
     Raises:
-        CurationInvalid: a text is empty, too long, or holds what cannot be stored.
+        CurationInvalid: a text is empty, or holds what cannot be stored.
     """
     for name, text in (("question", question), ("completion", completion)):
         if text is None:
             continue
         if not text.strip():
             raise CurationInvalid(f"the {name} is empty; drop the pair instead", field=name)
-        if len(text) > _MAX_CHARACTERS:
-            raise CurationInvalid(f"the {name} is longer than {_MAX_CHARACTERS} characters", field=name)
         if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
             raise CurationInvalid(f"the {name} holds a character that cannot be stored", field=name)
     prompt = example.prompt

@@ -245,6 +245,17 @@ def test_what_a_reviewer_types_is_redacted_like_what_the_user_said(tmp_path: Pat
     assert again.redaction == before.redaction, "a placeholder is nobody's secret"
 
 
+def test_an_edit_that_redaction_makes_longer_than_one_may_be_stays_one(tmp_path: Path) -> None:
+    said = conversations(12)
+    before = build_dataset(said, config=CONFIG, directory=tmp_path / "before", redactor=Redactor())
+    long = "mail a@example.org " * 950
+    typed = Curation().with_edit(before.train[0], question=None, completion=long)
+    dataset = build_dataset(said, config=CONFIG, directory=tmp_path / "d", redactor=Redactor(), curation=typed)
+    (edited,) = [pair for pair in pairs_of(Dataset.load(tmp_path / "d")) if pair.status == "edited"]
+    assert edited.example == dataset.train[0]
+    assert len(long) < 20_000 < len(edited.example.completion)
+
+
 def test_a_secret_that_the_transcripts_give_away_is_taken_out_of_an_edit_that_does_not(tmp_path: Path) -> None:
     said = conversations(12, secret=", my password is hunter22")
     before = build_dataset(said, config=CONFIG, directory=tmp_path / "before", redactor=Redactor())
