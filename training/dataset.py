@@ -12,6 +12,7 @@ A held-out transcript is never seen in training, nor is any training completion'
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ class Dataset:
         if directory.exists():
             self._require_same(directory)
             if report is not None and report.losses:
-                _write_report(directory, report)
+                _replace_report(directory, report)
             return
         directory.parent.mkdir(parents=True, exist_ok=True)
         with staging(directory.parent, prefix=".partial-") as making:
@@ -334,6 +335,14 @@ def _write_report(directory: Path, report: QualityReport) -> None:
     (directory / QUALITY).write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     (directory / "quality.md").write_text(to_markdown(report))
     (directory / "quality.svg").write_text(to_svg(report))
+
+
+def _replace_report(directory: Path, report: QualityReport) -> None:
+    """Put a report in the place of another one, which somebody may be reading."""
+    with staging(directory.parent, prefix=".partial-") as making:
+        _write_report(making, report)
+        for file in making.iterdir():
+            os.replace(file, directory / file.name)
 
 
 def _to_json(examples: Sequence[Example]) -> list[dict[str, Any]]:

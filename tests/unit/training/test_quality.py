@@ -5,6 +5,8 @@ import random
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
@@ -294,6 +296,37 @@ def test_a_report_lies_beside_the_dataset_and_survives_its_json_form(tmp_path: P
     (directory / "quality.json").unlink()
     assert read_report(directory) is None
     assert Dataset.load(directory) == dataset
+
+
+def test_what_a_later_release_wrote_into_a_report_is_left_out(tmp_path: Path) -> None:
+    _, directory = built(tmp_path)
+    report = read_report(directory)
+    assert report is not None
+    section = next(each for each in report.to_json()["sections"] if each["problem"] == "too_short")
+    sampled = {"question": "Q?", "answer": "A", "value": 1.0, "other": None, "note": ""}
+    later = {
+        **report.to_json(),
+        "tone": {"glad": 3},
+        "sections": [{**section, "since": "next year", "samples": [{**sampled, "mood": "glad"}]}],
+    }
+    (directory / "quality.json").write_text(json.dumps(later))
+    found = read_report(directory)
+    assert found is not None
+    assert found.kept == report.kept
+    assert [asdict(sample) for sample in found.sections[0].samples] == [sampled]
+
+
+def test_a_report_takes_the_place_of_another_one_while_somebody_reads_that(tmp_path: Path) -> None:
+    transcripts, config = conversations(12), DatasetConfig()
+    build_dataset(transcripts, config=config, directory=tmp_path / "d")
+    before = {path.name: path.read_text() for path in (tmp_path / "d").glob("quality.*")}
+    with ExitStack() as stack:
+        reading = {name: stack.enter_context((tmp_path / "d" / name).open()) for name in before}
+        build_dataset(transcripts, config=config, directory=tmp_path / "d", scorer=scored_by_length)
+        assert {name: file.read() for name, file in reading.items()} == before
+    assert set(before) == {"quality.json", "quality.md", "quality.svg"}
+    assert all((tmp_path / "d" / name).read_text() != text for name, text in before.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
 def scored_by_length(examples: Sequence[Example]) -> list[float | None]:
