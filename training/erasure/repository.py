@@ -19,6 +19,7 @@ from training.jobs.models import (
     CampaignUserRow,
     CostRow,
     EventRow,
+    FinishedRow,
     JobRow,
     StageRow,
     TrainedRow,
@@ -89,6 +90,7 @@ class TrainingErasureRepository:
             "events": select(func.count()).where(EventRow.job_id.in_(jobs)),
             "writings": select(func.count()).where(WritingRow.job_id.in_(jobs)),
             "answers": select(func.count()).where(AnswerRow.job_id.in_(jobs)),
+            "finished trainings": select(func.count()).where(FinishedRow.job_id.in_(jobs)),
             "curated pairs": select(func.count()).where(CurationRow.tenant == tenant, CurationRow.user_id == user),
             "trainings remembered": select(func.count()).where(TrainedRow.tenant == tenant, TrainedRow.user_id == user),
             "costs": select(func.count()).where(CostRow.tenant == tenant, CostRow.user_id == user),
@@ -100,7 +102,7 @@ class TrainingErasureRepository:
         mine = (CostRow.tenant == tenant, CostRow.user_id == user)
         await self._session.execute(update(CostRow).where(*mine).values(user_id=pseudonym))
         await self.hide_in_campaigns(tenant=tenant, user=user, pseudonym=pseudonym)
-        for table in (JobRow, CurationRow, TrainedRow):  # stages, events, writings and answers go with their job
+        for table in (JobRow, CurationRow, TrainedRow):  # what hangs on a job goes with it
             await self._session.execute(
                 delete(table)
                 .where(table.tenant == tenant, table.user_id == user)

@@ -18,6 +18,7 @@ from kit.database import Database
 from training.jobs import states
 from training.jobs.costs.repository import CostRepository
 from training.jobs.errors import JobNotFound, NothingToTrainOn, TrainingActive
+from training.jobs.finished.repository import FinishedRepository
 from training.jobs.job import Event, Job, Submission
 from training.jobs.models import JobRow
 from training.jobs.quotas.quotas import require_quota
@@ -203,6 +204,7 @@ class Jobs:
             if before is not State.FAILED or await self._has_lost_its_questions(session, job_id, stages):
                 await record.forget_stages(job_id)
                 await WritingRepository(session).give_up(job_id)
+                await FinishedRepository(session).forget(job_id)
                 await CostRepository(session).set_aside(job_id, run=row.run)
             elif Stage.WRITE not in stages:
                 await record.forget_stages(job_id, Stage.ESTIMATE)  # what the month allowed then, it may not now
@@ -236,6 +238,7 @@ class Jobs:
         await record.forget_stages(row.id, Stage.SNAPSHOT, Stage.TRAIN, Stage.EVALUATE)
         anew = {**decided, "start": None, "beginning": uuid.uuid4().hex}  # elsewhere than what was begun before
         await record.add_stage(row.id, Stage.SNAPSHOT, result=anew, seconds=0.0)
+        await FinishedRepository(session).forget(row.id)
         await CostRepository(session).set_aside(row.id, run=row.run, kind="train")
 
     async def _has_lost_its_questions(

@@ -1,7 +1,7 @@
 """The tables of this room: jobs and what they did, workers, quotas, rules, costs, campaigns.
 
-Only `training_writing` and `training_answer` hold content: what a question writer wrote, until what is left of its job
-is removed.
+Only four hold content, until what is left of its job is removed: `training_writing` and `training_answer` what a
+question writer wrote, `training_finished` and `training_finished_part` the weights that were trained.
 """
 
 from __future__ import annotations
@@ -110,6 +110,26 @@ class AnswerRow(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("training_writing.job_id", ondelete="CASCADE"), primary_key=True)
     request: Mapped[str] = mapped_column(Text, primary_key=True)
     answer: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class FinishedRow(Base):
+    """What a job has trained, until it is published: `files` are SHA-256 by name, null until every part is there."""
+
+    __tablename__ = "training_finished"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("training_job.id", ondelete="CASCADE"), primary_key=True)
+    files: Mapped[dict[str, str] | None] = mapped_column(_json)
+
+
+class FinishedPartRow(Base):
+    """At most a MiB of a file of what a job has trained; `number` counts from 0 within a file."""
+
+    __tablename__ = "training_finished_part"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("training_finished.job_id", ondelete="CASCADE"), primary_key=True)
+    file: Mapped[str] = mapped_column(Text, primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class EventRow(Base):

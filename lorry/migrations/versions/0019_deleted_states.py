@@ -8,7 +8,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0019_deleted_states"
-down_revision = "0017_writers_answers"
+down_revision = "0018_finished_trainings"
 branch_labels = None
 depends_on = None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from registry.client import RegistryClient
 from registry.manifest import Owner
+from tests.support.folders import found_under
 from tests.support.registry_server import TOKEN
 from tests.support.training_jobs import Harbour
 from tests.support.waiting import until
@@ -176,6 +179,35 @@ async def test_the_work_of_a_worker_that_never_comes_back_is_adopted_by_another(
     assert (taken[0], taken[-1]) == ("one", "two")
     assert await versions(harbour, "ann") == 1
     assert {each["worker_id"]: each["state"] for each in await harbour.fleet.workers()}["one"] == "lapsed"
+
+
+async def test_what_was_trained_is_published_by_others_when_its_worker_and_its_disk_are_gone(harbour: Harbour) -> None:
+    """Two are lost with their disks: one before it can say that the training is done, one before the version is out."""
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann", steps=8)
+    records: list[bytes] = []
+    async with holding(harbour) as held:
+        for worker, stage in (("one", Stage.TRAIN), ("two", Stage.EVALUATE)):
+            disk = harbour.directory / worker
+            await held.hold_back(stage)
+            harbour.start(worker, LORRY_TRAINING_DIRECTORY=str(disk))
+            await harbour.until_true(held.is_held_back, what=f"{stage} done, and not written down")
+            harbour.kill(worker)
+            await held.forget_the_dead()
+            [record] = [each for each in found_under(disk / "jobs") if each.name == RECORD_FILE]
+            records.append(record.read_bytes())
+            shutil.rmtree(disk)
+        await held.hold_back(None)
+        harbour.start("three", LORRY_TRAINING_DIRECTORY=str(harbour.directory / "three"))
+        ended = await harbour.until(job.id)
+    assert ended.state in ENDED_WELL, ended.error
+    assert len(set(records)) == 1, "it was trained once: the record counts its seconds"
+    async with RegistryClient(url=harbour.registry_url, token=TOKEN) as registry:
+        [version] = await registry.list_versions(Owner(tenant="default", user="ann"), "profile")
+        lineage = (await registry.get_version(version.version_id)).manifest.lineage
+    assert lineage.trained_at == datetime.fromisoformat(json.loads(records[0])["finished_at"])
+    taken = [each.detail["worker_id"] for each in await harbour.jobs.events(job.id) if each.kind == "taken"]
+    assert list(dict.fromkeys(taken)) == ["one", "two", "three"]
 
 
 async def test_a_worker_that_comes_back_after_its_work_was_adopted_lets_go_of_it(harbour: Harbour) -> None:

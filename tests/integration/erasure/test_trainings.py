@@ -17,6 +17,7 @@ from tests.support.erasing import Erasing, in_database, in_files, store
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
 from training.erasure.remote import RemoteWritings
+from training.jobs.finished.repository import FinishedRepository
 from training.jobs.states import State
 from training.jobs.worker import Worker
 from training.writers.settings import WriterSettings
@@ -64,6 +65,21 @@ async def test_a_job_whose_worker_died_is_ended_and_a_worker_that_comes_back_cle
     async with working("two"):
         await erasing.until_done(task)
     assert harbour.leftovers(job.id) == []
+
+
+async def test_what_a_job_has_trained_and_not_published_is_counted_and_removed(
+    harbour: Harbour, erasing: Erasing
+) -> None:
+    await harbour.add_user("ann")
+    job = await harbour.submit("ann")
+    async with harbour.database.transaction() as session:
+        finished = FinishedRepository(session)
+        await finished.begin(job.id)
+        await finished.add_part(job.id, "adapter/adapter_model.safetensors", 0, b"the weights of ann")
+    assert "public.training_finished_part" in await in_database(harbour.database, ["the weights of ann"])
+    report = await erasing.until_done(await erasing.ask("ann"))
+    assert store(report, "trainings").found["finished trainings"] == 1
+    assert await in_database(harbour.database, ["the weights of ann"]) == {}
 
 
 async def test_a_batch_that_runs_at_the_service_is_cancelled_and_deleted_there(

@@ -20,6 +20,7 @@ from training.errors import AdapterUnreadable, DatasetError, TrainingError, Trai
 from training.examples import Example
 from training.jobs.assignment import Assignment, StopReason
 from training.jobs.costs.repository import CostRepository, cost_row
+from training.jobs.finished.shelf import Shelf
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import Stage
 from training.jobs.workshop.device import Device
@@ -50,6 +51,7 @@ class Making:
         self._registry = registry
         self._materials = materials
         self._device = device
+        self._shelf = Shelf(database)
 
     async def build(self, job: Assignment) -> dict[str, Any]:
         """Do the stage `dataset`; its result counts examples, redactions, and what was found in the examples."""
@@ -117,16 +119,29 @@ class Making:
         return self._materials.made(job) / "dataset"
 
     async def trained(self, job: Assignment) -> TrainedAdapter:
-        """Return the job's adapter, trained (on) when this machine does not have it whole."""
+        """Return the job's adapter, trained (on) when neither this machine nor the database has it whole."""
+        directory = self._materials.made(job) / "run"
+        found = await self._found(directory)
+        if found is None and await self._shelf.restore(job, directory):
+            found = await self._found(directory)
+        if found is None:
+            found = await self._trained_now(job, directory)
+        await self._shelf.keep(job, directory)
+        return found
+
+    async def _found(self, directory: Path) -> TrainedAdapter | None:
+        """Return the finished training that lies there; what cannot be read is removed."""
         from training.runs import TrainedAdapter
 
-        folder = self._materials.made(job)
-        directory = folder / "run"
-        if directory.exists():
-            try:
-                return await asyncio.to_thread(TrainedAdapter.load, directory)
-            except AdapterUnreadable:
-                await asyncio.to_thread(shutil.rmtree, directory)
+        if not directory.exists():
+            return None
+        try:
+            return await asyncio.to_thread(TrainedAdapter.load, directory)
+        except AdapterUnreadable:
+            await asyncio.to_thread(shutil.rmtree, directory)
+            return None
+
+    async def _trained_now(self, job: Assignment, directory: Path) -> TrainedAdapter:
         dataset = await self.dataset(job)
         await self._materials.require_transcripts(job)
         config = self._materials.config(
@@ -136,6 +151,10 @@ class Making:
         config = await pin_start(config, self._registry, tenant=job.tenant)
         teaches = config.training.objective == "distillation"
         shown = (await self._materials.prepared(job)).by_original if teaches else {}
+        checkpoints = directory.parent / "checkpoints"
+        if not any(checkpoints.glob("step-*")):  # it begins anew: what it took elsewhere, or before, counts beside this
+            async with self._database.transaction() as session:
+                await CostRepository(session).set_aside(job.job_id, run=job.run, kind="train")
         meter = _Meter(job)
         async with (
             self._device.trainer(job.base, check=job.check) as trainer,
@@ -150,7 +169,7 @@ class Making:
                     meter.tell,
                     start=start,
                     transcripts=shown,
-                    checkpoints=folder / "checkpoints",
+                    checkpoints=checkpoints,
                     checkpoint_seconds=self._settings.training_checkpoint_seconds,
                 )
             except (TrainingError, OSError, MemoryError):

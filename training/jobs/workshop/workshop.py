@@ -17,6 +17,7 @@ from kit.database import Database
 from registry.client import RegistryClient
 from training.jobs.assignment import Assignment
 from training.jobs.errors import NothingToTrainOn
+from training.jobs.finished.repository import FinishedRepository
 from training.jobs.models import JobRow
 from training.jobs.settings import WorkerSettings
 from training.jobs.states import Stage, State
@@ -117,6 +118,8 @@ class Workshop:
         """
         job = Assignment.of(row)
         await asyncio.to_thread(shutil.rmtree, self.folder(job.job_id), ignore_errors=True)
+        async with self._database.transaction() as session:
+            await FinishedRepository(session).forget(job.job_id)
         await self._writing.forget_content(job.job_id)  # whether or not the service answers
         gone = row.state != State.CANCELED or await self._publication.take_back(job)
         if not await self._writing.clear(job):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import and_, delete, func, or_, select, union, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from training.jobs.models import AnswerRow, JobRow, WritingRow
+from training.jobs.models import AnswerRow, FinishedRow, JobRow, WritingRow
 from training.jobs.states import State
 from training.writers.state import WriterState
 from training.writers.writer import Written
@@ -79,7 +79,7 @@ class WritingRepository:
         await self._session.execute(update(WritingRow).where(WritingRow.job_id == job_id).values(written=None))
 
     async def remaining(self, *, failed_before: datetime) -> list[JobRow]:
-        """Return jobs that have ended, those that failed only so long ago left out, whose writing is still kept.
+        """Return jobs that have ended, those that failed only so long ago left out, of which content is still kept.
 
         At most a hundred, by lot: those whose service does not answer must not keep the others from their turn.
         """
@@ -87,8 +87,8 @@ class WritingRepository:
             and_(JobRow.ended_at.is_not(None), JobRow.state != State.FAILED),
             and_(JobRow.state == State.FAILED, JobRow.ended_at < failed_before),
         )
-        query = select(JobRow).join(WritingRow, WritingRow.job_id == JobRow.id).where(over)
-        query = query.order_by(func.random()).limit(100)
+        kept = union(select(WritingRow.job_id), select(FinishedRow.job_id))
+        query = select(JobRow).where(over, JobRow.id.in_(kept)).order_by(func.random()).limit(100)
         return list((await self._session.execute(query)).scalars())
 
     async def _row(self, job_id: str) -> WritingRow | None:
