@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -155,7 +154,6 @@ async def test_what_rules_submit_has_their_settings(database: Database) -> None:
 async def test_rules_that_an_upgrade_made_unfit_hold_back_their_own_tenant_and_nobody_else(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING)  # a package that vLLM imports raises the root to ERROR
     await add_user(database, "ann")
     async with database.transaction() as session:
         await TranscriptStore(session).add("other", "zoe", talks("zoe"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -176,7 +175,6 @@ async def test_what_an_earlier_release_kept_in_plain_is_removed_at_the_start(tmp
 async def test_what_is_no_such_file_is_not_found_and_goes(
     cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    caplog.set_level(logging.WARNING)  # a package that vLLM imports raises the root to ERROR
     await cache.put(1)
     path = cache.directory / version(1) / SEALED_FILE
     elsewhere = tmp_path / "elsewhere"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, cast
 
 import pytest
@@ -76,7 +75,6 @@ async def test_a_shutdown_that_fails_leaves_nobody_waiting_either() -> None:
 
 
 async def test_telling_and_waiting_that_fail_do_not_keep_the_engine_running(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
     seen: list[str] = []
     engine = Engine(seen)
 
