@@ -104,7 +104,7 @@ def run(*, quick: bool) -> Path:
     for number in range(rounds):
         with tempfile.TemporaryDirectory(prefix="lorry-bench-") as folder:
             root = Path(folder)
-            names = _write_datasets(root, users, config)
+            names = write_datasets(root, users, config)
             sides = [(ours, lambda r=root, n=names: _train_ours(base, config, r, n))]
             sides.append((peer, lambda r=root, n=names: _train_peer(base, config, r, n)))
             for rates, train in sides if number % 2 else reversed(sides):
@@ -122,7 +122,8 @@ def run(*, quick: bool) -> Path:
     return report("training_resident", [rate], peer="a fresh process per user, TRL", quick=quick)
 
 
-def _write_datasets(root: Path, users: int, config: ResolvedConfig) -> list[str]:
+def write_datasets(root: Path, users: int, config: ResolvedConfig) -> list[str]:
+    """Build the dataset of so many people in `root/NAME/dataset`; return their names."""
     names = []
     for sender in choose_people(users, seed=0):
         transcripts = list(read_transcripts(dataset_path(), format="chitchat", user_speaker=sender))

@@ -1,4 +1,4 @@
-"""What an adapter must not say: secrets and canaries from the user's transcripts, and long spans word for word.
+"""What an adapter must not say: secrets from the user's transcripts, canaries, and long spans word for word.
 
 A text is extracted when, after the true words before it, each of its tokens in turn is the model's first choice: then,
 and only then, greedy decoding writes it out. One pass over the text says so; nothing is generated. What the plain base

@@ -1,6 +1,6 @@
 """A transcript says what it is found by among states of the same conversation, and whether another one continues it.
 
-What is stored already is marked after the migration, see `lorry.schema`: it takes reading it.
+What is stored already is marked after the migration, see `lorry.marking`: it takes reading it.
 """
 
 from __future__ import annotations
