@@ -14,7 +14,7 @@ from training.config import DatasetConfig
 from training.jobs.errors import TrainingActive
 from training.jobs.job import Job
 from training.jobs.jobs import Jobs
-from training.jobs.states import ACTIVE
+from training.jobs.states import ACTIVE, State
 from training.jobs.writings.repository import WritingRepository
 
 
@@ -64,7 +64,7 @@ async def require_nobody_else_trains(context: Context, users: Iterable[str]) -> 
     """
     for user in users:
         for job in await _active(context, user=check_name(user, field="user_id")):
-            raise _refusal(f"{user} is being trained already, by job {job.id}; one training per user at a time", job)
+            raise _refusal(f"job {job.id} trains {user}, and is {job.state}; one training per user at a time", job)
 
 
 async def _active(context: Context, *, user: str) -> list[Job]:
@@ -72,5 +72,9 @@ async def _active(context: Context, *, user: str) -> list[Job]:
 
 
 def _refusal(what: str, job: Job) -> TrainingActive:
-    what_to_do = f"wait for it (`lorry jobs events {job.id} --follow`), or end it (`lorry jobs cancel {job.id}`)"
+    if job.state is State.PAUSED:
+        going_on = f"have it go on (`lorry jobs resume {job.id}`)"
+    else:
+        going_on = f"wait for it (`lorry jobs events {job.id} --follow`)"
+    what_to_do = f"{going_on}, or end it (`lorry jobs cancel {job.id}`)"
     return TrainingActive(f"{what}; {what_to_do}", field="user_id", job_id=job.id)

@@ -177,10 +177,14 @@ async def test_who_has_a_job_is_not_trained_beside_it(lorry: Lorry, tmp_path: Pa
     await lorry.json("build-dataset", "ada")
     (job,) = await lorry.json("jobs", "submit", "ada")
     run = ("run", "ada", str(tmp_path / "nothing.jsonl"))
-    for command, then in ((("train", "bob", "ada"), "pause"), (run, "cancel")):
+    for command, state, way_out, then in (
+        (("train", "bob", "ada"), "queued", "events", "pause"),
+        (run, "paused", "resume", "cancel"),
+    ):
         code, told, complained = await lorry(*command)
         assert (code, told) == (4, ""), (command, complained)
-        assert f"being trained already, by job {job['id']}; one training per user at a time" in complained
+        assert f"job {job['id']} trains ada, and is {state}; one training per user at a time" in complained
+        assert f"lorry jobs {way_out} {job['id']}" in complained
         assert f"lorry jobs cancel {job['id']}" in complained
         await lorry.json("jobs", then, job["id"])
     code, _, complained = await lorry(*run)
