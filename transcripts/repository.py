@@ -1,4 +1,4 @@
-"""The SQL of this room. Every query names tenant and user, but for who is to be compared; nothing here commits."""
+"""The SQL of this room. Nothing here commits; every query but the one for users to compare names tenant and user."""
 
 from __future__ import annotations
 
@@ -317,10 +317,14 @@ class TranscriptRepository:
         return [(tenant, user) for tenant, user in found]
 
     async def unmarked(self, *, tenant: str, user: str, limit: int) -> dict[str, bool]:
-        """Return ids of transcripts that must be marked, each with whether it had been before."""
+        """Return ids of transcripts that must be marked, each with whether it had been before; the longest first.
+
+        What goes on is marked before what it continues, which is known to be continued once it is marked itself.
+        """
         row = TranscriptRow
         query = select(row.id, row.marks.is_not(None)).where(row.tenant == tenant, row.user_id == user)
-        found = await self._session.execute(query.where(row.sought.is_(None)).limit(limit))
+        query = query.where(row.sought.is_(None)).order_by(row.turn_count.desc(), row.user_word_count.desc(), row.id)
+        found = await self._session.execute(query.limit(limit))
         return {row[0]: row[1] for row in found}
 
     async def mark(self, transcripts: Sequence[Transcript], *, tenant: str, user: str) -> None:

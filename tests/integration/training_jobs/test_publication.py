@@ -6,17 +6,20 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+from sqlalchemy import text
 
 from kit.errors import DatabaseUnavailable
 from registry.client import RegistryClient
 from registry.manifest import LIVE, Owner
 from tests.support.registry_server import TOKEN
 from tests.support.training_jobs import Harbour, talks
+from training.jobs.assignment import Assignment
 from training.jobs.job import Job
 from training.jobs.repository import JobRepository
 from training.jobs.states import State
 from training.jobs.triggers.repository import TrainedRepository
 from training.jobs.worker import Worker
+from training.jobs.workshop.publication import Publication
 from transcripts.store import TranscriptStore
 
 Working = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -105,3 +108,23 @@ async def _is_settled(harbour: Harbour, job_id: str) -> bool:
     async with harbour.database.reading() as session:
         row = await JobRepository(session).get(job_id)
     return row is not None and row.publishing is None
+
+
+async def test_words_that_are_counted_again_while_a_job_publishes_are_remembered_so(
+    harbour: Harbour, working: Working, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_going_on = Publication._require_going_on
+
+    async def recount(self: Publication, job: Assignment) -> None:
+        async with harbour.database.transaction() as session:
+            await session.execute(text("update training_stage set result = result || '{\"words\": 7}'"))
+        await require_going_on(self, job)
+
+    monkeypatch.setattr(Publication, "_require_going_on", recount)
+    await harbour.add_user("ann")
+    async with working():
+        ended = await harbour.until((await harbour.submit("ann")).id)
+    assert ended.state is State.SUCCEEDED, ended.error
+    async with harbour.database.reading() as session:
+        trained = await TrainedRepository(session).all(tenant="default", adapter="profile")
+    assert trained["ann"].words == 7

@@ -22,7 +22,8 @@ from tests.support.waiting import until
 from training.jobs.job import Submission
 from training.jobs.jobs import Jobs
 from training.jobs.record.repository import RecordRepository
-from training.jobs.states import Stage
+from training.jobs.repository import JobRepository
+from training.jobs.states import Stage, State
 from training.jobs.triggers.repository import TrainedRepository
 from transcripts.continuation import without_continued
 from transcripts.repository import Summary
@@ -264,13 +265,27 @@ async def test_what_an_earlier_release_stored_counts_once_when_it_is_marked(data
     assert await own_words(database) == whole + 3
 
 
-async def test_what_a_job_has_counted_before_the_marking_is_counted_again(database: Database) -> None:
+async def test_what_was_imported_since_the_upgrade_hides_no_words_that_had_counted_twice(database: Database) -> None:
+    first, second, third = (talk(*SAID[:length]) for length in (1, 3, 5))
+    await add(database, first, second)
+    await remember(database, "ann", words=words([first, second]))
+    await forget_states(database)
+    await add(database, third)
+    await Marking(database, transcripts_at_once=1).mark_all()
+    assert await own_words(database) == words([third])
+    assert await trained_words(database) == {"ann": words([second])}
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.FAILED])
+async def test_what_a_job_has_counted_before_the_marking_is_counted_again(database: Database, state: State) -> None:
     first, second, third = (talk(*SAID[:length]) for length in (1, 3, 5))
     await add(database, first, second)
     job = await Jobs(database).submit(Submission(tenant="default", user="ann", base="b"))
     async with database.transaction() as session:
         result = {"transcript_ids": [first.id, second.id], "words": words([first, second]), "beginning": "x"}
         await RecordRepository(session).add_stage(job.id, Stage.SNAPSHOT, result=result, seconds=1.0)
+        if state is State.FAILED:  # a retry goes on with that
+            await JobRepository(session).update(job.id, {"state": state, "ended_at": datetime.now(UTC)})
     await add(database, third)
     await forget_states(database)
     await Marking(database).mark_all()

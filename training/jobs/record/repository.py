@@ -26,10 +26,10 @@ class RecordRepository:
         query = select(StageRow.stage, StageRow.result).where(StageRow.job_id == job_id)
         return {Stage(stage): result for stage, result in await self._session.execute(query)}
 
-    async def result(self, job_id: str, stage: Stage) -> dict[str, Any] | None:
-        """Return the result of one stage; None when the job has not finished it."""
+    async def result(self, job_id: str, stage: Stage, *, lock: bool = False) -> dict[str, Any] | None:
+        """Return the result of one stage, which nobody changes once it is locked; None when it is not finished."""
         query = select(StageRow.result).where(StageRow.job_id == job_id, StageRow.stage == stage)
-        return (await self._session.execute(query)).scalar_one_or_none()
+        return (await self._session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
 
     async def add_stage(self, job_id: str, stage: Stage, *, result: Mapping[str, Any], seconds: float) -> bool:
         """Keep a stage's result; False when it was kept before, and then nothing changes."""

@@ -12,35 +12,35 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.jobs.models import RulesRow, TrainedRow
 from training.jobs.staleness import Rules
-from training.jobs.states import Stage
+from training.jobs.states import Stage, State
 from transcripts.models import TranscriptRow
 
-# What was the last state when its user was trained had counted once, and rightly: it is what is new since.
-_RECOUNT = """
-update training_trained t set words = greatest(0, t.words - coalesce((
-    select sum(s.user_word_count) from transcript s
-    where s.tenant = t.tenant and s.user_id = t.user_id and s.id = any(:ids) and s.imported_at <= t.trained_at
+# Words of those transcripts that had counted twice by then: another one held them that was trained on, too. What was
+# the last state when its user was trained had counted once, and rightly: what went on since is new.
+_COUNTED_TWICE = """
+    select coalesce(sum(s.user_word_count), 0) from transcript s
+    where s.tenant = :tenant and s.user_id = :user and s.id = any(:ids) and {s_was_there}
     and exists (
         select 1 from transcript h
         where h.tenant = s.tenant and h.user_id = s.user_id and h.id <> s.id and h.turn_count >= s.turn_count
-        and h.marks @> array[s.sought] and h.imported_at <= t.trained_at
+        and h.marks @> array[s.sought] and {h_was_there}
     )
-), 0))
+"""
+_BY_TIME = {f"{name}_was_there": f"{name}.imported_at <= t.trained_at" for name in "sh"}
+_BY_ID = {f"{name}_was_there": f"g.result->'transcript_ids' ? {name}.id" for name in "sh"}
+_RECOUNT = f"""
+update training_trained t set words = greatest(0, t.words - ({_COUNTED_TWICE.format(**_BY_TIME)}))
 where t.tenant = :tenant and t.user_id = :user
 """
+# A failed job may be retried, and goes on with the snapshot that it took.
 _RECOUNT_JOBS = f"""
-update training_stage g set result = jsonb_set(g.result, '{{words}}', to_jsonb(greatest(0, (g.result->>'words')::int - (
-    select coalesce(sum(s.user_word_count), 0) from transcript s
-    where s.tenant = j.tenant and s.user_id = j.user_id and s.id = any(:ids) and g.result->'transcript_ids' ? s.id
-    and exists (
-        select 1 from transcript h
-        where h.tenant = s.tenant and h.user_id = s.user_id and h.id <> s.id and h.turn_count >= s.turn_count
-        and h.marks @> array[s.sought] and g.result->'transcript_ids' ? h.id
-    )
-))))
+update training_stage g
+set result = jsonb_set(g.result, '{{words}}', to_jsonb(greatest(
+    0, (g.result->>'words')::int - ({_COUNTED_TWICE.format(**_BY_ID)})
+)))
 from training_job j
-where j.id = g.job_id and j.tenant = :tenant and j.user_id = :user and j.ended_at is null
-and g.stage = '{Stage.SNAPSHOT}'
+where j.id = g.job_id and j.tenant = :tenant and j.user_id = :user
+and (j.ended_at is null or j.state = '{State.FAILED}') and g.stage = '{Stage.SNAPSHOT}'
 """
 
 
@@ -94,12 +94,13 @@ class TrainedRepository:
     async def recount(self, *, tenant: str, user: str, transcript_ids: Collection[str]) -> None:
         """Take the words of transcripts that had counted although others continue them from what was trained on.
 
-        Only those are taken that counted twice by then; so they are from what jobs have found that go on.
+        Words are taken away only where both states had counted by then. The same is done in the snapshots of jobs that
+        go on, and first: a job that is just remembered holds its own until its row is there to be counted again.
         """
         if transcript_ids:
             about = {"tenant": tenant, "user": user, "ids": sorted(transcript_ids)}
-            await self._session.execute(text(_RECOUNT), about)
             await self._session.execute(text(_RECOUNT_JOBS), about)
+            await self._session.execute(text(_RECOUNT), about)
 
     async def forget_erased(self) -> int:
         """Forget what users were trained on who have no transcripts any more; return how many there were."""

@@ -24,6 +24,7 @@ from registry.errors import (
 from registry.manifest import Manifest, Owner
 from training.jobs.assignment import Assignment
 from training.jobs.errors import JobStopped, TranscriptsErased
+from training.jobs.record.repository import RecordRepository
 from training.jobs.repository import JobRepository
 from training.jobs.states import Stage, State
 from training.jobs.triggers.repository import TrainedRepository
@@ -84,7 +85,7 @@ class Publication:
         except (TranscriptsErased, JobStopped):
             await self._erase(job, published.manifest.version_id)
             raise
-        await self._remember(job, published.manifest, words=done[Stage.SNAPSHOT]["words"])
+        await self._remember(job, published.manifest)
         return {
             "version": published.manifest.version,
             "version_id": published.manifest.version_id,
@@ -150,17 +151,19 @@ class Publication:
         async with self._database.transaction() as session:
             await JobRepository(session).update(job.job_id, {"publishing": digest})
 
-    async def _remember(self, job: Assignment, manifest: Manifest, *, words: int) -> None:
+    async def _remember(self, job: Assignment, manifest: Manifest) -> None:
         """Write down what the user was trained on, which says later whether they are due again."""
         values = {
             "tenant": job.tenant,
             "user_id": job.user,
             "adapter": job.adapter,
-            "words": words,
             "base": job.base,
             "job_id": job.job_id,
             "version_id": manifest.version_id,
             "trained_at": manifest.lineage.trained_at or manifest.created_at,
         }
         async with self._database.transaction() as session:
-            await TrainedRepository(session).keep(values)
+            # Counted again since the stage began, perhaps; see `TrainedRepository.recount`.
+            snapshot = await RecordRepository(session).result(job.job_id, Stage.SNAPSHOT, lock=True)
+            if snapshot is not None:  # else the job is gone: its user was erased, or it begins anew
+                await TrainedRepository(session).keep({**values, "words": snapshot["words"]})
