@@ -13,7 +13,7 @@ import pytest
 from kit.database import Database
 from tests.support.folders import found_under
 from tests.support.steering import rows
-from tests.support.training_jobs import Harbour, talks
+from tests.support.training_jobs import Harbour, staying_at, talks
 from training.jobs.assignment import Assignment
 from training.jobs.errors import JobStopped, NothingToTrainOn
 from training.jobs.finished import shelf
@@ -149,6 +149,24 @@ async def test_a_worker_that_lost_the_job_changes_nothing_of_what_the_next_one_k
     assert content(tmp_path / "run") == content(theirs)
 
 
+async def test_a_worker_whose_job_is_gone_meanwhile_is_told_so(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "_PART_BYTES", 1000)
+    job = await held_job(database)
+    add_part = FinishedRepository.add_part
+
+    async def lose(self: FinishedRepository, job_id: str, file: str, number: int, data: bytes) -> None:
+        if number == 1:
+            await harm_it(database, "delete from training_job")
+        await add_part(self, job_id, file, number, data)
+
+    monkeypatch.setattr(FinishedRepository, "add_part", lose)
+    with pytest.raises(JobStopped):
+        await Shelf(database).keep(job, make_run(tmp_path / "ours"))
+    assert await kept(database, job.job_id) == 0
+
+
 async def test_a_large_adapter_is_never_in_memory_whole(database: Database, tmp_path: Path) -> None:
     job = await held_job(database)
     size = 32 << 20
@@ -242,18 +260,25 @@ async def test_a_job_that_begins_anew_finds_nothing_of_what_it_trained_before(
     assert (await kept(database, job.job_id) > 0) == goes_on
 
 
-async def test_what_a_training_took_on_a_disk_that_is_gone_counts_beside_what_it_takes_again(
-    harbour: Harbour, working: Working
+@pytest.mark.parametrize("lost_with", ["the disk", "the checkpoint"])
+async def test_what_a_training_took_that_begins_anew_counts_beside_what_it_takes_again(
+    harbour: Harbour, working: Working, lost_with: str
 ) -> None:
     await harbour.add_user("ann")
     async with working():
-        job = await harbour.submit("ann", steps=60)
-        await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
-        await harbour.jobs.pause(job.id)
-        await harbour.until(job.id, State.PAUSED)
+        with staying_at("ann", step=20):
+            job = await harbour.submit("ann", steps=60)
+            await harbour.until_true(lambda: harbour.has_checkpoint(job.id), what="a checkpoint", every=0.01)
+            await harbour.jobs.pause(job.id)
+            await harbour.until(job.id, State.PAUSED)
     _, lost = await tokens_and_seconds(harbour, job.id)
     assert lost > 0
-    shutil.rmtree(harbour.directory / "training")
+    if lost_with == "the disk":
+        shutil.rmtree(harbour.directory / "training")
+    else:
+        for each in found_under(harbour.directory / "training"):
+            if each.is_file() and "checkpoints" in each.parts:
+                each.write_bytes(b"damaged")
     await harbour.jobs.resume(job.id)
     async with working("two"):
         ended = await harbour.until(job.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, exists, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,19 +23,19 @@ class FinishedRepository:
         return (await self._session.execute(query)).scalar_one_or_none()
 
     async def begin(self, job_id: str) -> None:
-        """Begin to keep a job's finished training, in the place of one that was kept or begun before.
-
-        The row stays for as long as the job does: what a worker that has lost the job still adds must not fail by it.
-        """
+        """Begin to keep a job's finished training, in the place of one that was kept or begun before."""
         statement = insert(FinishedRow).values(job_id=job_id)
         await self._session.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_={"files": None}))
         await self._session.execute(delete(FinishedPartRow).where(FinishedPartRow.job_id == job_id))
 
     async def add_part(self, job_id: str, file: str, number: int, data: bytes) -> None:
-        """Add a part of a file; the first is number 0."""
-        statement = insert(FinishedPartRow).values(job_id=job_id, file=file, number=number, data=data)
-        key = ["job_id", "file", "number"]
-        await self._session.execute(statement.on_conflict_do_update(index_elements=key, set_={"data": data}))
+        """Add a part of a file, the first is number 0; nothing where what was begun is forgotten by now."""
+        key = {"job_id": job_id, "file": file, "number": number}
+        begun = exists().where(FinishedRow.job_id == job_id)
+        row = FinishedPartRow.__table__.c
+        part = select(*(literal(value, row[name].type) for name, value in {**key, "data": data}.items())).where(begun)
+        statement = insert(FinishedPartRow).from_select([*key, "data"], part)
+        await self._session.execute(statement.on_conflict_do_update(index_elements=[*key], set_={"data": data}))
 
     async def complete(self, job_id: str, files: Mapping[str, str]) -> None:
         """Note that every part of these files is there: name to SHA-256."""

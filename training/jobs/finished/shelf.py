@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.canonical import sha256_file
 from kit.database import Database
 from kit.staging import staging
 from training.jobs.assignment import Assignment
 from training.jobs.finished.repository import FinishedRepository
+from training.jobs.holding import holding
 from training.jobs.repository import JobRepository
 from training.runs import RECORD_FILE
 
@@ -45,7 +42,7 @@ class Shelf:
             OSError: a file cannot be read.
         """
         record = await asyncio.to_thread(sha256_file, directory / RECORD_FILE)
-        async with self._holding(job) as session:
+        async with holding(self._database, job) as session:
             finished = FinishedRepository(session)
             if (await finished.files(job.job_id) or {}).get(RECORD_FILE) == record:
                 return
@@ -53,7 +50,7 @@ class Shelf:
         found = await asyncio.to_thread(lambda: sorted(path for path in directory.rglob("*") if path.is_file()))
         names = {path.relative_to(directory).as_posix(): path for path in found}
         files = {name: await self._keep_file(job, name, path) for name, path in names.items()}
-        async with self._holding(job) as session:
+        async with holding(self._database, job) as session:
             await FinishedRepository(session).complete(job.job_id, files)
 
     async def _keep_file(self, job: Assignment, name: str, path: Path) -> str:
@@ -102,9 +99,3 @@ class Shelf:
         job.check()
         async with self._database.reading() as session:
             return await FinishedRepository(session).part(job.job_id, name, number)
-
-    @asynccontextmanager
-    async def _holding(self, job: Assignment) -> AsyncIterator[AsyncSession]:
-        async with self._database.transaction() as session:
-            await JobRepository(session).require_held(job)
-            yield session

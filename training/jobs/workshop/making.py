@@ -152,16 +152,13 @@ class Making:
         teaches = config.training.objective == "distillation"
         shown = (await self._materials.prepared(job)).by_original if teaches else {}
         checkpoints = directory.parent / "checkpoints"
-        if not any(checkpoints.glob("step-*")):  # it begins anew: what it took elsewhere, or before, counts beside this
-            async with self._database.transaction() as session:
-                await CostRepository(session).set_aside(job.job_id, run=job.run, kind="train")
         meter = _Meter(job)
         async with (
             self._device.trainer(job.base, check=job.check) as trainer,
             self.borrowed_start(job, config, base=trainer.base_identity) as start,
         ):
             try:
-                return await asyncio.to_thread(
+                trained = await asyncio.to_thread(
                     trainer.train,
                     dataset,
                     config,
@@ -173,8 +170,17 @@ class Making:
                     checkpoint_seconds=self._settings.training_checkpoint_seconds,
                 )
             except (TrainingError, OSError, MemoryError):
+                await self._set_aside(job, meter)
                 await self._keep_cost(job, seconds=meter.seconds)
                 raise
+        await self._set_aside(job, meter)
+        return trained
+
+    async def _set_aside(self, job: Assignment, meter: _Meter) -> None:
+        """Have what it took before, or elsewhere, count beside a training that has begun anew."""
+        if meter.began_anew:
+            async with self._database.transaction() as session:
+                await CostRepository(session).set_aside(job.job_id, run=job.run, kind="train")
 
     def borrowed_start(
         self, job: Assignment, config: ResolvedConfig, *, base: BaseIdentity
@@ -196,10 +202,12 @@ class _Meter:
     def __init__(self, job: Assignment) -> None:
         self._job = job
         self.seconds = 0.0
+        self.began_anew = False
 
     def tell(self, progress: TrainingProgress) -> None:
         """Note a step; a job that shall go on later leaves a checkpoint first."""
         self.seconds = progress.seconds
+        self.began_anew |= progress.step == 1
         self._job.tell(progress.step, progress.of)
         if self._job.stopped in {StopReason.PAUSED, StopReason.PARKED}:
             raise TrainingPaused

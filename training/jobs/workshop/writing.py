@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
-
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
 from training.errors import ConfigInvalid, WriterError, WriterFailed, WriterStale, WriterUnavailable
 from training.jobs.assignment import Assignment
 from training.jobs.costs.repository import CostRepository, cost_row, writing_cost
+from training.jobs.holding import holding
 from training.jobs.quotas.quotas import promise
 from training.jobs.repository import JobRepository
 from training.jobs.workshop.materials import Materials
@@ -73,7 +70,7 @@ class Writing:
         if state is None:
             try:
                 state = await writer.begin(prepared.kept)
-            except WriterFailed as exc:
+            except WriterError as exc:
                 await self._keep_spent(job, exc)
                 raise
             await self._keep(job, state)
@@ -91,7 +88,7 @@ class Writing:
             await self._give_up(job)
             await self._discard(job, writer, state)
             raise
-        async with self._holding(job) as session:
+        async with holding(self._database, job) as session:
             await WritingRepository(session).keep(job.job_id, written=written.to_json())
             await CostRepository(session).keep(writing_cost(job, written.cost, is_estimate=False))
         await self._discard(job, writer, state)
@@ -142,15 +139,8 @@ class Writing:
             claimed=claimed,
         )
 
-    @asynccontextmanager
-    async def _holding(self, job: Assignment) -> AsyncIterator[AsyncSession]:
-        """Open a transaction of the worker that holds the job; for another it ends the work: see `require_held`."""
-        async with self._database.transaction() as session:
-            await JobRepository(session).require_held(job)
-            yield session
-
     async def _keep(self, job: Assignment, state: WriterState) -> None:
-        async with self._holding(job) as session:
+        async with holding(self._database, job) as session:
             await WritingRepository(session).keep(job.job_id, state=state.to_json())
             if state.phase in {"discarding", "discarded"}:  # that is free, and what it cost may be set aside by now
                 return
@@ -159,7 +149,7 @@ class Writing:
             if state.spent.usage.requests:
                 await CostRepository(session).keep(writing_cost(job, state.spent, is_estimate=False))
 
-    async def _keep_spent(self, job: Assignment, failure: WriterFailed) -> None:
+    async def _keep_spent(self, job: Assignment, failure: WriterError) -> None:
         """Write down what useless samples cost, beside what other runs cost: a retry pays for its own."""
         if (spent := failure.details.get("spent")) is not None:
             async with self._database.transaction() as session:
@@ -169,7 +159,7 @@ class Writing:
 
     async def _give_up(self, job: Assignment) -> None:
         """Have the next attempt begin anew; what this writing cost stands beside what that one will."""
-        async with self._holding(job) as session:
+        async with holding(self._database, job) as session:
             await WritingRepository(session).give_up(job.job_id)
             await CostRepository(session).set_aside(job.job_id, run=job.run, kind="write")
 
@@ -180,7 +170,7 @@ class Writing:
             state = await writer.discard(state)
             await self._keep(job, state)
             await _wait(job, state.wait_seconds)
-        async with self._holding(job) as session:
+        async with holding(self._database, job) as session:
             await WritingRepository(session).forget(job.job_id)
 
     async def _discard(self, job: Assignment, writer: QuestionWriter, state: WriterState) -> None:
