@@ -14,11 +14,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kit.canonical import sha256_json
+from kit.errors import DatabaseUnavailable
 from kit.whole import write_whole
 from lorry.output import say
 from lorry.stages.bills import WritingBill
 from training.config import DatasetConfig
-from training.errors import WriterFailed, WriterStale
+from training.errors import WriterError, WriterFailed, WriterStale
 from training.writers.cost import Cost
 from training.writers.factory import make_writer
 from training.writers.settings import WriterSettings
@@ -152,32 +153,46 @@ async def _finish(
     if state is None:
         state = await _begin(writer, kept, bill=bill)
         _keep(progress, state.to_json())
+    elif _is_broken_off(state):
+        await bill.promise(await writer.estimate(kept), anew=False)
     await bill.spend(state.spent)
-    while not state.written:
-        if on_progress is not None:
-            on_progress(*state.progress)
-        await asyncio.sleep(state.wait_seconds)
-        if state.phase == "submitting":
-            writer = await make()  # which batches are others' is known anew
-        state = await writer.poll(state, kept)
-        _keep(progress, state.to_json())
-        await bill.spend(state.spent)
+    try:
+        while not state.written:
+            if on_progress is not None:
+                on_progress(*state.progress)
+            await asyncio.sleep(state.wait_seconds)
+            if state.phase == "submitting":
+                writer = await make()  # which batches are others' is known anew
+            state = await writer.poll(state, kept)
+            _keep(progress, state.to_json())
+            await bill.spend(state.spent)
+    except DatabaseUnavailable:  # it was waited for
+        raise
+    except BaseException:
+        if _is_broken_off(state):
+            await bill.withdraw()
+        raise
     return state
+
+
+def _is_broken_off(state: WriterState) -> bool:
+    """Say whether nothing more is bought unless somebody goes on: no service works on, or may work on, a batch."""
+    return not state.written and state.phase != "submitting" and not state.batches
 
 
 async def _begin(writer: QuestionWriter, kept: Sequence[Transcript], *, bill: WritingBill) -> WriterState:
     """Begin what the tenant can pay; an answer that was bought before is spooled."""
-    await bill.promise(await writer.estimate(kept))
+    await bill.promise(await writer.estimate(kept), anew=True)
     try:
         return await writer.begin(kept)
-    except WriterFailed as exc:
-        if (spent := exc.details.get("spent")) is not None:
+    except BaseException as exc:
+        if isinstance(exc, WriterError) and (spent := exc.details.get("spent")) is not None:
             await bill.spend(Cost.from_json(spent))
-        await bill.close()
-        bill.forget()
-        raise
-    except BaseException:
-        await bill.withdraw()
+        if isinstance(exc, WriterFailed):
+            await bill.close()
+            bill.forget()
+        else:
+            await bill.withdraw()
         raise
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.curations.models import CurationRow
 from training.erasure.models import DiskErasureRow
+from training.jobs.costs.bill import BILL
 from training.jobs.fleet.repository import alive
 from training.jobs.models import (
     AnswerRow,
@@ -100,6 +101,8 @@ class TrainingErasureRepository:
     async def remove(self, *, tenant: str, user: str, pseudonym: str) -> None:
         """Remove every row that says anything of the user; what was paid stays, without their name."""
         mine = (CostRow.tenant == tenant, CostRow.user_id == user)
+        promised = (CostRow.job_id.startswith(BILL), CostRow.is_estimate, CostRow.earlier_run == 0)
+        await self._session.execute(delete(CostRow).where(*mine, *promised))  # nobody goes on with what that was about
         await self._session.execute(update(CostRow).where(*mine).values(user_id=pseudonym))
         await self.hide_in_campaigns(tenant=tenant, user=user, pseudonym=pseudonym)
         for table in (JobRow, CurationRow, TrainedRow):  # what hangs on a job goes with it

@@ -66,7 +66,8 @@ class ClaudeBatchWriter:
         async with _Service(self._desk) as service:
             self._desk.require_affordable(await self._estimate(plan, service))
             for item in plan.items[:SAMPLES]:
-                state = await self._sample(state, item, service)
+                with self._desk.telling_spent(state):
+                    state = await self._sample(state, item, service)
                 if state.items[item.id].outcome == "done":
                     return state if state.named("open") else replace(state, phase="written")
         raise self._desk.no_useful_sample(state, plan)

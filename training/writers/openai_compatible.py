@@ -68,7 +68,8 @@ class OpenAICompatibleWriter:
         self._desk.require_affordable(await self.estimate(transcripts))
         async with _Endpoint(self._desk.settings, self._dialect) as endpoint:
             for item in plan.items[:SAMPLES]:
-                answered = await self._ask(item, _MODES[0] if state.mode is None else state.mode, endpoint)
+                with self._desk.telling_spent(state):
+                    answered = await self._ask(item, _MODES[0] if state.mode is None else state.mode, endpoint)
                 state = self._settle(replace(state, mode=answered.mode), item, answered)
                 if state.items[item.id].outcome == "done":
                     return _advance(state)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from training.config import DatasetConfig
-from training.errors import WriterFailed, WriterTooExpensive
+from training.errors import WriterError, WriterFailed, WriterTooExpensive
 from training.examples import Example
 from training.writers.cost import Cost, PriceTable, TokenUsage, add_costs
 from training.writers.pairs import ReadAnswer, read_answer
@@ -132,6 +133,16 @@ class Desk:
     def give_up(self, state: WriterState, item_id: str, reason: str) -> WriterState:
         """Settle an item without an answer."""
         return state.with_items({item_id: replace(state.items[item_id], outcome="given_up", reason=reason)})
+
+    @contextmanager
+    def telling_spent(self, state: WriterState) -> Iterator[None]:
+        """Have a failure say what was paid for until then; who begins again pays for it again."""
+        try:
+            yield
+        except WriterError as exc:
+            if state.spent.usage.requests:
+                exc.details["spent"] = state.spent.to_json()
+            raise
 
     async def kept(self, item_id: str) -> KeptAnswer | None:
         """Return the spooled answer; None when there is none."""

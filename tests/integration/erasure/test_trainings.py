@@ -11,12 +11,15 @@ from pydantic import SecretStr
 from kit.errors import BeingErased
 from registry.client import RegistryClient
 from registry.manifest import Owner
+from serving.erasure.repository import Task
 from tests.support.claude_server import KEY, ClaudeServer
 from tests.support.claude_writing import CLAUDE, serving_claude
 from tests.support.erasing import Erasing, in_database, in_files, store
 from tests.support.training_jobs import Harbour
 from tests.support.writers import conversations
 from training.erasure.remote import RemoteWritings
+from training.jobs.costs.bill import Bill
+from training.jobs.costs.repository import CostRepository, cost_row
 from training.jobs.finished.repository import FinishedRepository
 from training.jobs.states import State
 from training.jobs.worker import Worker
@@ -80,6 +83,32 @@ async def test_what_a_job_has_trained_and_not_published_is_counted_and_removed(
     report = await erasing.until_done(await erasing.ask("ann"))
     assert store(report, "trainings").found["finished trainings"] == 1
     assert await in_database(harbour.database, ["the weights of ann"]) == {}
+
+
+async def test_what_a_command_still_spends_bears_no_name_and_what_it_promised_is_free(
+    harbour: Harbour, erasing: Erasing
+) -> None:
+    bill = Bill(tenant="default", user="ann")
+    await harbour.add_user("ann")
+
+    async def keep(dollars: float, *, is_estimate: bool) -> None:
+        async with harbour.database.transaction() as session:
+            await CostRepository(session).keep(cost_row(bill, "write", is_estimate=is_estimate, dollars=dollars))
+
+    await keep(9.0, is_estimate=True)
+    await keep(1.0, is_estimate=False)
+    task = await erasing.ask("ann")
+    await harbour.until_true(lambda: _is_done(erasing, task, "trainings"), what="the trainings erased")
+    await keep(2.0, is_estimate=False)
+    await erasing.until_done(task)
+    (spent,) = await harbour.costs.sums(by="user_id")
+    assert (spent["of"] != "ann", spent["is_estimate"], spent["dollars"]) == (True, False, 2.0)
+    async with harbour.database.reading() as session:
+        assert await CostRepository(session).promised_dollars("default", except_job="") == 0.0
+
+
+async def _is_done(erasing: Erasing, task: Task, name: str) -> bool:
+    return bool(store(await erasing.advance(task), name).state == "done")
 
 
 async def test_a_batch_that_runs_at_the_service_is_cancelled_and_deleted_there(

@@ -116,6 +116,29 @@ async def test_what_a_command_pays_a_writer_counts_in_the_tenants_month(lorry: L
     assert "in 30 days: wait, or have max_monthly_dollars raised" in complained
 
 
+async def test_a_writing_that_was_broken_off_keeps_no_dollars_from_another(lorry: Lorry, server: OpenAIServer) -> None:
+    """It is paid for as far as it came, and promised the rest only once somebody goes on with it."""
+    server.fails = lambda body: Failure(status=503) if len(server.paid) == 2 else None
+    assert (await lorry("build-dataset", "ada", *REMOTE))[0] == 5
+    (spent,) = await lorry.json("jobs", "costs", "--by", "kind")
+    assert (spent["is_estimate"], spent["dollars"] > 0) == (False, True)
+    server.fails = lambda body: None
+    cost = (await lorry.json("build-dataset", "ada", *REMOTE))["writing"]["cost"]
+    whole, estimated = sorted(await lorry.json("jobs", "costs", "--by", "kind"), key=lambda each: each["is_estimate"])
+    assert whole["dollars"] == pytest.approx(cost["dollars"])
+    assert estimated["dollars"] > 0
+
+
+async def test_a_useless_sample_is_paid_for_also_where_the_next_one_is_not_answered(
+    lorry: Lorry, server: OpenAIServer
+) -> None:
+    server.answer = lambda body: json.dumps({"pairs": []})
+    server.fails = lambda body: Failure(status=503) if server.calls > 1 else None
+    assert (await lorry("build-dataset", "ada", *REMOTE))[0] == 5
+    (spent,) = await lorry.json("jobs", "costs", "--by", "kind")
+    assert (spent["is_estimate"], spent["dollars"] > 0) == (False, True)
+
+
 async def what_was_reviewed_stays_what_is_trained_on(lorry: Lorry, review: dict[str, Any], tmp_path: Path) -> None:
     """Whatever was imported or set since the dataset was built: a decision changes nothing else and buys nothing."""
     more = tmp_path / "more.txt"

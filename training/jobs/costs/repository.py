@@ -30,9 +30,12 @@ class CostRepository:
         self._session = session
 
     async def keep(self, values: Mapping[str, Any]) -> None:
-        """Write down a cost; the same job's and kind's again replaces it, so that nothing counts twice."""
+        """Write down a cost; the same job's and kind's again replaces it, so that nothing counts twice.
+
+        Whose it is stays as it was first written down: an erasure may have hidden that since.
+        """
         statement = insert(CostRow).values(**values)
-        changed = {key: value for key, value in values.items() if key not in _KEYS}
+        changed = {key: value for key, value in values.items() if key in _AMOUNTS}
         await self._session.execute(statement.on_conflict_do_update(index_elements=_KEYS, set_=changed))
 
     async def set_aside(self, job_id: str, *, run: int, kind: str | None = None) -> None:
@@ -103,7 +106,7 @@ class CostRepository:
         )
 
     async def withdraw(self, job_id: str) -> None:
-        """Remove an estimate of what was not begun."""
+        """Remove an estimate of what was not begun, or was broken off."""
         await self._session.execute(
             delete(CostRow).where(CostRow.job_id == job_id, CostRow.is_estimate, CostRow.earlier_run == 0)
         )

@@ -96,7 +96,8 @@ class Month:
         if self.spent + self.promised + left > self.limit:
             raise QuotaExhausted(
                 f"writing would cost about {left:.2f} dollars, and of {self.limit:.2f} in 30 days {self.spent:.2f} are"
-                f" spent and {self.promised:.2f} promised to writings that run",
+                f" spent and {self.promised:.2f} promised to writings that run or were killed (the same commands end"
+                " those)",
                 field="max_monthly_dollars",
             )
 
