@@ -63,6 +63,7 @@ async def test_a_rotation_killed_at_any_time_can_be_finished(
         "LORRY_DATABASE_URL": database_settings.database_url,
         "LORRY_MASTER_KEY_FILE": str(path),
         "LORRY_DATABASE_LOCK_TIMEOUT_SECONDS": "600",
+        "LORRY_DATABASE_TIMEOUT_SECONDS": "600",
     }
     target, stopped_at = "", list[int]()
     in_order = sorted(secrets)

@@ -189,4 +189,5 @@ async def test_a_registry_waits_for_no_store_to_resolve(
         for upload in uploads:
             upload.cancel()
         await asyncio.gather(*uploads, return_exceptions=True)
+        faulty.heal()
         await faulty.close()

@@ -13,7 +13,7 @@ import pytest
 from kit.database import Database
 from tests.support.folders import found_under
 from tests.support.steering import rows
-from tests.support.training_jobs import Harbour, staying_at, talks
+from tests.support.training_jobs import Harbour, staying_at, talks, works
 from training.jobs.assignment import Assignment
 from training.jobs.errors import JobStopped, NothingToTrainOn
 from training.jobs.finished import shelf
@@ -212,7 +212,7 @@ async def test_a_failed_job_is_gone_on_with_elsewhere_without_another_training_a
         async def nothing() -> bool:
             return await kept(harbour.database, job.id) == 0
 
-        await harbour.until_true(nothing, what="nothing kept", seconds=30)
+        await harbour.until_true(nothing, what="nothing kept")
     assert await tokens_and_seconds(harbour, job.id) == before
 
 
@@ -226,14 +226,11 @@ async def test_what_a_failed_job_has_trained_goes_when_its_days_are_over(
     await harbour.jobs.cancel(other.id)
     async with harbour.database.transaction() as session:  # swept in the same pass, as every canceled job
         await FinishedRepository(session).begin(other.id)
-    harbour.changes |= {"LORRY_TRAINING_UPKEEP_SECONDS": "0.1", "LORRY_TRAINING_FAILED_DAYS": days}
-    async with working():
-        swept = job.id if days != "7" else other.id
-
-        async def gone() -> bool:
-            return await kept(harbour.database, swept) == 0
-
-        await harbour.until_true(gone, what="what was kept swept", seconds=30)
+    harbour.changes |= {"LORRY_TRAINING_FAILED_DAYS": days}
+    async with working() as worker:
+        await harbour.until_true(lambda: works(worker), what="a worker")
+        await worker._upkeep.sweep()
+        assert await kept(harbour.database, other.id) == 0
     assert (await kept(harbour.database, job.id) > 1) == (days == "7")
 
 

@@ -338,7 +338,7 @@ async def test_the_process_that_conducts_erasures_marks(
         return await unmarked(database) == 0
 
     try:
-        await until(is_done)
+        await until(is_done, within_seconds=120)
     finally:
         process.terminate()
         assert await asyncio.to_thread(process.wait) == 0

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from kit.database import Database
 from serving.gateway.app import create_app
+from serving.gateway.idempotency.middleware import REPLAYED
 from serving.gateway.settings import GatewaySettings
 from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.registry_server import serving
@@ -82,15 +83,17 @@ async def test_a_request_that_its_client_left_frees_its_key(
     gateway: Gateway, http: httpx.AsyncClient, stand_in: StandInEngine
 ) -> None:
     await gateway.publish("ann")
-    stand_in.seconds_between_events = 20
-    try:
-        await http.post("/v1/users/ann/query", json=QUESTION, headers=KEY, timeout=0.5)
-    except httpx.ReadTimeout:
-        pass
+    stand_in.seconds_between_events = 600
+    left = asyncio.create_task(http.post("/v1/users/ann/query", json=QUESTION, headers=KEY))
+    await until(lambda: bool(stand_in.running))
+    left.cancel()
+    await until(lambda: stand_in.closed_early == 1)
     stand_in.seconds_between_events = 0
 
     async def is_free() -> bool:
-        return (await http.post("/v1/users/ann/query", json=QUESTION, headers=KEY)).status_code == 200
+        answer = await http.post("/v1/users/ann/query", json=QUESTION, headers=KEY)
+        assert REPLAYED not in answer.headers
+        return answer.status_code == 200
 
     await until(is_free)
 

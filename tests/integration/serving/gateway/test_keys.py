@@ -17,6 +17,7 @@ from serving.gateway.openapi import required_scopes
 from serving.gateway.settings import GatewaySettings
 from tests.support.gateway_routes import ROUTES, WITHOUT_KEY, described
 from tests.support.gateway_server import Gateway
+from tests.support.registry_server import serving
 
 ALL = ("*",)
 
@@ -78,11 +79,12 @@ async def test_a_rotated_key_and_its_successor_are_both_accepted_until_the_overl
 async def test_a_remembered_key_ends_on_time_although_nobody_asks_the_database(
     gateway_settings: GatewaySettings, database: Database, gateway: Gateway
 ) -> None:
-    key = await _made(database, lasts=timedelta(seconds=6))
-    async with gateway.caller(key) as http:
-        assert (await http.get("/v1/models")).status_code == 200
-        await asyncio.sleep(6.2)
-        assert (await http.get("/v1/models")).status_code == 401
+    key = await _made(database, lasts=timedelta(seconds=15))
+    remembers = gateway_settings.model_copy(update={"gateway_cache_seconds": 600.0})
+    async with serving(create_app(remembers)) as url, gateway.caller(key) as http:
+        assert (await http.get(f"{url}/v1/models")).status_code == 200
+        await asyncio.sleep(15.2)
+        assert (await http.get(f"{url}/v1/models")).status_code == 401
 
 
 async def test_a_rotated_key_never_lives_longer_than_it_would_have(database: Database) -> None:

@@ -186,7 +186,8 @@ async def test_what_came_before_a_break_is_told_before_it() -> None:
 
 async def test_silence_ends_at_the_limit_for_reading() -> None:
     slow = answering(CHUNKED, b"3\r\none\r\n", b"0\r\n\r\n", then=30)
-    async with listening(slow) as server, caller(server, seconds=1.5) as http, http.stream("GET", "/") as response:
+    limit = httpx.Timeout(30, read=5)
+    async with listening(slow) as server, caller(server) as http, http.stream("GET", "/", timeout=limit) as response:
         pieces = response.aiter_raw()
         assert await anext(pieces) == b"one"
         with pytest.raises(httpx.ReadTimeout):
@@ -216,11 +217,11 @@ async def test_whoever_finds_every_connection_taken_waits_for_one_and_not_for_ev
     answer = (CHUNKED, b"3\r\none\r\n", b"0\r\n\r\n")
     async with (
         listening(answering(*answer, then=60)) as server,
-        caller(server, connections=1, seconds=1.5) as http,
+        caller(server, connections=1) as http,
         http.stream("GET", "/"),
     ):
         with pytest.raises(httpx.ConnectTimeout):
-            await http.get("/")
+            await http.get("/", timeout=1.5)
         assert server.connections == 1
     async with listening(answering(*answer, then=0.5)) as server:
         async with caller(server, connections=1) as http:

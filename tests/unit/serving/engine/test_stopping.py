@@ -99,7 +99,7 @@ async def test_telling_and_waiting_that_fail_do_not_keep_the_engine_running(capl
 
 
 async def test_who_never_ends_does_not_keep_the_engine_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(stopping, "_PATIENCE_SECONDS", 5.0)
     seen: list[str] = []
     engine = Engine(seen)
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
