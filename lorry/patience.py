@@ -12,7 +12,7 @@ from kit.errors import DatabaseUnavailable
 from lorry.context import Context, tell
 
 T = TypeVar("T")
-_PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
 
 
@@ -27,7 +27,7 @@ async def kept(context: Context) -> AsyncIterator[None]:
         await asyncio.gather(keeper, return_exceptions=True)
 
 
-async def patiently(work: Callable[[], Awaitable[T]], *, then: str, patience_seconds: float = _PATIENCE_SECONDS) -> T:
+async def patiently(work: Callable[[], Awaitable[T]], *, then: str, patience_seconds: float = PATIENCE_SECONDS) -> T:
     """Do something again until the database answers, and say once that it is waited for.
 
     Args:

@@ -11,7 +11,7 @@ from kit.database import Database
 from kit.errors import DatabaseUnavailable
 from kit.whole import write_whole
 from lorry.context import Context, tell
-from lorry.patience import patiently
+from lorry.patience import PATIENCE_SECONDS, patiently
 from training.jobs.costs.bill import Bill
 from training.jobs.costs.repository import CostRepository, cost_row, writing_cost
 from training.jobs.quotas.quotas import promise
@@ -19,6 +19,7 @@ from training.writers.cost import Cost
 
 _ID = "bill"
 _FIGURE_SECONDS = 30.0
+_Work = Callable[[AsyncSession], Awaitable[None]]
 
 
 class WritingBill:
@@ -49,32 +50,28 @@ class WritingBill:
         async def work(session: AsyncSession) -> None:
             (await promise(session, self._bill(), cost, anew=anew)).require(cost)
 
-        await self._patiently(work)
+        await self._pay(work)
 
     async def withdraw(self) -> None:
         """Promise nothing more: the writing was not begun, or is broken off."""
-        await self._patiently(lambda session: CostRepository(session).withdraw(self._bill().job_id))
+        await self._pay(lambda session: CostRepository(session).withdraw(self._bill().job_id))
 
     async def spend(self, cost: Cost) -> None:
         """Write down what the writing has cost so far, all of it together."""
         if cost.usage.requests:
             spent = writing_cost(self._bill(), cost, is_estimate=False)
-            await self._patiently(lambda session: CostRepository(session).keep(spent))
+            await self._pay(lambda session: CostRepository(session).keep(spent))
 
     async def close(self) -> None:
         """Expect nothing more: the writing is over."""
-        await self._patiently(lambda session: CostRepository(session).close(self._bill().job_id))
+        await self._pay(lambda session: CostRepository(session).close(self._bill().job_id))
 
     def forget(self) -> None:
         """Have what is written here later pay with a bill of its own."""
         self._path.unlink(missing_ok=True)
 
-    async def _patiently(self, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
-        async def once() -> None:
-            async with self._database.transaction() as session:
-                await work(session)
-
-        await patiently(once, then="the same command goes on where this one stopped")
+    async def _pay(self, work: _Work) -> None:
+        await _patiently(self._database, work, then="the same command goes on where this one stopped")
 
     def _bill(self) -> Bill:
         owner = {"tenant": self._tenant, "user": self._user}
@@ -97,11 +94,20 @@ async def keep_device_cost(context: Context, *, user: str, kind: str, seconds: f
     bill = Bill(tenant=context.settings.tenant, user=user)
     spent = cost_row(bill, kind, is_estimate=False, device_seconds=seconds, trained_tokens=tokens)
 
-    async def once() -> None:
-        async with context.database.transaction() as session:
-            await CostRepository(session).keep(spent)
+    async def keep(session: AsyncSession) -> None:
+        await CostRepository(session).keep(spent)
 
     try:
-        await patiently(once, then="the work itself is kept", patience_seconds=_FIGURE_SECONDS)
+        await _patiently(context.database, keep, then="the work itself is kept", seconds=_FIGURE_SECONDS)
     except DatabaseUnavailable as exc:
         tell(f"not among the costs: {seconds:.0f} s of the device ({kind} of {user}): {exc.message}")
+
+
+async def _patiently(database: Database, work: _Work, *, then: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Do the work in a transaction, again until the database answers."""
+
+    async def once() -> None:
+        async with database.transaction() as session:
+            await work(session)
+
+    await patiently(once, then=then, patience_seconds=seconds)
