@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, func, or_, select, text, true, tuple_, update
+from sqlalchemy import and_, delete, exists, func, or_, select, text, true, tuple_, union, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from training.jobs.assignment import Assignment, StopReason
 from training.jobs.dispatch import Waiting
-from training.jobs.models import ACTIVE_SQL, JobRow, StageRow, WritingRow
+from training.jobs.models import ACTIVE_SQL, FinishedRow, JobRow, StageRow, WritingRow
 from training.jobs.states import ACTIVE, HELD, Phase, Stage, State, Trigger, Wish
 from transcripts.models import TranscriptRow
 
@@ -243,6 +243,19 @@ class JobRepository:
             .execution_options(populate_existing=True)
         )
         return (await self._session.execute(statement)).scalars().one_or_none()
+
+    async def remaining(self, *, failed_before: datetime) -> list[JobRow]:
+        """Return jobs that have ended, those that failed only so long ago left out, of which content is still kept.
+
+        At most a hundred, by lot: those whose service does not answer must not keep the others from their turn.
+        """
+        over = or_(
+            and_(JobRow.ended_at.is_not(None), JobRow.state != State.FAILED),
+            and_(JobRow.state == State.FAILED, JobRow.ended_at < failed_before),
+        )
+        kept = union(select(WritingRow.job_id), select(FinishedRow.job_id))
+        query = select(JobRow).where(over, JobRow.id.in_(kept)).order_by(func.random()).limit(100)
+        return list((await self._session.execute(query)).scalars())
 
     async def half_published(self) -> list[JobRow]:
         """Return canceled jobs that may have a version in the registry; at most a hundred, by lot."""

@@ -28,7 +28,6 @@ from training.jobs.triggers.repository import TrainedRepository
 from training.jobs.triggers.triggers import Triggers
 from training.jobs.workshop.materials import RIVALS
 from training.jobs.workshop.workshop import Workshop
-from training.jobs.writings.repository import WritingRepository
 from transcripts.store import TranscriptStore
 
 _log = logging.getLogger(__name__)
@@ -112,7 +111,7 @@ class Upkeep:
             now = await repository.now()
             failed_before = now - timedelta(days=self._settings.training_failed_days)
             await repository.forget_jobs(ended_before=now - timedelta(days=self._settings.training_history_days))
-            remaining = await WritingRepository(session).remaining(failed_before=failed_before)
+            remaining = await repository.remaining(failed_before=failed_before)
             remaining += await repository.half_published()
             bereft = await repository.bereft(failed_before=failed_before)
             await WorkerRepository(session).forget(silent_days=_FORGET_WORKERS_DAYS)

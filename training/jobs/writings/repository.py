@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select, union, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from training.jobs.models import AnswerRow, FinishedRow, JobRow, WritingRow
-from training.jobs.states import State
+from training.jobs.models import AnswerRow, WritingRow
 from training.writers.state import WriterState
 from training.writers.writer import Written
 
@@ -77,19 +75,6 @@ class WritingRepository:
         """Remove what the job's question writer has written; how far its work is holds no word and stays."""
         await self.forget_answers(job_id)
         await self._session.execute(update(WritingRow).where(WritingRow.job_id == job_id).values(written=None))
-
-    async def remaining(self, *, failed_before: datetime) -> list[JobRow]:
-        """Return jobs that have ended, those that failed only so long ago left out, of which content is still kept.
-
-        At most a hundred, by lot: those whose service does not answer must not keep the others from their turn.
-        """
-        over = or_(
-            and_(JobRow.ended_at.is_not(None), JobRow.state != State.FAILED),
-            and_(JobRow.state == State.FAILED, JobRow.ended_at < failed_before),
-        )
-        kept = union(select(WritingRow.job_id), select(FinishedRow.job_id))
-        query = select(JobRow).where(over, JobRow.id.in_(kept)).order_by(func.random()).limit(100)
-        return list((await self._session.execute(query)).scalars())
 
     async def _row(self, job_id: str) -> WritingRow | None:
         return await self._session.get(WritingRow, job_id, populate_existing=True)
