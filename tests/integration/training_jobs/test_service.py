@@ -19,6 +19,7 @@ from kit.settings import DatabaseSettings
 from lorry.local.postgres import database_url
 from registry.client import RegistryClient
 from tests.support.adapters import BASE, BASE_CONFIG
+from tests.support.databases import rename
 from tests.support.registry_server import TOKEN as REGISTRY_TOKEN
 from tests.support.registry_server import serving
 from tests.support.training_jobs import talks
@@ -360,7 +361,7 @@ async def test_every_route_documents_its_refusals(service: httpx.AsyncClient) ->
 async def test_a_stream_outlives_a_database_that_is_away(
     service: httpx.AsyncClient, database: Database, postgres_directory: Path
 ) -> None:
-    name = make_url(database.settings.database_url).database
+    name = str(make_url(database.settings.database_url).database)
     server = await asyncpg.connect(database_url(postgres_directory, name="postgres").replace("+asyncpg", ""))
     job = (await service.post(USER, json={})).json()["id"]
     lines: list[str] = []
@@ -380,15 +381,3 @@ async def test_a_stream_outlives_a_database_that_is_away(
         await server.close()
     assert ": the database does not answer; waiting for it" in lines
     assert [line for line in lines if line.startswith("event: ")][-2:] == ["event: event", "event: end"]
-
-
-async def rename(server: asyncpg.Connection, old: str | None, new: str | None) -> None:
-    """Give a database another name, which nobody may use while that is done."""
-    for _ in range(200):
-        await server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", old)
-        try:
-            await server.execute(f'alter database "{old}" rename to "{new}"')
-            return
-        except asyncpg.ObjectInUseError:
-            await asyncio.sleep(0.01)
-    raise AssertionError(f"{old} is always in use")

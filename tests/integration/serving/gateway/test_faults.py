@@ -25,6 +25,7 @@ from serving.erasure.desk import ErasureDesk
 from serving.gateway.app import create_app
 from serving.gateway.erasing import Sign
 from serving.gateway.settings import GatewaySettings
+from tests.support.databases import rename
 from tests.support.gateway_server import Gateway, StandInEngine
 from tests.support.ports import free_socket, reserved_port
 from tests.support.registry_server import serving
@@ -308,19 +309,6 @@ async def without_connections(settings: DatabaseSettings) -> AsyncIterator[None]
     finally:
         await rename(connection, "gone", str(url.database))
         await connection.close()
-
-
-async def rename(connection: asyncpg.Connection, old: str, new: str) -> None:
-    """Rename a database as soon as nobody is connected to it."""
-    for _ in range(100):
-        await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", old)
-        try:
-            await connection.execute(f'alter database "{old}" rename to "{new}"')
-        except asyncpg.ObjectInUseError:
-            await asyncio.sleep(0.05)
-        else:
-            return
-    raise AssertionError("somebody kept connecting")
 
 
 async def test_a_client_that_leaves_a_query_stream_closes_the_engines(
