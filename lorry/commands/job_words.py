@@ -14,6 +14,7 @@ from training.jobs.words import stage_done
 
 COLUMNS = ["job", "user", "state", "how far"]
 _WAITS = "no worker holds it; the next one that is free goes on with it"
+_REVIEW = "written; `lorry review {user} --job {job}`, then `lorry jobs resume {job}`"
 _WISHES = {Wish.PAUSE: ", will pause at its next step", Wish.CANCEL: ", ending"}
 
 
@@ -82,7 +83,9 @@ def said(job: Job) -> str:
 
 
 def became(job: Job) -> str:
-    """Return how a job ended, or why it is tried again; empty before either."""
+    """Return how a job ended, why it is tried again, or what it waits for; empty before any of these."""
+    if job.waits_for_review:
+        return _REVIEW.format(user=job.user_id, job=job.id)
     if job.outcome is not None:
         why = job.outcome.get("failed") or job.outcome["reasons"]  # jobs of earlier releases have only all reasons
         live = "live" if job.outcome["live"] else "kept but not live: " + "; ".join(why)

@@ -62,6 +62,10 @@ def submit(
     set_: Annotated[list[str] | None, typer.Option("--set", help="one setting, such as steps=60")] = None,
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="higher ones come first")] = 0,
     why: Annotated[str, typer.Option(help="kept with the job")] = "",
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="wait before the training until `lorry review --job` and `lorry jobs resume`"),
+    ] = False,
     watch: Annotated[
         bool,
         typer.Option("--watch", help="wait until they have ended; exit code 1 if one failed, 4 if one was refused"),
@@ -69,7 +73,9 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Queue a training of each user; workers do them (`lorry jobs work`)."""
-    jobs = run(_submit(users, config, set_ or [], priority=priority, why=why, watch=watch), as_json=as_json)
+    jobs = run(
+        _submit(users, config, set_ or [], priority=priority, why=why, review=review, watch=watch), as_json=as_json
+    )
     if as_json:
         print_json([asdict(job) for job in jobs])
     else:
@@ -160,7 +166,7 @@ async def _list(user: str | None, states: list[State], limit: int) -> list[Job]:
 
 
 async def _submit(
-    users: list[str], config: Path | None, settings: list[str], *, priority: int, why: str, watch: bool
+    users: list[str], config: Path | None, settings: list[str], *, priority: int, why: str, review: bool, watch: bool
 ) -> list[Job]:
     from lorry.pipeline import resolve_config
 
@@ -174,6 +180,7 @@ async def _submit(
                 settings=chosen_settings(resolved),
                 priority=priority,
                 why=why,
+                review=review,
             )
             for user in users
         ]

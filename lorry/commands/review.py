@@ -46,6 +46,10 @@ class StatusName(StrEnum):
 
 def review(
     user: Annotated[str, typer.Argument(help="user_id")],
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="what this job, which waits for its review, will be trained on"),
+    ] = None,
     show: Annotated[str | None, typer.Option(metavar="ID", help="show one pair whole")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="ID", help="do not train on this pair; repeatable")] = None,
     restore: Annotated[
@@ -74,6 +78,7 @@ def review(
     run(
         _review(
             user,
+            job=job,
             show=show,
             drop=drop or [],
             restore=restore or [],
@@ -89,6 +94,7 @@ def review(
 async def _review(
     user: str,
     *,
+    job: str | None,
     show: str | None,
     drop: Sequence[str],
     restore: Sequence[str],
@@ -98,12 +104,12 @@ async def _review(
     as_json: bool,
 ) -> None:
     from lorry.context import open_context
-    from lorry.stages.reviewing import decide, open_review
+    from lorry.stages.reviewing import decide, open_job_review, open_review
     from training.review import find_pair
 
     edits = _read_edits(edit)
     async with open_context() as context:
-        reviewed = open_review(context, user=user)
+        reviewed = await open_job_review(context, user=user, job_id=job) if job else open_review(context, user=user)
         if drop or restore or edits:
             reviewed = await decide(context, reviewed, drop=drop, restore=restore, edits=edits)
         elif show is None and asks:

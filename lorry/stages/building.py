@@ -20,12 +20,16 @@ from lorry.stages.claims import claimed_batches, require_nobody_else_pays
 from lorry.stages.old_datasets import mark_used, remove_old_datasets
 from lorry.stages.scoring import OnScore, Scoring, ask_base, score_as_before
 from lorry.stages.worker import run_in_thread
-from lorry.stages.writing import OnWriting, read_written, write_questions
-from training.config import DatasetConfig, ResolvedConfig
+from lorry.stages.writing import OnWriting, keep_written, read_written, write_questions
+from training.config import DatasetConfig, ResolvedConfig, resolve
 from training.curation import Curation
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, build_dataset
 from training.errors import DatasetConflict, DatasetDamaged
+from training.jobs.job import Job
+from training.jobs.record.repository import RecordRepository
+from training.jobs.states import Stage
+from training.jobs.writings.repository import WritingRepository
 from training.preparation import prepare
 from training.quality.report import QualityReport
 from training.writers.cost import Cost
@@ -38,7 +42,6 @@ from transcripts.store import TranscriptStore
 from transcripts.transcript import Transcript
 
 CURRENT = "current"
-_AGAIN = "was {what}; build it again with `lorry build-dataset {user}`"
 
 
 async def build_user_dataset(
@@ -92,6 +95,39 @@ async def build_user_dataset(
     return await _build(context, inputs, write, user=user, directory=directory)
 
 
+async def build_job_dataset(context: Context, job: Job) -> Dataset:
+    """Build what a job that waits for its review will be trained on; it becomes the user's current dataset.
+
+    It is made of the job's transcripts and of what was written for it: nothing is bought.
+
+    Raises:
+        DatasetConflict: the job waits for no review, or transcripts of it were deleted.
+        DatasetTooSmall: too few examples are left.
+    """
+    async with context.database.reading() as session:
+        snapshot = await RecordRepository(session).result(job.id, Stage.SNAPSHOT)
+        written = await WritingRepository(session).written(job.id)
+    if not job.waits_for_review or snapshot is None or written is None:
+        raise DatasetConflict(
+            f"job {job.id} is {job.state} and waits for no review; one does that was queued with"
+            f" `lorry jobs submit {job.user_id} --review`, once its questions are written",
+            field="job",
+        )
+    found = written
+    transcripts, curation = await _stored(context, user=job.user_id)
+    transcripts = _only(transcripts, frozenset(snapshot["transcript_ids"]), instead="cancel the job")
+    resolved = resolve(arguments=job.settings, environment={"base": job.base})
+    config = resolved.for_user(job.tenant, job.user_id).dataset
+
+    async def write(kept: Sequence[Transcript], folder: Path) -> Written:
+        if config.writer != "extractive":
+            await asyncio.to_thread(keep_written, found, kept, config=config, folder=folder)
+        return found
+
+    inputs = _Inputs(transcripts, config, found.writer, WriterSettings.read().redactor(), curation, None)
+    return await _build(context, inputs, write, user=job.user_id)
+
+
 async def rebuild_dataset(context: Context, dataset: Dataset, report: QualityReport | None, *, user: str) -> Dataset:
     """Build the user's current dataset again with what people have decided since, and nothing else changed.
 
@@ -104,12 +140,8 @@ async def rebuild_dataset(context: Context, dataset: Dataset, report: QualityRep
         DatasetTooSmall: too few examples are left.
     """
     transcripts, curation = await _stored(context, user=user)
-    used = frozenset(dataset.transcript_ids)
-    transcripts = [transcript for transcript in transcripts if transcript.id in used]
-    if len(transcripts) < len(used):
-        gone = counted(len(used) - len(transcripts), "transcript")
-        again = _AGAIN.format(what="deleted", user=user)
-        raise DatasetConflict(f"of the dataset's transcripts, {gone} {again}", field="transcripts")
+    again = f"build it again with `lorry build-dataset {user}`"
+    transcripts = _only(transcripts, frozenset(dataset.transcript_ids), instead=again)
     redactor = WriterSettings.read().redactor()
     if _rules(dataset.redaction) != _rules(redactor.record() if redactor else None):
         raise DatasetConflict(
@@ -123,8 +155,7 @@ async def rebuild_dataset(context: Context, dataset: Dataset, report: QualityRep
             return ExtractiveWriter(seed=dataset.config.seed).written(kept)
         found = await asyncio.to_thread(read_written, kept, name=writer, config=dataset.config, folder=folder)
         if found is None:
-            again = _AGAIN.format(what="deleted, or is on another machine", user=user)
-            raise DatasetConflict(f"what {writer} wrote {again}", field="writer")
+            raise DatasetConflict(f"what {writer} wrote was deleted, or is on another machine; {again}", field="writer")
         return found
 
     writer = dataset.question_writer
@@ -205,6 +236,15 @@ def _load_if_there(directory: Path) -> Dataset | None:
         if directory.exists():
             raise
         return None
+
+
+def _only(transcripts: Sequence[Transcript], used: frozenset[str], *, instead: str) -> list[Transcript]:
+    """Return the transcripts that a dataset is made of; `instead` says what to do where some are gone."""
+    found = [transcript for transcript in transcripts if transcript.id in used]
+    if len(found) < len(used):
+        gone = counted(len(used) - len(found), "transcript")
+        raise DatasetConflict(f"of the dataset's transcripts, {gone} was deleted; {instead}", field="transcripts")
+    return found
 
 
 def _rules(record: Mapping[str, Any] | None) -> str | None:

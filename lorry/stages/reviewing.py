@@ -9,11 +9,13 @@ from typing import Any
 
 from lorry.context import Context
 from lorry.errors import NotThere
-from lorry.stages.building import current, rebuild_dataset
+from lorry.stages.building import build_job_dataset, current, rebuild_dataset
 from training.curation import Curation, Decision
 from training.curations.repository import CurationRepository
 from training.dataset import Dataset, read_report
 from training.errors import CurationInvalid
+from training.jobs.errors import JobNotFound
+from training.jobs.jobs import Jobs
 from training.quality.report import QualityReport
 from training.review import MIN_ID, Pair, find_pair, pairs_of
 
@@ -49,6 +51,20 @@ def open_review(context: Context, *, user: str) -> Reviewed:
     directory, dataset = found
     report = read_report(directory)
     return Reviewed(user=user, dataset=dataset, directory=directory, pairs=pairs_of(dataset, report), report=report)
+
+
+async def open_job_review(context: Context, *, user: str, job_id: str) -> Reviewed:
+    """Return the dataset that the user's job will be trained on, which becomes the current one.
+
+    Raises:
+        JobNotFound: the user has no such job.
+        DatasetConflict, DatasetTooSmall: see `build_job_dataset`.
+    """
+    job = await Jobs(context.database).get(job_id, tenant=context.settings.tenant)
+    if job.user_id != user:
+        raise JobNotFound(f"{user} has no training job {job_id[:64]!r}; `lorry jobs --user {user}` lists theirs")
+    await build_job_dataset(context, job)
+    return open_review(context, user=user)
 
 
 async def decide(

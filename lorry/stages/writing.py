@@ -133,6 +133,11 @@ def read_written(kept: Sequence[Transcript], *, name: str, config: DatasetConfig
         return None
 
 
+def keep_written(written: Written, kept: Sequence[Transcript], *, config: DatasetConfig, folder: Path) -> None:
+    """Have what was written about `kept` elsewhere found by `read_written`."""
+    _keep(folder / _key(kept, name=written.writer, config=config) / _DONE, written.to_json())
+
+
 def _key(kept: Sequence[Transcript], *, name: str, config: DatasetConfig) -> str:
     """Return the name of what a writer writes: what was asked, of whom, about what."""
     asked = config.model_dump(mode="json", include={"writer", "pairs", "seed", "max_completion_characters"})

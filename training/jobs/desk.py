@@ -155,6 +155,7 @@ class Desk:
             row = await repository.get(job.job_id, lock=True)
             if row is None:
                 return None
+            review = bool(row.request.get("review"))
             values = changes(
                 ending,
                 wish=Wish(row.wish),
@@ -162,10 +163,11 @@ class Desk:
                 done=await record.stages(job.job_id),
                 now=await repository.now(),
                 settings=self._settings,
+                review=review,
             )
             settled = await repository.settle(job.job_id, run=job.run, values=values)
             if settled is not None:
-                kind = event_kind(ending, State(settled.state))
+                kind = event_kind(ending, State(settled.state), review=review)
                 await record.add_event(job.job_id, kind, _explained(ending, values))
             return settled
 

@@ -81,6 +81,7 @@ def changes(
     done: Mapping[Stage, Mapping[str, Any]],
     now: datetime,
     settings: WorkerSettings,
+    review: bool = False,
 ) -> dict[str, Any]:
     """Return the columns of the job's row that a run's end changes.
 
@@ -91,8 +92,11 @@ def changes(
         done: results of the stages that the job has finished.
         now: the database's time.
         settings: how often, and after which pauses, it is tried again.
+        review: whether somebody looks at what was written before it is trained on.
     """
     values = _outcome(ending, wish, attempts, done, now, settings)
+    if review and ending == GOES_ON and Stage.PUBLISH not in done:
+        values |= {"state": State.PAUSED, "progress": None}
     if wish is Wish.CANCEL and Stage.PUBLISH not in done:
         values["state"] = State.CANCELED
     if values["state"] in ENDED:
@@ -133,8 +137,10 @@ def _outcome(
             return {"state": State.FAILED, "attempts": attempts + 1, "error": ending.error}
 
 
-def event_kind(ending: Ending, state: State) -> str:
+def event_kind(ending: Ending, state: State, *, review: bool = False) -> str:
     """Return what a run's end is called in the job's events."""
+    if review and ending == GOES_ON and state is State.PAUSED:
+        return "waits for review"
     if state is not State.QUEUED:
         return state.value
     return {"again": "will be tried again", "goes on": "prepared"}.get(ending.kind, "resumed")

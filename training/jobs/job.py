@@ -20,7 +20,10 @@ _MAX_PRIORITY = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What somebody wants trained; `settings` are those of ``lorry train --set``, by key."""
+    """What somebody wants trained; `settings` are those of ``lorry train --set``, by key.
+
+    With `review`, the job waits, once its questions are written, until somebody has reviewed them and resumes it.
+    """
 
     tenant: str
     user: str
@@ -31,6 +34,7 @@ class Submission:
     trigger: Trigger = Trigger.MANUAL
     why: str = ""
     campaign_id: str | None = None
+    review: bool = False
 
     def check(self) -> Submission:
         """Return this submission.
@@ -65,6 +69,7 @@ class Job:
     trigger: Trigger
     why: str
     campaign_id: str | None
+    review: bool
     priority: int
     state: State
     phase: Phase
@@ -86,6 +91,11 @@ class Job:
         """Whether nothing more happens to it unless somebody retries it."""
         return self.state in ENDED
 
+    @property
+    def waits_for_review(self) -> bool:
+        """Whether its questions are written, and nothing is done until somebody resumes it."""
+        return self.review and self.state is State.PAUSED and self.phase is Phase.TRAIN and self.progress is None
+
     @classmethod
     def of(cls, row: JobRow) -> Job:
         """Return the job that a row holds."""
@@ -99,6 +109,7 @@ class Job:
             trigger=Trigger(row.trigger),
             why=row.request.get("why", ""),
             campaign_id=row.campaign_id,
+            review=row.request.get("review", False),  # jobs of earlier releases do not say
             priority=row.priority,
             state=State(row.state),
             phase=Phase(row.phase),

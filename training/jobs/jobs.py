@@ -79,7 +79,11 @@ class Jobs:
             "user_id": submission.user,
             "adapter": submission.adapter,
             "base": submission.base,
-            "request": {"settings": dict(submission.settings), "why": submission.why},
+            "request": {
+                "settings": dict(submission.settings),
+                "why": submission.why,
+                "review": submission.review,
+            },
             "trigger": submission.trigger,
             "campaign_id": submission.campaign_id,
             "priority": submission.priority,

@@ -37,6 +37,9 @@ class TrainingRequestBody(_Strict):
     )
     priority: int = Field(0, ge=-1000, le=1000, description="higher ones come first")
     why: str = Field("", max_length=500, description="kept with the job")
+    review: bool = Field(
+        False, description="wait, once the questions are written, until somebody has reviewed them and resumes the job"
+    )
 
 
 class JobView(_Strict):
@@ -51,6 +54,7 @@ class JobView(_Strict):
     trigger: Trigger
     why: str
     campaign_id: str | None
+    review: bool = Field(description="whether it waits for a review before it is trained")
     priority: int
     state: State
     phase: Phase

@@ -35,9 +35,42 @@ async def lorry(harbour: Harbour, monkeypatch: pytest.MonkeyPatch) -> Lorry:
     )
 
 
+_TINY = ("--set", "steps=2", "--set", "rank=2", "--set", "dataset.min_held_out=2", "--set", "max_length=96")
+
+
+async def test_a_job_waits_until_its_pairs_are_reviewed_and_is_trained_on_what_was_decided(
+    lorry: Lorry, harbour: Harbour
+) -> None:
+    (ann,) = await lorry.json("jobs", "submit", "ann", "--review", *_TINY)
+    assert ann["review"] is True
+    code, _, complaint = await lorry("review", "ann", "--job", ann["id"])
+    assert code == 4
+    assert "waits for no review" in complaint
+    await lorry("jobs", "work", "--until-idle", "--worker-id", "here")
+    code, told, _ = await lorry("jobs", "show", ann["id"])
+    assert f"`lorry review ann --job {ann['id']}`, then `lorry jobs resume {ann['id']}`" in told
+    events = await lorry.json("jobs", "events", ann["id"])
+    assert events[-1]["kind"] == "waits for review"
+    assert "dataset" not in {event["detail"].get("stage") for event in events}
+    code, _, complaint = await lorry("review", "bob", "--job", ann["id"])
+    assert code == 3
+    assert "bob has no training job" in complaint
+    before = await lorry.json("review", "ann", "--job", ann["id"])
+    dropped = before["pairs"][0]
+    decided = await lorry.json("review", "ann", "--job", ann["id"], "--drop", dropped["id"])
+    assert decided["train"] == before["train"] - 1
+    assert (await lorry.json("jobs", "resume", ann["id"]))["state"] == "queued"
+    await lorry("jobs", "work", "--until-idle", "--worker-id", "here")
+    trained = await lorry.json("jobs", "show", ann["id"])
+    assert trained["state"] in {"succeeded", "rejected"}, trained["error"]
+    assert trained["dataset"]["digest"] == decided["digest"]
+    code, _, complaint = await lorry("review", "ann", "--job", ann["id"])
+    assert code == 4
+    assert f"is {trained['state']} and waits for no review" in complaint
+
+
 async def test_jobs_are_submitted_steered_and_worked_off(lorry: Lorry, harbour: Harbour) -> None:
-    settings = ("--set", "steps=2", "--set", "rank=2", "--set", "dataset.min_held_out=2", "--set", "max_length=96")
-    ann, bob = await lorry.json("jobs", "submit", "ann", "bob", *settings)
+    ann, bob = await lorry.json("jobs", "submit", "ann", "bob", *_TINY)
     assert (ann["state"], ann["settings"]["steps"], ann["base"]) == ("queued", 2, str(harbour.base))
     code, _, complaint = await lorry("jobs", "submit", "ann")
     assert code == 4

@@ -27,6 +27,7 @@ def running(worker_id: str | None, *, eta: float | None = 90.0) -> Job:
         trigger=Trigger.MANUAL,
         why="",
         campaign_id=None,
+        review=False,
         priority=0,
         state=State.RUNNING,
         phase=Phase.TRAIN,
@@ -99,3 +100,11 @@ def test_what_was_not_asked_or_not_kept_is_not_told_as_good() -> None:
     earlier = {name: value for name, value in DATASET.items() if name != "quality"}
     assert told(earlier) == {"dataset": "60 examples to train on, 24 held-out replies", "redacted": "email 2"}
     assert told(None) == {}
+
+
+def test_a_job_that_waits_for_its_review_says_how_to_go_on() -> None:
+    waiting = replace(running(None), review=True, state=State.PAUSED, progress=None)
+    told = "paused (written; `lorry review ann --job j`, then `lorry jobs resume j`)"
+    assert said(waiting) == told
+    for other in ({"review": False}, {"phase": Phase.PREPARE}, {"progress": running(None).progress}):
+        assert said(replace(waiting, **other)) == "paused"

@@ -26,9 +26,11 @@ SETTINGS = WorkerSettings(
 ENDINGS = ("goes on", "paused", "resumed", "again", "failed", "erased", "canceled")
 
 
-def after(kind: str, *, wish: Wish = Wish.NONE, attempts: int = 0, done: Any = ()) -> dict[str, Any]:
+def after(
+    kind: str, *, wish: Wish = Wish.NONE, attempts: int = 0, done: Any = (), review: bool = False
+) -> dict[str, Any]:
     ending = Ending(kind=kind, error={"code": "something"} if kind in {"again", "failed", "erased"} else None)
-    return changes(ending, wish=wish, attempts=attempts, done=dict(done), now=NOW, settings=SETTINGS)
+    return changes(ending, wish=wish, attempts=attempts, done=dict(done), now=NOW, settings=SETTINGS, review=review)
 
 
 @pytest.mark.parametrize("exc", [OutOfMemory, DiskFull, RegistryUnavailable, DatabaseUnavailable, WriterUnavailable])
@@ -49,6 +51,20 @@ def test_of_what_is_not_ours_only_the_kind_is_told(exc: Exception) -> None:
     ending = ending_of(exc, Stage.TRAIN)
     assert ending.kind == "again"
     assert "somebody said" not in str(ending.error)
+
+
+def test_a_job_that_is_reviewed_waits_between_its_phases_and_nowhere_else() -> None:
+    for wish in (Wish.NONE, Wish.PAUSE):
+        waits = after("goes on", review=True, wish=wish)
+        assert (waits["state"], waits["phase"], waits["progress"]) == (State.PAUSED, Phase.TRAIN, None)
+        assert event_kind(GOES_ON, waits["state"], review=True) == "waits for review"
+    assert after("goes on", review=True, wish=Wish.CANCEL)["state"] is State.CANCELED
+    assert after("goes on", review=True, done={Stage.PUBLISH: {"passed": True}})["state"] is State.SUCCEEDED
+    for kind in ENDINGS[1:]:
+        assert after(kind, review=True) == after(kind)
+        ending = Ending(kind=kind)
+        for state in State:
+            assert event_kind(ending, state, review=True) == event_kind(ending, state)
 
 
 def test_a_run_goes_on_in_the_next_phase_and_ends_with_its_version() -> None:
