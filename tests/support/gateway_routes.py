@@ -91,7 +91,10 @@ ROUTES = [
     Route(method="POST", path=_USER + "/trainings", scope="trainings:write", body={}),
     Route(method="GET", path="/v1/trainings", scope="trainings:read"),
     Route(method="GET", path="/v1/trainings/{training_id}", scope="trainings:read"),
-    Route(method="POST", path="/v1/trainings/{training_id}/cancel", scope="trainings:write"),
+    *(
+        Route(method="POST", path=f"/v1/trainings/{{training_id}}/{verb}", scope="trainings:write")
+        for verb in ("cancel", "pause", "resume", "retry")
+    ),
     Route(method="GET", path="/v1/trainings/{training_id}/events", scope="trainings:read"),
     Route(method="GET", path="/v1/adapters", scope="adapters:read"),
     Route(method="GET", path="/v1/adapter-versions", scope="adapters:read"),

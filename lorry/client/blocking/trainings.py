@@ -1,5 +1,5 @@
 # Made by scripts/blocking_client.py of lorry/client/awaited: change it there.
-"""Trainings: submitted, watched, cancelled."""
+"""Trainings: submitted, watched, steered."""
 
 from __future__ import annotations
 
@@ -49,8 +49,30 @@ class Trainings:
         return self._wire.send(calls.get(training_id))
 
     def cancel(self, training_id: str) -> Training:
-        """End a training and remove what it has made. Raises as `get`."""
-        return self._wire.send(calls.cancel(training_id))
+        """End a training and remove what it has made.
+
+        Raises:
+            NotFound: when the tenant has none of that id.
+            Conflict: when its state does not allow that.
+        """
+        return self._wire.send(calls.steer(training_id, "cancel"))
+
+    def pause(self, training_id: str) -> Training:
+        """Have a training wait; one that runs stops at its next step. Raises as `cancel`."""
+        return self._wire.send(calls.steer(training_id, "pause"))
+
+    def resume(self, training_id: str) -> Training:
+        """Have a paused training go on. Raises as `cancel`."""
+        return self._wire.send(calls.steer(training_id, "resume"))
+
+    def retry(self, training_id: str) -> Training:
+        """Try an ended training again: a failed one goes on after what it has finished, others begin anew.
+
+        Raises:
+            NotFound: when the tenant has none of that id.
+            Conflict: when it has not ended, or has succeeded, or the user has another by now.
+        """
+        return self._wire.send(calls.steer(training_id, "retry"))
 
     def events(self, training_id: str, *, after: int = 0) -> Iterator[TrainingEntry]:
         """Yield what has happened to a training so far, after the event of that id. Raises as `get`."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import httpx
 
 from lorry.client.calls.call import PAGE_ROWS, Call, Page, given, model, page, rows, segment, stream, user_path
 from lorry.client.results import Training, TrainingDetails, TrainingEntry
 
+Verb = Literal["cancel", "pause", "resume", "retry"]
 _PATH = "/v1/trainings"
 
 
@@ -29,9 +31,9 @@ def get(training_id: str) -> Call[TrainingDetails]:
     return Call(method="GET", path=_one(training_id), read=model(TrainingDetails))
 
 
-def cancel(training_id: str) -> Call[Training]:
-    """End a training."""
-    return Call(method="POST", path=f"{_one(training_id)}/cancel", read=model(Training))
+def steer(training_id: str, verb: Verb) -> Call[Training]:
+    """End a training, have it wait or go on, or try it again."""
+    return Call(method="POST", path=f"{_one(training_id)}/{verb}", read=model(Training))
 
 
 def events_page(training_id: str, *, after: int) -> Call[Page[TrainingEntry]]:

@@ -19,7 +19,7 @@ from serving.gateway.body_route import BodyRoute
 from serving.gateway.endpoints import EVENTS, Limit, UserId, refusals
 from serving.gateway.scopes import Scope as ApiScope
 from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingDetails, TrainingEvents, TrainingPage
-from serving.gateway.trainings.service import TrainingService
+from serving.gateway.trainings.service import TrainingService, Verb
 from serving.gateway.upstream import frame, guarded, unless_disconnected
 
 router = APIRouter(prefix="/v1", tags=["trainings"], route_class=BodyRoute)
@@ -61,9 +61,25 @@ async def get_training(training_id: TrainingId, request: Request, caller: Reader
 @router.post("/trainings/{training_id}/cancel", responses=refusals(404, 409))
 async def cancel_training(training_id: TrainingId, request: Request, caller: Writer) -> Training:
     """End a training and remove what it has made. One that runs ends at its next step."""
-    canceled = await _service(request).cancel(caller.tenant, training_id)
-    request.state.user = canceled.user_id
-    return canceled
+    return await _steer(request, caller, training_id, "cancel")
+
+
+@router.post("/trainings/{training_id}/pause", responses=refusals(404, 409))
+async def pause_training(training_id: TrainingId, request: Request, caller: Writer) -> Training:
+    """Have a training wait. One that runs stops at its next step and goes on from there when it is resumed."""
+    return await _steer(request, caller, training_id, "pause")
+
+
+@router.post("/trainings/{training_id}/resume", responses=refusals(404, 409))
+async def resume_training(training_id: TrainingId, request: Request, caller: Writer) -> Training:
+    """Have a paused training go on."""
+    return await _steer(request, caller, training_id, "resume")
+
+
+@router.post("/trainings/{training_id}/retry", responses=refusals(404, 409))
+async def retry_training(training_id: TrainingId, request: Request, caller: Writer) -> Training:
+    """Try an ended training again. A failed one goes on after what it has finished, others begin anew."""
+    return await _steer(request, caller, training_id, "retry")
 
 
 @router.get("/trainings/{training_id}/events", response_model=None, responses={**_EVENTS, **refusals(404)})
@@ -84,6 +100,12 @@ async def training_events(
     opened = service.stream(caller.tenant, training_id, after=after, last_event_id=last_event_id)
     lines = await unless_disconnected(request, stack.enter_async_context(opened))
     return _EventStream(guarded(_frames(lines), broken=_broken), stack=stack)
+
+
+async def _steer(request: Request, caller: Caller, training_id: str, verb: Verb) -> Training:
+    steered = await _service(request).steer(caller.tenant, training_id, verb)
+    request.state.user = steered.user_id
+    return steered
 
 
 class _EventStream(StreamingResponse):

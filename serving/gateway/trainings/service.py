@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -16,6 +16,7 @@ from serving.errors import TrainingRefused, TrainingUnavailable
 from serving.gateway.passage.network import network
 from serving.gateway.trainings.schemas import Training, TrainingBody, TrainingDetails, TrainingEvents, TrainingPage
 
+Verb = Literal["cancel", "pause", "resume", "retry"]
 _B = TypeVar("_B", bound=BaseModel)
 _RELAYED = frozenset({404, 409, 422, 429})
 _TIMEOUT_SECONDS = 30.0
@@ -72,9 +73,14 @@ class TrainingService:
         """Return one training; of a service of an earlier release, without its dataset."""
         return await self._call(TrainingDetails, "GET", f"/v1/trainings/{training_id}", params={"tenant": tenant})
 
-    async def cancel(self, tenant: str, training_id: str) -> Training:
-        """End a training and remove what it has made."""
-        return await self._call(Training, "POST", f"/v1/trainings/{training_id}/cancel", params={"tenant": tenant})
+    async def steer(self, tenant: str, training_id: str, verb: Verb) -> Training:
+        """End a training, have it wait or go on, or try it again.
+
+        Raises:
+            TrainingRefused: when there is no such training, or its state does not allow that.
+            TrainingUnavailable: when the service does not answer.
+        """
+        return await self._call(Training, "POST", f"/v1/trainings/{training_id}/{verb}", params={"tenant": tenant})
 
     async def events(self, tenant: str, training_id: str, *, after: int) -> TrainingEvents:
         """Return what has happened to a training."""

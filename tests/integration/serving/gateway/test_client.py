@@ -148,10 +148,13 @@ async def test_trainings_are_submitted_watched_and_cancelled(gateway: Gateway, l
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.2)
+    assert (await lorry.trainings.pause(training.id)).state == "paused"
+    assert (await lorry.trainings.resume(training.id)).state == "queued"
     assert (await lorry.cancel_training(training.id)).state == "canceled"
     names = await asyncio.wait_for(watching, 120)
     assert (names[0], names[-1]) == ("event", "end")
     assert (await lorry.get_training(training.id)).ended
+    assert (await lorry.trainings.retry(training.id)).state == "queued"
 
 
 async def test_a_training_tells_what_is_kept_of_its_dataset(

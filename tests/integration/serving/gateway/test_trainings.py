@@ -25,6 +25,26 @@ async def _ann_has_talked(database: Database) -> None:
         await TranscriptStore(session).add("default", "ann", talks("ann"))
 
 
+async def test_a_training_waits_goes_on_and_is_tried_again_as_its_state_allows(http: httpx.AsyncClient) -> None:
+    training = (await http.post(SUBMIT, json={})).json()["id"]
+
+    async def steer(verb: str) -> tuple[int, str]:
+        answer = await http.post(f"/v1/trainings/{training}/{verb}")
+        return answer.status_code, answer.json()["state" if answer.is_success else "reason"]
+
+    refused = (409, "illegal-job-transition")
+    assert await steer("resume") == refused
+    assert await steer("pause") == (200, "paused")
+    assert await steer("retry") == refused
+    assert await steer("resume") == (200, "queued")
+    assert await steer("cancel") == (200, "canceled")
+    assert await steer("pause") == refused
+    assert await steer("retry") == (200, "queued")
+    assert (await http.get(f"/v1/trainings/{training}")).json()["state"] == "queued"
+    kinds = [event["kind"] for event in (await http.get(f"/v1/trainings/{training}/events")).json()["events"]]
+    assert kinds == ["submitted", "paused", "resumed", "canceled", "retried"]
+
+
 async def test_a_training_is_submitted_listed_shown_and_cancelled(http: httpx.AsyncClient) -> None:
     submitted = await http.post(SUBMIT, json={"settings": {"steps": 3, "learning_rate": 0.01}, "why": "asked for"})
     assert submitted.status_code == 201, submitted.text
@@ -85,7 +105,8 @@ async def test_events_are_listed_and_streamed_until_the_end(http: httpx.AsyncCli
 async def test_another_tenants_training_is_not_there(gateway: Gateway, http: httpx.AsyncClient) -> None:
     training = (await http.post(SUBMIT, json={})).json()
     async with gateway.caller(gateway.other_key) as other:
-        for method, path in (("GET", ""), ("POST", "/cancel"), ("GET", "/events")):
+        steering = (("POST", f"/{verb}") for verb in ("cancel", "pause", "resume", "retry"))
+        for method, path in (("GET", ""), *steering, ("GET", "/events")):
             answer = await other.request(method, f"/v1/trainings/{training['id']}{path}")
             assert answer.status_code == 404, path
         stream = await other.get(f"/v1/trainings/{training['id']}/events", headers={"accept": "text/event-stream"})
